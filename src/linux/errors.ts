@@ -1,0 +1,109 @@
+/**
+ * System errors.
+ *
+ * @module
+ */
+
+import { constants } from "node:os";
+import { errno as currentErrno, libc } from "./libc.ts";
+
+/** The error numbers that the code names. */
+export const Errno = {
+  EPERM: 1,
+  ENOENT: 2,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  EBADF: 9,
+  EAGAIN: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EINVAL: 22,
+  ENFILE: 23,
+  EMFILE: 24,
+  ENOTTY: 25,
+  ENOSPC: 28,
+  EROFS: 30,
+  EPIPE: 32,
+  EOPNOTSUPP: 95,
+  EADDRINUSE: 98,
+  ECONNRESET: 104,
+  ETIMEDOUT: 110,
+  ECONNREFUSED: 111,
+} as const;
+
+const names = new Map(
+  Object.entries(constants.errno).map(([name, number]) => [number, name]),
+);
+
+/** The symbolic name of an error number, such as `ENOENT`. */
+export function errnoName(errno: number): string {
+  return names.get(errno) ?? `E${errno}`;
+}
+
+/**
+ * A system call that failed.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { LinuxError } from "./errors.ts";
+ *
+ * const error = new LinuxError("open", 2, "/no/such/file");
+ * assertEquals(error.code, "ENOENT");
+ * assertEquals(error.message, "open: No such file or directory (ENOENT): /no/such/file");
+ * ```
+ */
+export class LinuxError extends Error {
+  override name = "LinuxError";
+  /** The system call. */
+  readonly syscall: string;
+  /** The error number. */
+  readonly errno: number;
+  /** The error's symbolic name. */
+  readonly code: string;
+
+  /**
+   * @param syscall The system call that failed.
+   * @param errno The error number; by default this thread's errno.
+   * @param subject What the call was about, such as a path.
+   */
+  constructor(
+    syscall: string,
+    errno: number = currentErrno(),
+    subject?: string,
+  ) {
+    const code = errnoName(errno);
+    const text = Deno.UnsafePointerView.getCString(libc.strerror(errno)!);
+    super(
+      `${syscall}: ${text} (${code})${subject === undefined ? "" : `: ${subject}`}`,
+    );
+    this.syscall = syscall;
+    this.errno = errno;
+    this.code = code;
+  }
+}
+
+/** Returns the result of a system call, or throws when it is negative. */
+export function check(
+  result: number,
+  syscall: string,
+  subject?: string,
+): number {
+  if (result < 0) throw new LinuxError(syscall, currentErrno(), subject);
+  return result;
+}
+
+/** Repeats a system call while a signal interrupts it; throws when it fails. */
+export function retry(
+  syscall: string,
+  call: () => number,
+  subject?: string,
+): number {
+  for (;;) {
+    const result = call();
+    if (result >= 0) return result;
+    const errno = currentErrno();
+    if (errno !== Errno.EINTR) throw new LinuxError(syscall, errno, subject);
+  }
+}

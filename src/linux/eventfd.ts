@@ -1,0 +1,51 @@
+/**
+ * Event file descriptors.
+ *
+ * @module
+ */
+
+import { check, Errno, LinuxError } from "./errors.ts";
+import { Fd } from "./fd.ts";
+import { errno, libc } from "./libc.ts";
+
+const EFD_CLOEXEC = 0o2000000;
+const EFD_NONBLOCK = 0o4000;
+
+const one = new Uint8Array(new BigUint64Array([1n]).buffer);
+const drained = new Uint8Array(64);
+
+/** A new non-blocking eventfd. */
+export function createEventfd(): Fd {
+  return new Fd(check(libc.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd"));
+}
+
+/**
+ * Signals an eventfd (or a pipe that stands for one). A counter that is full
+ * is signalled already, so that is no error.
+ *
+ * @returns Whether the other side can see the signal.
+ */
+export function signalEventfd(fd: number): boolean {
+  for (;;) {
+    if (libc.write(fd, one, 8) >= 0) return true;
+    const code = errno();
+    if (code === Errno.EAGAIN) return true;
+    if (code !== Errno.EINTR) return false;
+  }
+}
+
+/**
+ * Takes the signals of an eventfd (or the bytes of a pipe that stands for
+ * one).
+ *
+ * @returns Whether there were any.
+ */
+export function drainEventfd(fd: number): boolean {
+  for (;;) {
+    const count = libc.read(fd, drained, drained.length);
+    if (count >= 0) return count > 0;
+    const code = errno();
+    if (code === Errno.EAGAIN) return false;
+    if (code !== Errno.EINTR) throw new LinuxError("read", code, "eventfd");
+  }
+}

@@ -1,0 +1,77 @@
+/**
+ * File descriptors with one owner.
+ *
+ * @module
+ */
+
+import { check } from "./errors.ts";
+import { libc } from "./libc.ts";
+
+const F_DUPFD_CLOEXEC = 1030;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const O_NONBLOCK = 0o4000;
+
+/**
+ * A file descriptor that belongs to this object: it is closed exactly once,
+ * by {@linkcode Fd.close} or at the end of a `using` block, unless
+ * {@linkcode Fd.release} gave it away.
+ */
+export class Fd implements Disposable {
+  #number: number;
+
+  /** Takes ownership of a descriptor. */
+  constructor(number: number) {
+    this.#number = number;
+  }
+
+  /** The descriptor's number; it stays this object's. */
+  get number(): number {
+    if (this.#number < 0) {
+      throw new TypeError("Expected an open file descriptor, got a closed one");
+    }
+    return this.#number;
+  }
+
+  /** Whether it is still open here. */
+  get isOpen(): boolean {
+    return this.#number >= 0;
+  }
+
+  /** Gives the descriptor away: the caller closes it. */
+  release(): number {
+    const number = this.number;
+    this.#number = -1;
+    return number;
+  }
+
+  /** A second descriptor of the same open file. */
+  duplicate(): Fd {
+    return new Fd(check(libc.fcntl(this.number, F_DUPFD_CLOEXEC, 3), "fcntl"));
+  }
+
+  /** Closes it; closing again does nothing. */
+  close(): void {
+    if (this.#number < 0) return;
+    // Linux frees the number even when close reports an error (close(2)).
+    libc.close(this.#number);
+    this.#number = -1;
+  }
+
+  /** Closes it. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Closes descriptors that came with a message nobody wants. */
+export function closeAll(fds: readonly Fd[]): void {
+  for (const fd of fds) fd.close();
+}
+
+/** Sets or clears O_NONBLOCK of a descriptor's open file. */
+export function setNonblocking(fd: number, nonblocking: boolean): void {
+  const flags = check(libc.fcntl(fd, F_GETFL, 0), "fcntl");
+  const wanted = nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+  if (wanted !== flags) check(libc.fcntl(fd, F_SETFL, wanted), "fcntl");
+}

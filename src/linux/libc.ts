@@ -1,0 +1,116 @@
+/**
+ * The one table of libc symbols, and what comes with calling them.
+ *
+ * @module
+ */
+
+/** The symbols of libc that the floors above reach through `src/linux`. */
+const symbols = {
+  __errno_location: { parameters: [], result: "pointer" },
+  strerror: { parameters: ["i32"], result: "pointer" },
+  // fd
+  close: { parameters: ["i32"], result: "i32" },
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" }, // fd, cmd, arg
+  ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" }, // fd, request, argp
+  read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
+  write: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
+  // eventfd, epoll
+  eventfd: { parameters: ["u32", "i32"], result: "i32" }, // initval, flags
+  epoll_create1: { parameters: ["i32"], result: "i32" }, // flags
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" }, // epfd, op, fd, event
+  epoll_wait: { parameters: ["i32", "pointer", "i32", "i32"], result: "i32" }, // epfd, events, maxevents, timeout
+  epoll_wait_async: {
+    name: "epoll_wait",
+    parameters: ["i32", "pointer", "i32", "i32"],
+    result: "i32",
+    nonblocking: true,
+  },
+  // sockets
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" }, // domain, type, protocol
+  socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" }, // domain, type, protocol, sv
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // sockfd, addr, addrlen
+  listen: { parameters: ["i32", "i32"], result: "i32" }, // sockfd, backlog
+  accept4: { parameters: ["i32", "pointer", "pointer", "i32"], result: "i32" }, // sockfd, addr, addrlen, flags
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // sockfd, addr, addrlen
+  shutdown: { parameters: ["i32", "i32"], result: "i32" }, // sockfd, how
+  getsockopt: {
+    parameters: ["i32", "i32", "i32", "buffer", "buffer"],
+    result: "i32",
+  }, // sockfd, level, optname, optval, optlen
+  sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // sockfd, msg, flags
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // sockfd, msg, flags
+  // memory
+  memfd_create: { parameters: ["buffer", "u32"], result: "i32" }, // name, flags
+  ftruncate: { parameters: ["i32", "i64"], result: "i32" }, // fd, length
+  mmap: {
+    parameters: ["u64", "u64", "i32", "i32", "i32", "i64"],
+    result: "u64",
+  }, // addr, length, prot, flags, fd, offset
+  munmap: { parameters: ["u64", "u64"], result: "i32" }, // addr, length
+  // files
+  open: { parameters: ["buffer", "i32", "u32"], result: "i32" }, // pathname, flags, mode
+  lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // fd, offset, whence
+  preadv: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" }, // fd, iov, iovcnt, offset
+  pwritev: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" }, // fd, iov, iovcnt, offset
+  fdatasync: { parameters: ["i32"], result: "i32" }, // fd
+  fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" }, // fd, mode, offset, len
+} as const satisfies Deno.ForeignLibraryInterface;
+
+/** Opens libc; the one place that turns a failed load into a clear error. */
+function openLibc(): Deno.DynamicLibrary<typeof symbols> {
+  if (
+    Deno.build.os !== "linux" ||
+    !["x86_64", "aarch64"].includes(Deno.build.arch)
+  ) {
+    throw new Error(
+      `vhostd runs on Linux on x86_64 or aarch64, not on ${Deno.build.os} on ${Deno.build.arch}`,
+    );
+  }
+  try {
+    return Deno.dlopen("libc.so.6", symbols);
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotCapable) {
+      throw new Deno.errors.NotCapable(
+        "vhostd calls libc: run it with --allow-ffi (without a path; a scoped permission is not enough)",
+        { cause },
+      );
+    }
+    throw new Error("Cannot load libc.so.6", { cause });
+  }
+}
+
+/** libc's functions, by name. */
+export const libc: Deno.DynamicLibrary<typeof symbols>["symbols"] = openLibc().symbols;
+
+const errnoView = new Int32Array(
+  Deno.UnsafePointerView.getArrayBuffer(libc.__errno_location()!, 4),
+);
+
+/**
+ * The errno of this thread's last failed call. Read it at once; after a
+ * nonblocking call it means nothing.
+ */
+export function errno(): number {
+  return errnoView[0];
+}
+
+/** Text as libc takes it: UTF-8, ended by a zero byte. */
+export function cString(text: string): Uint8Array<ArrayBuffer> {
+  if (text.includes("\0")) {
+    throw new TypeError("Expected a text without zero bytes");
+  }
+  return new TextEncoder().encode(text + "\0");
+}
+
+/** The address of a buffer, as a number (user space ends below 2^47). */
+export function addressOf(buffer: BufferSource): number {
+  return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer)));
+}
+
+/**
+ * A buffer whose address libc may keep: an `ArrayBuffer` of its own of at
+ * least a page, which V8 does not move. Keep a reference to it.
+ */
+export function pinnedBuffer(bytes: number): ArrayBuffer {
+  return new ArrayBuffer(Math.max(bytes, 4096));
+}

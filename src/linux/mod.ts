@@ -1,0 +1,15 @@
+/**
+ * Linux, as far as vhostd needs it: the only floor that knows libc.
+ *
+ * @module
+ */
+
+export * from "./epoll.ts";
+export * from "./errors.ts";
+export * from "./eventfd.ts";
+export * from "./fd.ts";
+export * from "./file.ts";
+export { addressOf, errno, pinnedBuffer } from "./libc.ts";
+export * from "./mapping.ts";
+export * from "./reactor.ts";
+export * from "./socket.ts";

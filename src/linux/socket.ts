@@ -1,0 +1,409 @@
+/**
+ * Unix stream sockets that carry file descriptors.
+ *
+ * @module
+ */
+
+import { EPOLLIN, EPOLLOUT } from "./epoll.ts";
+import { check, Errno, LinuxError } from "./errors.ts";
+import { closeAll, Fd } from "./fd.ts";
+import { addressOf, errno, libc, pinnedBuffer } from "./libc.ts";
+import { ready } from "./reactor.ts";
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_CLOEXEC = 0o2000000;
+const SOCK_NONBLOCK = 0o4000;
+const SOL_SOCKET = 1;
+const SO_TYPE = 3;
+const SO_ACCEPTCONN = 30;
+const SO_DOMAIN = 39;
+const SCM_RIGHTS = 1;
+const MSG_CTRUNC = 0x8;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const SHUT_RDWR = 2;
+
+/** The longest path of a Unix socket, in bytes: sun_path less its final zero (unix(7)). */
+export const MAX_SOCKET_PATH_BYTES = 107;
+
+/** The most descriptors that Linux passes in one message: SCM_MAX_FD (unix(7)). */
+const SCM_MAX_FD = 253;
+
+const CMSG_HEADER_BYTES = 16;
+const MSGHDR_BYTES = 56;
+
+/** How many bytes one call moves at the most. */
+const STAGING_BYTES = 8192;
+
+/**
+ * struct msghdr with one iovec, the bytes it points at, and room for
+ * descriptors, laid out once where V8 does not move it.
+ */
+class MessageHeader {
+  readonly data = new Uint8Array(pinnedBuffer(STAGING_BYTES));
+  readonly bytes = new Uint8Array(pinnedBuffer(MSGHDR_BYTES), 0, MSGHDR_BYTES);
+  readonly #head = new DataView(this.bytes.buffer);
+  readonly #vector = new DataView(pinnedBuffer(16));
+  readonly #control = new DataView(
+    pinnedBuffer(CMSG_HEADER_BYTES + SCM_MAX_FD * 4 + 4),
+  );
+
+  constructor() {
+    this.#head.setBigUint64(16, BigInt(addressOf(this.#vector)), true); // msg_iov
+    this.#head.setBigUint64(24, 1n, true); // msg_iovlen
+  }
+
+  /** Says how many bytes of the data and of the control buffer a call may use. */
+  set(dataBytes: number, controlBytes: number): void {
+    this.#vector.setBigUint64(0, BigInt(addressOf(this.data)), true);
+    this.#vector.setBigUint64(8, BigInt(dataBytes), true);
+    this.#head.setBigUint64(
+      32,
+      controlBytes === 0 ? 0n : BigInt(addressOf(this.#control)),
+      true,
+    );
+    this.#head.setBigUint64(40, BigInt(controlBytes), true);
+    this.#head.setInt32(48, 0, true);
+  }
+
+  get flags(): number {
+    return this.#head.getInt32(48, true);
+  }
+
+  /** Puts descriptors into the control buffer; returns its length. */
+  putFds(fds: readonly number[]): number {
+    if (fds.length === 0) return 0;
+    const length = CMSG_HEADER_BYTES + fds.length * 4;
+    this.#control.setBigUint64(0, BigInt(length), true);
+    this.#control.setInt32(8, SOL_SOCKET, true);
+    this.#control.setInt32(12, SCM_RIGHTS, true);
+    fds.forEach((fd, i) => this.#control.setInt32(CMSG_HEADER_BYTES + i * 4, fd, true));
+    return (length + 7) & ~7;
+  }
+
+  /** Room for the most descriptors there can be. */
+  get controlCapacity(): number {
+    return (CMSG_HEADER_BYTES + SCM_MAX_FD * 4 + 7) & ~7;
+  }
+
+  /** Takes every descriptor that came; all of them are the caller's. */
+  takeFds(): Fd[] {
+    const fds: Fd[] = [];
+    const end = Number(this.#head.getBigUint64(40, true));
+    for (let at = 0; at + CMSG_HEADER_BYTES <= end;) {
+      const length = Number(this.#control.getBigUint64(at, true));
+      if (length < CMSG_HEADER_BYTES) break;
+      const rights = this.#control.getInt32(at + 8, true) === SOL_SOCKET &&
+        this.#control.getInt32(at + 12, true) === SCM_RIGHTS;
+      for (
+        let fd = at + CMSG_HEADER_BYTES;
+        rights && fd + 4 <= at + length;
+        fd += 4
+      ) {
+        fds.push(new Fd(this.#control.getInt32(fd, true)));
+      }
+      at += (length + 7) & ~7;
+    }
+    return fds;
+  }
+}
+
+const outgoing = new MessageHeader();
+const incoming = new MessageHeader();
+
+/** What a receive brought. */
+export interface Received {
+  /** How many bytes were filled; less than asked for only at the end of the stream. */
+  bytes: number;
+  /** The descriptors that came with them; the caller's to close. */
+  fds: Fd[];
+}
+
+/**
+ * A connected Unix stream socket. Sending and receiving never block the event
+ * loop; each direction takes one caller at a time.
+ */
+export class UnixConnection implements Disposable {
+  #fd: Fd;
+  #receiving: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  /** Takes ownership of a connected socket. */
+  constructor(fd: Fd) {
+    this.#fd = fd;
+  }
+
+  /** Connects to a listening socket. */
+  static connect(path: string): UnixConnection {
+    const fd = newSocket();
+    // A stream connect on a Unix socket ends at once: with a connection, or with
+    // EAGAIN while the listener's backlog is full.
+    if (libc.connect(fd.number, ...socketAddress(path)) < 0) {
+      const error = new LinuxError("connect", errno(), path);
+      fd.close();
+      throw error;
+    }
+    return new UnixConnection(fd);
+  }
+
+  /** A pair of sockets that are connected to each other. */
+  static pair(): [UnixConnection, UnixConnection] {
+    const pair = new Int32Array(pinnedBuffer(8), 0, 2);
+    check(
+      libc.socketpair(
+        AF_UNIX,
+        SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
+        0,
+        pair,
+      ),
+      "socketpair",
+    );
+    return [
+      new UnixConnection(new Fd(pair[0])),
+      new UnixConnection(new Fd(pair[1])),
+    ];
+  }
+
+  /** The socket; it stays this connection's. */
+  get fd(): Fd {
+    return this.#fd;
+  }
+
+  /**
+   * Fills `into` completely, waiting as long as it takes.
+   *
+   * @returns The bytes filled (0 at the end of the stream, fewer than asked
+   * for when the stream ended in the middle) and the descriptors that came.
+   * @throws {LinuxError} When the connection broke, or when the kernel had to
+   * drop descriptors (code EMFILE); nothing that came is leaked then.
+   */
+  async receive(into: Uint8Array): Promise<Received> {
+    const fds: Fd[] = [];
+    let bytes = 0;
+    try {
+      while (bytes < into.length) {
+        const count = this.#receiveSome(into.subarray(bytes), fds);
+        if (count < 0) {
+          await (this.#receiving = ready(this.#fd.number, EPOLLIN));
+        } else if (count === 0) break;
+        else bytes += count;
+        if (this.#closed) break;
+      }
+    } catch (error) {
+      closeAll(fds);
+      throw error;
+    }
+    return { bytes, fds };
+  }
+
+  /** One recvmsg; -1 when there is nothing yet. */
+  #receiveSome(into: Uint8Array, fds: Fd[]): number {
+    for (;;) {
+      incoming.set(
+        Math.min(into.length, STAGING_BYTES),
+        incoming.controlCapacity,
+      );
+      const count = libc.recvmsg(
+        this.#fd.number,
+        incoming.bytes,
+        MSG_CMSG_CLOEXEC | MSG_DONTWAIT,
+      );
+      if (count >= 0) {
+        fds.push(...incoming.takeFds());
+        if (incoming.flags & MSG_CTRUNC) {
+          throw new LinuxError(
+            "recvmsg",
+            Errno.EMFILE,
+            "file descriptors of a message were lost",
+          );
+        }
+        into.set(incoming.data.subarray(0, count));
+        return count;
+      }
+      const code = errno();
+      if (code === Errno.EAGAIN) return -1;
+      if (code === Errno.ECONNRESET) return 0;
+      if (code !== Errno.EINTR) throw new LinuxError("recvmsg", code);
+    }
+  }
+
+  /**
+   * Sends all of `data`, the descriptors with its first byte. The descriptors
+   * stay the caller's.
+   *
+   * @throws {LinuxError} When the other side is gone (EPIPE) or the
+   * connection broke.
+   */
+  async send(data: Uint8Array, fds: readonly number[] = []): Promise<void> {
+    let sent = 0;
+    while (sent < data.length) {
+      const count = this.#sendSome(data.subarray(sent), sent === 0 ? fds : []);
+      if (count < 0) await ready(this.#fd.number, EPOLLOUT);
+      else sent += count;
+      if (this.#closed) throw new LinuxError("sendmsg", Errno.EPIPE);
+    }
+  }
+
+  /** One sendmsg; -1 when there is no room. */
+  #sendSome(data: Uint8Array, fds: readonly number[]): number {
+    const part = data.subarray(0, STAGING_BYTES);
+    outgoing.data.set(part);
+    for (;;) {
+      outgoing.set(part.length, outgoing.putFds(fds));
+      const count = libc.sendmsg(
+        this.#fd.number,
+        outgoing.bytes,
+        MSG_NOSIGNAL | MSG_DONTWAIT,
+      );
+      if (count >= 0) return count;
+      const code = errno();
+      if (code === Errno.EAGAIN) return -1;
+      if (code !== Errno.EINTR) throw new LinuxError("sendmsg", code);
+    }
+  }
+
+  /** Makes every wait on this connection end, without closing it yet. */
+  shutdown(): void {
+    this.#closed = true;
+    if (this.#fd.isOpen) libc.shutdown(this.#fd.number, SHUT_RDWR);
+  }
+
+  /**
+   * Closes the socket once nobody waits on it any more, so that a watched
+   * descriptor is never closed.
+   */
+  async close(): Promise<void> {
+    this.shutdown();
+    await this.#receiving;
+    this.#fd.close();
+  }
+
+  /** Closes the socket; nobody may be waiting on it. */
+  [Symbol.dispose](): void {
+    this.#fd.close();
+  }
+}
+
+/** A listening Unix socket. */
+export class UnixListener implements Disposable {
+  #fd: Fd;
+  #closed = false;
+
+  /** Takes ownership of a listening socket. */
+  constructor(fd: Fd) {
+    this.#fd = fd;
+  }
+
+  /**
+   * Binds and listens. The file must not exist.
+   *
+   * @throws {LinuxError} EADDRINUSE when the path exists, EACCES or ENOENT
+   * when it cannot be made.
+   */
+  static listen(path: string): UnixListener {
+    const fd = newSocket();
+    try {
+      check(libc.bind(fd.number, ...socketAddress(path)), "bind", path);
+      check(libc.listen(fd.number, 16), "listen", path);
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
+    return new UnixListener(fd);
+  }
+
+  /** The socket; it stays this listener's. */
+  get fd(): Fd {
+    return this.#fd;
+  }
+
+  /** Waits for the next connection; undefined once the listener is closed. */
+  async accept(): Promise<UnixConnection | undefined> {
+    while (!this.#closed) {
+      const fd = libc.accept4(
+        this.#fd.number,
+        null,
+        null,
+        SOCK_CLOEXEC | SOCK_NONBLOCK,
+      );
+      if (fd >= 0) return new UnixConnection(new Fd(fd));
+      const code = errno();
+      if (code === Errno.EAGAIN) await ready(this.#fd.number, EPOLLIN);
+      else if (code !== Errno.EINTR && code !== Errno.ECONNRESET) {
+        if (this.#closed) break;
+        throw new LinuxError("accept4", code);
+      }
+    }
+    this.#fd.close();
+    return undefined;
+  }
+
+  /** Makes the pending (or next) accept return undefined and close the socket. */
+  stop(): void {
+    this.#closed = true;
+    if (this.#fd.isOpen) libc.shutdown(this.#fd.number, SHUT_RDWR);
+  }
+
+  /** Closes the socket; nobody may be waiting on it. */
+  [Symbol.dispose](): void {
+    this.#fd.close();
+  }
+}
+
+/** What an inherited descriptor is. */
+export type InheritedSocket = "listening" | "connected";
+
+/**
+ * Tells what kind of Unix stream socket a descriptor is.
+ *
+ * @throws {LinuxError} When it is no socket or not open.
+ * @throws {TypeError} When it is another kind of socket.
+ */
+export function inspectSocket(fd: number): InheritedSocket {
+  if (
+    socketOption(fd, SO_DOMAIN) !== AF_UNIX ||
+    socketOption(fd, SO_TYPE) !== SOCK_STREAM
+  ) {
+    throw new TypeError(
+      `Expected file descriptor ${fd} to be a Unix stream socket, got another kind of socket`,
+    );
+  }
+  return socketOption(fd, SO_ACCEPTCONN) !== 0 ? "listening" : "connected";
+}
+
+function socketOption(fd: number, name: number): number {
+  const value = new Int32Array(pinnedBuffer(8), 0, 2);
+  value[1] = 4;
+  const length = new Int32Array(value.buffer, 4, 1);
+  check(
+    libc.getsockopt(fd, SOL_SOCKET, name, value, length),
+    "getsockopt",
+    `file descriptor ${fd}`,
+  );
+  return value[0];
+}
+
+function newSocket(): Fd {
+  return new Fd(
+    check(
+      libc.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+      "socket",
+    ),
+  );
+}
+
+/** struct sockaddr_un and its length. */
+function socketAddress(path: string): [Uint8Array<ArrayBuffer>, number] {
+  const name = new TextEncoder().encode(path);
+  if (name.length === 0 || name.length > MAX_SOCKET_PATH_BYTES) {
+    throw new RangeError(
+      `Expected a socket path of 1 to ${MAX_SOCKET_PATH_BYTES} bytes, got ${name.length}: ${path}`,
+    );
+  }
+  const address = new Uint8Array(2 + MAX_SOCKET_PATH_BYTES + 1);
+  new DataView(address.buffer).setUint16(0, AF_UNIX, true);
+  address.set(name, 2);
+  return [address, 2 + name.length + 1];
+}
