@@ -1,0 +1,200 @@
+/**
+ * A guest's memory in this process: one span, its regions mapped into it.
+ *
+ * @module
+ */
+
+import { bufferAt, PAGE_BYTES, Span } from "../linux/mod.ts";
+import { MAX_REGIONS, type MemoryView, type Region, RegionTable } from "./regions.ts";
+
+/**
+ * How many addresses a guest's span covers. A region whose guest addresses do
+ * not fit is placed where there is room. Addresses cost nothing: the 47 bits of
+ * a process hold 32 such spans.
+ */
+export const SPAN_BYTES: number = 2 ** 42;
+
+/** A region as the front-end announces it. */
+export interface RegionRequest {
+  /** Its first guest physical address. */
+  guestAddress: bigint;
+  /** Its size in bytes. */
+  size: bigint;
+  /** Its first address in the front-end's own address space. */
+  userAddress: bigint;
+  /** Where it starts in the file that came with it. */
+  mmapOffset: bigint;
+}
+
+/** A region that cannot be mapped or removed as asked. */
+export class RegionError extends Error {
+  override name = "RegionError";
+}
+
+interface Placement {
+  region: Region;
+  /** The part of the span that is mapped: the region, rounded out to pages. */
+  start: number;
+  end: number;
+}
+
+/** What another thread needs to see the same memory. */
+export interface MemoryHandle {
+  /** The address of the span. */
+  base: number;
+  /** Its size. */
+  bytes: number;
+}
+
+/** Makes a thread's view of a span. The span must outlive every use of it. */
+export function viewMemory(handle: MemoryHandle, regions = new RegionTable()): MemoryView {
+  return { u8: new Uint8Array(bufferAt(handle.base, handle.bytes)), base: handle.base, regions };
+}
+
+/**
+ * Owns a span and the regions in it. Regions may only be removed while no
+ * queue can touch them.
+ */
+export class GuestMemory implements Disposable {
+  #span = new Span(SPAN_BYTES);
+  #placements: Placement[] = [];
+  #table = new RegionTable();
+
+  /** What another thread needs to see the same memory. */
+  get handle(): MemoryHandle {
+    return { base: this.#span.base, bytes: this.#span.bytes };
+  }
+
+  /** The regions in force. */
+  get regions(): RegionTable {
+    return this.#table;
+  }
+
+  /**
+   * Maps a region. The descriptor stays the caller's and may be closed at once.
+   *
+   * @throws {RegionError} When the region is empty, overlaps another one, does
+   * not fit, or its file is too short; nothing has changed then.
+   */
+  add(request: RegionRequest, fd: number): void {
+    const guestAddress = toNumber(request.guestAddress, "guest address");
+    const bytes = toNumber(request.size, "size");
+    const userAddress = toNumber(request.userAddress, "user address");
+    const fileOffset = toNumber(request.mmapOffset, "mmap offset");
+    const name = `${hex(guestAddress)}+${hex(bytes)}`;
+    if (bytes === 0) throw new RegionError(`Expected a region with a size, got ${name}`);
+    if (this.#placements.length >= MAX_REGIONS) {
+      throw new RegionError(
+        `Expected at most ${MAX_REGIONS} memory regions, got one more: ${name}`,
+      );
+    }
+    for (const { region } of this.#placements) {
+      if (
+        overlaps(guestAddress, bytes, region.guestAddress, region.bytes) ||
+        overlaps(userAddress, bytes, region.userAddress, region.bytes)
+      ) {
+        throw new RegionError(
+          `Expected regions apart, got ${name} over ${hex(region.guestAddress)}+${
+            hex(region.bytes)
+          }`,
+        );
+      }
+    }
+    const file = Deno.statSync(`/proc/self/fd/${fd}`);
+    if (!file.isFile) {
+      throw new RegionError(`Expected a memory file for region ${name}, got another kind of file`);
+    }
+    if (file.size < fileOffset + bytes) {
+      throw new RegionError(
+        `Expected a memory file of at least ${
+          fileOffset + bytes
+        } bytes for region ${name}, got ${file.size}`,
+      );
+    }
+    // A huge page file (its block size is the page size) maps in huge pages only.
+    const page = Math.max(PAGE_BYTES, file.blksize ?? 0);
+    const slack = fileOffset % page;
+    const mapped = Math.ceil((slack + bytes) / page) * page;
+    const start = this.#place(guestAddress - slack, mapped, page, name);
+    this.#span.map(start, mapped, fd, fileOffset - slack);
+    this.#placements.push({
+      region: { guestAddress, bytes, userAddress, index: start + slack },
+      start,
+      end: start + mapped,
+    });
+    this.#publish();
+  }
+
+  /** Where a mapping goes: at its guest address, or else the highest gap that holds it. */
+  #place(wanted: number, bytes: number, page: number, name: string): number {
+    const free = (start: number) =>
+      start >= 0 && start + bytes <= this.#span.bytes &&
+      !this.#placements.some((other) =>
+        overlaps(start, bytes, other.start, other.end - other.start)
+      );
+    if (wanted % page === 0 && free(wanted)) return wanted;
+    const ends = [this.#span.bytes, ...this.#placements.map((other) => other.start)];
+    for (const end of ends.sort((a, b) => b - a)) {
+      const start = Math.floor((end - bytes) / page) * page;
+      if (free(start)) return start;
+    }
+    throw new RegionError(
+      `Expected room for region ${name} in ${hex(this.#span.bytes)} addresses, got none`,
+    );
+  }
+
+  /**
+   * Removes the region that has this guest address, user address and size.
+   *
+   * @throws {RegionError} When there is no such region.
+   */
+  remove(request: RegionRequest): void {
+    const at = this.#placements.findIndex(({ region }) =>
+      region.guestAddress === Number(request.guestAddress) &&
+      region.userAddress === Number(request.userAddress) &&
+      region.bytes === Number(request.size)
+    );
+    if (at < 0) {
+      throw new RegionError(
+        `Expected a region that was added, got 0x${request.guestAddress.toString(16)}+0x${
+          request.size.toString(16)
+        }`,
+      );
+    }
+    const [{ start, end }] = this.#placements.splice(at, 1);
+    this.#span.unmap(start, end - start);
+    this.#publish();
+  }
+
+  /** Removes every region. */
+  clear(): void {
+    for (const { start, end } of this.#placements.splice(0)) this.#span.unmap(start, end - start);
+    this.#publish();
+  }
+
+  #publish(): void {
+    this.#table = new RegionTable(this.#placements.map(({ region }) => region));
+  }
+
+  /** Gives everything back. No view may be touched afterwards, on any thread. */
+  [Symbol.dispose](): void {
+    this.#placements = [];
+    this.#publish();
+    this.#span[Symbol.dispose]();
+  }
+}
+
+function overlaps(a: number, aBytes: number, b: number, bBytes: number): boolean {
+  return a < b + bBytes && b < a + aBytes;
+}
+
+function toNumber(value: bigint, what: string): number {
+  if (value > 0x1f_ffff_ffff_ffffn / 2n) {
+    throw new RegionError(`Expected a region's ${what} below 2^52, got 0x${value.toString(16)}`);
+  }
+  return Number(value);
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}

@@ -1,0 +1,8 @@
+/**
+ * Guest memory: regions, the span they live in, and views of it.
+ *
+ * @module
+ */
+
+export * from "./guest_memory.ts";
+export * from "./regions.ts";

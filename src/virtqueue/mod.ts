@@ -1,0 +1,10 @@
+/**
+ * Virtqueues: rings and descriptor chains over guest memory.
+ *
+ * @module
+ */
+
+export * from "./chain.ts";
+export * from "./rules.ts";
+export * from "./split_ring.ts";
+export * from "./virtqueue.ts";

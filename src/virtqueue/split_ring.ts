@@ -1,0 +1,279 @@
+/**
+ * The split virtqueue: virtio 1.3, 2.7.
+ *
+ * @module
+ */
+
+import type { MemoryView } from "../memory/mod.ts";
+import { Chain } from "./chain.ts";
+import { RingError } from "./rules.ts";
+import type { RingOptions, Virtqueue } from "./virtqueue.ts";
+
+/** The most descriptors a queue may have: virtio 1.3, 2.7. */
+export const MAX_QUEUE_SIZE = 32768;
+
+const DESCRIPTOR_BYTES = 16;
+
+// Descriptor flags: virtio 1.3, 2.7.5.
+const VIRTQ_DESC_F_NEXT = 1;
+const VIRTQ_DESC_F_WRITE = 2;
+const VIRTQ_DESC_F_INDIRECT = 4;
+const VIRTQ_AVAIL_F_NO_INTERRUPT = 1; // virtio 1.3, 2.7.6
+const VIRTQ_USED_F_NO_NOTIFY = 1; // virtio 1.3, 2.7.8
+
+// Places in the rings, in units of u16.
+const FLAGS = 0;
+const IDX = 1;
+const RING = 2;
+
+/** The bytes that each part of a split ring of `size` descriptors takes: virtio 1.3, 2.7. */
+export function splitRingBytes(
+  size: number,
+): { descriptor: number; available: number; used: number } {
+  return { descriptor: DESCRIPTOR_BYTES * size, available: 6 + 2 * size, used: 6 + 8 * size };
+}
+
+/** Whether an event index asks for a notification: virtio 1.3, 2.7.7.2. */
+export function needsEvent(event: number, next: number, previous: number): boolean {
+  return ((next - event - 1) & 0xffff) < ((next - previous) & 0xffff);
+}
+
+/**
+ * The device's side of a split virtqueue.
+ *
+ * Indexes and event fields that both sides poll go through Atomics: V8 and the
+ * processor reorder plain accesses. Everything else is plain, ordered by them.
+ * Each part of the ring has its own small views, so that their indexes are
+ * small integers to V8 wherever in the span the ring lies.
+ */
+export class SplitRing implements Virtqueue {
+  readonly size: number;
+  readonly #mask: number;
+  readonly #eventIndex: boolean;
+  readonly #indirect: boolean;
+  readonly #descriptors: Uint32Array<ArrayBuffer>;
+  readonly #available: Uint16Array<ArrayBuffer>;
+  readonly #used: Uint16Array<ArrayBuffer>;
+  readonly #usedElements: Uint32Array<ArrayBuffer>;
+  readonly #usedEvent: number;
+  readonly #availableEvent: number;
+  readonly #chains: (Chain | undefined)[];
+  /** The indirect table of the chain that is being read. */
+  readonly #table = new Uint32Array(4);
+  #memory: MemoryView;
+  /** The next entry of the available ring to take. */
+  #next: number;
+  /** The available index as last read. */
+  #seen: number;
+  /** The next entry of the used ring to fill. */
+  #usedNext: number;
+  /** The used index when the driver was last asked whether it wants to know. */
+  #signalled: number;
+  #signalledValid = false;
+  inFlight = 0;
+
+  /**
+   * Places a ring.
+   *
+   * @throws {RingError} When its size, alignment or place is wrong.
+   */
+  constructor(memory: MemoryView, options: RingOptions) {
+    const { size, descriptorIndex, availableIndex, usedIndex } = options;
+    if (size < 1 || size > MAX_QUEUE_SIZE || (size & (size - 1)) !== 0) {
+      throw new RingError("queue-size", `The queue size is ${size}`);
+    }
+    if (descriptorIndex % 16 !== 0 || availableIndex % 2 !== 0 || usedIndex % 4 !== 0) {
+      const at = [descriptorIndex, availableIndex, usedIndex].map((i) => `0x${i.toString(16)}`);
+      throw new RingError("ring-alignment", `The ring's parts are at ${at.join(", ")}`);
+    }
+    const buffer = memory.u8.buffer;
+    this.#memory = memory;
+    this.size = size;
+    this.#mask = size - 1;
+    this.#eventIndex = options.eventIndex;
+    this.#indirect = options.indirect;
+    this.#descriptors = new Uint32Array(buffer, descriptorIndex, size * 4);
+    this.#available = new Uint16Array(buffer, availableIndex, RING + size + 1);
+    this.#used = new Uint16Array(buffer, usedIndex, RING + size * 4 + 1);
+    this.#usedElements = new Uint32Array(buffer, usedIndex + 4, size * 2);
+    this.#usedEvent = RING + size;
+    this.#availableEvent = RING + size * 4;
+    this.#chains = new Array(size).fill(undefined);
+    this.#next = this.#seen = options.base & 0xffff;
+    this.#usedNext = this.#signalled = Atomics.load(this.#used, IDX);
+  }
+
+  get base(): number {
+    return this.#next;
+  }
+
+  setMemory(memory: MemoryView): void {
+    this.#memory = memory;
+  }
+
+  take(): Chain | null {
+    const next = this.#next;
+    if (next === this.#seen) {
+      const index = Atomics.load(this.#available, IDX);
+      if (index === next) return null;
+      const ahead = (index - next) & 0xffff;
+      if (ahead > this.size) {
+        throw new RingError(
+          "available-index",
+          `The available index went from ${next} to ${index}, which is ${ahead} buffers in a queue of ${this.size}`,
+        );
+      }
+      this.#seen = index;
+    }
+    const head = this.#available[RING + (next & this.#mask)];
+    if (head >= this.size) {
+      throw new RingError("descriptor-index", `The head is ${head} in a queue of ${this.size}`);
+    }
+    const chain = this.#chains[head] ??= new Chain(head, this.#memory.u8);
+    if (chain.inFlight) throw new RingError("head-in-flight", `Descriptor ${head} is in flight`);
+    this.#read(chain, head);
+    chain.inFlight = true;
+    this.inFlight++;
+    this.#next = (next + 1) & 0xffff;
+    return chain;
+  }
+
+  /** Reads the descriptors of a chain, each once, and checks them. */
+  #read(chain: Chain, head: number): void {
+    const memory = this.#memory;
+    const table = this.#descriptors;
+    chain.begin(memory.u8);
+    let at = head;
+    for (;;) {
+      const low = table[at * 4], high = table[at * 4 + 1];
+      const bytes = table[at * 4 + 2];
+      const flagsAndNext = table[at * 4 + 3];
+      const gpa = low + high * 2 ** 32;
+      if (flagsAndNext & VIRTQ_DESC_F_INDIRECT) {
+        if (!this.#indirect) {
+          throw new RingError("indirect-negotiated", `Descriptor ${at} has the INDIRECT flag`);
+        }
+        if (flagsAndNext & VIRTQ_DESC_F_NEXT) {
+          throw new RingError(
+            "indirect-next",
+            `Descriptor ${at} has the INDIRECT and the NEXT flag`,
+          );
+        }
+        this.#readIndirect(chain, at, gpa, bytes);
+        break;
+      }
+      this.#count(chain, head);
+      chain.add(memory, gpa, bytes, (flagsAndNext & VIRTQ_DESC_F_WRITE) !== 0);
+      if (!(flagsAndNext & VIRTQ_DESC_F_NEXT)) break;
+      const next = flagsAndNext >>> 16;
+      if (next >= this.size) {
+        throw new RingError(
+          "descriptor-next",
+          `Descriptor ${at} goes on at ${next} in a table of ${this.size}`,
+        );
+      }
+      at = next;
+    }
+    chain.end();
+  }
+
+  #readIndirect(chain: Chain, at: number, gpa: number, tableBytes: number): void {
+    const memory = this.#memory;
+    if (tableBytes === 0 || tableBytes % DESCRIPTOR_BYTES !== 0) {
+      throw new RingError(
+        "indirect-length",
+        `Descriptor ${at} has an indirect table of ${tableBytes} bytes`,
+      );
+    }
+    const start = memory.regions.translate(gpa, tableBytes);
+    if (start < 0) {
+      throw new RingError(
+        "indirect-address",
+        `Descriptor ${at} has an indirect table at 0x${gpa.toString(16)}+0x${
+          tableBytes.toString(16)
+        }`,
+      );
+    }
+    const entries = tableBytes / DESCRIPTOR_BYTES;
+    const table = this.#table;
+    let entry = 0;
+    for (;;) {
+      copyDescriptor(memory.u8, start + entry * DESCRIPTOR_BYTES, table);
+      const flagsAndNext = table[3];
+      if (flagsAndNext & VIRTQ_DESC_F_INDIRECT) {
+        throw new RingError(
+          "indirect-nested",
+          `Entry ${entry} of the indirect table of descriptor ${at} has the INDIRECT flag`,
+        );
+      }
+      this.#count(chain, at);
+      chain.add(
+        memory,
+        table[0] + table[1] * 2 ** 32,
+        table[2],
+        (flagsAndNext & VIRTQ_DESC_F_WRITE) !== 0,
+      );
+      if (!(flagsAndNext & VIRTQ_DESC_F_NEXT)) return;
+      const next = flagsAndNext >>> 16;
+      if (next >= entries) {
+        throw new RingError(
+          "descriptor-next",
+          `Entry ${entry} of the indirect table of descriptor ${at} goes on at ${next} of ${entries}`,
+        );
+      }
+      entry = next;
+    }
+  }
+
+  #count(chain: Chain, at: number): void {
+    if (++chain.descriptors > this.size) {
+      throw new RingError(
+        "chain-length",
+        `The chain of descriptor ${at} has more than ${this.size} descriptors`,
+      );
+    }
+  }
+
+  put(chain: Chain, written: number): void {
+    const at = (this.#usedNext & this.#mask) * 2;
+    this.#usedElements[at] = chain.slot;
+    this.#usedElements[at + 1] = written;
+    this.#usedNext = (this.#usedNext + 1) & 0xffff;
+    chain.inFlight = false;
+    this.inFlight--;
+  }
+
+  publish(): boolean {
+    const next = this.#usedNext;
+    const previous = this.#signalled;
+    if (next === previous) return false;
+    Atomics.store(this.#used, IDX, next);
+    this.#signalled = next;
+    if (!this.#eventIndex) {
+      return (Atomics.load(this.#available, FLAGS) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
+    }
+    const event = Atomics.load(this.#available, this.#usedEvent);
+    if (!this.#signalledValid) {
+      this.#signalledValid = true;
+      return true;
+    }
+    return needsEvent(event, next, previous);
+  }
+
+  arm(): boolean {
+    if (this.#eventIndex) Atomics.store(this.#used, this.#availableEvent, this.#next);
+    else Atomics.store(this.#used, FLAGS, 0);
+    return Atomics.load(this.#available, IDX) !== this.#next;
+  }
+
+  disarm(): void {
+    if (!this.#eventIndex) Atomics.store(this.#used, FLAGS, VIRTQ_USED_F_NO_NOTIFY);
+  }
+}
+
+/** Copies a descriptor from anywhere in guest memory: tables need no alignment. */
+function copyDescriptor(u8: Uint8Array, at: number, into: Uint32Array): void {
+  for (let word = 0; word < 4; word++, at += 4) {
+    into[word] = u8[at] | u8[at + 1] << 8 | u8[at + 2] << 16 | u8[at + 3] << 24;
+  }
+}

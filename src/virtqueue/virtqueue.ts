@@ -1,0 +1,60 @@
+/**
+ * What the split and the packed ring have in common.
+ *
+ * @module
+ */
+
+import type { MemoryView } from "../memory/mod.ts";
+import type { Chain } from "./chain.ts";
+
+/** Where a ring is and how it was negotiated. */
+export interface RingOptions {
+  /** The number of descriptors. */
+  size: number;
+  /** The index in the span of the descriptor table (or descriptor ring). */
+  descriptorIndex: number;
+  /** The index in the span of the available ring (or driver event suppression). */
+  availableIndex: number;
+  /** The index in the span of the used ring (or device event suppression). */
+  usedIndex: number;
+  /** Where to go on: the value of SET_VRING_BASE. */
+  base: number;
+  /** VIRTIO_F_EVENT_IDX was negotiated. */
+  eventIndex: boolean;
+  /** VIRTIO_F_INDIRECT_DESC was negotiated. */
+  indirect: boolean;
+}
+
+/**
+ * A ring seen from the device. Every method is for one thread; `take` and the
+ * first look at the ring throw {@linkcode RingError} when the driver broke a
+ * rule, and the ring is not to be used any more then.
+ */
+export interface Virtqueue {
+  /** The number of descriptors. */
+  readonly size: number;
+  /** How many chains are taken and not yet put back. */
+  readonly inFlight: number;
+  /** Where to go on after a stop: the value of GET_VRING_BASE. */
+  readonly base: number;
+  /** The next available chain, or null when there is none. */
+  take(): Chain | null;
+  /** Hands a chain back, with the number of bytes that were written to it. */
+  put(chain: Chain, written: number): void;
+  /**
+   * Makes everything that was put back visible to the driver.
+   *
+   * @returns Whether the driver wants a notification of it.
+   */
+  publish(): boolean;
+  /**
+   * Asks the driver for a notification of the next available buffer.
+   *
+   * @returns Whether there are new ones already, for which none will come.
+   */
+  arm(): boolean;
+  /** Tells the driver that notifications are not needed. */
+  disarm(): void;
+  /** Uses other regions from now on; nothing is in flight. */
+  setMemory(memory: MemoryView): void;
+}
