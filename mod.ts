@@ -3,4 +3,6 @@
  *
  * @module
  */
-export {};
+
+export * from "./src/virtio/mod.ts";
+export { Chain, Parts } from "./src/virtqueue/mod.ts";

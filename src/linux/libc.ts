@@ -14,8 +14,10 @@ const symbols = {
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" }, // fd, request, argp
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   write: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
-  // eventfd, epoll
+  // eventfd, timerfd, epoll
   eventfd: { parameters: ["u32", "i32"], result: "i32" }, // initval, flags
+  timerfd_create: { parameters: ["i32", "i32"], result: "i32" }, // clockid, flags
+  timerfd_settime: { parameters: ["i32", "i32", "buffer", "pointer"], result: "i32" }, // fd, flags, new, old
   epoll_create1: { parameters: ["i32"], result: "i32" }, // flags
   epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" }, // epfd, op, fd, event
   epoll_wait: { parameters: ["i32", "pointer", "i32", "i32"], result: "i32" }, // epfd, events, maxevents, timeout

@@ -13,3 +13,4 @@ export { addressOf, errno, pinnedBuffer } from "./libc.ts";
 export * from "./mapping.ts";
 export * from "./reactor.ts";
 export * from "./socket.ts";
+export * from "./timerfd.ts";

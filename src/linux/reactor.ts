@@ -130,7 +130,10 @@ export class Reactor implements Disposable {
       watch.ready = this.#epoll.events(i);
       watch.callback();
     }
-    while (this.#deferred.length > 0) this.#deferred.shift()!();
+    const deferred = this.#deferred;
+    if (deferred.length === 0) return;
+    this.#deferred = [];
+    for (const callback of deferred) callback();
   }
 
   /** Closes the reactor's own descriptors; nothing may be watched any more. */

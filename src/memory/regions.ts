@@ -95,6 +95,6 @@ export interface MemoryView {
   readonly u8: Uint8Array<ArrayBuffer>;
   /** The address of index 0 in this process, for system calls. */
   readonly base: number;
-  /** The regions in force. */
-  readonly regions: RegionTable;
+  /** The regions in force; replaced whole when they change. */
+  regions: RegionTable;
 }

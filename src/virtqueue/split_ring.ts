@@ -60,7 +60,7 @@ export class SplitRing implements Virtqueue {
   readonly #chains: (Chain | undefined)[];
   /** The indirect table of the chain that is being read. */
   readonly #table = new Uint32Array(4);
-  #memory: MemoryView;
+  readonly #memory: MemoryView;
   /** The next entry of the available ring to take. */
   #next: number;
   /** The available index as last read. */
@@ -105,10 +105,6 @@ export class SplitRing implements Virtqueue {
 
   get base(): number {
     return this.#next;
-  }
-
-  setMemory(memory: MemoryView): void {
-    this.#memory = memory;
   }
 
   take(): Chain | null {

@@ -4,7 +4,6 @@
  * @module
  */
 
-import type { MemoryView } from "../memory/mod.ts";
 import type { Chain } from "./chain.ts";
 
 /** Where a ring is and how it was negotiated. */
@@ -55,6 +54,4 @@ export interface Virtqueue {
   arm(): boolean;
   /** Tells the driver that notifications are not needed. */
   disarm(): void;
-  /** Uses other regions from now on; nothing is in flight. */
-  setMemory(memory: MemoryView): void;
 }

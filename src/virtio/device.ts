@@ -1,0 +1,305 @@
+/**
+ * The device contract: what a device says of itself, and what it does.
+ *
+ * A device is a value. Its definition names its queues, its feature bits, its
+ * config fields and its options; from it follow the wire layout, the command
+ * line, `vhostd describe` and the record. It has two halves:
+ *
+ * - the *control half*, {@linkcode DeviceDefinition.open}, runs once on the main
+ *   thread: it opens files, says what is offered, and answers config writes and
+ *   commands;
+ * - the *data half*, {@linkcode DeviceDefinition.handlers}, runs on each queue
+ *   thread (or on the main thread, when the device says so) and handles chains.
+ *
+ * They share numbers and plain values (`shared`), and the config space.
+ *
+ * @module
+ */
+
+import type { Chain } from "../virtqueue/mod.ts";
+import type { ConfigLayout, ConfigValues, ConfigView } from "./config_layout.ts";
+import type { ConfigWrite } from "./config_space.ts";
+import type { FeatureDefinition } from "./features.ts";
+import type { OptionDefinition, OptionValues } from "./options.ts";
+
+/**
+ * A queue of a device type. With `many`, a family of queues whose number the
+ * control half chooses (virtio-blk's request queues).
+ */
+export interface QueueDefinition {
+  /** What it carries, in a few words. */
+  readonly about: string;
+  /**
+   * The most descriptors that the driver may give it, a power of 2.
+   *
+   * @default {1024}
+   */
+  readonly size?: number;
+  /**
+   * `driver`: the driver sends requests, and the queue's handler is called with
+   * each. `device`: the driver supplies buffers, and the device takes them
+   * ({@linkcode QueueHandle.take}) when it has something to say.
+   *
+   * @default {"driver"}
+   */
+  readonly sender?: "driver" | "device";
+  /**
+   * Whether there may be several queues of this kind.
+   *
+   * @default {false}
+   */
+  readonly many?: boolean;
+}
+
+/** The most descriptors of a queue whose definition does not say. */
+export const DEFAULT_QUEUE_SIZE = 1024;
+
+/** What a handler returns when it will complete its chain later, by {@linkcode QueueHandle.complete}. */
+export const LATER = -1;
+
+/** The number of bytes written to a chain, {@linkcode LATER}, or a promise of that number. */
+export type HandlerResult = number | Promise<number>;
+
+/** A queue, as the data half sees it. */
+export interface QueueHandle {
+  /** The index that the driver knows it by. */
+  readonly index: number;
+  /** The name in the definition. */
+  readonly name: string;
+  /** Whether the ring runs. */
+  readonly isRunning: boolean;
+  /**
+   * Takes a buffer that the driver supplied, for a queue whose sender is the
+   * device; null when there is none (the handler is called when there is).
+   */
+  take(): Chain | null;
+  /**
+   * Completes a chain with the number of bytes that were written to it. What is
+   * completed within a handler is published with its batch; completions from
+   * elsewhere are published by {@linkcode QueueHandle.flush}.
+   */
+  complete(chain: Chain, written: number): void;
+  /** Publishes what was completed, and notifies the driver if it wants that. */
+  flush(): void;
+}
+
+type Names<T> = Extract<keyof T, string>;
+
+/** Queue definitions by name. */
+export type Queues = Readonly<Record<string, QueueDefinition>>;
+/** Feature definitions by name. */
+export type Features = Readonly<Record<string, FeatureDefinition>>;
+/** Option definitions by name. */
+export type Options = Readonly<Record<string, OptionDefinition>>;
+
+/** The names of the queues to which the driver sends. */
+type DriverQueues<Q> = {
+  [K in Names<Q>]: Q[K] extends { sender: "device" } ? never : K;
+}[Names<Q>];
+
+/** The data half: a handler per queue, and what else it wants to know. */
+export type Handlers<Q extends Queues> =
+  & {
+    [K in DriverQueues<Q>]: (chain: Chain, queue: QueueHandle) => HandlerResult;
+  }
+  & {
+    [K in Exclude<Names<Q>, DriverQueues<Q>>]?: (queue: QueueHandle) => void;
+  }
+  & {
+    /** Called after each batch of chains of a queue, before it is published. */
+    submit?: (queue: QueueHandle) => void;
+    /** A ring starts. */
+    start?: (queue: QueueHandle) => void;
+    /** A ring is about to stop: what is in flight is to be completed soon. */
+    stop?: (queue: QueueHandle) => void;
+    /** The thread ends. */
+    close?: () => void;
+  };
+
+/** What the data half is given. */
+export interface DataContext<
+  Q extends Queues,
+  F extends Features,
+  L extends ConfigLayout,
+  O extends Options,
+  S,
+> {
+  /** The values of the device's options. */
+  readonly options: OptionValues<O>;
+  /** What the control half handed over: copied to a queue thread, the same object on the main thread. */
+  readonly shared: S;
+  /** The config space, live, shared with the control half. */
+  readonly config: ConfigView<L>;
+  /** The features that the driver acknowledged, by name, live. */
+  readonly features: { readonly [K in Names<F>]: boolean };
+  /** The queues that run on this thread, by name. */
+  readonly queues: { readonly [K in Names<Q>]: readonly QueueHandle[] };
+  /** Guest memory: where indexes of parts lead. */
+  readonly memory: { readonly u8: Uint8Array<ArrayBuffer>; readonly base: number };
+  /** Calls `callback` when a file descriptor is readable, until the watch is disposed of. */
+  watch(fd: number, callback: () => void): Disposable;
+}
+
+/** What the control half is given. */
+export interface ControlContext<L extends ConfigLayout, O extends Options> {
+  /** The values of the device's options. */
+  readonly options: OptionValues<O>;
+  /** The config space, live, shared with the data half. */
+  readonly config: ConfigView<L>;
+  /** Tells the driver that config space changed, as soon as it can hear it. */
+  announceConfig(): void;
+  /** Says something to the person who runs the device, as one line. */
+  log(message: string): void;
+  /** Calls `callback` when a file descriptor is readable, until the watch is disposed of. */
+  watch(fd: number, callback: () => void): Disposable;
+}
+
+/** A command that the control socket offers as `POST /NAME`. */
+export interface DeviceCommand {
+  /** What it does, in a few words. */
+  readonly about: string;
+  /**
+   * Runs it with the request's body (undefined when there was none).
+   *
+   * @returns What the answer's JSON is.
+   * @throws {TypeError} or {RangeError} when the body is not what it should be.
+   */
+  run(body: unknown): unknown | Promise<unknown>;
+}
+
+/** The control half of a device that was opened. */
+export interface OpenDevice<Q extends Queues, F extends Features, L extends ConfigLayout, S>
+  extends Partial<AsyncDisposable> {
+  /** Which of the device's features are offered; those not named are. */
+  readonly offer?: { readonly [K in Names<F>]?: boolean };
+  /** How many queues there are of each kind that may have several. */
+  readonly queues?: { readonly [K in Names<Q>]?: number };
+  /** What config space holds at the start. */
+  readonly config?: ConfigValues<L>;
+  /** What the data half gets. */
+  readonly shared?: S;
+  /**
+   * The driver writes config space. Called before anything is applied; throwing
+   * refuses the write.
+   */
+  onConfigWrite?(write: ConfigWrite): void;
+  /** The driver wrote config space; what it wrote is in place. */
+  onConfigWritten?(write: ConfigWrite): void;
+  /** The driver is about to read config space. */
+  onConfigRead?(offset: number, bytes: number): void;
+  /** The device is reset: everything is as it was when it was opened. */
+  onReset?(): void;
+  /** SIGHUP: look again at what the device stands for. */
+  onReload?(): void | Promise<void>;
+  /** Commands for the control socket. */
+  readonly commands?: Readonly<Record<string, DeviceCommand>>;
+  /** What the device adds to the record; must be JSON. */
+  report?(): Record<string, unknown>;
+}
+
+/** A device: see {@linkcode defineDevice}. */
+export interface DeviceDefinition<
+  Q extends Queues = Queues,
+  F extends Features = Features,
+  L extends ConfigLayout = ConfigLayout,
+  O extends Options = Options,
+  S = unknown,
+> {
+  /** The name on the command line. */
+  readonly name: string;
+  /** The device type's number: virtio 1.3, 5 Device Types. */
+  readonly deviceId: number;
+  /** What it is, in one line. */
+  readonly about: string;
+  /** `import.meta.url` of the module whose default export this is: queue threads import it. */
+  readonly module: string;
+  /** The queues, in the order of their indexes. */
+  readonly queues: Q;
+  /** The device type's own feature bits. */
+  readonly features?: F;
+  /** The layout of config space. */
+  readonly config?: L;
+  /** The device's own command line flags. */
+  readonly options?: O;
+  /**
+   * Where its queues run.
+   *
+   * @default {"thread"}
+   */
+  readonly plane?: "thread" | "main";
+  /** Opens the control half. An error is shown to the person who runs the device. */
+  open?(
+    context: ControlContext<L, O>,
+  ): OpenDevice<Q, F, L, S> | Promise<OpenDevice<Q, F, L, S>>;
+  /** Makes the data half; called once on each thread that runs queues of the device. */
+  handlers(context: DataContext<Q, F, L, O, S>): Handlers<Q>;
+}
+
+/** A device of any kind, as the framework handles it. */
+// deno-lint-ignore no-explicit-any
+export type AnyDevice = DeviceDefinition<any, any, any, any, any>;
+
+/**
+ * Defines a device. The definition is checked here, once, so that everything
+ * else can rely on it.
+ *
+ * @throws {TypeError} When names, bits or sizes are not possible.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { defineDevice } from "./device.ts";
+ *
+ * const rng = defineDevice({
+ *   name: "rng",
+ *   deviceId: 4,
+ *   about: "Entropy from the host",
+ *   module: import.meta.url,
+ *   queues: { requestq: { about: "Buffers to fill" } },
+ *   handlers: () => ({
+ *     requestq(chain) {
+ *       for (const bytes of chain.writable) crypto.getRandomValues(bytes);
+ *       return chain.writableBytes;
+ *     },
+ *   }),
+ * });
+ * assertEquals(rng.deviceId, 4);
+ * ```
+ */
+export function defineDevice<
+  const Q extends Queues,
+  // deno-lint-ignore ban-types
+  const F extends Features = {},
+  L extends ConfigLayout = ConfigLayout,
+  // deno-lint-ignore ban-types
+  const O extends Options = {},
+  S = undefined,
+>(definition: DeviceDefinition<Q, F, L, O, S>): DeviceDefinition<Q, F, L, O, S> {
+  const { name, queues, features = {} } = definition;
+  const refuse = (what: string): never => {
+    throw new TypeError(`Device ${name}: ${what}`);
+  };
+  if (!/^[a-z][a-z0-9-]*$/.test(name)) refuse("expected a name of a-z, 0-9 and -");
+  const reserved = ["submit", "start", "stop", "close"];
+  for (const [queue, { size = DEFAULT_QUEUE_SIZE }] of Object.entries(queues as Queues)) {
+    if (reserved.includes(queue)) refuse(`expected no queue named ${queue}`);
+    if (size < 1 || size > 32768 || (size & (size - 1)) !== 0) {
+      refuse(`expected a power of 2 up to 32768 as the size of ${queue}, got ${size}`);
+    }
+  }
+  const bits = new Map<number, string>();
+  for (const [feature, { bit }] of Object.entries(features as Features)) {
+    // virtio 1.3, 2.2: 0 to 23 and 50 to 127 are for the device type.
+    if (!Number.isInteger(bit) || bit < 0 || bit > 63 || (bit > 23 && bit < 50)) {
+      refuse(`expected bit 0 to 23 or 50 to 63 for feature ${feature}, got ${bit}`);
+    }
+    if (bits.has(bit)) refuse(`features ${bits.get(bit)} and ${feature} have the same bit ${bit}`);
+    bits.set(bit, feature);
+  }
+  for (const field of definition.config?.fields ?? []) {
+    if (field.feature !== undefined && !(field.feature in features)) {
+      refuse(`config field ${field.name} names the unknown feature ${field.feature}`);
+    }
+  }
+  return Object.freeze(definition);
+}

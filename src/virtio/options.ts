@@ -1,0 +1,135 @@
+/**
+ * A device's own options: declared once, typed for the device, parsed by the
+ * command line.
+ *
+ * @module
+ */
+
+interface OptionBase {
+  /** What it does, in a few words, for the help text. */
+  readonly about: string;
+}
+
+/** An option that is there or not: `--read-only`. */
+export interface FlagOption extends OptionBase {
+  /** The kind of value. */
+  readonly type: "flag";
+}
+
+/** An option with a text: `--blk-file=PATH`. */
+export interface TextOption extends OptionBase {
+  /** The kind of value. */
+  readonly type: "text";
+  /** What stands for the value in the help text. */
+  readonly placeholder: string;
+  /** The value when it is not given. */
+  readonly default?: string;
+  /** The values that are possible, when they are few. */
+  readonly choices?: readonly string[];
+}
+
+/** An option with a number: `--num-queues=N`, or with `unit: "bytes"` a size such as `1G`. */
+export interface NumberOption extends OptionBase {
+  /** The kind of value. */
+  readonly type: "number";
+  /** What stands for the value in the help text. */
+  readonly placeholder: string;
+  /** With `bytes`, the suffixes K, M, G and T (powers of 1024) are understood. */
+  readonly unit?: "bytes" | "ms";
+  /** The value when it is not given. */
+  readonly default?: number;
+  /** The smallest possible value. */
+  readonly least?: number;
+  /** The largest possible value. */
+  readonly most?: number;
+}
+
+/** The declaration of an option. Its name in camel case becomes the flag: `blkFile` is `--blk-file`. */
+export type OptionDefinition = FlagOption | TextOption | NumberOption;
+
+type ValueOf<D> = D extends FlagOption ? boolean
+  : D extends TextOption ? D extends { choices: readonly (infer C)[] } ? C : string
+  : number;
+
+/** The values of options, by name: undefined where there is no default and none was given. */
+export type OptionValues<O> = {
+  readonly [K in keyof O]: O[K] extends FlagOption | { default: unknown } ? ValueOf<O[K]>
+    : ValueOf<O[K]> | undefined;
+};
+
+/** The flag of an option: `blkFile` → `blk-file`. */
+export function flagName(option: string): string {
+  return option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+/** A value that an option does not take. */
+export class OptionError extends Error {
+  override name = "OptionError";
+}
+
+const SUFFIXES: Record<string, number> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
+
+/**
+ * Reads the value of an option from its text.
+ *
+ * @throws {OptionError} When the text is no value of the option.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { parseOption } from "./options.ts";
+ *
+ * const size = { type: "number", unit: "bytes", placeholder: "SIZE", about: "" } as const;
+ * assertEquals(parseOption("size", size, "1G"), 2 ** 30);
+ * ```
+ */
+export function parseOption(
+  name: string,
+  definition: OptionDefinition,
+  text: string,
+): string | number | boolean {
+  const flag = `--${flagName(name)}`;
+  switch (definition.type) {
+    case "flag":
+      if (text === "" || text === "true") return true;
+      if (text === "false") return false;
+      throw new OptionError(`${flag} takes no value, got ${JSON.stringify(text)}`);
+    case "text":
+      if (text === "") {
+        throw new OptionError(`${flag} needs a value: ${flag}=${definition.placeholder}`);
+      }
+      if (definition.choices !== undefined && !definition.choices.includes(text)) {
+        throw new OptionError(
+          `${flag} takes ${definition.choices.join(", ")}, got ${JSON.stringify(text)}`,
+        );
+      }
+      return text;
+    case "number":
+      return parseNumber(flag, definition, text);
+  }
+}
+
+function parseNumber(flag: string, definition: NumberOption, text: string): number {
+  const pattern = definition.unit === "bytes" ? /^(\d+)([KMGT]?)$/i : /^(\d+)()$/;
+  const match = pattern.exec(text);
+  const kind = definition.unit === "bytes" ? "a size such as 4096, 512M or 1G" : "a whole number";
+  if (match === null) throw new OptionError(`${flag} takes ${kind}, got ${JSON.stringify(text)}`);
+  const value = Number(match[1]) * SUFFIXES[match[2].toUpperCase()];
+  const { least = 0, most = Number.MAX_SAFE_INTEGER } = definition;
+  if (value < least || value > most) {
+    throw new OptionError(`${flag} takes ${least} to ${most}, got ${text}`);
+  }
+  return value;
+}
+
+/** The values of options that were not given: defaults, and false for flags. */
+export function defaultOptions<O extends Readonly<Record<string, OptionDefinition>>>(
+  options: O,
+): OptionValues<O> {
+  return Object.fromEntries(
+    Object.entries(options).map(([name, definition]) => [
+      name,
+      definition.type === "flag" ? false : definition.default,
+    ]),
+  ) as OptionValues<O>;
+}

@@ -1,0 +1,140 @@
+/**
+ * The guest's serial console, read and written by a program.
+ *
+ * @module
+ */
+
+import { GuestError, withTimeout } from "./process.ts";
+
+/** How much of what was read is kept for messages of failure. */
+const LOG_LIMIT = 16_384;
+
+/** The kernel's last words. */
+const PANIC = "Kernel panic - not syncing";
+
+/**
+ * The text of the console is kept with one character per byte, so that a
+ * command's output comes through whatever it is.
+ */
+export class Console {
+  #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
+  #text = "";
+  #log = "";
+  #end: string | undefined;
+  #changed = Promise.withResolvers<void>();
+  #reading: Promise<void>;
+
+  /**
+   * @param output What the guest prints.
+   * @param input What the guest reads.
+   */
+  constructor(
+    output: ReadableStream<Uint8Array<ArrayBuffer>>,
+    input: WritableStream<Uint8Array<ArrayBuffer>>,
+  ) {
+    this.#writer = input.getWriter();
+    this.#reading = this.#read(output);
+  }
+
+  /** The last of what the guest printed, read or not. */
+  get log(): string {
+    return this.#log;
+  }
+
+  /** Types a text. */
+  async write(text: string): Promise<void> {
+    await this.#writer.write(toBytes(text));
+  }
+
+  /**
+   * Reads up to a text or pattern, and takes both from the console.
+   *
+   * @param end The text, or a pattern that is looked for in all of what was not
+   * read yet.
+   * @param timeoutMs How long to wait for it; for ever when it is not given.
+   * @returns What came before.
+   * @throws {GuestError} When the time is over or the console is closed.
+   */
+  async readUntil(
+    end: string | RegExp,
+    timeoutMs?: number,
+  ): Promise<string> {
+    const shown = typeof end === "string" ? JSON.stringify(end) : end;
+    const reading = this.#readUntil(end);
+    if (timeoutMs === undefined) return await reading;
+    return await withTimeout(
+      reading,
+      timeoutMs,
+      () => this.#explain(`${shown} has not come within ${timeoutMs} ms`),
+    );
+  }
+
+  /** Ends reading; what the guest still prints is dropped. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#writer.close().catch(() => {});
+    await this.#reading;
+  }
+
+  async #readUntil(end: string | RegExp): Promise<string> {
+    while (true) {
+      const [found, index = 0] = find(this.#text, end);
+      if (found !== undefined) {
+        const before = this.#text.slice(0, index);
+        this.#text = this.#text.slice(index + found.length);
+        return before;
+      }
+      if (this.#end) throw new GuestError(this.#explain(this.#end));
+      await this.#changed.promise;
+    }
+  }
+
+  async #read(
+    output: ReadableStream<Uint8Array<ArrayBuffer>>,
+  ): Promise<void> {
+    for await (const chunk of output) {
+      const text = toText(chunk);
+      this.#text += text;
+      this.#log = (this.#log + text).slice(-LOG_LIMIT);
+      if (this.#log.includes(PANIC)) this.#end = "the guest's kernel panicked";
+      this.#notify();
+    }
+    this.#end ??= "the guest has ended";
+    this.#notify();
+  }
+
+  #notify(): void {
+    const { resolve } = this.#changed;
+    this.#changed = Promise.withResolvers();
+    resolve();
+  }
+
+  #explain(what: string): string {
+    const tail = this.#log.trim().split("\n").slice(-20).join("\n");
+    return `On the guest's console: ${what}; the last of it was:\n${tail}`;
+  }
+}
+
+/** What was found, and where. */
+function find(
+  text: string,
+  end: string | RegExp,
+): [found?: string, index?: number] {
+  if (typeof end === "string") {
+    const index = text.indexOf(end);
+    return index < 0 ? [] : [end, index];
+  }
+  const found = text.match(end);
+  return found ? [found[0], found.index] : [];
+}
+
+/** A text of one character per byte. */
+export function toText(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return text;
+}
+
+/** The bytes of a text of one character per byte. */
+export function toBytes(text: string): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(text, (character) => character.charCodeAt(0));
+}

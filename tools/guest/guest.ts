@@ -1,0 +1,296 @@
+/**
+ * A Linux guest in a real QEMU, driven by a program.
+ *
+ * @module
+ */
+
+import { Console, toBytes } from "./console.ts";
+import { initramfs } from "./initramfs.ts";
+import { debianKernel } from "./kernel.ts";
+import { ensurePrograms } from "./packages.ts";
+import { GuestError, spawn, withTimeout } from "./process.ts";
+import {
+  type BootFiles,
+  machineArguments,
+  type MachineOptions,
+  QEMU,
+} from "./qemu.ts";
+import { Qmp } from "./qmp.ts";
+
+/** What a guest boots, and on what machine. */
+export interface GuestOptions extends MachineOptions {
+  /** The path of a kernel. @default {Debian's, downloaded once} */
+  kernel?: string;
+  /**
+   * The path of an initramfs. A kernel of one's own is booted without any
+   * unless it is given.
+   *
+   * @default {one with a shell and the virtio drivers}
+   */
+  initrd?: string;
+  /**
+   * The guest's name of the root disk, such as `/dev/vda`. Without one the
+   * guest stays in the initramfs, which has a shell too.
+   */
+  root?: string;
+  /** More words for the kernel's command line. */
+  append?: string;
+  /** How long the guest may take to its shell's prompt. @default {60_000} */
+  bootTimeoutMs?: number;
+}
+
+/** What a command in the guest has done. */
+export interface CommandResult {
+  /** Its exit status. */
+  status: number;
+  /** What it printed on stdout and stderr, as UTF-8. */
+  output: string;
+  /** The same, as bytes. */
+  bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** A microvm that hangs does so at once; one that does not is up in 3 s. */
+const MICROVM_FIRST_TIMEOUT_MS = 20_000;
+
+/** A root shell that waits for a command: `guest:~# ` and the like. */
+const PROMPT = /# (\x1b\[[^a-zA-Z]*[a-zA-Z])*$/;
+
+/**
+ * What the shell is told to do: take commands from lines `ID BASE64`, mark
+ * where the output of each begins and ends, and say its status.
+ * Neither is the terminal to echo or change anything.
+ */
+const AGENT = "stty raw -echo; printf '\\036ready\\n'; " +
+  "while read -r id command; do printf '\\036%s\\n' $id; " +
+  'sh -c "$(printf %s "$command" | base64 -d)" </dev/null 2>&1; ' +
+  "printf '\\036%s %d\\n' $id $?; done\n";
+
+/** Makes what is missing, and says what a guest boots. */
+export async function bootFiles(options: GuestOptions): Promise<BootFiles> {
+  let { kernel, initrd } = options;
+  if (kernel === undefined) {
+    await ensurePrograms("cpio");
+    const debian = await debianKernel();
+    kernel = debian.image;
+    initrd ??= await initramfs(debian);
+  }
+  const words = [
+    "console=ttyS0",
+    // The console belongs to the shell; `dmesg` has the kernel's messages.
+    "loglevel=1",
+    ...options.root === undefined ? [] : [`root=${options.root} rw`],
+    options.append ?? "",
+  ];
+  return { kernel, initrd, commandLine: words.join(" ").trim() };
+}
+
+/**
+ * A running guest with a root shell on its serial console.
+ *
+ * ```ts ignore
+ * await using guest = await Guest.boot({
+ *   devices: [{ kind: "rng", socketPath: "/tmp/rng.sock" }],
+ * });
+ * const { output } = await guest.run("cat /sys/class/misc/hw_random/rng_current");
+ * ```
+ */
+export class Guest {
+  #process: Deno.ChildProcess;
+  #console: Console;
+  #qmp!: Qmp;
+  #stderr: Promise<string>;
+  #nextId = 1;
+  #timeoutMs: number;
+
+  private constructor(process: Deno.ChildProcess, timeoutMs: number) {
+    this.#process = process;
+    this.#console = new Console(process.stdout, process.stdin);
+    this.#stderr = new Response(process.stderr).text();
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /**
+   * Boots a guest and waits for the prompt of its shell.
+   *
+   * A microvm that does not come up is started a second time: under TCG one in
+   * ten hangs before it has printed anything.
+   *
+   * @throws {GuestError} When the shell does not come in time, or QEMU ends.
+   */
+  static async boot(options: GuestOptions = {}): Promise<Guest> {
+    await ensurePrograms(QEMU);
+    const args = await machineArguments(options, await bootFiles(options));
+    const { bootTimeoutMs = 60_000 } = options;
+    if (options.machine === "microvm") {
+      try {
+        return await Guest.#start(
+          args,
+          Math.min(bootTimeoutMs, MICROVM_FIRST_TIMEOUT_MS),
+        );
+      } catch (error) {
+        if (!(error instanceof GuestError)) throw error;
+      }
+    }
+    return await Guest.#start(args, bootTimeoutMs);
+  }
+
+  static async #start(args: string[], timeoutMs: number): Promise<Guest> {
+    const directory = await Deno.makeTempDir({ prefix: "vhostd-qmp-" });
+    try {
+      const path = `${directory}/sock`;
+      using listener = Deno.listen({ transport: "unix", path });
+      const process = spawn(QEMU, [
+        ...args,
+        ...["-chardev", "stdio,id=console,signal=off"],
+        ...["-serial", "chardev:console"],
+        ...["-qmp", `unix:${path}`],
+      ], { stdin: "piped", stdout: "piped", stderr: "piped" });
+      const guest = new Guest(process, timeoutMs);
+      try {
+        await guest.#connect(listener);
+        await guest.#takeShell();
+        return guest;
+      } catch (error) {
+        await guest[Symbol.asyncDispose]();
+        throw error;
+      }
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  }
+
+  /** The process id of QEMU. */
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  /** The last of what the guest printed on its console. */
+  get log(): string {
+    return this.#console.log;
+  }
+
+  /**
+   * Runs a command in the guest's root shell. Its stdin is empty.
+   *
+   * @param command A command line for `sh`.
+   * @param options How long to wait for it; `timeoutMs` is 60,000 by default.
+   * @throws {GuestError} When the time is over, after which the guest runs no
+   * other command, or when the guest is gone.
+   */
+  async run(
+    command: string,
+    { timeoutMs = 60_000 }: { timeoutMs?: number } = {},
+  ): Promise<CommandResult> {
+    const id = this.#nextId++;
+    const base64 = new TextEncoder().encode(command).toBase64();
+    await this.#console.write(`${id} ${base64}\n`);
+    await this.#console.readUntil(`\x1e${id}\n`, timeoutMs);
+    const text = await this.#console.readUntil(`\x1e${id} `, timeoutMs);
+    const status = Number(await this.#console.readUntil("\n", timeoutMs));
+    const bytes = toBytes(text);
+    return { status, output: new TextDecoder().decode(bytes), bytes };
+  }
+
+  /** Runs a QMP command. */
+  async qmp(command: string, args?: object): Promise<unknown> {
+    return await this.#qmp.execute(command, args);
+  }
+
+  /**
+   * Waits for the next QMP event of a name, such as `RESET`; ask before doing
+   * what causes it.
+   */
+  qmpEvent(name: string): Promise<unknown> {
+    return this.#qmp.event(name);
+  }
+
+  /**
+   * Restarts the guest, and waits for its shell again. QEMU and its
+   * connections to the back-ends stay.
+   */
+  async reboot(): Promise<void> {
+    const reset = this.#qmp.event("RESET");
+    await this.#order("reboot -f");
+    await withTimeout(
+      reset,
+      this.#timeoutMs,
+      () => `The guest has not restarted within ${this.#timeoutMs} ms`,
+    );
+    await this.#takeShell();
+  }
+
+  /** Powers the guest off, and waits until QEMU has ended. */
+  async powerOff(): Promise<void> {
+    await this.#order("poweroff -f");
+    await this.waitPowerOff();
+  }
+
+  /**
+   * Waits until the guest has powered off and QEMU has ended.
+   *
+   * @throws {GuestError} When QEMU fails, or the time is over.
+   */
+  async waitPowerOff(
+    { timeoutMs = 60_000 }: { timeoutMs?: number } = {},
+  ): Promise<void> {
+    const { success } = await withTimeout(
+      this.#process.status,
+      timeoutMs,
+      () => `The guest has not powered off within ${timeoutMs} ms`,
+    );
+    if (!success) throw new GuestError(await this.#failure());
+  }
+
+  /** Ends QEMU, whatever it is doing. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#process.kill("SIGKILL");
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; // It has ended.
+    }
+    await this.#process.status;
+    await Promise.all([
+      this.#console[Symbol.asyncDispose](),
+      this.#qmp?.[Symbol.asyncDispose](),
+      this.#stderr,
+    ]);
+  }
+
+  /** What is written is on the disk before the guest ends, in any way. */
+  async #order(command: string): Promise<void> {
+    await this.run("sync");
+    const base64 = new TextEncoder().encode(command).toBase64();
+    await this.#console.write(`${this.#nextId++} ${base64}\n`);
+  }
+
+  async #connect(listener: Deno.Listener): Promise<void> {
+    const ended = this.#process.status.then(async () => {
+      throw new GuestError(await this.#failure());
+    });
+    ended.catch(() => {});
+    this.#qmp = await withTimeout(
+      Promise.race([Qmp.accept(listener), ended]),
+      this.#timeoutMs,
+      () => `QEMU has not started within ${this.#timeoutMs} ms`,
+    );
+  }
+
+  async #takeShell(): Promise<void> {
+    try {
+      await this.#console.readUntil(PROMPT, this.#timeoutMs);
+      await this.#console.write(AGENT);
+      await this.#console.readUntil("\x1eready\n", this.#timeoutMs);
+    } catch (error) {
+      const { message } = error as Error;
+      throw new GuestError(`The guest has no shell. ${message}`);
+    }
+  }
+
+  async #failure(): Promise<string> {
+    const { code, signal } = await this.#process.status;
+    const reason = (await this.#stderr).trim();
+    return `QEMU ended ${
+      signal ? `by ${signal}` : `with status ${code}`
+    }: ${reason}`;
+  }
+}

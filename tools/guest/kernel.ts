@@ -1,0 +1,107 @@
+/**
+ * The guest's kernel: Debian's own, with its modules.
+ *
+ * @module
+ */
+
+import { busybox } from "./busybox.ts";
+import { cached } from "./cache.ts";
+import { dependencyOf, unpackPackage } from "./packages.ts";
+import { GuestError, progress, run } from "./process.ts";
+
+/** Kernels, the one that boots fastest first. */
+const META_PACKAGES = ["linux-image-cloud-amd64", "linux-image-amd64"];
+
+/** What the kernel must have, built in or as a module. */
+const NEEDED = [
+  "VIRTIO_PCI",
+  "VIRTIO_MMIO",
+  "VIRTIO_BLK",
+  "HW_RANDOM_VIRTIO",
+  "VIRTIO_INPUT",
+  "INPUT_EVDEV",
+  "EXT4_FS",
+  "SERIAL_8250_CONSOLE",
+];
+
+/** A kernel, unpacked. */
+export interface Kernel {
+  /** The kernel's version, such as `6.1.0-56-cloud-amd64`. */
+  version: string;
+  /** The path of the bootable image. */
+  image: string;
+  /** The directory of its modules, with a `modules.dep`. */
+  modules: string;
+}
+
+/** Debian's kernel for virtual machines, downloaded when it is missing. */
+export async function debianKernel(): Promise<Kernel> {
+  const directory = await cached(
+    "kernel",
+    JSON.stringify([META_PACKAGES, NEEDED]),
+    unpackKernel,
+  );
+  return await readKernel(directory);
+}
+
+async function unpackKernel(directory: string): Promise<void> {
+  for (const metaPackage of META_PACKAGES) {
+    const name = await dependencyOf(metaPackage, /linux-image-\d\S*/);
+    if (!name) continue;
+    await unpackPackage(name, directory);
+    const { version, modules } = await readKernel(directory);
+    const missing = missingOptions(
+      await Deno.readTextFile(`${directory}/boot/config-${version}`),
+    );
+    if (missing.length > 0) {
+      progress(`${name} lacks ${missing.join(", ")}`);
+      await Deno.remove(directory, { recursive: true });
+      continue;
+    }
+    await indexModules(directory, modules, version);
+    return;
+  }
+  throw new GuestError(
+    `apt has no kernel that serves the guest; looked for ${
+      META_PACKAGES.join(" and ")
+    }`,
+  );
+}
+
+function missingOptions(config: string): string[] {
+  const lines = new Set(config.split("\n"));
+  return NEEDED.filter((option) =>
+    !lines.has(`CONFIG_${option}=y`) && !lines.has(`CONFIG_${option}=m`)
+  );
+}
+
+async function indexModules(
+  directory: string,
+  modules: string,
+  version: string,
+): Promise<void> {
+  const tool = await busybox();
+  // From Debian 13 on modules are compressed, which busybox does not index.
+  await run("find", [
+    modules,
+    ..."-name *.ko.xz -exec".split(" "),
+    ...[tool, "unxz", "{}", "+"],
+  ]);
+  const base = modules.slice(0, -`/lib/modules/${version}`.length);
+  await run(tool, ["depmod", "-b", base, version], { cwd: directory });
+}
+
+async function readKernel(directory: string): Promise<Kernel> {
+  for await (const { name } of Deno.readDir(`${directory}/boot`)) {
+    if (!name.startsWith("vmlinuz-")) continue;
+    const version = name.slice("vmlinuz-".length);
+    const merged = `${directory}/usr/lib/modules/${version}`;
+    const isMerged = await Deno.lstat(merged).then(() => true, () => false);
+    return {
+      version,
+      image: `${directory}/boot/${name}`,
+      modules: isMerged ? merged : `${directory}/lib/modules/${version}`,
+    };
+  }
+  throw new GuestError(`No kernel in ${directory}/boot`);
+}

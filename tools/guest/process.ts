@@ -1,0 +1,115 @@
+/**
+ * Other programs: run to their end, or started so that they end with us.
+ *
+ * @module
+ */
+
+/** A failure that its message explains to the person who ran the command. */
+export class GuestError extends Error {
+  override name = "GuestError";
+}
+
+/** Says on stderr what is being done, since some of it takes a while. */
+export function progress(message: string): void {
+  console.error(`guest: ${message}`);
+}
+
+/** How a program is run. */
+export interface RunOptions {
+  /** The directory that the program runs in. @default {the current one} */
+  cwd?: string;
+  /** Whether what the program prints is shown on stderr. @default {false} */
+  visible?: boolean;
+}
+
+/** Where programs are: a normal user's PATH has no mke2fs. */
+const SEARCH_PATH = [
+  ...(Deno.env.get("PATH") ?? "/usr/bin:/bin").split(":"),
+  "/usr/sbin",
+  "/sbin",
+];
+
+/** The path of a program, or `undefined` when there is none of that name. */
+export function findProgram(name: string): string | undefined {
+  return SEARCH_PATH.map((directory) => `${directory}/${name}`).find((path) => {
+    try {
+      return Deno.statSync(path).isFile;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/**
+ * Runs a program to its end.
+ *
+ * @returns What it printed on stdout.
+ * @throws {GuestError} When it fails; the message ends in what it said.
+ */
+export async function run(
+  program: string,
+  args: string[],
+  { cwd, visible = false }: RunOptions = {},
+): Promise<string> {
+  const child = spawn(program, args, {
+    cwd,
+    env: { LC_ALL: "C.UTF-8", PATH: SEARCH_PATH.join(":") },
+    stdin: "null",
+    stdout: "piped",
+    stderr: visible ? "inherit" : "piped",
+  });
+  const [{ success, code }, stdout, stderr] = await Promise.all([
+    child.status,
+    visible ? show(child.stdout) : new Response(child.stdout).text(),
+    visible ? "" : new Response(child.stderr).text(),
+  ]);
+  if (!success) {
+    const reason = stderr.trim() || stdout.trim();
+    throw new GuestError(
+      `${[program, ...args].join(" ")} failed with status ${code}` +
+        (reason && `: ${reason}`),
+    );
+  }
+  return stdout;
+}
+
+async function show(stdout: ReadableStream<Uint8Array>): Promise<string> {
+  await stdout.pipeTo(Deno.stderr.writable, { preventClose: true });
+  return "";
+}
+
+/**
+ * Starts a program that ends when this process does, however that ends.
+ *
+ * The kernel sends the signal when the *thread* that started the program ends:
+ * Deno starts programs from the thread that runs the JavaScript.
+ */
+export function spawn(
+  program: string,
+  args: string[],
+  options: Deno.CommandOptions,
+): Deno.ChildProcess {
+  return new Deno.Command("setpriv", {
+    ...options,
+    args: ["--pdeathsig", "KILL", "--", program, ...args],
+  }).spawn();
+}
+
+/**
+ * Awaits something for a limited time.
+ *
+ * @throws {GuestError} With the given message when the time is over.
+ */
+export async function withTimeout<T>(
+  promise: Promise<T>,
+  timeoutMs: number,
+  message: () => string,
+): Promise<T> {
+  const { promise: timeout, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new GuestError(message())), timeoutMs);
+  try {
+    return await Promise.race([promise, timeout]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
