@@ -6,3 +6,11 @@
 
 export * from "./src/virtio/mod.ts";
 export { Chain, Parts } from "./src/virtqueue/mod.ts";
+export {
+  type DeviceServer,
+  type Endpoint,
+  EndpointError,
+  serve,
+  type ServeOptions,
+} from "./src/runtime/mod.ts";
+export type * from "./src/runtime/record.ts";

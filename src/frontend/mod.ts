@@ -1,1 +1,9 @@
-export {};
+export * from "./allocator.ts";
+export * from "./back_channel.ts";
+export * from "./connection.ts";
+export * from "./control_channel.ts";
+export * from "./driver_ring.ts";
+export * from "./frontend_error.ts";
+export * from "./raw_split_ring.ts";
+export * from "./shared_memory.ts";
+export * from "./split_queue.ts";

@@ -16,6 +16,7 @@ const SOCK_CLOEXEC = 0o2000000;
 const SOCK_NONBLOCK = 0o4000;
 const SOL_SOCKET = 1;
 const SO_TYPE = 3;
+const SO_PEERCRED = 17;
 const SO_ACCEPTCONN = 30;
 const SO_DOMAIN = 39;
 const SCM_RIGHTS = 1;
@@ -264,6 +265,11 @@ export class UnixConnection implements Disposable {
     }
   }
 
+  /** The process that connected (or listens) at the other end: SO_PEERCRED. */
+  peerPid(): number {
+    return socketOption(this.#fd.number, SO_PEERCRED, 12);
+  }
+
   /** Makes every wait on this connection end, without closing it yet. */
   shutdown(): void {
     this.#closed = true;
@@ -373,10 +379,10 @@ export function inspectSocket(fd: number): InheritedSocket {
   return socketOption(fd, SO_ACCEPTCONN) !== 0 ? "listening" : "connected";
 }
 
-function socketOption(fd: number, name: number): number {
-  const value = new Int32Array(pinnedBuffer(8), 0, 2);
-  value[1] = 4;
-  const length = new Int32Array(value.buffer, 4, 1);
+/** The first word of an option that has `bytes` bytes. */
+function socketOption(fd: number, name: number, bytes = 4): number {
+  const value = new Int32Array(pinnedBuffer(bytes));
+  const length = Int32Array.of(bytes);
   check(
     libc.getsockopt(fd, SOL_SOCKET, name, value, length),
     "getsockopt",

@@ -239,6 +239,11 @@ export class SplitRing implements Virtqueue {
     this.inFlight--;
   }
 
+  abandon(_chain: Chain): void {
+    // Its slot stays taken, so that the driver cannot use it again.
+    this.inFlight--;
+  }
+
   publish(): boolean {
     const next = this.#usedNext;
     const previous = this.#signalled;

@@ -40,6 +40,8 @@ export interface Virtqueue {
   take(): Chain | null;
   /** Hands a chain back, with the number of bytes that were written to it. */
   put(chain: Chain, written: number): void;
+  /** Gives up a chain that the device cannot answer: it never goes back to the driver. */
+  abandon(chain: Chain): void;
   /**
    * Makes everything that was put back visible to the driver.
    *

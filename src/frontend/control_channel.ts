@@ -1,0 +1,293 @@
+import { closeAll, type Fd, UnixConnection } from "../linux/mod.ts";
+import {
+  decodeAck,
+  decodeHeader,
+  decodeReply,
+  encodeFrontendMessage,
+  type FrontendMessage,
+  type FrontendReply,
+  type FrontendReplyRequest,
+  type FrontendRequest,
+  frontendRequests,
+  type Header,
+  HEADER_BYTES,
+  type PayloadValues,
+  protocolFeatureMask,
+  type RequestRule,
+} from "../vhost_user/mod.ts";
+import { FrontendError } from "./frontend_error.ts";
+import { DEFAULT_TIMEOUT_MS, readable } from "./wait.ts";
+
+/** How a front-end talks to a back-end. */
+export interface ChannelOptions {
+  /**
+   * How long each request may take, in milliseconds.
+   *
+   * @default {5000}
+   */
+  timeoutMs?: number;
+  /**
+   * How long to go on trying while nobody listens at the path yet, in
+   * milliseconds.
+   *
+   * @default {0}
+   */
+  connectMs?: number;
+}
+
+/** A message as it came. */
+export interface RawMessage {
+  /** Its header. */
+  header: Header;
+  /** Its payload, `header.size` bytes. */
+  payload: Uint8Array;
+  /** Its file descriptors; the caller's to close. */
+  fds: Fd[];
+}
+
+/** The answer to a request. */
+export interface Answer<R extends FrontendReplyRequest> {
+  /** Its payload. */
+  body: FrontendReply<R>;
+  /** Its file descriptors; the caller's to close. */
+  fds: Fd[];
+}
+
+/** A request of the front-end by its name, with its payload. */
+export type RequestNamed<R extends FrontendRequest> =
+  & { request: R }
+  & PayloadValues[typeof frontendRequests[R]["payload"]];
+
+const REPLY_ACK = protocolFeatureMask("REPLY_ACK");
+
+/** How often somebody is looked for who listens. */
+const CONNECT_RETRY_MS = 5;
+
+/**
+ * Connects to a Unix socket.
+ *
+ * @throws {LinuxError} If nobody listens there in time
+ */
+export async function connectUnix(path: string, connectMs = 0): Promise<UnixConnection> {
+  const deadline = performance.now() + connectMs;
+  for (;;) {
+    try {
+      return UnixConnection.connect(path);
+    } catch (error) {
+      const { code } = error as { code?: string };
+      const early = code === "ENOENT" || code === "ECONNREFUSED" || code === "EAGAIN";
+      if (!early || performance.now() >= deadline) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, CONNECT_RETRY_MS));
+  }
+}
+
+/**
+ * A front-end's connection: any message, one after the other, with its reply
+ * or acknowledgement. {@linkcode FrontendConnection} adds a method per request.
+ *
+ * Requests that overlap are sent in the order in which they were made. One
+ * that is not answered in time ends the connection, since a late answer would
+ * be taken for that of the next request.
+ */
+export class ControlChannel implements AsyncDisposable {
+  /** How long each request may take, in milliseconds. */
+  readonly timeoutMs: number;
+  /**
+   * The protocol features in force, which tell what is answered: set by
+   * SET_PROTOCOL_FEATURES, and for the caller to change after raw messages.
+   */
+  protocolFeatures = 0n;
+  readonly #socket: UnixConnection;
+  #last: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  /** Takes ownership of a connection. */
+  constructor(socket: UnixConnection, { timeoutMs = DEFAULT_TIMEOUT_MS }: ChannelOptions = {}) {
+    this.#socket = socket;
+    this.timeoutMs = timeoutMs;
+  }
+
+  /**
+   * Sends a request that has a reply of its own and waits for that.
+   *
+   * @param message The request and its payload
+   * @param fds Its file descriptors; they stay the caller's
+   * @throws {FrontendError} If no reply comes
+   * @throws {ProtocolError} If what comes is not the reply
+   */
+  ask<R extends FrontendReplyRequest>(
+    message: RequestNamed<R>,
+    fds: readonly number[] = [],
+  ): Promise<Answer<R>> {
+    const request: R = message.request;
+    return this.#exchange(request, async () => {
+      await this.#socket.send(encodeFrontendMessage(message as FrontendMessage), fds);
+      return await this.#receiveAnswer(
+        request,
+        ({ header, payload, fds }) => decodeReply(request, header, payload, fds.length),
+      );
+    });
+  }
+
+  /**
+   * Sends a request that has no reply of its own. With REPLY_ACK it waits for
+   * the acknowledgement; without, it returns when the request is sent.
+   *
+   * @param message The request and its payload
+   * @param fds Its file descriptors; they stay the caller's
+   * @throws {FrontendError} With reason "refused", if the back-end says that
+   * it failed
+   */
+  tell(message: FrontendMessage, fds: readonly number[] = []): Promise<void> {
+    const { request } = message;
+    const needReply = (this.protocolFeatures & REPLY_ACK) !== 0n;
+    return this.#exchange(request, async () => {
+      await this.#socket.send(encodeFrontendMessage(message, { needReply }), fds);
+      if (needReply) await this.#receiveAck(request);
+    });
+  }
+
+  /** As {@linkcode ControlChannel.tell}, for a request that has a reply under a condition. */
+  async tellOrAsk<R extends FrontendReplyRequest>(
+    message: RequestNamed<R>,
+    fds: readonly number[] = [],
+  ): Promise<FrontendReply<R> | undefined> {
+    const { replyRequires }: RequestRule = frontendRequests[message.request];
+    const replies = replyRequires !== undefined &&
+      (this.protocolFeatures & protocolFeatureMask(replyRequires)) !== 0n;
+    if (replies) return (await this.ask<R>(message, fds)).body;
+    await this.tell(message as FrontendMessage, fds);
+    return undefined;
+  }
+
+  /**
+   * Sends bytes as they are, such as a malformed message.
+   *
+   * @param bytes What to send; nothing is added
+   * @param fds File descriptors to send with them; they stay the caller's
+   */
+  send(bytes: Uint8Array, fds: readonly number[] = []): Promise<void> {
+    return this.#exchange("send", () => this.#socket.send(bytes, fds));
+  }
+
+  /**
+   * Receives the next message, whatever it is, such as the answer to a
+   * malformed one. When none comes in time, the connection stays usable.
+   *
+   * @param timeoutMs How long to wait for it to begin
+   * @returns The message, or undefined if the back-end closed the connection
+   * @throws {FrontendError} With reason "timeout"
+   */
+  receive(timeoutMs: number = this.timeoutMs): Promise<RawMessage | undefined> {
+    return this.#inTurn(async () => {
+      if (!await readable(this.#socket.fd.number, timeoutMs)) {
+        throw new FrontendError("timeout", `Expected a message within ${timeoutMs} ms, got none`);
+      }
+      return await this.#limited("receive", () => this.#receiveMessage());
+    });
+  }
+
+  async #receiveAck(request: FrontendRequest): Promise<void> {
+    const { body } = await this.#receiveAnswer(
+      request,
+      ({ header, payload, fds }) => decodeAck(request, header, payload, fds.length),
+    );
+    if (body === 0n) return;
+    throw new FrontendError("refused", `${request}: Expected success, got error ${body}`);
+  }
+
+  async #receiveAnswer<T>(
+    request: FrontendRequest,
+    decode: (message: RawMessage) => T,
+  ): Promise<{ body: T; fds: Fd[] }> {
+    const message = await this.#receiveMessage();
+    if (message === undefined) {
+      throw new FrontendError("closed", `${request}: Expected an answer, got the connection's end`);
+    }
+    try {
+      return { body: decode(message), fds: message.fds };
+    } catch (error) {
+      closeAll(message.fds);
+      throw error;
+    }
+  }
+
+  async #receiveMessage(): Promise<RawMessage | undefined> {
+    const head = new Uint8Array(HEADER_BYTES);
+    const { bytes, fds } = await this.#socket.receive(head);
+    try {
+      if (bytes === 0) return undefined;
+      const header = decodeHeader(head.subarray(0, bytes));
+      const payload = new Uint8Array(header.size);
+      if (header.size > 0) {
+        const rest = await this.#socket.receive(payload);
+        fds.push(...rest.fds);
+        if (rest.bytes < header.size) {
+          throw new FrontendError("closed", "Expected a whole message, got the connection's end");
+        }
+      }
+      return { header, payload, fds };
+    } catch (error) {
+      closeAll(fds);
+      throw error;
+    }
+  }
+
+  #exchange<T>(what: string, work: () => Promise<T>): Promise<T> {
+    return this.#inTurn(() => this.#limited(what, work));
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(() => {
+      if (this.#closed) {
+        throw new FrontendError("closed", "Expected an open connection, got a closed one");
+      }
+      return work();
+    });
+    this.#last = turn.catch(() => {});
+    return turn;
+  }
+
+  /** Bounds the time that some work on the socket takes, by ending the connection. */
+  async #limited<T>(what: string, work: () => Promise<T>): Promise<T> {
+    let late = false;
+    const timer = setTimeout(() => {
+      late = this.#closed = true;
+      this.#socket.shutdown();
+    }, this.timeoutMs);
+    try {
+      return await work();
+    } catch (error) {
+      if (late) {
+        throw new FrontendError(
+          "timeout",
+          `${what}: Expected an answer within ${this.timeoutMs} ms, got none`,
+          { cause: error },
+        );
+      }
+      const { code } = error as { code?: string };
+      if (code === "EPIPE" || code === "ECONNRESET") {
+        throw new FrontendError("closed", `${what}: The back-end closed the connection`, {
+          cause: error,
+        });
+      }
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Ends the connection; what is under way fails. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#socket.shutdown();
+    await this.#last;
+    await this.#socket.close();
+  }
+
+  /** Ends the connection. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * A device that was opened: its control half, its config space, the memory of
+ * whichever guest is connected, and the engines that run its queues.
+ *
+ * All of it lives as long as the device is served. A connection borrows it and
+ * leaves it as it found it.
+ *
+ * @module
+ */
+
+import { watch } from "../linux/mod.ts";
+import { GuestMemory } from "../memory/mod.ts";
+import {
+  type AnyDevice,
+  type ConfigLayout,
+  ConfigSpace,
+  DEFAULT_QUEUE_SIZE,
+  defaultOptions,
+  featureMask,
+  type OpenDevice,
+  packed,
+  type Queues,
+  transportMask,
+} from "../virtio/mod.ts";
+import { counterMemory, QueueCounters } from "./counters.ts";
+import { type Engine, LocalEngine, ThreadEngine } from "./engine.ts";
+import type { EngineEvent, EngineSetup } from "./queue_engine.ts";
+import { DeviceRecord } from "./record.ts";
+
+/** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
+export const MAX_QUEUES = 256;
+
+/** What the framework itself offers for every device. */
+const OFFERED_BY_TRANSPORT = transportMask(
+  "VERSION_1",
+  "EVENT_IDX",
+  "INDIRECT_DESC",
+  "PROTOCOL_FEATURES",
+);
+
+/** A queue of an opened device. */
+export interface HostQueue {
+  readonly index: number;
+  readonly name: string;
+  /** The most descriptors that the driver may give it. */
+  readonly maxSize: number;
+  readonly counters: QueueCounters;
+  readonly engine: Engine;
+}
+
+/** How to open a device. */
+export interface DeviceHostOptions {
+  /** Values of the device's own options; what is missing has its default. */
+  options?: Record<string, unknown>;
+  /**
+   * Where its queues run.
+   *
+   * @default {The device's own choice}
+   */
+  plane?: "thread" | "main";
+  /**
+   * How many queue threads there are; queues are dealt out in turn.
+   *
+   * @default {1}
+   */
+  threads?: number;
+  /** Takes what the device says to the person who runs it. */
+  log?: (message: string) => void;
+}
+
+/** A device that is open. */
+export class DeviceHost implements AsyncDisposable {
+  readonly device: AnyDevice;
+  readonly control: OpenDevice<Queues, Record<string, never>, ConfigLayout, unknown>;
+  readonly config: ConfigSpace<ConfigLayout>;
+  readonly memory: GuestMemory;
+  readonly queues: readonly HostQueue[];
+  /** Every feature bit that is offered. */
+  readonly offered: bigint;
+  readonly record: DeviceRecord;
+  /** The connection that has the device sets these. */
+  onConfigChange: (() => void) | undefined;
+  onEvent: ((event: EngineEvent) => void) | undefined;
+  readonly #engines: Engine[];
+
+  private constructor(
+    parts: Pick<
+      DeviceHost,
+      "device" | "control" | "config" | "memory" | "queues" | "offered" | "record"
+    >,
+    engines: Engine[],
+  ) {
+    this.device = parts.device;
+    this.control = parts.control;
+    this.config = parts.config;
+    this.memory = parts.memory;
+    this.queues = parts.queues;
+    this.offered = parts.offered;
+    this.record = parts.record;
+    this.#engines = engines;
+  }
+
+  /**
+   * Opens a device: its control half first, then its engines.
+   *
+   * @throws What the device's `open` throws.
+   */
+  static async open(device: AnyDevice, options: DeviceHostOptions = {}): Promise<DeviceHost> {
+    const { log = () => {}, plane = device.plane ?? "thread", threads = 1 } = options;
+    const values = { ...defaultOptions(device.options ?? {}), ...options.options };
+    const layout: ConfigLayout = device.config ?? packed({});
+    const configMemory = new SharedArrayBuffer(layout.size);
+    const config = new ConfigSpace(layout, configMemory);
+    let host: DeviceHost | undefined;
+    const control = await device.open?.({
+      options: values,
+      config: config.view,
+      announceConfig: () => host?.onConfigChange?.(),
+      log,
+      watch,
+    }) ?? {};
+    if (control.config !== undefined) layout.assign(configMemory, control.config as object);
+
+    const slots = queueSlots(device, control.queues ?? {});
+    const counters = counterMemory(slots.length);
+    const memory = new GuestMemory();
+    const engineCount = plane === "main" ? 1 : Math.max(1, Math.min(threads, slots.length));
+    const engines: Engine[] = [];
+    for (let i = 0; i < engineCount; i++) {
+      const setup: EngineSetup = {
+        queues: slots.filter(({ index }) => index % engineCount === i),
+        options: values,
+        shared: control.shared,
+        config: configMemory,
+        counters,
+      };
+      const emit = (event: EngineEvent) => host?.onEvent?.(event);
+      engines.push(
+        plane === "main"
+          ? new LocalEngine(device, setup, memory.handle, emit)
+          : new ThreadEngine(device, setup, memory.handle, emit),
+      );
+    }
+    const queues = slots.map(({ index, name }): HostQueue => ({
+      index,
+      name,
+      maxSize: device.queues[name].size ?? DEFAULT_QUEUE_SIZE,
+      counters: new QueueCounters(counters, index),
+      engine: engines[index % engineCount],
+    }));
+    const offered = OFFERED_BY_TRANSPORT | offeredByDevice(device, control.offer ?? {});
+    const record = new DeviceRecord({
+      device,
+      offered,
+      config,
+      queues,
+      report: control.report?.bind(control),
+    });
+    return host = new DeviceHost(
+      { device, control, config, memory, queues, offered, record },
+      engines,
+    );
+  }
+
+  /** Tells all engines something. */
+  async tell(command: Parameters<Engine["call"]>[0]): Promise<void> {
+    await Promise.all(this.#engines.map((engine) => engine.call(command)));
+  }
+
+  /** Ends the engines, then the control half; no connection may have the device. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled(this.#engines.map((engine) => engine.close()));
+    await this.control[Symbol.asyncDispose]?.();
+    this.memory[Symbol.dispose]();
+  }
+}
+
+/** The queues in the order of their indexes. */
+function queueSlots(
+  device: AnyDevice,
+  counts: Record<string, number | undefined>,
+): { index: number; name: string }[] {
+  const names = Object.entries(device.queues as Queues).flatMap(([name, { many }]) =>
+    Array<string>(many ? counts[name] ?? 1 : 1).fill(name)
+  );
+  if (names.length > MAX_QUEUES) {
+    throw new RangeError(`Expected at most ${MAX_QUEUES} queues, got ${names.length}`);
+  }
+  return names.map((name, index) => ({ index, name }));
+}
+
+function offeredByDevice(device: AnyDevice, offer: Record<string, boolean | undefined>): bigint {
+  let mask = 0n;
+  for (
+    const [name, { bit }] of Object.entries(device.features ?? {}) as [string, { bit: number }][]
+  ) {
+    if (offer[name] !== false) mask |= featureMask(bit);
+  }
+  return mask;
+}

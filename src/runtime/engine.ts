@@ -1,0 +1,173 @@
+/**
+ * Engines as the control plane reaches them: on its own thread, or on another.
+ *
+ * @module
+ */
+
+import { createEventfd, type Fd, signalEventfd, watch } from "../linux/mod.ts";
+import { type MemoryHandle, viewMemory } from "../memory/mod.ts";
+import type { AnyDevice } from "../virtio/mod.ts";
+import {
+  type EngineCommand,
+  type EngineEvent,
+  type EngineSetup,
+  QueueEngine,
+} from "./queue_engine.ts";
+
+/** An engine, wherever it runs. Commands are carried out in their order. */
+export interface Engine {
+  /**
+   * Has a command carried out.
+   *
+   * @returns Its answer, once everything that it asks for has happened.
+   */
+  call(command: EngineCommand): Promise<number>;
+  /** Ends the engine; no queue may be running. */
+  close(): Promise<void>;
+}
+
+/** An engine on this thread, for devices that need no thread of their own. */
+export class LocalEngine implements Engine {
+  #engine: QueueEngine;
+
+  /** Makes the device's data half here. */
+  constructor(
+    device: AnyDevice,
+    setup: EngineSetup,
+    memory: MemoryHandle,
+    emit: (event: EngineEvent) => void,
+  ) {
+    this.#engine = new QueueEngine(device, setup, viewMemory(memory), {
+      watch,
+      defer: (callback) => void setTimeout(callback, 0),
+      emit,
+    });
+  }
+
+  call(command: EngineCommand): Promise<number> {
+    return new Promise((resolve) => this.#engine.execute(command, resolve));
+  }
+
+  async close(): Promise<void> {
+    await this.call({ kind: "close" });
+  }
+}
+
+/** What a queue thread is started with. */
+export interface ThreadStart {
+  /** The module of the device. */
+  module: string;
+  setup: EngineSetup;
+  memory: MemoryHandle;
+  /** An eventfd that is signalled when there are messages. */
+  wakeFd: number;
+  /** The port for commands and answers. */
+  port: MessagePort;
+}
+
+/** A command on its way to a queue thread. */
+export interface ThreadCommand {
+  id: number;
+  command: EngineCommand;
+}
+
+/** What comes back from a queue thread. */
+export type ThreadMessage =
+  | { kind: "ready" }
+  | { kind: "answer"; id: number; result: number }
+  | { kind: "refused"; id: number; error: Error }
+  | { kind: "event"; event: EngineEvent };
+
+/** An engine on a thread of its own. */
+export class ThreadEngine implements Engine {
+  #worker: Worker;
+  #port: MessagePort;
+  #wake: Fd;
+  #calls = new Map<number, PromiseWithResolvers<number>>();
+  #nextId = 1;
+  #ready = Promise.withResolvers<void>();
+  #failure: Error | undefined;
+
+  /** Starts a thread; commands wait until it is ready. */
+  constructor(
+    device: AnyDevice,
+    setup: EngineSetup,
+    memory: MemoryHandle,
+    emit: (event: EngineEvent) => void,
+  ) {
+    const { port1, port2 } = new MessageChannel();
+    this.#wake = createEventfd();
+    this.#port = port1;
+    this.#worker = new Worker(new URL("./queue_thread.ts", import.meta.url), {
+      type: "module",
+      name: `vhostd-${device.name}`,
+    });
+    this.#worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      this.#fail(new Error(`The queue thread of ${device.name} ended: ${event.message}`));
+    });
+    port1.onmessage = ({ data }: MessageEvent<ThreadMessage>) => {
+      switch (data.kind) {
+        case "ready":
+          this.#ready.resolve();
+          break;
+        case "answer":
+          this.#settle(data.id)?.resolve(data.result);
+          break;
+        case "refused":
+          this.#settle(data.id)?.reject(data.error);
+          break;
+        case "event":
+          emit(data.event);
+      }
+    };
+    this.#ready.promise.catch(() => {});
+    const start: ThreadStart = {
+      module: device.module,
+      setup,
+      memory,
+      wakeFd: this.#wake.number,
+      port: port2,
+    };
+    this.#worker.postMessage(start, [port2]);
+  }
+
+  #settle(id: number): PromiseWithResolvers<number> | undefined {
+    const call = this.#calls.get(id);
+    this.#calls.delete(id);
+    return call;
+  }
+
+  #fail(error: Error): void {
+    this.#failure = error;
+    this.#ready.reject(error);
+    for (const call of this.#calls.values()) call.reject(error);
+    this.#calls.clear();
+  }
+
+  async call(command: EngineCommand): Promise<number> {
+    if (this.#failure) throw this.#failure;
+    const id = this.#nextId++;
+    const call = Promise.withResolvers<number>();
+    this.#calls.set(id, call);
+    const message: ThreadCommand = { id, command };
+    this.#port.postMessage(message);
+    signalEventfd(this.#wake.number);
+    return await call.promise;
+  }
+
+  /** Resolves when the thread runs; rejects when it could not start. */
+  get ready(): Promise<void> {
+    return this.#ready.promise;
+  }
+
+  async close(): Promise<void> {
+    try {
+      await this.call({ kind: "close" });
+    } finally {
+      this.#port.close();
+      this.#worker.terminate();
+      this.#wake.close();
+    }
+  }
+}

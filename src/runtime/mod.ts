@@ -1,0 +1,9 @@
+/**
+ * The runtime: serving devices, and the record of what is done with them.
+ *
+ * @module
+ */
+
+export { DeviceHost, type DeviceHostOptions } from "./device_host.ts";
+export * from "./record.ts";
+export * from "./server.ts";

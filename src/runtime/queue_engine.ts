@@ -1,0 +1,442 @@
+/**
+ * The data plane of one thread: rings, and the device's handlers for them.
+ *
+ * @module
+ */
+
+import { createTimerfd, drainEventfd, type Fd, signalEventfd } from "../linux/mod.ts";
+import { type MemoryView, type Region, RegionTable } from "../memory/mod.ts";
+import {
+  type AnyDevice,
+  type HandlerResult,
+  hasFeature,
+  LATER,
+  type QueueHandle,
+} from "../virtio/mod.ts";
+import {
+  type Chain,
+  RingError,
+  type RingOptions,
+  SplitRing,
+  type Virtqueue,
+} from "../virtqueue/mod.ts";
+import { QueueCounters } from "./counters.ts";
+
+/** How many chains a queue may take before others have their turn. */
+const MAX_BATCH = 1024;
+
+/** How many chains are handled between two publications. */
+const MAX_UNPUBLISHED = 64;
+
+/** How often a ring is looked at that has no kick descriptor. */
+const POLL_PERIOD_MS = 1;
+
+/** A queue that an engine runs. */
+export interface QueueSlot {
+  /** The index that the driver knows it by. */
+  index: number;
+  /** Its name in the definition. */
+  name: string;
+}
+
+/** What an engine needs to begin. Plain values: it travels to a thread. */
+export interface EngineSetup {
+  /** The queues of this engine. */
+  queues: QueueSlot[];
+  /** The values of the device's options. */
+  options: Record<string, unknown>;
+  /** What the control half handed over. */
+  shared: unknown;
+  /** The memory of config space. */
+  config: SharedArrayBuffer;
+  /** The memory of the counters of all queues. */
+  counters: SharedArrayBuffer;
+}
+
+/** What the control plane asks of an engine. Descriptors stay the control plane's. */
+export type EngineCommand =
+  | { kind: "memory"; regions: readonly Region[] }
+  | { kind: "features"; bits: bigint }
+  | {
+    kind: "start";
+    queue: number;
+    ring: RingOptions;
+    /** Descriptors; -1 where there is none. */
+    kick: number;
+    call: number;
+    err: number;
+    enabled: boolean;
+  }
+  | { kind: "enable"; queue: number; enabled: boolean }
+  | { kind: "call"; queue: number; fd: number }
+  | { kind: "err"; queue: number; fd: number }
+  | { kind: "stop"; queue: number }
+  | { kind: "close" };
+
+/** What an engine tells the control plane on its own. */
+export type EngineEvent = {
+  kind: "broken";
+  queue: number;
+  /** The rule that was broken, or `device` when the device could not make sense of a chain. */
+  rule: string;
+  /** The section of the standard that has the rule. */
+  section?: string;
+  message: string;
+};
+
+/** Where an engine lives: on the main thread or on a queue thread. */
+export interface EngineHost {
+  /** Calls `callback` when a descriptor is readable. */
+  watch(fd: number, callback: () => void): Disposable;
+  /** Calls `callback` soon, after others had their turn. */
+  defer(callback: () => void): void;
+  /** Tells the control plane something. */
+  emit(event: EngineEvent): void;
+}
+
+type Handler = (chain: Chain, queue: QueueHandle) => HandlerResult;
+
+/** What a device is told when a driver's request breaks no rule of the ring but makes no sense. */
+const DEVICE_RULE = "device";
+
+class EngineQueue implements QueueHandle {
+  readonly index: number;
+  readonly name: string;
+  readonly counters: QueueCounters;
+  readonly handler: Handler | undefined;
+  readonly onBuffers: ((queue: QueueHandle) => void) | undefined;
+  readonly #engine: QueueEngine;
+  ring: Virtqueue | undefined;
+  kickWatch: Disposable | undefined;
+  timer: Fd | undefined;
+  kick = -1;
+  call = -1;
+  err = -1;
+  enabled = false;
+  broken = false;
+  stopping: ((base: number) => void) | undefined;
+  /** The handler of the queue is running: its completions are published with the batch. */
+  inBatch = false;
+  deferred = false;
+  epoch = 0;
+
+  constructor(
+    engine: QueueEngine,
+    slot: QueueSlot,
+    counters: QueueCounters,
+    handler: unknown,
+    deviceSends: boolean,
+  ) {
+    this.#engine = engine;
+    this.index = slot.index;
+    this.name = slot.name;
+    this.counters = counters;
+    this.handler = deviceSends ? undefined : handler as Handler;
+    this.onBuffers = deviceSends ? handler as (queue: QueueHandle) => void : undefined;
+  }
+
+  get isRunning(): boolean {
+    return this.ring !== undefined && this.enabled && !this.broken && this.stopping === undefined;
+  }
+
+  take(): Chain | null {
+    return this.#engine.takeFor(this);
+  }
+
+  complete(chain: Chain, written: number): void {
+    this.#engine.complete(this, chain, written);
+  }
+
+  flush(): void {
+    this.#engine.flush(this);
+  }
+}
+
+/** Runs some of a device's queues on the thread it was made on. */
+export class QueueEngine {
+  #host: EngineHost;
+  #memory: MemoryView;
+  #device: AnyDevice;
+  #features: Record<string, boolean>;
+  #queues = new Map<number, EngineQueue>();
+  #handlers: {
+    submit?(queue: QueueHandle): void;
+    start?(queue: QueueHandle): void;
+    stop?(queue: QueueHandle): void;
+    close?(): void;
+  };
+  #pending = 0;
+
+  /** Makes the data half of a device. */
+  constructor(device: AnyDevice, setup: EngineSetup, memory: MemoryView, host: EngineHost) {
+    this.#device = device;
+    this.#host = host;
+    this.#memory = memory;
+    this.#features = Object.fromEntries(
+      Object.keys(device.features ?? {}).map((name) => [name, false]),
+    );
+    const byName: Record<string, QueueHandle[]> = Object.fromEntries(
+      Object.keys(device.queues).map((name) => [name, []]),
+    );
+    const handlers = device.handlers({
+      options: setup.options,
+      shared: setup.shared,
+      config: device.config?.view(setup.config) ?? {},
+      features: this.#features,
+      queues: byName,
+      memory,
+      watch: (fd, callback) => host.watch(fd, callback),
+    }) as Record<string, unknown>;
+    this.#handlers = handlers;
+    for (const slot of setup.queues) {
+      const counters = new QueueCounters(setup.counters, slot.index);
+      const deviceSends = device.queues[slot.name].sender === "device";
+      const queue = new EngineQueue(this, slot, counters, handlers[slot.name], deviceSends);
+      this.#queues.set(slot.index, queue);
+      byName[slot.name].push(queue);
+    }
+  }
+
+  /** Whether the device has promised completions: the thread's event loop must turn for them. */
+  get isPending(): boolean {
+    return this.#pending > 0;
+  }
+
+  /**
+   * Does what the control plane asks; `done` is called with the answer (the
+   * base, for `stop`), at once or when everything in flight is completed.
+   *
+   * @throws When a ring cannot be placed.
+   */
+  execute(command: EngineCommand, done: (result: number) => void): void {
+    switch (command.kind) {
+      case "memory":
+        this.#memory.regions = new RegionTable(command.regions);
+        break;
+      case "features":
+        for (
+          const [name, { bit }] of Object.entries(this.#device.features ?? {}) as [
+            string,
+            { bit: number },
+          ][]
+        ) {
+          this.#features[name] = hasFeature(command.bits, bit);
+        }
+        break;
+      case "start":
+        this.#start(this.#queue(command.queue), command);
+        break;
+      case "enable": {
+        const queue = this.#queue(command.queue);
+        queue.enabled = command.enabled;
+        if (queue.isRunning) this.#run(queue);
+        break;
+      }
+      case "call": {
+        const queue = this.#queue(command.queue);
+        queue.call = command.fd;
+        // What was used while there was nobody to tell is told now.
+        if (queue.ring !== undefined && command.fd >= 0) this.#notify(queue);
+        break;
+      }
+      case "err":
+        this.#queue(command.queue).err = command.fd;
+        break;
+      case "stop":
+        this.#stop(this.#queue(command.queue), done);
+        return;
+      case "close":
+        this.#handlers.close?.();
+        break;
+    }
+    done(0);
+  }
+
+  #queue(index: number): EngineQueue {
+    const queue = this.#queues.get(index);
+    if (queue === undefined) throw new RangeError(`Expected a queue of this engine, got ${index}`);
+    return queue;
+  }
+
+  #start(queue: EngineQueue, command: EngineCommand & { kind: "start" }): void {
+    queue.ring = new SplitRing(this.#memory, command.ring);
+    queue.epoch++;
+    queue.broken = false;
+    queue.kick = command.kick;
+    queue.call = command.call;
+    queue.err = command.err;
+    queue.enabled = command.enabled;
+    // A ring without a kick descriptor is polled: SET_VRING_KICK, bit 8.
+    if (queue.kick < 0) queue.timer = createTimerfd(POLL_PERIOD_MS);
+    const fd = queue.timer?.number ?? queue.kick;
+    queue.kickWatch = this.#host.watch(fd, () => {
+      drainEventfd(fd);
+      if (queue.timer === undefined) queue.counters.kicked();
+      this.#run(queue);
+    });
+    this.#handlers.start?.(queue);
+    this.#run(queue);
+  }
+
+  #stop(queue: EngineQueue, done: (base: number) => void): void {
+    if (queue.ring === undefined) return done(0);
+    this.#unwatch(queue);
+    this.#handlers.stop?.(queue);
+    queue.stopping = done;
+    this.#stopIfDrained(queue);
+  }
+
+  #unwatch(queue: EngineQueue): void {
+    queue.kickWatch?.[Symbol.dispose]();
+    queue.kickWatch = undefined;
+    queue.timer?.close();
+    queue.timer = undefined;
+  }
+
+  #stopIfDrained(queue: EngineQueue): void {
+    const { ring, stopping } = queue;
+    if (stopping === undefined || ring === undefined || ring.inFlight > 0) return;
+    this.#publish(queue);
+    queue.ring = undefined;
+    queue.stopping = undefined;
+    stopping(ring.base);
+  }
+
+  /** Handles what is available on a queue. */
+  #run(queue: EngineQueue): void {
+    if (!queue.isRunning) return;
+    try {
+      if (queue.handler === undefined) queue.onBuffers?.(queue);
+      else this.#handle(queue, queue.handler);
+    } catch (error) {
+      this.#break(queue, error);
+    }
+  }
+
+  #handle(queue: EngineQueue, handler: Handler): void {
+    const ring = queue.ring!;
+    const { counters } = queue;
+    let budget = MAX_BATCH;
+    do {
+      ring.disarm();
+      let unpublished = 0;
+      let chain: Chain | null;
+      queue.inBatch = true;
+      try {
+        while ((chain = ring.take()) !== null) {
+          chain.epoch = queue.epoch;
+          counters.taken(chain.readableBytes);
+          let result: HandlerResult;
+          try {
+            result = handler(chain, queue);
+          } catch (error) {
+            ring.abandon(chain);
+            throw error;
+          }
+          if (typeof result !== "number") this.#promised(queue, chain, result);
+          else if (result !== LATER) this.complete(queue, chain, result);
+          budget--;
+          if (++unpublished === MAX_UNPUBLISHED) {
+            unpublished = 0;
+            this.#handlers.submit?.(queue);
+            this.#publish(queue);
+            if (budget <= 0) break;
+          }
+        }
+        this.#handlers.submit?.(queue);
+      } finally {
+        queue.inBatch = false;
+        this.#publish(queue);
+      }
+      if (budget <= 0) return this.#again(queue);
+    } while (ring.arm());
+  }
+
+  /** Goes on with a queue after others had their turn. */
+  #again(queue: EngineQueue): void {
+    if (queue.deferred) return;
+    queue.deferred = true;
+    this.#host.defer(() => {
+      queue.deferred = false;
+      this.#run(queue);
+    });
+  }
+
+  #promised(queue: EngineQueue, chain: Chain, promise: Promise<number>): void {
+    this.#pending++;
+    promise.then((written) => {
+      this.complete(queue, chain, written);
+      this.flush(queue);
+    }).catch((error) => {
+      this.#break(queue, error);
+      if (chain.inFlight && chain.epoch === queue.epoch) queue.ring?.abandon(chain);
+    }).finally(() => {
+      this.#pending--;
+      this.#stopIfDrained(queue);
+    });
+  }
+
+  /** Takes a buffer of a queue whose sender is the device. */
+  takeFor(queue: EngineQueue): Chain | null {
+    if (!queue.isRunning) return null;
+    const ring = queue.ring!;
+    try {
+      let chain = ring.take();
+      if (chain === null && ring.arm()) chain = ring.take();
+      if (chain === null) return null;
+      chain.epoch = queue.epoch;
+      queue.counters.taken(chain.readableBytes);
+      return chain;
+    } catch (error) {
+      this.#break(queue, error);
+      return null;
+    }
+  }
+
+  /** Puts a chain back; a chain of an earlier start is dropped. */
+  complete(queue: EngineQueue, chain: Chain, written: number): void {
+    const ring = queue.ring;
+    if (ring === undefined || chain.epoch !== queue.epoch) return;
+    if (!chain.inFlight) throw new Error(`The device completed a chain of ${queue.name} twice`);
+    if (!(written >= 0 && written <= chain.writableBytes)) {
+      throw new RangeError(
+        `The device said that it wrote ${written} bytes to a chain with ${chain.writableBytes}`,
+      );
+    }
+    ring.put(chain, written);
+    queue.counters.completed(written);
+  }
+
+  /** Publishes what was put back outside a batch. */
+  flush(queue: EngineQueue): void {
+    if (queue.inBatch) return;
+    this.#publish(queue);
+    this.#stopIfDrained(queue);
+  }
+
+  #publish(queue: EngineQueue): void {
+    if (queue.ring?.publish()) this.#notify(queue);
+  }
+
+  #notify(queue: EngineQueue): void {
+    if (queue.call < 0) return;
+    signalEventfd(queue.call);
+    queue.counters.notified();
+  }
+
+  /** A fault of the driver (or a device that cannot go on) ends its queue, and nothing else. */
+  #break(queue: EngineQueue, error: unknown): void {
+    if (queue.broken) return;
+    queue.broken = true;
+    queue.counters.failed();
+    if (queue.stopping === undefined) this.#unwatch(queue);
+    if (queue.err >= 0) signalEventfd(queue.err);
+    this.#host.emit({
+      kind: "broken",
+      queue: queue.index,
+      rule: error instanceof RingError ? error.rule : DEVICE_RULE,
+      section: error instanceof RingError ? error.section : undefined,
+      message: error instanceof Error ? error.message : String(error),
+    });
+  }
+}

@@ -1,0 +1,68 @@
+/**
+ * The queue thread: a Worker that blocks in one wait and runs an engine.
+ *
+ * @module
+ */
+
+import { receiveMessageOnPort } from "node:worker_threads";
+import { drainEventfd, Reactor } from "../linux/mod.ts";
+import { viewMemory } from "../memory/mod.ts";
+import type { AnyDevice } from "../virtio/mod.ts";
+import type { ThreadCommand, ThreadMessage, ThreadStart } from "./engine.ts";
+import { QueueEngine } from "./queue_engine.ts";
+
+declare const self: {
+  onmessage: ((event: MessageEvent<ThreadStart>) => void) | null;
+  close(): void;
+};
+
+self.onmessage = ({ data }) => {
+  self.onmessage = null;
+  void main(data);
+};
+
+async function main({ module, setup, memory, wakeFd, port }: ThreadStart): Promise<void> {
+  const { default: device } = await import(module) as { default?: AnyDevice };
+  if (device?.handlers === undefined) {
+    throw new TypeError(`Expected a device as the default export of ${module}`);
+  }
+  const send = (message: ThreadMessage) => port.postMessage(message);
+  using reactor = new Reactor();
+  let closed = false;
+  const engine = new QueueEngine(device, setup, viewMemory(memory), {
+    watch: (fd, callback) => reactor.watch(fd, callback),
+    defer: (callback) => reactor.defer(callback),
+    emit: (event) => send({ kind: "event", event }),
+  });
+
+  using _commands = reactor.watch(wakeFd, () => {
+    drainEventfd(wakeFd);
+    for (;;) {
+      // The event loop stands still while this thread blocks, so messages are
+      // fetched when the eventfd says that there are some.
+      const received = receiveMessageOnPort(port as never) as
+        | { message: ThreadCommand }
+        | undefined;
+      if (received === undefined) return;
+      const { id, command } = received.message;
+      try {
+        engine.execute(command, (result) => {
+          if (command.kind === "close") closed = true;
+          send({ kind: "answer", id, result });
+        });
+      } catch (error) {
+        send({ kind: "refused", id, error: error as Error });
+      }
+    }
+  });
+
+  send({ kind: "ready" });
+  while (!closed) {
+    // Promises of the device need the event loop; without any, blocking in the
+    // wait itself saves two thread changes per wake-up.
+    if (engine.isPending) await reactor.turnAsync(-1);
+    else reactor.turn(-1);
+  }
+  port.close();
+  self.close();
+}

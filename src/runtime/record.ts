@@ -1,0 +1,311 @@
+/**
+ * The record: what is known of what the front-end and the guest's driver did
+ * with a device, and how it is known.
+ *
+ * It is kept from the first message on and across connections. Its shape as
+ * JSON is {@linkcode RecordJson}; `version` rises when a program that reads it
+ * would have to change.
+ *
+ * @module
+ */
+
+import { protocolFeatureNames } from "../vhost_user/mod.ts";
+import {
+  type AnyDevice,
+  type ConfigLayout,
+  type ConfigObservation,
+  type ConfigSpace,
+  type FeatureDefinition,
+  type NamedFeature,
+  nameFeatures,
+  nameStatus,
+} from "../virtio/mod.ts";
+import type { QueueCounters, QueueCounts } from "./counters.ts";
+import { type Visibility, visibilityOf } from "./visibility.ts";
+
+/** The version of {@linkcode RecordJson}. */
+export const RECORD_VERSION = 1;
+
+const MAX_STATUS_ENTRIES = 64;
+const MAX_CONNECTIONS = 16;
+const MAX_ERRORS = 32;
+
+/**
+ * How something is known: `reported`, the front-end said it; `inferred`, it
+ * follows from what the front-end did; `not observable`, this front-end hides it.
+ */
+export type Source = "reported" | "inferred" | "not observable";
+
+/** A feature bit, and what became of it. */
+export interface FeatureRecord extends NamedFeature {
+  /** Offered by the device. */
+  offered: boolean;
+  /** Acknowledged by the driver; null while no driver has negotiated. */
+  acknowledged: boolean | null;
+  source: Source;
+}
+
+/** A change of the device status. Times are milliseconds since 1970, here and everywhere. */
+export interface StatusRecord {
+  at: number;
+  status: number;
+  names: string[];
+  source: Source;
+}
+
+/** A fault. */
+export interface ErrorRecord {
+  at: number;
+  /** Where: the queue's index, or null for a message. */
+  queue: number | null;
+  /** The rule that was broken, `device`, or the name of the request. */
+  rule: string;
+  /** The section of the standard. */
+  section: string | null;
+  message: string;
+}
+
+/** A queue. Counters are from the first connection on. */
+export interface QueueRecord extends QueueCounts {
+  index: number;
+  name: string;
+  /** The size that the driver chose; 0 before it did. */
+  size: number;
+  enabled: boolean;
+  running: boolean;
+  /** Broken by the last entry of `faults`. */
+  broken: boolean;
+  starts: number;
+  faults: ErrorRecord[];
+  source: Source;
+}
+
+/** A connection of a front-end. */
+export interface ConnectionRecord {
+  connectedAt: number;
+  /** Null while it lasts. */
+  disconnectedAt: number | null;
+  /** Why it ended. */
+  reason: string | null;
+  /** The process at the other end, where the kernel tells. */
+  frontend: { pid: number; command: string } | null;
+  /** Messages received. */
+  messages: number;
+  /** vhost-user protocol features that were acknowledged. */
+  protocolFeatures: string[];
+}
+
+/** The record as JSON. */
+export interface RecordJson {
+  version: typeof RECORD_VERSION;
+  device: { name: string; id: number; about: string };
+  /** When the record was begun. */
+  since: number;
+  /** When it was read. */
+  at: number;
+  features: FeatureRecord[];
+  config: {
+    layout: "packed" | "self-describing" | null;
+    bytes: number;
+    reads: Visibility;
+    writes: Visibility;
+    fields: ConfigObservation[];
+  };
+  status: { source: Source; note: string; timeline: StatusRecord[]; dropped: number };
+  queues: QueueRecord[];
+  connections: { total: number; latest: ConnectionRecord[] };
+  /** Messages that were refused. */
+  errors: { total: number; latest: ErrorRecord[] };
+  /** What the device itself adds. */
+  report: Record<string, unknown>;
+}
+
+/** A queue as the record keeps it. */
+interface QueueState {
+  size: number;
+  enabled: boolean;
+  running: boolean;
+  broken: boolean;
+  starts: number;
+  faults: ErrorRecord[];
+}
+
+/** What a record is made of. */
+export interface RecordSubject {
+  device: AnyDevice;
+  offered: bigint;
+  config: ConfigSpace<ConfigLayout>;
+  queues: readonly { index: number; name: string; counters: QueueCounters }[];
+  report?: () => Record<string, unknown>;
+}
+
+/** Keeps the record of one device. */
+export class DeviceRecord {
+  readonly #subject: RecordSubject;
+  readonly #now: () => number;
+  readonly #since: number;
+  readonly #queues: QueueState[];
+  #acknowledged: bigint | null = null;
+  #timeline: StatusRecord[] = [];
+  #timelineDropped = 0;
+  #connections: ConnectionRecord[] = [];
+  #connectionsTotal = 0;
+  #errors: ErrorRecord[] = [];
+  #errorsTotal = 0;
+
+  /** Begins a record. */
+  constructor(subject: RecordSubject, now: () => number = Date.now) {
+    this.#subject = subject;
+    this.#now = now;
+    this.#since = now();
+    this.#queues = subject.queues.map(() => ({
+      size: 0,
+      enabled: false,
+      running: false,
+      broken: false,
+      starts: 0,
+      faults: [],
+    }));
+  }
+
+  /** A front-end connected. */
+  connected(frontend: ConnectionRecord["frontend"]): void {
+    this.#connectionsTotal++;
+    this.#connections.push({
+      connectedAt: this.#now(),
+      disconnectedAt: null,
+      reason: null,
+      frontend,
+      messages: 0,
+      protocolFeatures: [],
+    });
+    if (this.#connections.length > MAX_CONNECTIONS) this.#connections.shift();
+  }
+
+  get #connection(): ConnectionRecord | undefined {
+    return this.#connections.at(-1);
+  }
+
+  /** The front-end is gone. */
+  disconnected(reason: string): void {
+    const connection = this.#connection;
+    if (connection === undefined) return;
+    connection.disconnectedAt = this.#now();
+    connection.reason = reason;
+  }
+
+  /** A message came. */
+  message(): void {
+    const connection = this.#connection;
+    if (connection !== undefined) connection.messages++;
+  }
+
+  /** The front-end acknowledged protocol features. */
+  protocolFeatures(mask: bigint): void {
+    const connection = this.#connection;
+    if (connection !== undefined) connection.protocolFeatures = protocolFeatureNames(mask);
+  }
+
+  /** The driver acknowledged features. */
+  acknowledged(mask: bigint): void {
+    this.#acknowledged = mask;
+  }
+
+  /** The device status changed, or was seen to. */
+  status(status: number, source: Source): void {
+    const last = this.#timeline.at(-1);
+    if (last?.status === status && last.source === source) return;
+    this.#timeline.push({ at: this.#now(), status, names: nameStatus(status), source });
+    if (this.#timeline.length > MAX_STATUS_ENTRIES) {
+      this.#timeline.shift();
+      this.#timelineDropped++;
+    }
+  }
+
+  /** A ring started. */
+  started(queue: number, size: number, enabled: boolean): void {
+    const state = this.#queues[queue];
+    Object.assign(state, { size, enabled, running: true, broken: false });
+    state.starts++;
+  }
+
+  /** A ring was enabled or disabled. */
+  enabled(queue: number, enabled: boolean): void {
+    this.#queues[queue].enabled = enabled;
+  }
+
+  /** A ring stopped. */
+  stopped(queue: number): void {
+    this.#queues[queue].running = false;
+  }
+
+  /** A fault broke a queue. */
+  broken(queue: number, rule: string, section: string | null, message: string): void {
+    const state = this.#queues[queue];
+    state.broken = true;
+    state.faults.push({ at: this.#now(), queue, rule, section, message });
+    if (state.faults.length > MAX_ERRORS) state.faults.shift();
+  }
+
+  /** A message was refused. */
+  refused(request: string, message: string): void {
+    this.#errorsTotal++;
+    this.#errors.push({ at: this.#now(), queue: null, rule: request, section: null, message });
+    if (this.#errors.length > MAX_ERRORS) this.#errors.shift();
+  }
+
+  #features(): FeatureRecord[] {
+    const { device, offered } = this.#subject;
+    const acknowledged = this.#acknowledged;
+    const definitions = (device.features ?? {}) as Record<string, FeatureDefinition>;
+    const declared = Object.values(definitions).reduce(
+      (mask, { bit }) => mask | 1n << BigInt(bit),
+      0n,
+    );
+    return nameFeatures(offered | declared | (acknowledged ?? 0n), definitions).map((feature) => {
+      const mask = 1n << BigInt(feature.bit);
+      return {
+        ...feature,
+        offered: (offered & mask) !== 0n,
+        acknowledged: acknowledged === null ? null : (acknowledged & mask) !== 0n,
+        source: "reported",
+      };
+    });
+  }
+
+  /** The record as it is now. */
+  toJSON(): RecordJson {
+    const { device, config, queues, report } = this.#subject;
+    const command = this.#connection?.frontend?.command ?? null;
+    const visibility = visibilityOf(device.deviceId, command);
+    return {
+      version: RECORD_VERSION,
+      device: { name: device.name, id: device.deviceId, about: device.about },
+      since: this.#since,
+      at: this.#now(),
+      features: this.#features(),
+      config: {
+        layout: config.layout.size === 0 ? null : config.layout.kind,
+        bytes: config.layout.size,
+        reads: visibility.configReads,
+        writes: visibility.configWrites,
+        fields: config.observations,
+      },
+      status: {
+        ...visibility.status,
+        timeline: this.#timeline,
+        dropped: this.#timelineDropped,
+      },
+      queues: queues.map(({ index, name, counters }) => ({
+        index,
+        name,
+        ...this.#queues[index],
+        ...counters.toJSON(),
+        source: "reported",
+      })),
+      connections: { total: this.#connectionsTotal, latest: this.#connections },
+      errors: { total: this.#errorsTotal, latest: this.#errors },
+      report: report?.() ?? {},
+    };
+  }
+}

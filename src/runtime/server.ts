@@ -1,0 +1,208 @@
+/**
+ * Serving a device on a socket.
+ *
+ * @module
+ */
+
+import {
+  Errno,
+  Fd,
+  inspectSocket,
+  LinuxError,
+  setNonblocking,
+  UnixConnection,
+  UnixListener,
+} from "../linux/mod.ts";
+import type { AnyDevice } from "../virtio/mod.ts";
+import { DeviceHost, type DeviceHostOptions } from "./device_host.ts";
+import type { RecordJson } from "./record.ts";
+import { Session } from "./session.ts";
+
+/** Where front-ends come from: a socket path, or an inherited descriptor. */
+export type Endpoint = {
+  /** The path of a Unix socket to listen on. A stale socket file is replaced. */
+  socketPath: string;
+} | {
+  /** A descriptor that is a listening or a connected Unix stream socket. */
+  fd: number;
+};
+
+/** How to serve a device. */
+export type ServeOptions = Endpoint & DeviceHostOptions;
+
+/** A socket that cannot be served. */
+export class EndpointError extends Error {
+  override name = "EndpointError";
+}
+
+/**
+ * A device that is being served: one front-end at a time, the next one waits
+ * in the socket's backlog.
+ *
+ * @example
+ * ```ts no-assert
+ * import { serve } from "./server.ts";
+ * import rng from "../../backends/rng/mod.ts";
+ *
+ * const socketPath = `${Deno.makeTempDirSync()}/rng.sock`;
+ * await using server = await serve(rng, { socketPath });
+ * console.log(server.record().queues[0].requests); // 0
+ * ```
+ */
+export class DeviceServer implements AsyncDisposable {
+  /** The device. */
+  readonly host: DeviceHost;
+  /** Resolves when serving has ended: by {@linkcode DeviceServer.close}, or with the one connection that was inherited. */
+  readonly finished: Promise<void>;
+  readonly #listener: UnixListener | undefined;
+  readonly #socketPath: string | undefined;
+  #session: Session | undefined;
+  #closing = false;
+  #released: Promise<void> | undefined;
+
+  /** Use {@linkcode serve}. */
+  constructor(host: DeviceHost, socket: UnixListener | UnixConnection, socketPath?: string) {
+    this.host = host;
+    this.#socketPath = socketPath;
+    if (socket instanceof UnixListener) {
+      this.#listener = socket;
+      this.finished = this.#accept(socket);
+    } else {
+      this.finished = this.#serve(socket);
+    }
+  }
+
+  async #accept(listener: UnixListener): Promise<void> {
+    for (;;) {
+      const connection = await listener.accept();
+      if (connection === undefined) return;
+      await this.#serve(connection);
+    }
+  }
+
+  async #serve(connection: UnixConnection): Promise<void> {
+    if (this.#closing) return await connection.close();
+    this.#session = new Session(this.host, connection);
+    try {
+      await this.#session.run();
+    } finally {
+      this.#session = undefined;
+    }
+  }
+
+  /** The record as it is now. */
+  record(): RecordJson {
+    return this.host.record.toJSON();
+  }
+
+  /** Ends the connection that there is, the socket, its file, and the device. */
+  close(): Promise<void> {
+    return this.#released ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
+    this.#closing = true;
+    this.#listener?.stop();
+    this.#session?.stop();
+    try {
+      if (this.#socketPath !== undefined) removeSocketFile(this.#socketPath);
+    } finally {
+      await this.finished;
+      await this.host[Symbol.asyncDispose]();
+    }
+  }
+
+  /** Ends it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/**
+ * Serves a device.
+ *
+ * @throws {EndpointError} When the socket cannot be had.
+ * @throws What the device's `open` throws.
+ */
+export async function serve(device: AnyDevice, options: ServeOptions): Promise<DeviceServer> {
+  const socket = openEndpoint(options);
+  const path = "socketPath" in options ? options.socketPath : undefined;
+  try {
+    return new DeviceServer(await DeviceHost.open(device, options), socket, path);
+  } catch (error) {
+    socket[Symbol.dispose]();
+    if (path !== undefined) removeSocketFile(path);
+    throw error;
+  }
+}
+
+function openEndpoint(endpoint: Endpoint): UnixListener | UnixConnection {
+  if ("socketPath" in endpoint) return listen(endpoint.socketPath);
+  const { fd } = endpoint;
+  let kind: ReturnType<typeof inspectSocket>;
+  try {
+    kind = inspectSocket(fd);
+    setNonblocking(fd, true);
+  } catch (cause) {
+    throw new EndpointError(
+      `Expected file descriptor ${fd} to be a Unix socket: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+  return kind === "listening" ? new UnixListener(new Fd(fd)) : new UnixConnection(new Fd(fd));
+}
+
+function listen(path: string): UnixListener {
+  try {
+    return UnixListener.listen(path);
+  } catch (error) {
+    if (error instanceof RangeError) throw new EndpointError(error.message, { cause: error });
+    if (!(error instanceof LinuxError)) throw error;
+    if (error.errno !== Errno.EADDRINUSE) throw cannotListen(path, error);
+    removeStaleSocket(path);
+    try {
+      return UnixListener.listen(path);
+    } catch (again) {
+      throw cannotListen(path, again as Error);
+    }
+  }
+}
+
+function cannotListen(path: string, cause: Error): EndpointError {
+  const reason = cause instanceof LinuxError
+    ? cause.errno === Errno.ENOENT
+      ? "its directory does not exist"
+      : cause.errno === Errno.EACCES
+      ? "no permission to write to its directory"
+      : cause.message
+    : cause.message;
+  return new EndpointError(`Cannot listen on ${path}: ${reason}`, { cause });
+}
+
+/** Removes a socket file that nobody listens on. */
+function removeStaleSocket(path: string): void {
+  if (!Deno.lstatSync(path).isSocket) {
+    throw new EndpointError(
+      `Cannot listen on ${path}: it exists and is not a socket; remove it or name another path`,
+    );
+  }
+  try {
+    UnixConnection.connect(path)[Symbol.dispose]();
+  } catch (error) {
+    if (error instanceof LinuxError && error.errno === Errno.ECONNREFUSED) {
+      return Deno.removeSync(path);
+    }
+    if (!(error instanceof LinuxError && error.errno === Errno.EAGAIN)) {
+      throw cannotListen(path, error as Error);
+    }
+  }
+  throw new EndpointError(`Cannot listen on ${path}: another server is listening there`);
+}
+
+function removeSocketFile(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

@@ -1,0 +1,590 @@
+/**
+ * One connection of a front-end: the vhost-user protocol, message by message.
+ *
+ * Requests are answered in order, one at a time. A request that is not
+ * understood, not possible or not offered changes nothing, is recorded, and
+ * gets an error reply where the protocol has one; only a broken byte stream
+ * ends the connection.
+ *
+ * Source: QEMU, docs/interop/vhost-user.rst.
+ *
+ * @module
+ */
+
+import { closeAll, Fd, LinuxError, setNonblocking, UnixConnection } from "../linux/mod.ts";
+import { MAX_REGIONS } from "../memory/mod.ts";
+import {
+  decodeFrontendMessage,
+  decodeHeader,
+  encodeAck,
+  encodeBackendMessage,
+  encodeReply,
+  type FrontendMessage,
+  type FrontendRequest,
+  frontendRequests,
+  type Header,
+  HEADER_BYTES,
+  type MemoryRegion,
+  ProtocolError,
+  type ProtocolFeature,
+  protocolFeatureMask,
+  protocolFeatureNames,
+  type VringAddress,
+} from "../vhost_user/mod.ts";
+import { deviceStatus, hasFeature, nameFeatures, transportFeatures } from "../virtio/mod.ts";
+import { MAX_QUEUE_SIZE, splitRingBytes } from "../virtqueue/mod.ts";
+import type { DeviceHost, HostQueue } from "./device_host.ts";
+import type { EngineEvent } from "./queue_engine.ts";
+
+/** A request that cannot be granted. */
+class RequestError extends Error {
+  override name = "RequestError";
+}
+
+/** SET_CONFIG, flags: the front-end restores the space of a migrated device. */
+const CONFIG_MIGRATION = 1;
+
+/** A ring, as the front-end set it up so far. */
+class RingState {
+  readonly queue: HostQueue;
+  size = 0;
+  base = 0;
+  address: VringAddress | undefined;
+  kick: Fd | undefined;
+  call: Fd | undefined;
+  err: Fd | undefined;
+  /** SET_VRING_KICK came: with a descriptor, or to say that there is none. */
+  started = false;
+  enabled = false;
+  running = false;
+
+  constructor(queue: HostQueue) {
+    this.queue = queue;
+  }
+}
+
+/** A connection of a front-end to a device. */
+export class Session {
+  readonly #host: DeviceHost;
+  readonly #connection: UnixConnection;
+  readonly #rings: RingState[];
+  readonly #offeredProtocol: bigint;
+  #backChannel: UnixConnection | undefined;
+  #features = 0n;
+  #protocol = 0n;
+  #status = 0;
+  /** Config changed, and the front-end does not know it yet. */
+  #configChanged = false;
+
+  /** Takes over a connection; it is closed at the end of {@linkcode Session.run}. */
+  constructor(host: DeviceHost, connection: UnixConnection) {
+    this.#host = host;
+    this.#connection = connection;
+    this.#rings = host.queues.map((queue) => new RingState(queue));
+    this.#offeredProtocol = protocolFeatureMask(
+      "MQ",
+      "REPLY_ACK",
+      "BACKEND_REQ",
+      "RESET_DEVICE",
+      "CONFIGURE_MEM_SLOTS",
+      "STATUS",
+      // QEMU strips it, with a warning, from devices whose config it makes itself.
+      ...(host.config.layout.size > 0 ? ["CONFIG" as const] : []),
+    );
+  }
+
+  /**
+   * Serves the connection until the front-end is gone or {@linkcode Session.stop}
+   * is called. Afterwards nothing is left of it: rings are stopped, memory is
+   * unmapped, descriptors are closed.
+   */
+  async run(): Promise<void> {
+    const { record } = this.#host;
+    record.connected(frontendProcess(this.#connection));
+    this.#host.onConfigChange = () => void this.#announceConfig();
+    this.#host.onEvent = (event) => this.#onEvent(event);
+    let reason = "the front-end closed the connection";
+    try {
+      while (await this.#serveOne());
+    } catch (error) {
+      reason = error instanceof Error ? error.message : String(error);
+    } finally {
+      this.#host.onConfigChange = undefined;
+      await this.#cleanUp();
+      this.#host.onEvent = undefined;
+      record.disconnected(reason);
+    }
+  }
+
+  /** Ends the connection as if the front-end had. */
+  stop(): void {
+    this.#connection.shutdown();
+  }
+
+  /** Receives and answers one message; false at the end of the stream. */
+  async #serveOne(): Promise<boolean> {
+    const head = new Uint8Array(HEADER_BYTES);
+    const { bytes, fds } = await this.#connection.receive(head);
+    try {
+      if (bytes === 0) return false;
+      if (bytes < HEADER_BYTES) {
+        throw new ProtocolError("stream", `Expected ${HEADER_BYTES} header bytes, got ${bytes}`);
+      }
+      const header = decodeHeader(head);
+      const payload = new Uint8Array(header.size);
+      if (header.size > 0) {
+        const rest = await this.#connection.receive(payload);
+        fds.push(...rest.fds);
+        if (rest.bytes < header.size) {
+          throw new ProtocolError(
+            "stream",
+            `Expected ${header.size} payload bytes, got ${rest.bytes}`,
+          );
+        }
+      }
+      this.#host.record.message();
+      await this.#answer(header, payload, fds);
+      return true;
+    } finally {
+      // What a handler keeps it has duplicated or released.
+      closeAll(fds);
+    }
+  }
+
+  async #answer(header: Header, payload: Uint8Array, fds: Fd[]): Promise<void> {
+    let reply: Uint8Array | undefined;
+    let failure: unknown;
+    let message: FrontendMessage | undefined;
+    try {
+      message = decodeFrontendMessage(header, payload, fds.length);
+      reply = await this.#handle(message, fds);
+    } catch (error) {
+      if (error instanceof ProtocolError && error.scope === "stream") throw error;
+      failure = error;
+      const text = error instanceof Error ? error.message : String(error);
+      this.#host.record.refused(message?.request ?? requestName(header.id), text);
+    }
+    if (failure !== undefined) {
+      reply = refusal(message?.request, header);
+    } else if (reply === undefined && header.needReply && this.#hasProtocol("REPLY_ACK")) {
+      reply = encodeAck(header.id, 0n);
+    }
+    if (reply !== undefined) await this.#connection.send(reply);
+  }
+
+  #hasProtocol(name: ProtocolFeature): boolean {
+    return (this.#protocol & protocolFeatureMask(name)) !== 0n;
+  }
+
+  /** Carries out a request; returns its reply, if it has one of its own. */
+  async #handle(message: FrontendMessage, fds: Fd[]): Promise<Uint8Array | undefined> {
+    const host = this.#host;
+    switch (message.request) {
+      case "GET_FEATURES":
+        return encodeReply("GET_FEATURES", { value: host.offered });
+      case "SET_FEATURES":
+        await this.#setFeatures(message.value);
+        return;
+      case "GET_PROTOCOL_FEATURES":
+        return encodeReply("GET_PROTOCOL_FEATURES", { value: this.#offeredProtocol });
+      case "SET_PROTOCOL_FEATURES": {
+        const extra = message.value & ~this.#offeredProtocol;
+        if (extra !== 0n) {
+          throw new RequestError(
+            `Expected protocol features that are offered, got ${
+              protocolFeatureNames(extra).join(", ")
+            }`,
+          );
+        }
+        this.#protocol = message.value;
+        host.record.protocolFeatures(message.value);
+        return;
+      }
+      case "SET_OWNER":
+        return;
+      case "RESET_OWNER":
+        // Deprecated; the protocol recommends to disable the rings or ignore it.
+        for (const ring of this.#rings) await this.#enable(ring, false);
+        return;
+      case "GET_QUEUE_NUM":
+        return encodeReply("GET_QUEUE_NUM", { value: BigInt(this.#rings.length) });
+      case "GET_MAX_MEM_SLOTS":
+        return encodeReply("GET_MAX_MEM_SLOTS", { value: BigInt(MAX_REGIONS) });
+      case "SET_MEM_TABLE":
+        await this.#setMemoryTable(message.regions, fds);
+        return;
+      case "ADD_MEM_REG":
+        host.memory.add(message.region, fds[0].number);
+        await this.#tellMemory();
+        return;
+      case "REM_MEM_REG":
+        await this.#changeMemory(() => host.memory.remove(message.region));
+        return;
+      case "SET_VRING_NUM":
+        this.#setSize(this.#ring(message.index), message.num);
+        return;
+      case "SET_VRING_ADDR": {
+        const ring = this.#ring(message.index);
+        this.#locate(ring, message);
+        await this.#rearrange(ring, () => ring.address = message);
+        return;
+      }
+      case "SET_VRING_BASE": {
+        const ring = this.#ring(message.index);
+        this.#expectStopped(ring);
+        ring.base = message.num & 0xffff;
+        return;
+      }
+      case "GET_VRING_BASE": {
+        const ring = this.#ring(message.index);
+        await this.#stop(ring);
+        ring.started = false;
+        ring.kick?.close();
+        ring.kick = undefined;
+        return encodeReply("GET_VRING_BASE", { index: message.index, num: ring.base });
+      }
+      case "SET_VRING_KICK": {
+        const ring = this.#ring(message.index);
+        const kick = message.noFd ? undefined : kept(fds[0]);
+        await this.#rearrange(ring, () => {
+          ring.kick?.close();
+          ring.kick = kick;
+          ring.started = true;
+        });
+        return;
+      }
+      case "SET_VRING_CALL":
+      case "SET_VRING_ERR": {
+        const ring = this.#ring(message.index);
+        const which = message.request === "SET_VRING_CALL" ? "call" : "err";
+        const fd = message.noFd ? undefined : kept(fds[0]);
+        const old = ring[which];
+        ring[which] = fd;
+        await ring.queue.engine.call({ kind: which, queue: message.index, fd: fd?.number ?? -1 });
+        old?.close();
+        return;
+      }
+      case "SET_VRING_ENABLE":
+        await this.#enable(this.#ring(message.index), message.num === 1);
+        return;
+      case "GET_CONFIG":
+        this.#expectProtocol("CONFIG");
+        host.control.onConfigRead?.(message.offset, message.size);
+        return encodeReply("GET_CONFIG", {
+          ...message,
+          data: host.config.read(message.offset, message.size),
+        });
+      case "SET_CONFIG":
+        this.#expectProtocol("CONFIG");
+        this.#setConfig(message.offset, message.data, message.flags === CONFIG_MIGRATION);
+        return;
+      case "SET_BACKEND_REQ_FD":
+        this.#expectProtocol("BACKEND_REQ");
+        await this.#backChannel?.close();
+        this.#backChannel = new UnixConnection(kept(fds[0]));
+        return;
+      case "RESET_DEVICE":
+        this.#expectProtocol("RESET_DEVICE");
+        await this.#reset();
+        return;
+      case "SET_STATUS": {
+        const status = Number(message.value & 0xffn);
+        this.#status = status;
+        host.record.status(status, "reported");
+        return;
+      }
+      case "GET_STATUS":
+        return encodeReply("GET_STATUS", { value: BigInt(this.#status) });
+      default:
+        throw new RequestError(`${message.request} is not offered`);
+    }
+  }
+
+  #expectProtocol(name: ProtocolFeature): void {
+    if ((this.#offeredProtocol & protocolFeatureMask(name)) === 0n) {
+      throw new RequestError(`The protocol feature ${name} is not offered`);
+    }
+  }
+
+  #ring(index: number): RingState {
+    const ring = this.#rings[index];
+    if (ring === undefined) {
+      throw new RequestError(`Expected a queue below ${this.#rings.length}, got ${index}`);
+    }
+    return ring;
+  }
+
+  #expectStopped(ring: RingState): void {
+    if (ring.running) throw new RequestError(`Queue ${ring.queue.index} runs; stop it first`);
+  }
+
+  // Negotiation
+
+  async #setFeatures(features: bigint): Promise<void> {
+    const extra = features & ~this.#host.offered;
+    if (extra !== 0n) {
+      const names = nameFeatures(extra, this.#host.device.features).map(({ name }) => name);
+      throw new RequestError(`Expected features that are offered, got ${names.join(", ")}`);
+    }
+    const changed = features !== this.#features;
+    this.#features = features;
+    this.#host.record.acknowledged(
+      features & ~(1n << BigInt(transportFeatures.PROTOCOL_FEATURES.bit)),
+    );
+    await this.#host.tell({ kind: "features", bits: features });
+    // Rings pick up how they were negotiated when they start.
+    if (changed) await this.#restartAll();
+    // Without protocol features there is no SET_VRING_ENABLE: rings are enabled from the start.
+    if (!hasFeature(features, transportFeatures.PROTOCOL_FEATURES.bit) && this.#protocol === 0n) {
+      for (const ring of this.#rings) await this.#enable(ring, true);
+    }
+  }
+
+  async #reset(): Promise<void> {
+    for (const ring of this.#rings) {
+      await this.#stop(ring);
+      ring.started = false;
+      ring.enabled = false;
+      ring.base = 0;
+    }
+    this.#status = 0;
+    this.#features = 0n;
+    this.#host.record.status(0, "reported");
+    this.#host.config.reset();
+    this.#host.control.onReset?.();
+  }
+
+  // Config space
+
+  #setConfig(offset: number, data: Uint8Array, migration: boolean): void {
+    const { config, control } = this.#host;
+    const write = config.write(offset, data, {
+      migration,
+      check: (write) => control.onConfigWrite?.(write),
+    });
+    control.onConfigWritten?.(write);
+  }
+
+  /**
+   * Sends CONFIG_CHANGE_MSG. QEMU drops it, or crashes, while no ring runs
+   * (seen with gpio, input, sound and vsock), so it is kept until one does.
+   */
+  async #announceConfig(): Promise<void> {
+    this.#configChanged = true;
+    if (this.#backChannel === undefined || !this.#rings.some((ring) => ring.running)) return;
+    this.#configChanged = false;
+    try {
+      // No acknowledgement is asked for: QEMU gives none while it waits for a reply itself.
+      await this.#backChannel.send(encodeBackendMessage({ request: "CONFIG_CHANGE_MSG" }));
+    } catch (error) {
+      this.#host.record.refused("CONFIG_CHANGE_MSG", (error as Error).message);
+    }
+  }
+
+  // Memory
+
+  async #tellMemory(): Promise<void> {
+    await this.#host.tell({ kind: "memory", regions: this.#host.memory.regions.regions });
+  }
+
+  async #setMemoryTable(regions: MemoryRegion[], fds: Fd[]): Promise<void> {
+    const { memory } = this.#host;
+    await this.#changeMemory(() => {
+      memory.clear();
+      try {
+        regions.forEach((region, i) => memory.add(region, fds[i].number));
+      } catch (error) {
+        memory.clear();
+        throw error;
+      }
+    });
+  }
+
+  /**
+   * Changes memory that rings may be using: they are stopped and drained
+   * before, and go on after at the same place in their rings.
+   */
+  async #changeMemory(change: () => void): Promise<void> {
+    const running = this.#rings.filter((ring) => ring.running);
+    for (const ring of running) await this.#stop(ring);
+    try {
+      change();
+    } finally {
+      await this.#tellMemory();
+      for (const ring of running) await this.#goOn(ring);
+    }
+  }
+
+  // Rings
+
+  #setSize(ring: RingState, size: number): void {
+    this.#expectStopped(ring);
+    const most = Math.min(ring.queue.maxSize, MAX_QUEUE_SIZE);
+    if (size < 1 || size > most || (size & (size - 1)) !== 0) {
+      throw new RequestError(
+        `Expected a queue size that is a power of 2 up to ${most}, got ${size}`,
+      );
+    }
+    ring.size = size;
+  }
+
+  /** Where the parts of a ring are in the span. */
+  #locate(
+    ring: RingState,
+    address: VringAddress,
+  ): { descriptorIndex: number; availableIndex: number; usedIndex: number } {
+    const { regions } = this.#host.memory;
+    const bytes = splitRingBytes(ring.size);
+    const find = (what: string, user: bigint, length: number) => {
+      const index = regions.translateUser(Number(user), length);
+      if (index < 0) {
+        throw new RequestError(
+          `Expected the ${what} of queue ${ring.queue.index} inside guest memory, got 0x${
+            user.toString(16)
+          }`,
+        );
+      }
+      return index;
+    };
+    return {
+      descriptorIndex: find("descriptor table", address.descriptor, bytes.descriptor),
+      availableIndex: find("available ring", address.available, bytes.available),
+      usedIndex: find("used ring", address.used, bytes.used),
+    };
+  }
+
+  /** Changes something about a ring; one that runs is stopped before and started after. */
+  async #rearrange(ring: RingState, change: () => void): Promise<void> {
+    await this.#stop(ring);
+    change();
+    await this.#startIfReady(ring);
+  }
+
+  async #restartAll(): Promise<void> {
+    for (const ring of this.#rings.filter((ring) => ring.running)) {
+      await this.#rearrange(ring, () => {});
+    }
+  }
+
+  /** Starts a ring that has everything it needs. */
+  async #startIfReady(ring: RingState): Promise<void> {
+    const { address, queue } = ring;
+    if (!ring.started || ring.running || address === undefined || ring.size === 0) return;
+    const place = this.#locate(ring, address);
+    const has = (feature: keyof typeof transportFeatures) =>
+      hasFeature(this.#features, transportFeatures[feature].bit);
+    await queue.engine.call({
+      kind: "start",
+      queue: queue.index,
+      ring: {
+        ...place,
+        size: ring.size,
+        base: ring.base,
+        eventIndex: has("EVENT_IDX"),
+        indirect: has("INDIRECT_DESC"),
+      },
+      kick: ring.kick?.number ?? -1,
+      call: ring.call?.number ?? -1,
+      err: ring.err?.number ?? -1,
+      enabled: ring.enabled,
+    });
+    ring.running = true;
+    const { record } = this.#host;
+    record.started(queue.index, ring.size, ring.enabled);
+    if (!this.#hasProtocol("STATUS")) {
+      const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK } = deviceStatus;
+      record.status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, "inferred");
+    }
+    if (this.#configChanged) await this.#announceConfig();
+  }
+
+  /** Starts a ring again whose memory may be gone: then it stays stopped. */
+  async #goOn(ring: RingState): Promise<void> {
+    try {
+      await this.#startIfReady(ring);
+    } catch (error) {
+      this.#host.record.broken(ring.queue.index, "ring-address", null, (error as Error).message);
+    }
+  }
+
+  /** Stops a ring and waits until everything in flight is completed. */
+  async #stop(ring: RingState): Promise<void> {
+    if (!ring.running) return;
+    ring.base = await ring.queue.engine.call({ kind: "stop", queue: ring.queue.index });
+    ring.running = false;
+    this.#host.record.stopped(ring.queue.index);
+  }
+
+  async #enable(ring: RingState, enabled: boolean): Promise<void> {
+    ring.enabled = enabled;
+    this.#host.record.enabled(ring.queue.index, enabled);
+    await ring.queue.engine.call({ kind: "enable", queue: ring.queue.index, enabled });
+  }
+
+  #onEvent(event: EngineEvent): void {
+    this.#host.record.broken(event.queue, event.rule, event.section ?? null, event.message);
+  }
+
+  // The end
+
+  async #cleanUp(): Promise<void> {
+    const host = this.#host;
+    for (const ring of this.#rings) await this.#release(ring);
+    await host.tell({ kind: "memory", regions: [] });
+    host.memory.clear();
+    await host.tell({ kind: "features", bits: 0n });
+    host.config.reset();
+    host.control.onReset?.();
+    await this.#backChannel?.close();
+    await this.#connection.close();
+  }
+
+  /** Stops a ring and makes its engine forget the descriptors, before they are closed. */
+  async #release(ring: RingState): Promise<void> {
+    const { engine, index } = ring.queue;
+    await this.#stop(ring);
+    await engine.call({ kind: "call", queue: index, fd: -1 });
+    await engine.call({ kind: "err", queue: index, fd: -1 });
+    await this.#enable(ring, false);
+    for (const fd of [ring.kick, ring.call, ring.err]) fd?.close();
+  }
+}
+
+/** A descriptor that outlives its message. */
+function kept(fd: Fd): Fd {
+  const own = new Fd(fd.release());
+  // A descriptor that blocks would stop its queue's thread.
+  setNonblocking(own.number, true);
+  return own;
+}
+
+function requestName(id: number): string {
+  return Object.entries(frontendRequests).find(([, rule]) => rule.id === id)?.[0] ??
+    `request ${id}`;
+}
+
+/**
+ * The reply to a request that failed: what its own reply has for that, else a
+ * non-zero acknowledgement, when the front-end waits for one.
+ */
+function refusal(request: FrontendRequest | undefined, header: Header): Uint8Array | undefined {
+  if (request === "GET_CONFIG") {
+    return encodeReply("GET_CONFIG", { offset: 0, size: 0, flags: 0, data: new Uint8Array() });
+  }
+  const hasReply = request !== undefined && frontendRequests[request].reply !== "none";
+  return header.needReply || hasReply ? encodeAck(header.id, 1n) : undefined;
+}
+
+/** The process at the other end. */
+function frontendProcess(connection: UnixConnection): { pid: number; command: string } | null {
+  try {
+    const pid = connection.peerPid();
+    return { pid, command: Deno.readTextFileSync(`/proc/${pid}/comm`).trim() };
+  } catch (error) {
+    if (
+      error instanceof LinuxError || error instanceof Deno.errors.NotFound ||
+      error instanceof Deno.errors.NotCapable
+    ) return null;
+    throw error;
+  }
+}
