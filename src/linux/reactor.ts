@@ -107,6 +107,7 @@ export class Reactor implements Disposable {
 
   /** Runs while something is watched, without blocking the event loop. */
   run(): Promise<void> {
+    if (this.#watches.size === 0) return this.#loop ?? Promise.resolve();
     return this.#loop ??= this.#run();
   }
 

@@ -19,6 +19,7 @@ import {
   type NamedFeature,
   nameFeatures,
   nameStatus,
+  transportMask,
 } from "../virtio/mod.ts";
 import type { QueueCounters, QueueCounts } from "./counters.ts";
 import { type Visibility, visibilityOf } from "./visibility.ts";
@@ -258,11 +259,14 @@ export class DeviceRecord {
     const { device, offered } = this.#subject;
     const acknowledged = this.#acknowledged;
     const definitions = (device.features ?? {}) as Record<string, FeatureDefinition>;
+    // vhost's own bit is between the front-end and us: no driver ever sees it.
+    const vhost = transportMask("PROTOCOL_FEATURES");
     const declared = Object.values(definitions).reduce(
       (mask, { bit }) => mask | 1n << BigInt(bit),
       0n,
     );
-    return nameFeatures(offered | declared | (acknowledged ?? 0n), definitions).map((feature) => {
+    const known = (offered | declared | (acknowledged ?? 0n)) & ~vhost;
+    return nameFeatures(known, definitions).map((feature) => {
       const mask = 1n << BigInt(feature.bit);
       return {
         ...feature,

@@ -328,9 +328,7 @@ export class Session {
     }
     const changed = features !== this.#features;
     this.#features = features;
-    this.#host.record.acknowledged(
-      features & ~(1n << BigInt(transportFeatures.PROTOCOL_FEATURES.bit)),
-    );
+    this.#host.record.acknowledged(features);
     await this.#host.tell({ kind: "features", bits: features });
     // Rings pick up how they were negotiated when they start.
     if (changed) await this.#restartAll();

@@ -1,0 +1,114 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { createMemfd, type Fd } from "../../src/linux/mod.ts";
+import { GuestMemory, RegionError, type RegionRequest, viewMemory } from "../../src/memory/mod.ts";
+import { processState } from "./process_state.ts";
+
+const MiB = 2 ** 20;
+
+function region(
+  guestAddress: number,
+  size: number,
+  options: Partial<RegionRequest> = {},
+): RegionRequest {
+  return {
+    guestAddress: BigInt(guestAddress),
+    size: BigInt(size),
+    userAddress: 0x7000_0000_0000n + BigInt(guestAddress),
+    mmapOffset: 0n,
+    ...options,
+  };
+}
+
+/** A memory file whose bytes from `offset` on are a marker. */
+function marked(bytes: number, offset: number, marker: number[]): Fd {
+  const fd = createMemfd("guest", bytes);
+  const file = Deno.openSync(`/proc/self/fd/${fd.number}`, { write: true });
+  file.seekSync(offset, Deno.SeekMode.Start);
+  file.writeSync(Uint8Array.from(marker));
+  file.close();
+  return fd;
+}
+
+Deno.test("GuestMemory places a region at its guest address", () => {
+  using memory = new GuestMemory();
+  const view = viewMemory(memory.handle);
+  using fd = marked(2 * MiB, MiB + 5, [1, 2, 3]);
+  memory.add(region(3 * MiB, MiB, { mmapOffset: BigInt(MiB) }), fd.number);
+  assertEquals(memory.regions.translate(3 * MiB + 5, 3), 3 * MiB + 5);
+  assertEquals([...view.u8.subarray(3 * MiB + 5, 3 * MiB + 8)], [1, 2, 3]);
+  assertEquals(memory.regions.translateUser(0x7000_0000_0000 + 3 * MiB + 5, 1), 3 * MiB + 5);
+});
+
+Deno.test("GuestMemory finds room for a region with addresses of 47 bits and an odd size", () => {
+  using memory = new GuestMemory();
+  const view = viewMemory(memory.handle);
+  using fd = marked(0x3b10, 0x3b0f, [9]);
+  const at = 0x7f12_3456_7000;
+  memory.add(region(at, 0x3b10, { userAddress: BigInt(at) }), fd.number);
+  const index = memory.regions.translate(at + 0x3b0f, 1);
+  assertEquals(view.u8[index], 9);
+  assertEquals(memory.regions.translate(at + 0x3b10, 1), -1);
+});
+
+Deno.test("GuestMemory maps a region whose file offset is inside a page", () => {
+  using memory = new GuestMemory();
+  const view = viewMemory(memory.handle);
+  using fd = marked(8192, 4096 + 0x123, [7]);
+  memory.add(region(0x10_0000, 100, { mmapOffset: 4096n + 0x123n }), fd.number);
+  assertEquals(view.u8[memory.regions.translate(0x10_0000, 1)], 7);
+});
+
+Deno.test("GuestMemory shows regions of many threads' views, and removes them", () => {
+  using memory = new GuestMemory();
+  const [one, two] = [viewMemory(memory.handle), viewMemory(memory.handle)];
+  using fd = createMemfd("guest", MiB);
+  memory.add(region(0, MiB), fd.number);
+  one.u8[100] = 42;
+  assertEquals(two.u8[100], 42);
+  memory.remove(region(0, MiB));
+  assertEquals(memory.regions.translate(100, 1), -1);
+  memory.add(region(0, MiB), fd.number);
+  assertEquals(two.u8[100], 42);
+});
+
+Deno.test("GuestMemory refuses regions that are empty, too long for their file, or over others", () => {
+  using memory = new GuestMemory();
+  using fd = createMemfd("guest", MiB);
+  assertThrows(() => memory.add(region(0, 0), fd.number), RegionError, "size");
+  assertThrows(
+    () => memory.add(region(0, MiB + 1), fd.number),
+    RegionError,
+    "memory file of at least",
+  );
+  assertThrows(
+    () => memory.add(region(0, MiB, { mmapOffset: 1n }), fd.number),
+    RegionError,
+    "at least",
+  );
+  assertThrows(
+    () => memory.add(region(0, MiB, { guestAddress: 2n ** 64n - 1n }), fd.number),
+    RegionError,
+    "below 2^52",
+  );
+  memory.add(region(MiB, MiB), fd.number);
+  assertThrows(() => memory.add(region(MiB + 4096, 4096), fd.number), RegionError, "apart");
+  assertThrows(
+    () => memory.add(region(8 * MiB, 4096, { userAddress: 0x7000_0010_0000n }), fd.number),
+    RegionError,
+    "apart",
+  );
+  assertThrows(() => memory.remove(region(MiB, 4096)), RegionError, "was added");
+  assertEquals(memory.regions.regions.length, 1);
+});
+
+Deno.test("GuestMemory leaves no mapping behind", () => {
+  const before = processState();
+  for (let round = 0; round < 20; round++) {
+    using memory = new GuestMemory();
+    using fd = createMemfd("guest", MiB);
+    for (let i = 0; i < 8; i++) memory.add(region(i * MiB, MiB / 2), fd.number);
+    memory.remove(region(3 * MiB, MiB / 2));
+    if (round % 2) memory.clear();
+  }
+  assertEquals(processState(), before);
+});

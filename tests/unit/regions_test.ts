@@ -1,0 +1,53 @@
+import { assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { RegionTable } from "../../src/memory/regions.ts";
+
+Deno.test("RegionTable.translate() agrees with a search through all regions", () => {
+  const gaps = fc.array(
+    fc.record({ gap: fc.nat(64), bytes: fc.integer({ min: 1, max: 64 }), shift: fc.nat(1000) }),
+    { maxLength: 8 },
+  );
+  fc.assert(
+    fc.property(
+      gaps,
+      fc.array(fc.tuple(fc.nat(1200), fc.nat(80)), { minLength: 1 }),
+      (layout, queries) => {
+        let at = 0;
+        const regions = layout.map(({ gap, bytes, shift }) => {
+          const guestAddress = at + gap;
+          at = guestAddress + bytes;
+          return {
+            guestAddress,
+            bytes,
+            userAddress: guestAddress + 0x10_0000,
+            index: guestAddress + shift,
+          };
+        });
+        const table = new RegionTable(regions.toReversed());
+        for (const [gpa, bytes] of queries) {
+          const region = regions.find((one) =>
+            gpa >= one.guestAddress && gpa < one.guestAddress + one.bytes
+          );
+          const fits = region !== undefined && gpa + bytes <= region.guestAddress + region.bytes;
+          const expected = fits ? gpa - region.guestAddress + region.index : -1;
+          // An empty range may stand at the end of a region: nothing is touched there.
+          if (bytes > 0) assertEquals(table.translate(gpa, bytes), expected);
+          if (bytes > 0) assertEquals(table.translateUser(gpa + 0x10_0000, bytes), expected);
+          assertEquals(
+            table.contiguous(gpa),
+            region === undefined ? 0 : region.guestAddress + region.bytes - gpa,
+          );
+        }
+      },
+    ),
+  );
+});
+
+Deno.test("RegionTable without regions has no addresses", () => {
+  const table = new RegionTable();
+  assertEquals([table.translate(0, 1), table.translateUser(0, 1), table.contiguous(0)], [
+    -1,
+    -1,
+    0,
+  ]);
+});
