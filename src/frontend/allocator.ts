@@ -27,6 +27,8 @@ export class Allocator {
   readonly #parts = new Map<number, number>();
 
   /**
+   * Everything is free at first.
+   *
    * @param start The first address
    * @param bytes The size of the range in bytes
    */

@@ -30,6 +30,8 @@ export class FrontendError extends Error {
   readonly reason: FrontendErrorReason;
 
   /**
+   * Makes an error.
+   *
    * @param reason Why it failed
    * @param message What was expected and what came
    * @param options The `cause`, where there is one

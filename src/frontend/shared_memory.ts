@@ -193,6 +193,8 @@ export class SharedMemory implements DriverMemory, Disposable {
   #seen: Seen[] = [];
 
   /**
+   * Makes memory files and maps them.
+   *
    * @param regions What it consists of; a number is one region of so many bytes
    * @throws {RangeError} If regions overlap or have no size
    */

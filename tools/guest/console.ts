@@ -51,19 +51,14 @@ export class Console {
    *
    * @param end The text, or a pattern that is looked for in all of what was not
    * read yet.
-   * @param timeoutMs How long to wait for it; for ever when it is not given.
+   * @param timeoutMs How long to wait for it; may be `Infinity`.
    * @returns What came before.
    * @throws {GuestError} When the time is over or the console is closed.
    */
-  async readUntil(
-    end: string | RegExp,
-    timeoutMs?: number,
-  ): Promise<string> {
+  async readUntil(end: string | RegExp, timeoutMs: number): Promise<string> {
     const shown = typeof end === "string" ? JSON.stringify(end) : end;
-    const reading = this.#readUntil(end);
-    if (timeoutMs === undefined) return await reading;
     return await withTimeout(
-      reading,
+      this.#readUntil(end),
       timeoutMs,
       () => this.#explain(`${shown} has not come within ${timeoutMs} ms`),
     );

@@ -62,9 +62,7 @@ async function unpackKernel(directory: string): Promise<void> {
     return;
   }
   throw new GuestError(
-    `apt has no kernel that serves the guest; looked for ${
-      META_PACKAGES.join(" and ")
-    }`,
+    `apt has no kernel that serves the guest; looked for ${META_PACKAGES.join(" and ")}`,
   );
 }
 

@@ -96,7 +96,7 @@ export function spawn(
 }
 
 /**
- * Awaits something for a limited time.
+ * Awaits something for a limited time, which may be `Infinity`.
  *
  * @throws {GuestError} With the given message when the time is over.
  */
@@ -105,6 +105,7 @@ export async function withTimeout<T>(
   timeoutMs: number,
   message: () => string,
 ): Promise<T> {
+  if (timeoutMs === Infinity) return await promise;
   const { promise: timeout, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => reject(new GuestError(message())), timeoutMs);
   try {

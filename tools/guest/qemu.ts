@@ -70,9 +70,7 @@ export async function machineArguments(
     "-object",
     `memory-backend-memfd,id=memory,size=${memory},share=on`,
     // Without this the MMIO devices are of the time before virtio 1.0.
-    ...machine === "microvm"
-      ? ["-global", "virtio-mmio.force-legacy=false"]
-      : [],
+    ...machine === "microvm" ? ["-global", "virtio-mmio.force-legacy=false"] : [],
     ...["-kernel", boot.kernel],
     ...boot.initrd === undefined ? [] : ["-initrd", boot.initrd],
     ...["-append", boot.commandLine],
@@ -120,7 +118,7 @@ function qemuDevices(): Promise<Set<string>> {
  * Whether guests can run on KVM. There are machines where `/dev/kvm` exists and
  * opens and yet guests hang; their processor has none of these flags.
  */
-function hasKvm(): boolean {
+export function hasKvm(): boolean {
   try {
     using _ = Deno.openSync("/dev/kvm", { read: true, write: true });
     return /\b(vmx|svm)\b/.test(Deno.readTextFileSync("/proc/cpuinfo"));
