@@ -7,3 +7,4 @@
 export { DeviceHost, type DeviceHostOptions } from "./device_host.ts";
 export * from "./record.ts";
 export * from "./server.ts";
+export { EndpointError } from "./socket_path.ts";

@@ -15,9 +15,9 @@ import {
 } from "../virtio/mod.ts";
 import {
   type Chain,
+  createRing,
   RingError,
   type RingOptions,
-  SplitRing,
   type Virtqueue,
 } from "../virtqueue/mod.ts";
 import { QueueCounters } from "./counters.ts";
@@ -259,7 +259,7 @@ export class QueueEngine {
   }
 
   #start(queue: EngineQueue, command: EngineCommand & { kind: "start" }): void {
-    queue.ring = new SplitRing(this.#memory, command.ring);
+    queue.ring = createRing(this.#memory, command.ring);
     queue.epoch++;
     queue.broken = false;
     queue.kick = command.kick;

@@ -4,19 +4,12 @@
  * @module
  */
 
-import {
-  Errno,
-  Fd,
-  inspectSocket,
-  LinuxError,
-  setNonblocking,
-  UnixConnection,
-  UnixListener,
-} from "../linux/mod.ts";
+import { Fd, inspectSocket, LinuxError, setNonblocking, UnixConnection, UnixListener } from "../linux/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { DeviceHost, type DeviceHostOptions } from "./device_host.ts";
 import type { RecordJson } from "./record.ts";
 import { Session } from "./session.ts";
+import { EndpointError, listenOnPath, removeSocketFile } from "./socket_path.ts";
 
 /** Where front-ends come from: a socket path, or an inherited descriptor. */
 export type Endpoint = {
@@ -29,11 +22,6 @@ export type Endpoint = {
 
 /** How to serve a device. */
 export type ServeOptions = Endpoint & DeviceHostOptions;
-
-/** A socket that cannot be served. */
-export class EndpointError extends Error {
-  override name = "EndpointError";
-}
 
 /**
  * A device that is being served: one front-end at a time, the next one waits
@@ -137,7 +125,7 @@ export async function serve(device: AnyDevice, options: ServeOptions): Promise<D
 }
 
 function openEndpoint(endpoint: Endpoint): UnixListener | UnixConnection {
-  if ("socketPath" in endpoint) return listen(endpoint.socketPath);
+  if ("socketPath" in endpoint) return listenOnPath(endpoint.socketPath, UnixListener.listen);
   const { fd } = endpoint;
   let kind: ReturnType<typeof inspectSocket>;
   try {
@@ -145,64 +133,18 @@ function openEndpoint(endpoint: Endpoint): UnixListener | UnixConnection {
     setNonblocking(fd, true);
   } catch (cause) {
     throw new EndpointError(
-      `Expected file descriptor ${fd} to be a Unix socket: ${(cause as Error).message}`,
+      `Expected file descriptor ${fd} to be a Unix stream socket; ${whyNoSocket(cause)}`,
       { cause },
     );
   }
   return kind === "listening" ? new UnixListener(new Fd(fd)) : new UnixConnection(new Fd(fd));
 }
 
-function listen(path: string): UnixListener {
-  try {
-    return UnixListener.listen(path);
-  } catch (error) {
-    if (error instanceof RangeError) throw new EndpointError(error.message, { cause: error });
-    if (!(error instanceof LinuxError)) throw error;
-    if (error.errno !== Errno.EADDRINUSE) throw cannotListen(path, error);
-    removeStaleSocket(path);
-    try {
-      return UnixListener.listen(path);
-    } catch (again) {
-      throw cannotListen(path, again as Error);
-    }
+function whyNoSocket(cause: unknown): string {
+  if (cause instanceof LinuxError) {
+    if (cause.code === "EBADF") return "it is not open";
+    if (cause.code === "ENOTSOCK") return "it is not a socket";
+    return cause.message;
   }
-}
-
-function cannotListen(path: string, cause: Error): EndpointError {
-  const reason = cause instanceof LinuxError
-    ? cause.errno === Errno.ENOENT
-      ? "its directory does not exist"
-      : cause.errno === Errno.EACCES
-      ? "no permission to write to its directory"
-      : cause.message
-    : cause.message;
-  return new EndpointError(`Cannot listen on ${path}: ${reason}`, { cause });
-}
-
-/** Removes a socket file that nobody listens on. */
-function removeStaleSocket(path: string): void {
-  if (!Deno.lstatSync(path).isSocket) {
-    throw new EndpointError(
-      `Cannot listen on ${path}: it exists and is not a socket; remove it or name another path`,
-    );
-  }
-  try {
-    UnixConnection.connect(path)[Symbol.dispose]();
-  } catch (error) {
-    if (error instanceof LinuxError && error.errno === Errno.ECONNREFUSED) {
-      return Deno.removeSync(path);
-    }
-    if (!(error instanceof LinuxError && error.errno === Errno.EAGAIN)) {
-      throw cannotListen(path, error as Error);
-    }
-  }
-  throw new EndpointError(`Cannot listen on ${path}: another server is listening there`);
-}
-
-function removeSocketFile(path: string): void {
-  try {
-    Deno.removeSync(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
+  return "it is another kind of socket";
 }

@@ -31,8 +31,14 @@ import {
   protocolFeatureNames,
   type VringAddress,
 } from "../vhost_user/mod.ts";
-import { deviceStatus, hasFeature, nameFeatures, transportFeatures } from "../virtio/mod.ts";
-import { MAX_QUEUE_SIZE, splitRingBytes } from "../virtqueue/mod.ts";
+import {
+  deviceStatus,
+  hasFeature,
+  nameFeatures,
+  type TransportFeature,
+  transportFeatures,
+} from "../virtio/mod.ts";
+import { MAX_QUEUE_SIZE, ringBytes } from "../virtqueue/mod.ts";
 import type { DeviceHost, HostQueue } from "./device_host.ts";
 import type { EngineEvent } from "./queue_engine.ts";
 
@@ -232,7 +238,8 @@ export class Session {
       case "SET_VRING_BASE": {
         const ring = this.#ring(message.index);
         this.#expectStopped(ring);
-        ring.base = message.num & 0xffff;
+        // A packed ring has two indexes with their wrap counters in it.
+        ring.base = message.num;
         return;
       }
       case "GET_VRING_BASE": {
@@ -333,7 +340,7 @@ export class Session {
     // Rings pick up how they were negotiated when they start.
     if (changed) await this.#restartAll();
     // Without protocol features there is no SET_VRING_ENABLE: rings are enabled from the start.
-    if (!hasFeature(features, transportFeatures.PROTOCOL_FEATURES.bit) && this.#protocol === 0n) {
+    if (!this.#has("PROTOCOL_FEATURES") && this.#protocol === 0n) {
       for (const ring of this.#rings) await this.#enable(ring, true);
     }
   }
@@ -415,10 +422,20 @@ export class Session {
 
   // Rings
 
+  /** Whether a transport feature was negotiated. */
+  #has(feature: TransportFeature): boolean {
+    return hasFeature(this.#features, transportFeatures[feature].bit);
+  }
+
+  get #isPacked(): boolean {
+    return this.#has("RING_PACKED");
+  }
+
   #setSize(ring: RingState, size: number): void {
     this.#expectStopped(ring);
     const most = Math.min(ring.queue.maxSize, MAX_QUEUE_SIZE);
-    if (size < 1 || size > most || (size & (size - 1)) !== 0) {
+    const isPossible = this.#isPacked || (size & (size - 1)) === 0;
+    if (size < 1 || size > most || !isPossible) {
       throw new RequestError(
         `Expected a queue size that is a power of 2 up to ${most}, got ${size}`,
       );
@@ -432,7 +449,7 @@ export class Session {
     address: VringAddress,
   ): { descriptorIndex: number; availableIndex: number; usedIndex: number } {
     const { regions } = this.#host.memory;
-    const bytes = splitRingBytes(ring.size);
+    const bytes = ringBytes(ring.size, this.#isPacked);
     const find = (what: string, user: bigint, length: number) => {
       const index = regions.translateUser(Number(user), length);
       if (index < 0) {
@@ -469,8 +486,6 @@ export class Session {
     const { address, queue } = ring;
     if (!ring.started || ring.running || address === undefined || ring.size === 0) return;
     const place = this.#locate(ring, address);
-    const has = (feature: keyof typeof transportFeatures) =>
-      hasFeature(this.#features, transportFeatures[feature].bit);
     await queue.engine.call({
       kind: "start",
       queue: queue.index,
@@ -478,8 +493,9 @@ export class Session {
         ...place,
         size: ring.size,
         base: ring.base,
-        eventIndex: has("EVENT_IDX"),
-        indirect: has("INDIRECT_DESC"),
+        packed: this.#isPacked,
+        eventIndex: this.#has("EVENT_IDX"),
+        indirect: this.#has("INDIRECT_DESC"),
       },
       kick: ring.kick?.number ?? -1,
       call: ring.call?.number ?? -1,

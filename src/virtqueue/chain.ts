@@ -5,7 +5,7 @@
  */
 
 import type { MemoryView } from "../memory/mod.ts";
-import { RingError } from "./rules.ts";
+import { RingError, type RingLayout } from "./rules.ts";
 
 /** The most bytes that one chain may have: virtio 1.3, 2.7.5.2. */
 const MAX_CHAIN_BYTES = 2 ** 32;
@@ -222,12 +222,16 @@ export class Chain {
   writableBytes = 0;
   /** How many bytes the device could read, before anything was dropped. */
   readableBytes = 0;
-  /** How many descriptors it has. */
+  /** How many descriptors it has, those of an indirect table included. */
   descriptors = 0;
+  /** How many descriptors of a packed ring it takes. For rings. */
+  ringDescriptors = 0;
   /** Whether the device has it. */
   inFlight = false;
   /** Which start of the queue it belongs to: a late completion of an older one is dropped. */
   epoch = 0;
+
+  #layout: RingLayout = "split";
 
   /** Makes the chain of a slot. */
   constructor(slot: number, u8: Uint8Array<ArrayBuffer>) {
@@ -237,7 +241,8 @@ export class Chain {
   }
 
   /** Starts over. For rings. */
-  begin(u8: Uint8Array<ArrayBuffer>): void {
+  begin(u8: Uint8Array<ArrayBuffer>, layout: RingLayout): void {
+    this.#layout = layout;
     this.readable.clear(u8);
     this.writable.clear(u8);
     this.descriptors = 0;
@@ -254,10 +259,15 @@ export class Chain {
       throw new RingError(
         "writable-before-readable",
         `Descriptor ${this.descriptors} of the chain is device-readable after a device-writable one`,
+        this.#layout,
       );
     }
     if (this.readable.byteLength + this.writable.byteLength + bytes > MAX_CHAIN_BYTES) {
-      throw new RingError("chain-bytes", `A chain has more than ${MAX_CHAIN_BYTES} bytes`);
+      throw new RingError(
+        "chain-bytes",
+        `A chain has more than ${MAX_CHAIN_BYTES} bytes`,
+        this.#layout,
+      );
     }
     const parts = writable ? this.writable : this.readable;
     const index = memory.regions.translate(gpa, bytes);
@@ -271,6 +281,7 @@ export class Chain {
         throw new RingError(
           "buffer-address",
           `A buffer is at 0x${gpa.toString(16)}+0x${bytes.toString(16)}`,
+          this.#layout,
         );
       }
       parts.push(memory.regions.translate(at, here), here);

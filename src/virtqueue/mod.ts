@@ -5,6 +5,8 @@
  */
 
 export * from "./chain.ts";
+export * from "./packed_ring.ts";
+export * from "./ring.ts";
 export * from "./rules.ts";
 export * from "./split_ring.ts";
 export * from "./virtqueue.ts";

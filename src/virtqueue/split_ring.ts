@@ -6,18 +6,17 @@
 
 import type { MemoryView } from "../memory/mod.ts";
 import { Chain } from "./chain.ts";
+import {
+  copyDescriptor,
+  DESCRIPTOR_BYTES,
+  VIRTQ_DESC_F_INDIRECT,
+  VIRTQ_DESC_F_NEXT,
+  VIRTQ_DESC_F_WRITE,
+} from "./descriptor.ts";
+import type { RingBytes } from "./ring.ts";
 import { RingError } from "./rules.ts";
-import type { RingOptions, Virtqueue } from "./virtqueue.ts";
+import { MAX_QUEUE_SIZE, type RingOptions, type Virtqueue } from "./virtqueue.ts";
 
-/** The most descriptors a queue may have: virtio 1.3, 2.7. */
-export const MAX_QUEUE_SIZE = 32768;
-
-const DESCRIPTOR_BYTES = 16;
-
-// Descriptor flags: virtio 1.3, 2.7.5.
-const VIRTQ_DESC_F_NEXT = 1;
-const VIRTQ_DESC_F_WRITE = 2;
-const VIRTQ_DESC_F_INDIRECT = 4;
 const VIRTQ_AVAIL_F_NO_INTERRUPT = 1; // virtio 1.3, 2.7.6
 const VIRTQ_USED_F_NO_NOTIFY = 1; // virtio 1.3, 2.7.8
 
@@ -27,9 +26,7 @@ const IDX = 1;
 const RING = 2;
 
 /** The bytes that each part of a split ring of `size` descriptors takes: virtio 1.3, 2.7. */
-export function splitRingBytes(
-  size: number,
-): { descriptor: number; available: number; used: number } {
+export function splitRingBytes(size: number): RingBytes {
   return { descriptor: DESCRIPTOR_BYTES * size, available: 6 + 2 * size, used: 6 + 8 * size };
 }
 
@@ -138,7 +135,7 @@ export class SplitRing implements Virtqueue {
   #read(chain: Chain, head: number): void {
     const memory = this.#memory;
     const table = this.#descriptors;
-    chain.begin(memory.u8);
+    chain.begin(memory.u8, "split");
     let at = head;
     for (;;) {
       const low = table[at * 4], high = table[at * 4 + 1];
@@ -269,12 +266,5 @@ export class SplitRing implements Virtqueue {
 
   disarm(): void {
     if (!this.#eventIndex) Atomics.store(this.#used, FLAGS, VIRTQ_USED_F_NO_NOTIFY);
-  }
-}
-
-/** Copies a descriptor from anywhere in guest memory: tables need no alignment. */
-function copyDescriptor(u8: Uint8Array, at: number, into: Uint32Array): void {
-  for (let word = 0; word < 4; word++, at += 4) {
-    into[word] = u8[at] | u8[at + 1] << 8 | u8[at + 2] << 16 | u8[at + 3] << 24;
   }
 }

@@ -6,6 +6,9 @@
 
 import type { Chain } from "./chain.ts";
 
+/** The most descriptors a queue may have: virtio 1.3, 2.7 and 2.8.10.1. */
+export const MAX_QUEUE_SIZE = 32768;
+
 /** Where a ring is and how it was negotiated. */
 export interface RingOptions {
   /** The number of descriptors. */
@@ -18,6 +21,8 @@ export interface RingOptions {
   usedIndex: number;
   /** Where to go on: the value of SET_VRING_BASE. */
   base: number;
+  /** VIRTIO_F_RING_PACKED was negotiated. */
+  packed: boolean;
   /** VIRTIO_F_EVENT_IDX was negotiated. */
   eventIndex: boolean;
   /** VIRTIO_F_INDIRECT_DESC was negotiated. */

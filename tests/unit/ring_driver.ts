@@ -57,6 +57,7 @@ export class RingDriver {
       availableIndex: AVAILABLE,
       usedIndex: USED,
       base: 0,
+      packed: false,
       eventIndex: false,
       indirect: true,
       ...options,

@@ -1,0 +1,90 @@
+/**
+ * Listening on a path: the rules for socket files that are already there.
+ *
+ * @module
+ */
+
+import { Errno, LinuxError, MAX_SOCKET_PATH_BYTES, UnixConnection } from "../linux/mod.ts";
+
+/** A socket that cannot be served. */
+export class EndpointError extends Error {
+  override name = "EndpointError";
+}
+
+/**
+ * Listens on a path by `listen`. A socket file that nobody listens on any more
+ * is replaced; one with a living server behind it, and any other file, is left
+ * alone.
+ *
+ * @throws {EndpointError} When the path cannot be had.
+ * @throws {Deno.errors.NotCapable} When Deno may not.
+ */
+export function listenOnPath<T>(path: string, listen: (path: string) => T): T {
+  const bytes = new TextEncoder().encode(path).length;
+  if (bytes < 1 || bytes > MAX_SOCKET_PATH_BYTES) {
+    throw new EndpointError(
+      `Expected a socket path of 1 to ${MAX_SOCKET_PATH_BYTES} bytes, got ${bytes}: ${path}`,
+    );
+  }
+  try {
+    return listen(path);
+  } catch (error) {
+    if (!isInUse(error)) throw cannotListen(path, error);
+  }
+  removeStaleSocket(path);
+  try {
+    return listen(path);
+  } catch (error) {
+    throw cannotListen(path, error);
+  }
+}
+
+/** Removes the file of a socket; that it is gone already is no error. */
+export function removeSocketFile(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+function isInUse(error: unknown): boolean {
+  return error instanceof Deno.errors.AddrInUse || errnoOf(error) === Errno.EADDRINUSE;
+}
+
+/** Removes a socket file that nobody listens on. */
+function removeStaleSocket(path: string): void {
+  if (!Deno.lstatSync(path).isSocket) {
+    throw new EndpointError(
+      `Cannot listen on ${path}: it exists and is not a socket; remove it or name another path`,
+    );
+  }
+  try {
+    UnixConnection.connect(path)[Symbol.dispose]();
+  } catch (error) {
+    if (errnoOf(error) === Errno.ECONNREFUSED) return Deno.removeSync(path);
+    // EAGAIN: the backlog of a living listener is full.
+    if (errnoOf(error) !== Errno.EAGAIN) throw cannotListen(path, error);
+  }
+  throw new EndpointError(
+    `Cannot listen on ${path}: another server is listening there; stop it or name another path`,
+  );
+}
+
+function cannotListen(path: string, cause: unknown): Error {
+  if (cause instanceof Deno.errors.NotCapable) return cause;
+  const errno = errnoOf(cause);
+  let reason = cause instanceof Error ? cause.message : String(cause);
+  if (errno === Errno.ENOENT || cause instanceof Deno.errors.NotFound) {
+    reason = "its directory does not exist; make it or name another path";
+  } else if (errno === Errno.EACCES || cause instanceof Deno.errors.PermissionDenied) {
+    reason = "no permission to write to its directory; name another path";
+  } else if (errno === Errno.EROFS) {
+    reason = "its file system is read-only; name another path";
+  }
+  return new EndpointError(`Cannot listen on ${path}: ${reason}`, { cause });
+}
+
+function errnoOf(error: unknown): number | undefined {
+  return error instanceof LinuxError ? error.errno : undefined;
+}
