@@ -36,7 +36,7 @@ export interface InflightBuffer extends Inflight {
  * Source: QEMU 10.0 docs/interop/vhost-user.rst.
  *
  * @example
- * ```ts no-eval
+ * ```ts ignore
  * import { FrontendConnection } from "@vhostd/vhostd/frontend";
  *
  * await using connection = await FrontendConnection.connect("/tmp/device.sock");

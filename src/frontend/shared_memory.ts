@@ -191,6 +191,8 @@ export class SharedRegion implements Disposable {
 export class SharedMemory implements DriverMemory, Disposable {
   readonly #all: { region: SharedRegion; allocator: Allocator }[] = [];
   #seen: Seen[] = [];
+  #holders = 0;
+  #disposed = false;
 
   /**
    * Makes memory files and maps them.
@@ -245,10 +247,18 @@ export class SharedMemory implements DriverMemory, Disposable {
     return region;
   }
 
-  /** Unmaps a region and forgets it. No view of it may be touched afterwards. */
+  /**
+   * Unmaps a region and forgets it. No view of it may be touched afterwards.
+   *
+   * @throws {RangeError} If it is not of this memory, or something is allocated in it
+   */
   removeRegion(region: SharedRegion): void {
     const at = this.#all.findIndex((entry) => entry.region === region);
     if (at < 0) throw new RangeError("Expected a region of this memory, got another one");
+    const { allocator } = this.#all[at];
+    if (allocator.size > 0) {
+      throw new RangeError(`Expected a region without allocations, got one with ${allocator.size}`);
+    }
     this.#all.splice(at, 1);
     this.#see();
     region[Symbol.dispose]();
@@ -317,8 +327,30 @@ export class SharedMemory implements DriverMemory, Disposable {
     return region.userAddress + offset;
   }
 
-  /** Unmaps and closes everything. No view may be touched afterwards. */
+  /**
+   * Keeps the memory mapped, also beyond its disposal, until what is returned
+   * is disposed of. A {@linkcode DriverQueue} does that for its ring.
+   */
+  hold(): Disposable {
+    let held = true;
+    this.#holders++;
+    return {
+      [Symbol.dispose]: () => {
+        if (!held) return;
+        held = false;
+        this.#holders--;
+        if (this.#disposed) this[Symbol.dispose]();
+      },
+    };
+  }
+
+  /**
+   * Unmaps and closes everything, once nothing holds it. No view may be touched
+   * afterwards.
+   */
   [Symbol.dispose](): void {
+    this.#disposed = true;
+    if (this.#holders > 0) return;
     this.#seen = [];
     for (const { region } of this.#all.splice(0)) region[Symbol.dispose]();
   }

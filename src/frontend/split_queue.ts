@@ -197,6 +197,7 @@ export class DriverQueue implements DriverRing, Disposable {
   static create(memory: SharedMemory, options: DriverQueueOptions = {}): DriverQueue {
     const { size = 256, eventIndex = true, indirectParts = 32 } = options;
     const owned: Disposable[] = [];
+    const hold = memory.hold();
     const alloc = (bytes: number): number => {
       const gpa = memory.alloc(bytes, CACHE_LINE_BYTES);
       owned.push({ [Symbol.dispose]: () => memory.free(gpa) });
@@ -221,11 +222,11 @@ export class DriverQueue implements DriverRing, Disposable {
         callFd: eventfd(),
         errFd: eventfd(),
       });
-      queue.#owned.push(...owned);
+      queue.#owned.push(...owned, hold);
       queue.reset();
       return queue;
     } catch (error) {
-      for (const part of owned) part[Symbol.dispose]();
+      for (const part of [...owned, hold]) part[Symbol.dispose]();
       throw error;
     }
   }

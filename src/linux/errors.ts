@@ -18,6 +18,7 @@ export const Errno = {
   EAGAIN: 11,
   ENOMEM: 12,
   EACCES: 13,
+  EBUSY: 16,
   EINVAL: 22,
   ENFILE: 23,
   EMFILE: 24,
@@ -25,6 +26,8 @@ export const Errno = {
   ENOSPC: 28,
   EROFS: 30,
   EPIPE: 32,
+  ENOSYS: 38,
+  ENODATA: 61,
   EOPNOTSUPP: 95,
   EADDRINUSE: 98,
   ECONNRESET: 104,
@@ -32,8 +35,13 @@ export const Errno = {
   ECONNREFUSED: 111,
 } as const;
 
+/** Second names of numbers that have a better known one. */
+const ALIASES = ["EWOULDBLOCK", "ENOTSUP"];
+
 const names = new Map(
-  Object.entries(constants.errno).map(([name, number]) => [number, name]),
+  Object.entries(constants.errno)
+    .filter(([name]) => !ALIASES.includes(name))
+    .map(([name, number]) => [number, name]),
 );
 
 /** The symbolic name of an error number, such as `ENOENT`. */

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { check, retry } from "./errors.ts";
+import { check, Errno, retry } from "./errors.ts";
 import { Fd } from "./fd.ts";
-import { cString, libc, pinnedBuffer } from "./libc.ts";
+import { cString, errno, libc, pinnedBuffer } from "./libc.ts";
 
 const O_RDWR = 2;
 const O_CLOEXEC = 0o2000000;
@@ -16,8 +16,10 @@ const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const FALLOC_FL_ZERO_RANGE = 16;
 const BLKDISCARD = 0x1277n; // _IO(0x12, 119)
-const BLKZEROOUT = 0x127fn; // _IO(0x12, 127)
 const BLKSSZGET = 0x1268n; // _IO(0x12, 104)
+const BLKIOMIN = 0x1278n; // _IO(0x12, 120)
+const BLKIOOPT = 0x1279n; // _IO(0x12, 121)
+const BLKPBSZGET = 0x127bn; // _IO(0x12, 123)
 
 /** How to open a file. */
 export interface OpenOptions {
@@ -41,17 +43,44 @@ export function fileBytes(fd: number): number {
   return Number(end < 0n ? check(-1, "lseek") : end);
 }
 
-/** What kind of file a descriptor is. */
-export function fileKind(fd: number): "file" | "block" | "other" {
-  const info = Deno.statSync(`/proc/self/fd/${fd}`);
-  return info.isFile ? "file" : info.isBlockDevice ? "block" : "other";
+/** Sets the size of a file, in bytes. */
+export function resizeFile(fd: number, bytes: number): void {
+  retry("ftruncate", () => libc.ftruncate(fd, BigInt(bytes)), `${bytes} bytes`);
 }
 
-/** The logical block size of a block device, in bytes. */
-export function logicalBlockBytes(fd: number): number {
+/** What kind of file a descriptor is. */
+export function fileKind(fd: number): "file" | "block" | "directory" | "other" {
+  const info = Deno.statSync(`/proc/self/fd/${fd}`);
+  if (info.isFile) return "file";
+  if (info.isBlockDevice) return "block";
+  return info.isDirectory ? "directory" : "other";
+}
+
+/** How a block device wants to be used; sizes in bytes. */
+export interface BlockLimits {
+  /** Its logical block size. */
+  logicalBlockBytes: number;
+  /** Its physical block size. */
+  physicalBlockBytes: number;
+  /** The smallest request that costs it nothing extra. */
+  minIoBytes: number;
+  /** The size of request that it likes best; 0 if it does not say. */
+  optimalIoBytes: number;
+}
+
+/** The limits of a block device. */
+export function blockLimits(fd: number): BlockLimits {
   const value = new Int32Array(pinnedBuffer(4), 0, 1);
-  check(libc.ioctl(fd, BLKSSZGET, value), "ioctl", "BLKSSZGET");
-  return value[0];
+  const get = (request: bigint, name: string) => {
+    check(libc.ioctl(fd, request, value), "ioctl", name);
+    return value[0];
+  };
+  return {
+    logicalBlockBytes: get(BLKSSZGET, "BLKSSZGET"),
+    physicalBlockBytes: get(BLKPBSZGET, "BLKPBSZGET"),
+    minIoBytes: get(BLKIOMIN, "BLKIOMIN"),
+    optimalIoBytes: get(BLKIOOPT, "BLKIOOPT"),
+  };
 }
 
 /** Makes data (not times) durable; returns a negative number with errno set when it fails. */
@@ -67,6 +96,14 @@ export function punchHole(fd: number, offset: number, bytes: number): number {
     BigInt(offset),
     BigInt(bytes),
   );
+}
+
+/** Whether space of a file or block device can be given back. It has to be open for writing. */
+export function canPunchHole(fd: number, isBlockDevice: boolean): boolean {
+  // Neither call touches data: one is about what is behind the end, the other
+  // about no bytes at all, which is refused only after the ability was checked.
+  const result = isBlockDevice ? blockDiscard(fd, 0, 0) : punchHole(fd, fileBytes(fd), 4096);
+  return result >= 0 || errno() !== Errno.EOPNOTSUPP;
 }
 
 /** Makes a part of a file read as zeroes and keeps its space. Negative on failure. */
@@ -90,17 +127,6 @@ export function blockDiscard(
   range[0] = BigInt(offset);
   range[1] = BigInt(bytes);
   return libc.ioctl(fd, BLKDISCARD, range);
-}
-
-/** Writes zeroes to a part of a block device. Negative on failure. */
-export function blockZeroOut(
-  fd: number,
-  offset: number,
-  bytes: number,
-): number {
-  range[0] = BigInt(offset);
-  range[1] = BigInt(bytes);
-  return libc.ioctl(fd, BLKZEROOUT, range);
 }
 
 /** The most entries of one vectored call: IOV_MAX (readv(2)). */

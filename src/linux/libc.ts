@@ -56,6 +56,22 @@ const symbols = {
   pwritev: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" }, // fd, iov, iovcnt, offset
   fdatasync: { parameters: ["i32"], result: "i32" }, // fd
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" }, // fd, mode, offset, len
+  // io_uring has no wrappers in libc
+  syscall_io_uring_setup: {
+    name: "syscall",
+    parameters: ["u32", "u32", "buffer"], // number, entries, params
+    result: "i32",
+  },
+  syscall_io_uring_enter: {
+    name: "syscall",
+    parameters: ["u32", "i32", "u32", "u32", "u32", "pointer", "u32"], // number, fd, to_submit, min_complete, flags, arg, argsz
+    result: "i32",
+  },
+  syscall_io_uring_register: {
+    name: "syscall",
+    parameters: ["u32", "i32", "u32", "buffer", "u32"], // number, fd, opcode, arg, nr_args
+    result: "i32",
+  },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /** Opens libc; the one place that turns a failed load into a clear error. */

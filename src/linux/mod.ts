@@ -6,9 +6,11 @@
 
 export * from "./epoll.ts";
 export * from "./errors.ts";
+export * from "./evdev.ts";
 export * from "./eventfd.ts";
 export * from "./fd.ts";
 export * from "./file.ts";
+export * from "./io_uring.ts";
 export { addressOf, errno, pinnedBuffer } from "./libc.ts";
 export * from "./mapping.ts";
 export * from "./reactor.ts";

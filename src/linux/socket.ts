@@ -32,6 +32,9 @@ export const MAX_SOCKET_PATH_BYTES = 107;
 /** The most descriptors that Linux passes in one message: SCM_MAX_FD (unix(7)). */
 const SCM_MAX_FD = 253;
 
+/** How many connections may wait to be accepted. */
+const BACKLOG = 128;
+
 const CMSG_HEADER_BYTES = 16;
 const MSGHDR_BYTES = 56;
 
@@ -312,7 +315,7 @@ export class UnixListener implements Disposable {
     const fd = newSocket();
     try {
       check(libc.bind(fd.number, ...socketAddress(path)), "bind", path);
-      check(libc.listen(fd.number, 16), "listen", path);
+      check(libc.listen(fd.number, BACKLOG), "listen", path);
     } catch (error) {
       fd.close();
       throw error;

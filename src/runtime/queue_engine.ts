@@ -150,6 +150,10 @@ class EngineQueue implements QueueHandle {
   flush(): void {
     this.#engine.flush(this);
   }
+
+  fail(error: Error, chain?: Chain): void {
+    this.#engine.fail(this, error, chain);
+  }
 }
 
 /** Runs some of a device's queues on the thread it was made on. */
@@ -399,6 +403,7 @@ export class QueueEngine {
     if (ring === undefined || chain.epoch !== queue.epoch) return;
     if (!chain.inFlight) throw new Error(`The device completed a chain of ${queue.name} twice`);
     if (!(written >= 0 && written <= chain.writableBytes)) {
+      ring.abandon(chain);
       throw new RangeError(
         `The device said that it wrote ${written} bytes to a chain with ${chain.writableBytes}`,
       );
@@ -411,6 +416,14 @@ export class QueueEngine {
   flush(queue: EngineQueue): void {
     if (queue.inBatch) return;
     this.#publish(queue);
+    this.#stopIfDrained(queue);
+  }
+
+  /** Ends a queue because of its driver. */
+  fail(queue: EngineQueue, error: Error, chain?: Chain): void {
+    this.flush(queue);
+    this.#break(queue, error);
+    if (chain?.inFlight && chain.epoch === queue.epoch) queue.ring?.abandon(chain);
     this.#stopIfDrained(queue);
   }
 

@@ -4,7 +4,14 @@
  * @module
  */
 
-import { Fd, inspectSocket, LinuxError, setNonblocking, UnixConnection, UnixListener } from "../linux/mod.ts";
+import {
+  Fd,
+  inspectSocket,
+  LinuxError,
+  setNonblocking,
+  UnixConnection,
+  UnixListener,
+} from "../linux/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { DeviceHost, type DeviceHostOptions } from "./device_host.ts";
 import type { RecordJson } from "./record.ts";
@@ -45,6 +52,7 @@ export class DeviceServer implements AsyncDisposable {
   readonly #listener: UnixListener | undefined;
   readonly #socketPath: string | undefined;
   #session: Session | undefined;
+  #connected: Promise<void> = Promise.resolve();
   #closing = false;
   #released: Promise<void> | undefined;
 
@@ -72,10 +80,15 @@ export class DeviceServer implements AsyncDisposable {
     if (this.#closing) return await connection.close();
     this.#session = new Session(this.host, connection);
     try {
-      await this.#session.run();
+      await (this.#connected = this.#session.run());
     } finally {
       this.#session = undefined;
     }
+  }
+
+  /** Resolves when the front-end that is connected, if any, is gone and nothing is left of it. */
+  async idle(): Promise<void> {
+    await this.#connected;
   }
 
   /** The record as it is now. */

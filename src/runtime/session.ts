@@ -32,6 +32,7 @@ import {
   type VringAddress,
 } from "../vhost_user/mod.ts";
 import {
+  type AnyDevice,
   deviceStatus,
   hasFeature,
   nameFeatures,
@@ -336,6 +337,7 @@ export class Session {
     const changed = features !== this.#features;
     this.#features = features;
     this.#host.record.acknowledged(features);
+    this.#host.control.onFeatures?.(featuresByName(this.#host.device, features));
     await this.#host.tell({ kind: "features", bits: features });
     // Rings pick up how they were negotiated when they start.
     if (changed) await this.#restartAll();
@@ -562,6 +564,12 @@ export class Session {
     await this.#enable(ring, false);
     for (const fd of [ring.kick, ring.call, ring.err]) fd?.close();
   }
+}
+
+/** Which of a device's own features a mask has. */
+function featuresByName(device: AnyDevice, mask: bigint): Record<string, boolean> {
+  const features = Object.entries(device.features ?? {}) as [string, { bit: number }][];
+  return Object.fromEntries(features.map(([name, { bit }]) => [name, hasFeature(mask, bit)]));
 }
 
 /** A descriptor that outlives its message. */

@@ -12,12 +12,26 @@ export interface ProcessState {
   threads: number;
 }
 
-/** What this process holds now. */
+/** What this process holds now, without what the platform's own thread pool comes and goes with. */
 export function processState(): ProcessState {
-  const maps = Deno.readTextFileSync("/proc/self/maps").split("\n");
   return {
     fds: [...Deno.readDirSync("/proc/self/fd")].length,
-    mappings: maps.filter((line) => line.includes("memfd:") || line.includes("---p")).length,
-    threads: [...Deno.readDirSync("/proc/self/task")].length,
+    mappings: Deno.readTextFileSync("/proc/self/maps").split("\n").filter(isGuestMemory).length,
+    threads: [...Deno.readDirSync("/proc/self/task")].filter(({ name }) => !isPooled(name)).length,
   };
+}
+
+/** A line of a memory file, or of addresses that a span reserved. */
+function isGuestMemory(line: string): boolean {
+  const [range, access] = line.split(" ");
+  const [start, end] = (range ?? "").split("-").map((address) => parseInt(address, 16));
+  return line.includes("memfd:") || (access === "---p" && end - start >= 2 ** 30);
+}
+
+function isPooled(thread: string): boolean {
+  try {
+    return Deno.readTextFileSync(`/proc/self/task/${thread}/comm`).startsWith("tokio-");
+  } catch {
+    return true; // it ended meanwhile
+  }
 }

@@ -1,0 +1,426 @@
+import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert";
+import {
+  encodeFrontendMessage,
+  FrontendConnection,
+  FrontendError,
+  type FrontendMessage,
+  SharedMemory,
+  UnixConnection,
+  VirtioDriver,
+  type VirtioDriverOptions,
+} from "../../src/frontend/mod.ts";
+import { closeAll, createEventfd, watchesEnded } from "../../src/linux/mod.ts";
+import {
+  type DeviceServer,
+  EndpointError,
+  serve,
+  type ServeOptions,
+  transportMask,
+} from "../../mod.ts";
+import rng from "../../backends/rng/mod.ts";
+import echo, { Answer } from "./echo_device.ts";
+import { processState } from "./process_state.ts";
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+const text = (data: Uint8Array) => new TextDecoder().decode(data);
+
+/** Runs a test with a served echo device, on the main thread and on a queue thread. */
+function forBothPlanes(
+  name: string,
+  test: (server: DeviceServer, socketPath: string) => Promise<void>,
+  options: Partial<ServeOptions> = {},
+): void {
+  for (const plane of ["main", "thread"] as const) {
+    Deno.test(`${name} (${plane})`, async () => {
+      const directory = Deno.makeTempDirSync();
+      const socketPath = `${directory}/echo.sock`;
+      {
+        await using server = await serve(echo, { socketPath, plane, ...options });
+        await test(server, socketPath);
+      }
+      await watchesEnded();
+      assertEquals([...Deno.readDirSync(directory)], [], "the socket file is removed");
+      Deno.removeSync(directory);
+    });
+  }
+}
+
+/** What every driver here acknowledges; LOUD is left. */
+const QUIET = transportMask("VERSION_1", "EVENT_IDX", "INDIRECT_DESC", "PROTOCOL_FEATURES");
+
+const start = (path: string, options: VirtioDriverOptions = {}) =>
+  VirtioDriver.start(path, { queues: [256, 256], features: QUIET, ...options });
+
+forBothPlanes("A device answers at once, by a promise, and later", async (_server, path) => {
+  await using driver = await start(path);
+  for (const how of [Answer.NOW, Answer.PROMISED, Answer.LATER]) {
+    // LATER's timer needs the event loop, which a queue thread has only while a promise is pending.
+    const helper = how === Answer.LATER
+      ? driver.request(0, [Uint8Array.of(Answer.PROMISED)], [1])
+      : undefined;
+    const request = Uint8Array.of(how, ...bytes("hello"));
+    const { written, data } = await driver.request(0, [request], [6]);
+    assertEquals([written, [...data[0]]], [6, [...request]]);
+    await helper;
+  }
+});
+
+forBothPlanes("A device sees the features that were acknowledged", async (server, path) => {
+  {
+    await using driver = await start(path, { features: QUIET | 1n });
+    assertEquals(text((await driver.request(0, [bytes(" loud")], [5])).data[0]), " LOUD");
+  }
+  await using driver = await start(path);
+  assertEquals(text((await driver.request(0, [bytes(" quiet")], [6])).data[0]), " quiet");
+  const byName = Object.fromEntries(
+    server.record().features.map((feature) => [feature.name, feature]),
+  );
+  assertEquals([byName.LOUD.offered, byName.LOUD.acknowledged], [true, false]);
+  assertEquals([byName.SHY.offered, byName.SHY.acknowledged], [false, false]);
+  assertEquals([byName.VERSION_1.offered, byName.VERSION_1.acknowledged], [true, true]);
+});
+
+forBothPlanes(
+  "SET_FEATURES refuses what was not offered, and changes nothing",
+  async (server, path) => {
+    await using connection = await FrontendConnection.connect(path);
+    await connection.setProtocolFeatures(await connection.getProtocolFeatures());
+    const offered = await connection.getFeatures();
+    await connection.setFeatures(offered);
+    const error = await assertRejects(
+      () => connection.setFeatures(offered | 1n << 5n),
+      FrontendError,
+    );
+    assertEquals(error.reason, "refused");
+    assertEquals(server.record().errors.latest.at(-1)!.rule, "SET_FEATURES");
+    assert(server.record().errors.latest.at(-1)!.message.includes("SHY"));
+    assertEquals(server.record().features.find(({ name }) => name === "LOUD")!.acknowledged, true);
+  },
+);
+
+forBothPlanes(
+  "A device sends on its own into the buffers that the driver supplied",
+  async (_server, path) => {
+    await using driver = await start(path);
+    const event = driver.request(1, [], [4]);
+    await driver.request(0, [Uint8Array.of(77)], [1]);
+    const { written, data } = await event;
+    assertEquals([written, data[0][0]], [1, 77]);
+  },
+);
+
+forBothPlanes(
+  "Config space is read, written and refused at any offset and size",
+  async (server, path) => {
+    await using driver = await start(path);
+    const { connection } = driver;
+    for (let offset = 0; offset <= 6; offset++) {
+      for (let size = 0; offset + size <= 6; size++) {
+        const all = [4, 3, 2, 1, 5, 0];
+        assertEquals(
+          [...await connection.getConfig(offset, size)],
+          all.slice(offset, offset + size),
+        );
+      }
+    }
+    await assertRejects(() => connection.getConfig(0, 7), FrontendError);
+    await assertRejects(() => connection.getConfig(6, 1), FrontendError);
+    await assertRejects(() => connection.setConfig(6, Uint8Array.of(1)), FrontendError);
+    await assertRejects(() => connection.setConfig(0, Uint8Array.of(1)), FrontendError); // read-only
+    await assertRejects(() => connection.setConfig(4, Uint8Array.of(12)), FrontendError); // the device says no
+    assertEquals([...await connection.getConfig(0, 6)], [4, 3, 2, 1, 5, 0]);
+    await connection.setConfig(4, Uint8Array.of(9));
+    assertEquals([...await connection.getConfig(4, 2)], [9, 9]);
+    const { data } = await driver.request(0, [bytes(" ?")], [2]);
+    assertEquals(data[0][1], 9, "the data half sees the change");
+    const volume = server.record().config.fields.find(({ name }) => name === "volume")!;
+    assertEquals([volume.writes, volume.changes], [1, 1]);
+    await driver.reset();
+    assertEquals([...await connection.getConfig(4, 2)], [5, 0]);
+  },
+);
+
+forBothPlanes("A config change is announced, and held until a ring runs", async (server, path) => {
+  await using driver = await VirtioDriver.connect(path, { queues: [256, 256] });
+  server.host.control.commands!.louder.run(undefined);
+  let came = false;
+  const announcement = driver.negotiated.backChannel!.next().finally(() => came = true);
+  await driver.connection.getFeatures();
+  assertEquals(came, false);
+  await driver.restart();
+  assertEquals((await announcement).message.request, "CONFIG_CHANGE_MSG");
+  server.host.control.commands!.louder.run(undefined);
+  assertEquals((await driver.negotiated.backChannel!.next()).message.request, "CONFIG_CHANGE_MSG");
+  assertEquals((await driver.connection.getConfig(4, 1))[0], 7);
+});
+
+forBothPlanes("A bad chain breaks its queue, and no other", async (server, path) => {
+  await using driver = await start(path, { queues: [256, 256, 256] });
+  driver.queues[0].raw.setDescriptor(0, { gpa: 0xdead_0000_0000n, bytes: 1, flags: 0, next: 0 });
+  driver.queues[0].raw.setAvailable(0, 0);
+  const broken = driver.request(0, [bytes(" x")], [2]);
+  driver.queues[0].raw.setDescriptor(0, { gpa: 0xdead_0000_0000n, bytes: 1, flags: 0, next: 0 });
+  await assertRejects(() => broken, FrontendError, "broken");
+  assertEquals(text((await driver.request(1, [bytes(" fine")], [5])).data[0]), " fine");
+  const record = server.record();
+  assertEquals(record.queues.map(({ broken }) => broken), [true, false, false]);
+  assertEquals(record.queues[0].faults.at(-1)!.rule, "buffer-address");
+  assertEquals(record.queues[0].faults.at(-1)!.section, "virtio 1.3, 2.7.5");
+  assert(record.queues[0].faults.at(-1)!.message.includes("0xdead00000000"));
+  await driver.reset();
+  await driver.restart();
+  assertEquals(text((await driver.request(0, [bytes(" again")], [6])).data[0]), " again");
+}, { options: { queues: 2 } });
+
+for (
+  const [name, how] of [["throws", Answer.THROW], ["rejects", Answer.REJECT], [
+    "says too much",
+    Answer.TOO_MUCH,
+  ]] as const
+) {
+  forBothPlanes(
+    `A device that ${name} breaks its queue, and a reset mends it`,
+    async (server, path) => {
+      await using driver = await start(path);
+      await assertRejects(
+        () => driver.request(0, [Uint8Array.of(how)], [1]),
+        FrontendError,
+        "broken",
+      );
+      await driver.reset();
+      assertEquals(server.record().queues[0].faults.at(-1)!.rule, "device");
+      await driver.restart();
+      assertEquals((await driver.request(0, [Uint8Array.of(0, 7)], [2])).data[0][1], 7);
+    },
+  );
+}
+
+forBothPlanes(
+  "GET_VRING_BASE waits until what is in flight is completed",
+  async (server, path) => {
+    await using driver = await start(path);
+    const requests = Array.from(
+      { length: 20 },
+      (_, i) => driver.request(0, [Uint8Array.of(Answer.PROMISED, i)], [2]),
+    );
+    const taken = () => {
+      const { requests, inFlight } = server.record().queues[0];
+      return requests + inFlight;
+    };
+    while (taken() < 20) await driver.connection.getFeatures();
+    const bases = await driver.stop();
+    assertEquals(bases[0], 20);
+    for (const [i, request] of requests.entries()) {
+      assertEquals((await request).data[0][1], i);
+    }
+    await driver.restart();
+    assertEquals((await driver.request(0, [Uint8Array.of(0, 99)], [2])).data[0][1], 99);
+  },
+);
+
+forBothPlanes("Memory slots are added and removed while rings run", async (_server, path) => {
+  using memory = new SharedMemory(1 << 20);
+  await using driver = await start(path, { memory, useMemSlots: true });
+  for (let round = 0; round < 5; round++) {
+    using extra = memory.addRegion({ bytes: 1 << 20 });
+    await driver.giveMemory();
+    assertEquals((await driver.request(0, [Uint8Array.of(0, round)], [2])).data[0][1], round);
+    memory.removeRegion(extra);
+    await driver.giveMemory();
+    assertEquals((await driver.request(0, [Uint8Array.of(0, round)], [2])).data[0][1], round);
+  }
+});
+
+forBothPlanes(
+  "A ring whose memory is taken away stops, and the rest goes on",
+  async (server, path) => {
+    await using driver = await start(path);
+    await driver.connection.tell({ request: "SET_MEM_TABLE", regions: [] }, []);
+    assertEquals(server.record().queues.map(({ running }) => running), [false, false]);
+    assertEquals(server.record().queues[0].faults.at(-1)!.rule, "ring-address");
+    await driver.connection.getFeatures();
+  },
+);
+
+forBothPlanes("SET_MEM_TABLE replaces the memory of running rings", async (_server, path) => {
+  await using driver = await start(path, { useMemSlots: false });
+  for (let round = 0; round < 3; round++) {
+    await driver.connection.setMemTable(driver.memory);
+    assertEquals((await driver.request(0, [Uint8Array.of(0, round)], [2])).data[0][1], round);
+  }
+});
+
+forBothPlanes(
+  "A ring without descriptors is polled, and nobody is notified",
+  async (_server, path) => {
+    await using driver = await start(path);
+    await driver.connection.setVringCall(0, undefined);
+    await driver.connection.getVringBase(0);
+    const queue = driver.queues[0];
+    const head = queue.add([{ gpa: driver.memory.alloc(16), bytes: 2 }], [{
+      gpa: driver.memory.alloc(16),
+      bytes: 2,
+    }]);
+    queue.publish();
+    await driver.connection.setVringKick(0, undefined);
+    await driver.connection.setVringEnable(0, true);
+    let done = -1;
+    for (let i = 0; i < 1000 && done < 0; i++) {
+      await driver.connection.getFeatures();
+      done = queue.poll();
+    }
+    assertEquals(done, head);
+  },
+);
+
+forBothPlanes(
+  "Requests that are not offered get an error reply and change nothing",
+  async (_server, path) => {
+    await using connection = await FrontendConnection.connect(path);
+    await connection.setProtocolFeatures(await connection.getProtocolFeatures());
+    using fd = createEventfd();
+    const unknown: [FrontendMessage, number[]][] = [
+      [{ request: "SEND_RARP", value: 0n }, []],
+      [{ request: "NET_SET_MTU", value: 1500n }, []],
+      [{ request: "GPU_SET_SOCKET" }, [fd.number]],
+      [{ request: "SET_VRING_ENDIAN", index: 0, num: 0 }, []],
+      [{ request: "SET_LOG_FD" }, [fd.number]],
+      [{ request: "SET_VRING_NUM", index: 9, num: 16 }, []],
+      [{ request: "SET_VRING_NUM", index: 0, num: 3 }, []],
+      [{ request: "SET_VRING_NUM", index: 0, num: 512 }, []],
+      [{
+        request: "SET_VRING_ADDR",
+        index: 0,
+        flags: 0,
+        descriptor: 0n,
+        used: 0n,
+        available: 0n,
+        log: 0n,
+      }, []],
+      [{ request: "SET_PROTOCOL_FEATURES", value: 1n << 14n }, []],
+    ];
+    for (const [message, fds] of unknown) {
+      const error = await assertRejects(() => connection.tell(message, fds), FrontendError);
+      assertEquals(error.reason, "refused", message.request);
+    }
+    assertGreater((await connection.getFeatures()).toString().length, 0);
+  },
+);
+
+forBothPlanes(
+  "Every length of a broken message ends the connection or gets an answer",
+  async (_server, path) => {
+    const message = encodeFrontendMessage({ request: "SET_VRING_NUM", index: 0, num: 16 });
+    for (let length = 0; length < message.length; length++) {
+      const connection = UnixConnection.connect(path);
+      await connection.send(message.subarray(0, length));
+      await connection.close();
+    }
+    for (const [at, value] of [[4, 2], [4, 0x11], [8, 0xff], [11, 0x80]]) {
+      const connection = UnixConnection.connect(path);
+      const wrong = message.slice();
+      wrong[at] = value;
+      await connection.send(wrong);
+      connection.shutdown();
+      await connection.close();
+    }
+    await using driver = await start(path);
+    assertEquals((await driver.request(0, [Uint8Array.of(0, 5)], [2])).data[0][1], 5);
+  },
+);
+
+forBothPlanes("Descriptors that come with the wrong message are closed", async (server, path) => {
+  await server.host.tell({ kind: "features", bits: 0n }); // the queue thread has read its modules
+  await using connection = await FrontendConnection.connect(path);
+  await connection.getFeatures();
+  using fd = createEventfd();
+  const before = processState().fds;
+  for (let count = 1; count <= 40; count++) {
+    await connection.send(
+      encodeFrontendMessage({ request: "SET_OWNER" }),
+      Array(count).fill(fd.number),
+    );
+  }
+  await connection.getFeatures();
+  assertEquals(processState().fds, before);
+});
+
+forBothPlanes("A second front-end waits for its turn", async (_server, path) => {
+  const first = await start(path);
+  const second = start(path, { timeoutMs: 20_000 });
+  assertEquals((await first.request(0, [Uint8Array.of(0, 1)], [2])).data[0][1], 1);
+  await first.close();
+  await using driver = await second;
+  assertEquals((await driver.request(0, [Uint8Array.of(0, 2)], [2])).data[0][1], 2);
+});
+
+forBothPlanes(
+  "A front-end that goes away in the middle leaves nothing behind",
+  async (server, path) => {
+    const driver = await start(path);
+    const lost = driver.request(0, [Uint8Array.of(Answer.PROMISED)], [1]).catch((error) => error);
+    await driver.disconnect();
+    await driver.close();
+    assert(await lost instanceof FrontendError);
+    await using next = await start(path);
+    assertEquals((await next.request(0, [Uint8Array.of(0, 3)], [2])).data[0][1], 3);
+    assertEquals(server.record().connections.total, 2);
+  },
+);
+
+Deno.test("A thousand connections leave no descriptor, mapping or thread", async () => {
+  const directory = Deno.makeTempDirSync();
+  const socketPath = `${directory}/rng.sock`;
+  await using server = await serve(rng, { socketPath });
+  const cycle = async (how: number) => {
+    if (how % 10 !== 0) {
+      const connection = await FrontendConnection.connect(socketPath);
+      await connection.getFeatures();
+      return await connection.close();
+    }
+    await using driver = await VirtioDriver.start(socketPath);
+    assertEquals((await driver.request(0, [], [16])).written, 16);
+  };
+  for (let i = 0; i < 20; i++) await cycle(i);
+  await server.idle();
+  const before = processState();
+  for (let i = 0; i < 1000; i++) await cycle(i);
+  await server.idle();
+  assertEquals(processState(), before);
+  assertEquals(server.record().connections.total, 1020);
+  assertEquals(server.record().queues[0].requests, 102);
+  await server.close();
+  await watchesEnded();
+  Deno.removeSync(directory, { recursive: true });
+});
+
+Deno.test("serve() explains what is wrong with a socket path", async () => {
+  const directory = Deno.makeTempDirSync();
+  const path = `${directory}/x`;
+  const refused = (socketPath: string, why: string) =>
+    assertRejects(() => serve(rng, { socketPath, plane: "main" }), EndpointError, why);
+  await refused(`/tmp/${"x".repeat(110)}`, "107 bytes");
+  await refused(`${directory}/none/x`, "its directory does not exist");
+  Deno.writeTextFileSync(path, "");
+  await refused(path, "not a socket");
+  Deno.removeSync(path);
+  {
+    await using _server = await serve(rng, { socketPath: path, plane: "main" });
+    await refused(path, "another server");
+  }
+  await watchesEnded();
+  Deno.removeSync(directory, { recursive: true });
+});
+
+Deno.test("serve() serves a connection that it was given, and ends with it", async () => {
+  const [ours, theirs] = UnixConnection.pair();
+  const server = await serve(rng, { fd: theirs.fd.release(), plane: "main" });
+  {
+    await using driver = await VirtioDriver.start(ours);
+    assertEquals((await driver.request(0, [], [8])).written, 8);
+  }
+  await server.finished;
+  await server.close();
+  await watchesEnded();
+  closeAll([]);
+});
