@@ -30,8 +30,8 @@ import { DeviceRecord } from "./record.ts";
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
 export const MAX_QUEUES = 256;
 
-/** What the framework itself offers for every device. */
-const OFFERED_BY_TRANSPORT = transportMask(
+/** What the framework itself offers for every device, as a mask. */
+export const OFFERED_BY_TRANSPORT: bigint = transportMask(
   "VERSION_1",
   "EVENT_IDX",
   "INDIRECT_DESC",
@@ -78,6 +78,8 @@ export class DeviceHost implements AsyncDisposable {
   /** Every feature bit that is offered. */
   readonly offered: bigint;
   readonly record: DeviceRecord;
+  /** Resolves when all queues can run; rejects when the device's data half could not be made. */
+  readonly ready: Promise<void>;
   /** The connection that has the device sets these. */
   onConfigChange: (() => void) | undefined;
   onEvent: ((event: EngineEvent) => void) | undefined;
@@ -98,6 +100,8 @@ export class DeviceHost implements AsyncDisposable {
     this.offered = parts.offered;
     this.record = parts.record;
     this.#engines = engines;
+    this.ready = Promise.all(engines.map((engine) => engine.ready)).then(() => {});
+    this.ready.catch(() => {});
   }
 
   /**
@@ -138,7 +142,7 @@ export class DeviceHost implements AsyncDisposable {
       engines.push(
         plane === "main"
           ? new LocalEngine(device, setup, memory.handle, emit)
-          : new ThreadEngine(device, setup, memory.handle, emit),
+          : new ThreadEngine(device, setup, memory.handle, emit, ({ message }) => log(message)),
       );
     }
     const queues = slots.map(({ index, name }): HostQueue => ({

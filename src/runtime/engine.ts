@@ -16,6 +16,8 @@ import {
 
 /** An engine, wherever it runs. Commands are carried out in their order. */
 export interface Engine {
+  /** Resolves when it can run queues; rejects when the device's data half could not be made. */
+  readonly ready: Promise<void>;
   /**
    * Has a command carried out.
    *
@@ -28,6 +30,7 @@ export interface Engine {
 
 /** An engine on this thread, for devices that need no thread of their own. */
 export class LocalEngine implements Engine {
+  readonly ready: Promise<void> = Promise.resolve();
   #engine: QueueEngine;
 
   /** Makes the device's data half here. */
@@ -76,7 +79,8 @@ export type ThreadMessage =
   | { kind: "ready" }
   | { kind: "answer"; id: number; result: number }
   | { kind: "refused"; id: number; error: Error }
-  | { kind: "event"; event: EngineEvent };
+  | { kind: "event"; event: EngineEvent }
+  | { kind: "failed"; error: Error };
 
 /** An engine on a thread of its own. */
 export class ThreadEngine implements Engine {
@@ -87,14 +91,23 @@ export class ThreadEngine implements Engine {
   #nextId = 1;
   #ready = Promise.withResolvers<void>();
   #failure: Error | undefined;
+  readonly #onFailure: (error: Error) => void;
+  #isReady = false;
 
-  /** Starts a thread; commands wait until it is ready. */
+  /**
+   * Starts a thread; commands wait until it is ready.
+   *
+   * @param onFailure Called when the thread ends on its own after it was ready: its queues are
+   * dead then.
+   */
   constructor(
     device: AnyDevice,
     setup: EngineSetup,
     memory: MemoryHandle,
     emit: (event: EngineEvent) => void,
+    onFailure: (error: Error) => void = () => {},
   ) {
+    this.#onFailure = onFailure;
     const { port1, port2 } = new MessageChannel();
     this.#wake = createEventfd();
     this.#port = port1;
@@ -109,6 +122,7 @@ export class ThreadEngine implements Engine {
     port1.onmessage = ({ data }: MessageEvent<ThreadMessage>) => {
       switch (data.kind) {
         case "ready":
+          this.#isReady = true;
           this.#ready.resolve();
           break;
         case "answer":
@@ -119,6 +133,9 @@ export class ThreadEngine implements Engine {
           break;
         case "event":
           emit(data.event);
+          break;
+        case "failed":
+          this.#fail(data.error);
       }
     };
     this.#ready.promise.catch(() => {});
@@ -143,6 +160,7 @@ export class ThreadEngine implements Engine {
     this.#ready.reject(error);
     for (const call of this.#calls.values()) call.reject(error);
     this.#calls.clear();
+    if (this.#isReady) this.#onFailure(error);
   }
 
   async call(command: EngineCommand): Promise<number> {

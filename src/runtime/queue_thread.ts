@@ -18,7 +18,12 @@ declare const self: {
 
 self.onmessage = ({ data }) => {
   self.onmessage = null;
-  void main(data);
+  main(data).catch((error) => {
+    const message: ThreadMessage = { kind: "failed", error };
+    data.port.postMessage(message);
+    data.port.close();
+    self.close();
+  });
 };
 
 async function main({ module, setup, memory, wakeFd, port }: ThreadStart): Promise<void> {

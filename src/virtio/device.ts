@@ -81,6 +81,14 @@ export interface QueueHandle {
   complete(chain: Chain, written: number): void;
   /** Publishes what was completed, and notifies the driver if it wants that. */
   flush(): void;
+  /**
+   * Ends the queue because of what the driver did, as an error that a handler
+   * throws: its error descriptor is signalled, and the record says why. For
+   * queues whose sender is the device.
+   *
+   * @param chain The chain that was wrong; the driver does not get it back.
+   */
+  fail(error: Error, chain?: Chain): void;
 }
 
 type Names<T> = Extract<keyof T, string>;
@@ -92,19 +100,16 @@ export type Features = Readonly<Record<string, FeatureDefinition>>;
 /** Option definitions by name. */
 export type Options = Readonly<Record<string, OptionDefinition>>;
 
-/** The names of the queues to which the driver sends. */
-type DriverQueues<Q> = {
-  [K in Names<Q>]: Q[K] extends { sender: "device" } ? never : K;
-}[Names<Q>];
+/** What a queue's handler is: see {@linkcode QueueDefinition.sender}. */
+export type QueueHandler<D> = D extends { sender: "device" }
+  /** The driver supplied buffers. */
+  ? (queue: QueueHandle) => void
+  /** The driver sent a request. */
+  : (chain: Chain, queue: QueueHandle) => HandlerResult;
 
 /** The data half: a handler per queue, and what else it wants to know. */
-export type Handlers<Q extends Queues> =
-  & {
-    [K in DriverQueues<Q>]: (chain: Chain, queue: QueueHandle) => HandlerResult;
-  }
-  & {
-    [K in Exclude<Names<Q>, DriverQueues<Q>>]?: (queue: QueueHandle) => void;
-  }
+export type Handlers<Q> =
+  & { [K in keyof Q]: QueueHandler<Q[K]> }
   & {
     /** Called after each batch of chains of a queue, before it is published. */
     submit?: (queue: QueueHandle) => void;
@@ -178,6 +183,8 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   readonly config?: ConfigValues<L>;
   /** What the data half gets. */
   readonly shared?: S;
+  /** The driver acknowledged features: which of the device's own, by name. */
+  onFeatures?(features: { readonly [K in Names<F>]: boolean }): void;
   /**
    * The driver writes config space. Called before anything is applied; throwing
    * refuses the write.
@@ -230,7 +237,9 @@ export interface DeviceDefinition<
   /** Opens the control half. An error is shown to the person who runs the device. */
   open?(
     context: ControlContext<L, O>,
-  ): OpenDevice<Q, F, L, S> | Promise<OpenDevice<Q, F, L, S>>;
+  ):
+    | OpenDevice<Q, F, L, S>
+    | Promise<OpenDevice<Q, F, L, S>>;
   /** Makes the data half; called once on each thread that runs queues of the device. */
   handlers(context: DataContext<Q, F, L, O, S>): Handlers<Q>;
 }

@@ -110,7 +110,7 @@ export function parseOption(
 }
 
 function parseNumber(flag: string, definition: NumberOption, text: string): number {
-  const pattern = definition.unit === "bytes" ? /^(\d+)([KMGT]?)$/i : /^(\d+)()$/;
+  const pattern = definition.unit === "bytes" ? /^(\d+)([KMGT]?)$/i : /^(\d+|0x[\da-f]+)()$/i;
   const match = pattern.exec(text);
   const kind = definition.unit === "bytes" ? "a size such as 4096, 512M or 1G" : "a whole number";
   if (match === null) throw new OptionError(`${flag} takes ${kind}, got ${JSON.stringify(text)}`);

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type Chain, defineDevice, LATER, packed, type QueueHandle, u32, u8 } from "../../mod.ts";
+import { type Chain, defineDevice, LATER, packed, u32, u8 } from "../../mod.ts";
 
 /** What the first byte of a request asks for. */
 export const Answer = {
@@ -78,7 +78,8 @@ export default defineDevice({
       return chain.writable.write(0, bytes);
     }
     return {
-      requestq(chain: Chain, queue: QueueHandle) {
+      eventq() {}, // events are sent when requests come
+      requestq(chain, queue) {
         switch (chain.readable.u8(0)) {
           case Answer.PROMISED:
             return new Promise((resolve) => setTimeout(() => resolve(echo(chain)), 5));

@@ -5,7 +5,7 @@
  */
 
 import { cached } from "./cache.ts";
-import { unpackPackage } from "./packages.ts";
+import { unpackPackages } from "./apt.ts";
 
 /**
  * The path of a busybox that needs no libraries.
@@ -16,7 +16,7 @@ export async function busybox(): Promise<string> {
   const directory = await cached(
     "busybox",
     "busybox-static",
-    (path) => unpackPackage("busybox-static", path),
+    (path) => unpackPackages(["busybox-static"], path),
   );
   return `${directory}/bin/busybox`;
 }

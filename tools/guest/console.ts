@@ -27,13 +27,15 @@ export class Console {
   /**
    * @param output What the guest prints.
    * @param input What the guest reads.
+   * @param whyEnded Says why the guest has ended, once it has.
    */
   constructor(
     output: ReadableStream<Uint8Array<ArrayBuffer>>,
     input: WritableStream<Uint8Array<ArrayBuffer>>,
+    whyEnded: () => Promise<string>,
   ) {
     this.#writer = input.getWriter();
-    this.#reading = this.#read(output);
+    this.#reading = this.#read(output, whyEnded);
   }
 
   /** The last of what the guest printed, read or not. */
@@ -85,15 +87,17 @@ export class Console {
 
   async #read(
     output: ReadableStream<Uint8Array<ArrayBuffer>>,
+    whyEnded: () => Promise<string>,
   ): Promise<void> {
     for await (const chunk of output) {
       const text = toText(chunk);
       this.#text += text;
       this.#log = (this.#log + text).slice(-LOG_LIMIT);
-      if (this.#log.includes(PANIC)) this.#end = "the guest's kernel panicked";
+      if (this.#log.includes(PANIC)) this.#end = "The guest's kernel panicked";
       this.#notify();
     }
-    this.#end ??= "the guest has ended";
+    const why = await whyEnded();
+    this.#end ??= why;
     this.#notify();
   }
 
@@ -104,8 +108,8 @@ export class Console {
   }
 
   #explain(what: string): string {
-    const tail = this.#log.trim().split("\n").slice(-20).join("\n");
-    return `On the guest's console: ${what}; the last of it was:\n${tail}`;
+    const tail = this.#log.trim().split(/[\r\n]+/).slice(-20).join("\n");
+    return `${what}. The last on the guest's console:\n${tail}`;
   }
 }
 

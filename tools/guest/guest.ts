@@ -7,9 +7,14 @@
 import { Console, toBytes } from "./console.ts";
 import { initramfs } from "./initramfs.ts";
 import { debianKernel } from "./kernel.ts";
-import { ensurePrograms } from "./packages.ts";
 import { GuestError, spawn, withTimeout } from "./process.ts";
-import { type BootFiles, hasKvm, machineArguments, type MachineOptions, QEMU } from "./qemu.ts";
+import {
+  type BootFiles,
+  hasKvm,
+  machineArguments,
+  type MachineOptions,
+  qemuProgram,
+} from "./qemu.ts";
 import { Qmp } from "./qmp.ts";
 
 /** What a guest boots, and on what machine. */
@@ -58,7 +63,7 @@ export const PROMPT = /# (\x1b\[[^a-zA-Z]*[a-zA-Z])*$/;
  * where the output of each begins and ends, and say its status.
  * Neither is the terminal to echo or change anything.
  */
-const AGENT = "stty raw -echo; printf '\\036ready\\n'; " +
+const AGENT = "stty raw -echo; export TERM=dumb; printf '\\036ready\\n'; " +
   "while read -r id command; do printf '\\036%s\\n' $id; " +
   'sh -c "$(printf %s "$command" | base64 -d)" </dev/null 2>&1; ' +
   "printf '\\036%s %d\\n' $id $?; done\n";
@@ -67,7 +72,6 @@ const AGENT = "stty raw -echo; printf '\\036ready\\n'; " +
 export async function bootFiles(options: GuestOptions): Promise<BootFiles> {
   let { kernel, initrd } = options;
   if (kernel === undefined) {
-    await ensurePrograms("cpio");
     const debian = await debianKernel();
     kernel = debian.image;
     initrd ??= await initramfs(debian);
@@ -116,8 +120,12 @@ export class Guest {
 
   private constructor(process: Deno.ChildProcess, timeoutMs: number) {
     this.#process = process;
-    this.#console = new Console(process.stdout, process.stdin);
     this.#stderr = new Response(process.stderr).text();
+    this.#console = new Console(
+      process.stdout,
+      process.stdin,
+      () => this.#whyEnded(),
+    );
     this.#timeoutMs = timeoutMs;
   }
 
@@ -130,7 +138,6 @@ export class Guest {
    * @throws {GuestError} When the shell does not come in time, or QEMU ends.
    */
   static async boot(options: GuestOptions = {}): Promise<Guest> {
-    await ensurePrograms(QEMU);
     const args = await machineArguments(options, await bootFiles(options));
     const { bootTimeoutMs = 60_000 } = options;
     if (options.machine === "microvm") {
@@ -154,7 +161,7 @@ export class Guest {
     try {
       const path = `${directory}/sock`;
       using listener = Deno.listen({ transport: "unix", path });
-      const process = spawn(QEMU, [
+      const process = spawn(await qemuProgram(), [
         ...args,
         ...["-chardev", "stdio,id=console,signal=off"],
         ...["-serial", "chardev:console"],
@@ -253,7 +260,7 @@ export class Guest {
       timeoutMs,
       () => `The guest has not powered off within ${timeoutMs} ms`,
     );
-    if (!success) throw new GuestError(await this.#failure());
+    if (!success) throw new GuestError(await this.#whyEnded());
   }
 
   /** Ends QEMU, whatever it is doing. */
@@ -280,11 +287,12 @@ export class Guest {
 
   async #connect(listener: Deno.Listener): Promise<void> {
     const ended = this.#process.status.then(async () => {
-      throw new GuestError(await this.#failure());
+      throw new GuestError(await this.#whyEnded());
     });
     ended.catch(() => {});
     this.#qmp = await withTimeout(
-      Promise.race([Qmp.accept(listener), ended]),
+      // When the connection is closed, QEMU is about to say why.
+      Promise.race([Qmp.accept(listener).catch(() => ended), ended]),
       this.#timeoutMs,
       () => `QEMU has not started within ${this.#timeoutMs} ms`,
     );
@@ -301,7 +309,7 @@ export class Guest {
     }
   }
 
-  async #failure(): Promise<string> {
+  async #whyEnded(): Promise<string> {
     const { code, signal } = await this.#process.status;
     const reason = (await this.#stderr).trim();
     return `QEMU ended ${signal ? `by ${signal}` : `with status ${code}`}: ${reason}`;

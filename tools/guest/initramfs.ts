@@ -70,7 +70,8 @@ export async function initramfs(kernel: Kernel): Promise<string> {
       );
       const names = modules.map((module) => module.split("/").at(-1)!);
       tree["lib/modules/order"] = names.join("\n") + "\n";
-      await writeTree(directory, tree, await busybox());
+      const tool = await busybox();
+      await writeTree(directory, tree, tool);
       for (const [index, module] of modules.entries()) {
         await Deno.copyFile(
           `${kernel.modules}/${module}`,
@@ -78,8 +79,8 @@ export async function initramfs(kernel: Kernel): Promise<string> {
         );
       }
       // Not compressed: an emulated processor would take longer to unpack it.
-      const pack = "find . | cpio --quiet -o -H newc -R 0:0 >";
-      await run("sh", ["-ec", `${pack} "$0"`, path], { cwd: directory });
+      const pack = 'find . | "$0" cpio -o -H newc -R 0:0 >"$1"';
+      await run("sh", ["-ec", pack, tool, path], directory);
     } finally {
       await Deno.remove(directory, { recursive: true });
     }

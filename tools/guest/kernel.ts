@@ -6,7 +6,7 @@
 
 import { busybox } from "./busybox.ts";
 import { cached } from "./cache.ts";
-import { dependencyOf, unpackPackage } from "./packages.ts";
+import { dependencyOf, unpackPackages } from "./apt.ts";
 import { GuestError, progress, run } from "./process.ts";
 
 /** Kernels, the one that boots fastest first. */
@@ -48,7 +48,8 @@ async function unpackKernel(directory: string): Promise<void> {
   for (const metaPackage of META_PACKAGES) {
     const name = await dependencyOf(metaPackage, /linux-image-\d\S*/);
     if (!name) continue;
-    await unpackPackage(name, directory);
+    progress(`downloading ${name}`);
+    await unpackPackages([name], directory);
     const { version, modules } = await readKernel(directory);
     const missing = missingOptions(
       await Deno.readTextFile(`${directory}/boot/config-${version}`),
@@ -86,7 +87,7 @@ async function indexModules(
     ...[tool, "unxz", "{}", "+"],
   ]);
   const base = modules.slice(0, -`/lib/modules/${version}`.length);
-  await run(tool, ["depmod", "-b", base, version], { cwd: directory });
+  await run(tool, ["depmod", "-b", base, version], directory);
 }
 
 async function readKernel(directory: string): Promise<Kernel> {

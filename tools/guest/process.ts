@@ -14,14 +14,6 @@ export function progress(message: string): void {
   console.error(`guest: ${message}`);
 }
 
-/** How a program is run. */
-export interface RunOptions {
-  /** The directory that the program runs in. @default {the current one} */
-  cwd?: string;
-  /** Whether what the program prints is shown on stderr. @default {false} */
-  visible?: boolean;
-}
-
 /** Where programs are: a normal user's PATH has no mke2fs. */
 const SEARCH_PATH = [
   ...(Deno.env.get("PATH") ?? "/usr/bin:/bin").split(":"),
@@ -43,39 +35,28 @@ export function findProgram(name: string): string | undefined {
 /**
  * Runs a program to its end.
  *
+ * @param program The name or path of the program.
+ * @param args Its arguments.
+ * @param cwd The directory that it runs in; the current one if it is not given.
  * @returns What it printed on stdout.
  * @throws {GuestError} When it fails; the message ends in what it said.
  */
-export async function run(
-  program: string,
-  args: string[],
-  { cwd, visible = false }: RunOptions = {},
-): Promise<string> {
+export async function run(program: string, args: string[], cwd?: string): Promise<string> {
   const child = spawn(program, args, {
     cwd,
     env: { LC_ALL: "C.UTF-8", PATH: SEARCH_PATH.join(":") },
     stdin: "null",
     stdout: "piped",
-    stderr: visible ? "inherit" : "piped",
+    stderr: "piped",
   });
   const [{ success, code }, stdout, stderr] = await Promise.all([
     child.status,
-    visible ? show(child.stdout) : new Response(child.stdout).text(),
-    visible ? "" : new Response(child.stderr).text(),
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
   ]);
-  if (!success) {
-    const reason = stderr.trim() || stdout.trim();
-    throw new GuestError(
-      `${[program, ...args].join(" ")} failed with status ${code}` +
-        (reason && `: ${reason}`),
-    );
-  }
-  return stdout;
-}
-
-async function show(stdout: ReadableStream<Uint8Array>): Promise<string> {
-  await stdout.pipeTo(Deno.stderr.writable, { preventClose: true });
-  return "";
+  if (success) return stdout;
+  const reason = (stderr.trim() || stdout.trim()).replaceAll("\n", "; ");
+  throw new GuestError(`${program} failed with status ${code}: ${reason}`);
 }
 
 /**

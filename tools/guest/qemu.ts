@@ -5,9 +5,12 @@
  */
 
 import { GuestError, run } from "./process.ts";
+import { programPath } from "./programs.ts";
 
-/** The program. */
-export const QEMU = "qemu-system-x86_64";
+/** The path of QEMU, which is downloaded when it is missing. */
+export function qemuProgram(): Promise<string> {
+  return programPath("qemu-system-x86_64");
+}
 
 /** The kinds of machine: `q35` has PCI, `microvm` has virtio-mmio only. */
 export const MACHINES = ["q35", "microvm"] as const;
@@ -49,6 +52,9 @@ export interface BootFiles {
   commandLine: string;
 }
 
+/** A q35 has a PS/2 keyboard, which would take the keys from a virtio one. */
+const KEYBOARD = { q35: ",i8042=off", microvm: "" };
+
 /** QEMU's arguments for a machine, but for its console. */
 export async function machineArguments(
   options: MachineOptions,
@@ -63,7 +69,7 @@ export async function machineArguments(
   );
   return [
     ...["-no-user-config", "-nodefaults", "-display", "none"],
-    ...["-machine", `${machine},memory-backend=memory`],
+    ...["-machine", `${machine},memory-backend=memory${KEYBOARD[machine]}`],
     ...["-accel", accelerator[0], "-cpu", accelerator[1]],
     ...["-smp", `${cpus}`, "-m", memory],
     // The back-ends see the guest's memory through this file.
@@ -87,13 +93,9 @@ export async function qemuDeviceArguments(
 ): Promise<string[]> {
   const base = `vhost-user-${device.kind}`;
   const names = machine === "q35" ? [`${base}-pci`] : [`${base}-device`, base];
-  const known = await qemuDevices();
-  const name = names.find((name) => known.has(name));
-  if (!name) {
-    throw new GuestError(
-      `This QEMU has no device ${names.at(-1)}; see ${QEMU} -device help`,
-    );
-  }
+  const found = await Promise.all(names.map(hasDevice));
+  const name = names[found.indexOf(true)];
+  if (!name) throw new GuestError(`This QEMU has no device ${names.join(" or ")}`);
   const properties = Object.entries(device.qemuProperties ?? {}).map((
     [key, value],
   ) => `${key}=${typeof value === "boolean" ? value ? "on" : "off" : value}`);
@@ -105,13 +107,15 @@ export async function qemuDeviceArguments(
   ];
 }
 
-let devices: Promise<Set<string>> | undefined;
-
-/** The names of the devices that QEMU has: they differ between versions. */
-function qemuDevices(): Promise<Set<string>> {
-  return devices ??= run(QEMU, ["-device", "help"]).then((help) =>
-    new Set(Array.from(help.matchAll(/^name "([^"]+)"/gm), ([, name]) => name))
-  );
+/**
+ * Whether QEMU has a device: the names differ between versions. The list that
+ * `-device help` prints is no way to tell, since it loads every module that is
+ * installed, also one of another QEMU.
+ */
+async function hasDevice(name: string): Promise<boolean> {
+  const qemu = await qemuProgram();
+  // It says on stderr that it has none, and calls that a success.
+  return (await run(qemu, ["-device", `${name},help`])).startsWith(`${name} options`);
 }
 
 /**

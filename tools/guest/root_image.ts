@@ -8,6 +8,7 @@ import { busybox } from "./busybox.ts";
 import { cached } from "./cache.ts";
 import { SYSTEM, writeTree } from "./file_tree.ts";
 import { progress, run } from "./process.ts";
+import { programPath } from "./programs.ts";
 
 /** Sparse, so it costs only what is written to it. */
 const SIZE_MIB = 128;
@@ -33,7 +34,7 @@ export async function makeExt4(
   path: string,
   sizeMiB: number,
 ): Promise<void> {
-  await run("mke2fs", [
+  await run(await programPath("mke2fs"), [
     ...["-q", "-t", "ext4", "-d", directory, path, `${sizeMiB}M`],
   ]);
 }

@@ -1,0 +1,333 @@
+/**
+ * The block device: virtio 1.3, 5.2.
+ *
+ * @module
+ */
+
+import {
+  array,
+  bytes,
+  type ConfigWrite,
+  defineDevice,
+  packed,
+  parseOption,
+  type QueueHandle,
+  struct,
+  u16,
+  u32,
+  u64,
+  u8,
+} from "../../mod.ts";
+import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS, Operation } from "./operation.ts";
+import { type BlkOptions, blkOptions } from "./options.ts";
+import { MAX_SEGMENTS, SECTOR_BYTES, VIRTIO_BLK_ID_BYTES } from "./request.ts";
+import { SharedState } from "./shared_state.ts";
+import type { OpenStore, Store } from "./store.ts";
+import { attachStore, openStore } from "./stores.ts";
+
+/**
+ * The most parts of data in a request: with header and status they fill a queue
+ * of 128 descriptors, which QEMU has by default.
+ */
+const SEG_MAX = 126;
+
+/** The most bytes of one part. The device itself has no limit. */
+const SIZE_MAX = 2 ** 30;
+
+/** A virtio block device on a disk image, a block device or memory. */
+export default defineDevice({
+  name: "blk",
+  deviceId: 2, // virtio 1.3, 5.2.1
+  about: "A disk",
+  module: import.meta.url,
+
+  // virtio 1.3, 5.2.2 Virtqueues
+  queues: { requestq: { about: "Requests", many: true } },
+
+  // virtio 1.3, 5.2.3 Feature bits
+  features: {
+    SIZE_MAX: { bit: 1, about: "The size of a segment has a limit" },
+    SEG_MAX: { bit: 2, about: "The number of segments of a request has a limit" },
+    GEOMETRY: { bit: 4, about: "Has a disk-style geometry" },
+    RO: { bit: 5, about: "Is read-only" },
+    BLK_SIZE: { bit: 6, about: "Tells its block size" },
+    FLUSH: { bit: 9, about: "Can make writes durable on request" },
+    TOPOLOGY: { bit: 10, about: "Tells how requests are best aligned" },
+    CONFIG_WCE: { bit: 11, about: "Can toggle between write-back and write-through" },
+    MQ: { bit: 12, about: "Has several queues" },
+    DISCARD: { bit: 13, about: "Can give space back" },
+    WRITE_ZEROES: { bit: 14, about: "Can write zeroes" },
+    LIFETIME: { bit: 15, about: "Tells the wear of its storage" },
+    SECURE_ERASE: { bit: 16, about: "Can erase beyond recovery" },
+    ZONED: { bit: 17, about: "Is a zoned block device" },
+  },
+
+  // virtio 1.3, 5.2.4 Device configuration layout
+  config: packed({
+    capacity: u64("Size of the disk, in sectors of 512 bytes"),
+    size_max: u32("Largest segment, in bytes", { feature: "SIZE_MAX" }),
+    seg_max: u32("Most segments of a request", { feature: "SEG_MAX" }),
+    geometry: struct(
+      {
+        cylinders: u16("Cylinders"),
+        heads: u8("Heads"),
+        sectors: u8("Sectors per track"),
+      },
+      "Disk-style geometry",
+      { feature: "GEOMETRY" },
+    ),
+    blk_size: u32("Logical block size, in bytes", { feature: "BLK_SIZE" }),
+    topology: struct(
+      {
+        physical_block_exp: u8("Logical blocks per physical block, as a power of 2"),
+        alignment_offset: u8("First aligned logical block"),
+        min_io_size: u16("Suggested smallest request, in logical blocks"),
+        opt_io_size: u32("Suggested largest request, in logical blocks; 0: none"),
+      },
+      "How requests are best aligned",
+      { feature: "TOPOLOGY" },
+    ),
+    writeback: u8("1: write-back, 0: write-through", { feature: "CONFIG_WCE", access: "rw" }),
+    unused0: u8("Padding"),
+    num_queues: u16("Number of queues", { feature: "MQ" }),
+    max_discard_sectors: u32("Largest segment of a discard, in sectors", { feature: "DISCARD" }),
+    max_discard_seg: u32("Most segments of a discard", { feature: "DISCARD" }),
+    discard_sector_alignment: u32("How discards are best aligned, in sectors", {
+      feature: "DISCARD",
+    }),
+    max_write_zeroes_sectors: u32("Largest segment of a write zeroes, in sectors", {
+      feature: "WRITE_ZEROES",
+    }),
+    max_write_zeroes_seg: u32("Most segments of a write zeroes", { feature: "WRITE_ZEROES" }),
+    write_zeroes_may_unmap: u8("1: write zeroes can give space back", { feature: "WRITE_ZEROES" }),
+    unused1: bytes(3, "Padding"),
+    max_secure_erase_sectors: u32("Largest segment of a secure erase, in sectors", {
+      feature: "SECURE_ERASE",
+    }),
+    max_secure_erase_seg: u32("Most segments of a secure erase", { feature: "SECURE_ERASE" }),
+    secure_erase_sector_alignment: u32("How secure erases are best aligned, in sectors", {
+      feature: "SECURE_ERASE",
+    }),
+    zoned: struct(
+      {
+        zone_sectors: u32("Size of a zone, in sectors"),
+        max_open_zones: u32("Most open zones"),
+        max_active_zones: u32("Most active zones"),
+        max_append_sectors: u32("Largest append, in sectors"),
+        write_granularity: u32("Unit of sequential writes, in bytes"),
+        model: u8("0: not zoned, 1: host-managed, 2: host-aware"),
+        unused2: array(u8("Padding"), 3, "Padding"),
+      },
+      "Zones",
+      { feature: "ZONED" },
+    ),
+  }),
+
+  options: blkOptions,
+
+  // virtio 1.3, 5.2.5 Device Initialization
+  open({ options, config, announceConfig, log }) {
+    const { numQueues = Math.min(navigator.hardwareConcurrency, 256), serial = "" } = options;
+    expectSerial(serial);
+    using resources = new DisposableStack();
+    const store = resources.use(openStore(options));
+    const { abilities } = store;
+    const blockBytes = expectBlockSize(options, store);
+    expectSize(store.bytes(), blockBytes, options.blkFile);
+
+    const state = new SharedState(numQueues);
+    state.capacitySectors = store.bytes() / SECTOR_BYTES;
+    const unmap = abilities.unmap && options.discard === "unmap";
+    const discard = abilities.discard && options.discard === "unmap";
+
+    /** Looks at the store's size again, after setting it if one is given. */
+    function resize(wanted?: number): Resized {
+      if (wanted !== undefined) {
+        if (store.resize === undefined) {
+          throw new TypeError(
+            `Expected no size: that of a ${store.kind} is looked at, change it first`,
+          );
+        }
+        expectSize(wanted, blockBytes);
+        // What goes away is refused before it is gone
+        state.capacitySectors = Math.min(state.capacitySectors, wanted / SECTOR_BYTES);
+        store.resize(wanted);
+      }
+      const before = Number(config.capacity) * SECTOR_BYTES;
+      const size = store.bytes();
+      expectSize(size, blockBytes);
+      state.capacitySectors = size / SECTOR_BYTES;
+      if (size !== before) {
+        config.capacity = BigInt(size / SECTOR_BYTES);
+        announceConfig();
+      }
+      return { before, bytes: size };
+    }
+
+    const opened = resources.move();
+    return {
+      offer: {
+        GEOMETRY: false,
+        RO: abilities.readOnly,
+        CONFIG_WCE: abilities.durable && !abilities.readOnly,
+        MQ: numQueues > 1,
+        DISCARD: discard,
+        WRITE_ZEROES: !abilities.readOnly,
+        LIFETIME: false,
+        SECURE_ERASE: false,
+        ZONED: false,
+      },
+      queues: { requestq: numQueues },
+      config: {
+        capacity: BigInt(state.capacitySectors),
+        size_max: SIZE_MAX,
+        seg_max: SEG_MAX,
+        blk_size: blockBytes,
+        topology: {
+          physical_block_exp: Math.log2(Math.max(abilities.physicalBlockBytes / blockBytes, 1)),
+          min_io_size: Math.min(Math.ceil(abilities.minIoBytes / blockBytes), 0xffff),
+          opt_io_size: Math.floor(abilities.optimalIoBytes / blockBytes),
+        },
+        writeback: WRITE_BACK,
+        num_queues: numQueues,
+        ...discard && {
+          max_discard_sectors: MAX_DISCARD_SECTORS,
+          max_discard_seg: MAX_SEGMENTS,
+          discard_sector_alignment: Math.max(abilities.physicalBlockBytes, blockBytes) /
+            SECTOR_BYTES,
+        },
+        ...!abilities.readOnly && {
+          max_write_zeroes_sectors: MAX_WRITE_ZEROES_SECTORS,
+          max_write_zeroes_seg: MAX_SEGMENTS,
+          write_zeroes_may_unmap: Number(unmap),
+        },
+      },
+      shared: {
+        store: store.handle,
+        state: state.memory,
+        readOnly: abilities.readOnly,
+        unmap,
+        serial,
+      },
+      onFeatures({ FLUSH, CONFIG_WCE }) {
+        // virtio 1.3, 5.2.5.2: a driver that cannot flush finds a write-through disk
+        if (CONFIG_WCE && !FLUSH) config.writeback = WRITE_THROUGH;
+      },
+      onReset() {
+        config.writeback = WRITE_BACK;
+      },
+      onConfigWrite({ fields }: ConfigWrite) {
+        const writeback = fields.find(({ name }) => name === "writeback")?.after[0] ?? 0;
+        if (writeback > WRITE_BACK) {
+          throw new RangeError(`Expected 0 or 1 as writeback, got ${writeback}`);
+        }
+      },
+      onReload() {
+        const { before, bytes } = resize();
+        log(
+          bytes === before
+            ? `The disk still has ${bytes} bytes`
+            : `The disk has ${bytes} bytes now, before it had ${before}`,
+        );
+      },
+      commands: {
+        resize: {
+          about: 'Announce the size of the file, or set that of memory: {"size": "2G"}',
+          run: (body) => resize(sizeOf(body)),
+        },
+      },
+      report: () => ({
+        store: { kind: store.kind, readOnly: abilities.readOnly, ...store.describe() },
+        capacity: {
+          sectors: state.capacitySectors,
+          bytes: state.capacitySectors * SECTOR_BYTES,
+        },
+        ...state.counts(),
+      }),
+      [Symbol.asyncDispose]: () => Promise.resolve(opened.dispose()),
+    };
+  },
+
+  handlers({ shared, features, config, memory, queues, watch }) {
+    const store: Store = attachStore(shared.store, {
+      memory,
+      watch,
+      done: (request, result) => operation.done(request, result),
+      flush: () => queues.requestq.forEach((queue) => queue.flush()),
+    });
+    const operation = new Operation({
+      ...shared,
+      store,
+      state: new SharedState(shared.state),
+      features,
+      config,
+      memory,
+    });
+    return {
+      requestq: (chain, queue) => operation.handle(chain, queue),
+      start: (queue: QueueHandle) => operation.start(queue),
+      submit: store.submit?.bind(store),
+      close: () => store.close?.(),
+    };
+  },
+});
+
+// The values of writeback: virtio 1.3, 5.2.5
+const WRITE_THROUGH = 0;
+const WRITE_BACK = 1;
+
+/** The outcome of a resize, in bytes. */
+interface Resized {
+  before: number;
+  bytes: number;
+}
+
+function expectSerial(serial: string): void {
+  if (serial.length > VIRTIO_BLK_ID_BYTES || !/^[\x20-\x7e]*$/.test(serial)) {
+    throw new Error(
+      `--serial takes up to ${VIRTIO_BLK_ID_BYTES} printable ASCII characters, got ${
+        JSON.stringify(serial)
+      }`,
+    );
+  }
+}
+
+function expectBlockSize({ blockSize }: BlkOptions, { kind, abilities }: OpenStore): number {
+  const { logicalBlockBytes: least } = abilities;
+  if (blockSize === undefined) return least;
+  if (!Number.isInteger(Math.log2(blockSize))) {
+    throw new Error(`--block-size takes a power of 2, got ${blockSize}`);
+  }
+  if (blockSize < least) {
+    throw new Error(
+      `--block-size takes at least ${least}, which the ${kind} has, got ${blockSize}`,
+    );
+  }
+  return blockSize;
+}
+
+function expectSize(bytes: number, blockBytes: number, name = "The disk"): void {
+  if (bytes > 0 && bytes % blockBytes === 0) return;
+  throw new RangeError(
+    bytes === 0
+      ? `${name}: Expected a size of at least ${blockBytes} bytes, got an empty one`
+      : `${name}: Expected a size that is a multiple of ${blockBytes} bytes, got ${bytes}`,
+  );
+}
+
+/** The size that the body of a `resize` command names, if any. */
+function sizeOf(body: unknown): number | undefined {
+  if (body === undefined || body === null) return undefined;
+  const { size, ...others } = Object(body) as { size?: unknown };
+  const unknown = Object.keys(others)[0];
+  if (unknown !== undefined) throw new TypeError(`Expected only "size", got ${unknown}`);
+  if (size === undefined) return undefined;
+  try {
+    if (typeof size !== "string" && typeof size !== "number") throw new TypeError();
+    return parseOption("size", blkOptions.size, String(size)) as number;
+  } catch (cause) {
+    throw new TypeError(`Expected a size such as 1073741824 or "1G", got ${JSON.stringify(size)}`, {
+      cause,
+    });
+  }
+}

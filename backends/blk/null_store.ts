@@ -1,0 +1,42 @@
+/**
+ * A store of nothing, to measure everything but the storage.
+ *
+ * @module
+ */
+
+import type { OpenStore, Store } from "./store.ts";
+
+const nullStore: Store = {
+  read: () => 0, // guest memory stays as it is
+  write: () => 0,
+  flush: () => 0,
+  discard: () => 0,
+  writeZeroes: () => 0,
+};
+
+/** Opens a store of nothing that looks as if it had `bytes` bytes. */
+export function openNullStore(bytes: number, { readOnly }: { readOnly: boolean }): OpenStore {
+  return {
+    kind: "null",
+    abilities: {
+      readOnly,
+      durable: false,
+      discard: !readOnly,
+      unmap: !readOnly,
+      logicalBlockBytes: 512,
+      physicalBlockBytes: 4096,
+      minIoBytes: 4096,
+      optimalIoBytes: 0,
+    },
+    handle: { kind: "null" },
+    bytes: () => bytes,
+    resize: (wanted) => void (bytes = wanted),
+    describe: () => ({}),
+    [Symbol.dispose]() {},
+  };
+}
+
+/** Attaches a queue thread: all of them have the same nothing. */
+export function attachNullStore(): Store {
+  return nullStore;
+}

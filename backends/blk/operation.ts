@@ -1,0 +1,178 @@
+/**
+ * What a block device does with requests: virtio 1.3, 5.2.6 Device Operation.
+ *
+ * @module
+ */
+
+import { type Chain, type HandlerResult, LATER, type QueueHandle } from "../../mod.ts";
+import { Errno, LinuxError } from "../../src/linux/mod.ts";
+import { REFUSED, Request, statusOf, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_T } from "./request.ts";
+import type { SharedState } from "./shared_state.ts";
+import type { Store, StoreRequest, StoreResult } from "./store.ts";
+
+/**
+ * The most sectors of a discard's segment, and of a write zeroes': the second
+ * may have to be written byte by byte while other requests wait.
+ */
+export const MAX_DISCARD_SECTORS = 2 ** 22;
+export const MAX_WRITE_ZEROES_SECTORS = 2 ** 17;
+
+/** What the requests of a thread are carried out with. */
+export interface OperationOptions {
+  /** The thread's own store. */
+  store: Store;
+  /** Capacity and counts. */
+  state: SharedState;
+  /** The features that were acknowledged, live. */
+  features: {
+    readonly FLUSH: boolean;
+    readonly CONFIG_WCE: boolean;
+    readonly DISCARD: boolean;
+    readonly WRITE_ZEROES: boolean;
+  };
+  /** Config space, live. */
+  config: { readonly writeback: number };
+  /** Guest memory. */
+  memory: { readonly u8: Uint8Array<ArrayBuffer> };
+  /** Whether writes are refused. */
+  readOnly: boolean;
+  /** Whether write zeroes may give space back. */
+  unmap: boolean;
+  /** The device ID string: ASCII, at most 20 bytes. */
+  serial: string;
+}
+
+/** Carries out the requests of the queues of one thread. */
+export class Operation {
+  readonly #store: Store;
+  readonly #state: SharedState;
+  readonly #features: OperationOptions["features"];
+  readonly #config: OperationOptions["config"];
+  readonly #u8: Uint8Array<ArrayBuffer>;
+  readonly #readOnly: boolean;
+  readonly #unmap: boolean;
+  readonly #id = new Uint8Array(VIRTIO_BLK_ID_BYTES);
+  /** By queue and slot. */
+  readonly #requests: Request[][] = [];
+
+  /** Begins with no queue. */
+  constructor(options: OperationOptions) {
+    this.#store = options.store;
+    this.#state = options.state;
+    this.#features = options.features;
+    this.#config = options.config;
+    this.#u8 = options.memory.u8;
+    this.#readOnly = options.readOnly;
+    this.#unmap = options.unmap;
+    new TextEncoder().encodeInto(options.serial, this.#id);
+  }
+
+  /** A ring starts: its slots are new ones. */
+  start(queue: QueueHandle): void {
+    this.#requests[queue.index] = [];
+  }
+
+  /**
+   * Handles a request.
+   *
+   * @throws {Error} When it has no room for a status.
+   */
+  handle(chain: Chain, queue: QueueHandle): HandlerResult {
+    const requests = this.#requests[queue.index];
+    const request = requests[chain.slot] ??= new Request(chain, queue, this.#u8);
+    return this.#advance(request, request.begin() || this.#prepare(request));
+  }
+
+  /** Checks a request and decides how many steps it takes; returns 0, or why it is refused. */
+  #prepare(request: Request): number {
+    const { capacitySectors } = this.#state;
+    switch (request.type) {
+      case VIRTIO_BLK_T.IN:
+        request.steps = 1;
+        return request.takeRange(capacitySectors);
+      case VIRTIO_BLK_T.OUT:
+        if (this.#readOnly) return REFUSED.READ_ONLY;
+        request.steps = this.#isWriteThrough ? 2 : 1;
+        return request.takeRange(capacitySectors);
+      case VIRTIO_BLK_T.FLUSH:
+        request.steps = 1;
+        return 0;
+      case VIRTIO_BLK_T.GET_ID:
+        request.data.fill(0);
+        request.data.write(0, this.#id);
+        return 0;
+      case VIRTIO_BLK_T.DISCARD:
+        if (!this.#features.DISCARD) return REFUSED.UNSUPPORTED;
+        return request.takeSegments(capacitySectors, MAX_DISCARD_SECTORS);
+      case VIRTIO_BLK_T.WRITE_ZEROES: {
+        if (!this.#features.WRITE_ZEROES) return REFUSED.UNSUPPORTED;
+        const refused = request.takeSegments(capacitySectors, MAX_WRITE_ZEROES_SECTORS);
+        if (this.#isWriteThrough) request.steps++;
+        return refused;
+      }
+      default:
+        return REFUSED.UNSUPPORTED;
+    }
+  }
+
+  /**
+   * Whether a write is to be stable when it is completed: virtio 1.3, 5.2.6.2.
+   * A driver that cannot flush has no other way.
+   */
+  get #isWriteThrough(): boolean {
+    const { FLUSH, CONFIG_WCE } = this.#features;
+    return !FLUSH || (CONFIG_WCE && this.#config.writeback === 0);
+  }
+
+  /** Has the store do the next step. */
+  #perform(request: Request, step: number): StoreResult {
+    const store = this.#store;
+    switch (request.type) {
+      case VIRTIO_BLK_T.IN:
+        return store.read(request);
+      case VIRTIO_BLK_T.OUT:
+        return step === 0 ? store.write(request) : store.flush(request);
+      case VIRTIO_BLK_T.DISCARD:
+        request.useSegment(step);
+        return store.discard(request);
+      case VIRTIO_BLK_T.WRITE_ZEROES:
+        if (step === request.segments) return store.flush(request);
+        request.useSegment(step);
+        return store.writeZeroes(request, request.unmap && this.#unmap);
+      default:
+        return store.flush(request);
+    }
+  }
+
+  /** Goes on with a request whose last step had this result. */
+  #advance(request: Request, result: StoreResult): HandlerResult {
+    for (;;) {
+      if (typeof result !== "number") {
+        return result.catch(errnoOf).then((outcome) => this.#advance(request, outcome));
+      }
+      if (result === LATER) return LATER;
+      if (result !== 0 || request.step === request.steps) return this.#finish(request, result);
+      result = this.#perform(request, request.step++);
+    }
+  }
+
+  #finish(request: Request, outcome: number): number {
+    this.#state.count(request.queue.index, request.type, request.sector, outcome);
+    return request.end(statusOf(outcome));
+  }
+
+  /** The store has the result of a step for which it answered `LATER`. */
+  done(token: StoreRequest, result: number): void {
+    const request = token as Request;
+    const written = this.#advance(request, result);
+    if (typeof written !== "number") {
+      throw new TypeError("A store that answers LATER answered with a promise");
+    }
+    if (written !== LATER) request.queue.complete(request.chain, written);
+  }
+}
+
+/** The errno of what a store's promise was rejected with. */
+function errnoOf(error: unknown): number {
+  return error instanceof LinuxError ? error.errno : Errno.EIO;
+}

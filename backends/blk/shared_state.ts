@@ -1,0 +1,134 @@
+/**
+ * What the control half and the queue threads of a block device share while it
+ * runs: the live capacity, and counts of what was done.
+ *
+ * Everything is an aligned 64-bit float with one writer (the control half, or
+ * the thread of a queue), so a reader sees the old or the new value.
+ *
+ * @module
+ */
+
+import { errnoName } from "../../src/linux/mod.ts";
+import { REFUSED, statusOf, VIRTIO_BLK_S, VIRTIO_BLK_T } from "./request.ts";
+
+const TYPES = Object.keys(VIRTIO_BLK_T) as (keyof typeof VIRTIO_BLK_T)[];
+const STATUSES = Object.keys(VIRTIO_BLK_S) as (keyof typeof VIRTIO_BLK_S)[];
+
+/** How many failed requests of a queue are remembered. */
+const FAILURES = 8;
+
+// Places of a queue's block, in floats
+const BY_TYPE = 0; // one per type, then one for all others
+const BY_STATUS = BY_TYPE + TYPES.length + 1;
+const FAILED = BY_STATUS + STATUSES.length;
+const LATEST = FAILED + 1; // a ring of FAILURES times at, type, sector, outcome
+const FAILURE_FLOATS = 4;
+const QUEUE_FLOATS = LATEST + FAILURES * FAILURE_FLOATS;
+
+const CAPACITY = 0;
+const QUEUES = 1;
+
+/** Request types that have a count of their own, by number. */
+const PLACES = new Uint8Array(16).fill(TYPES.length);
+TYPES.forEach((name, i) => PLACES[VIRTIO_BLK_T[name]] = i);
+
+/** A request that failed. */
+export interface Failure {
+  /** When, in milliseconds since 1970. */
+  at: number;
+  /** The queue's index. */
+  queue: number;
+  /** The type by name, by number if it has none; null when there was no header. */
+  request: string | number | null;
+  /** The sector of its header. */
+  sector: number;
+  /** The errno by name, or why the device refused it. */
+  error: string;
+}
+
+/** What was done. */
+export interface RequestCounts {
+  /** Requests by type. */
+  requests: Record<string, number>;
+  /** Requests by status. */
+  statuses: Record<string, number>;
+  /** The last requests that failed, oldest first. */
+  failures: Failure[];
+}
+
+/** The shared state of one device. */
+export class SharedState {
+  /** The memory: what another thread makes its own object from. */
+  readonly memory: SharedArrayBuffer;
+  readonly #floats: Float64Array<SharedArrayBuffer>;
+
+  /** Looks at the memory of a state, or makes one for so many queues. */
+  constructor(queues: number | SharedArrayBuffer) {
+    this.memory = typeof queues === "number"
+      ? new SharedArrayBuffer((QUEUES + queues * QUEUE_FLOATS) * 8)
+      : queues;
+    this.#floats = new Float64Array(this.memory);
+  }
+
+  /** The capacity in force, in sectors. */
+  get capacitySectors(): number {
+    return this.#floats[CAPACITY];
+  }
+  set capacitySectors(sectors: number) {
+    this.#floats[CAPACITY] = sectors;
+  }
+
+  /** Counts a request of a queue. */
+  count(queue: number, type: number, sector: number, outcome: number): void {
+    const floats = this.#floats;
+    const base = QUEUES + queue * QUEUE_FLOATS;
+    floats[base + BY_TYPE + (type >= 0 && type < 16 ? PLACES[type] : TYPES.length)]++;
+    floats[base + BY_STATUS + statusOf(outcome)]++;
+    if (outcome === 0) return;
+    const at = base + LATEST + (floats[base + FAILED] % FAILURES) * FAILURE_FLOATS;
+    floats[at] = Date.now();
+    floats[at + 1] = type;
+    floats[at + 2] = sector;
+    floats[at + 3] = outcome;
+    floats[base + FAILED]++;
+  }
+
+  /** What was done up to now, on all queues. */
+  counts(): RequestCounts {
+    const floats = this.#floats;
+    const queues = (floats.length - QUEUES) / QUEUE_FLOATS;
+    const bases = Array.from({ length: queues }, (_, i) => QUEUES + i * QUEUE_FLOATS);
+    const sum = (place: number) => bases.reduce((total, base) => total + floats[base + place], 0);
+    return {
+      requests: Object.fromEntries(
+        [...TYPES, "other"].map((name, i) => [name, sum(BY_TYPE + i)]),
+      ),
+      statuses: Object.fromEntries(STATUSES.map((name, i) => [name, sum(BY_STATUS + i)])),
+      failures: bases.flatMap((base, queue) => this.#failures(base, queue))
+        .sort((a, b) => a.at - b.at).slice(-FAILURES),
+    };
+  }
+
+  #failures(base: number, queue: number): Failure[] {
+    const floats = this.#floats;
+    const total = floats[base + FAILED];
+    const failures: Failure[] = [];
+    for (let i = Math.max(0, total - FAILURES); i < total; i++) {
+      const place = base + LATEST + (i % FAILURES) * FAILURE_FLOATS;
+      const [at, type, sector, outcome] = floats.subarray(place, place + FAILURE_FLOATS);
+      failures.push({ at, queue, request: typeName(type), sector, error: errorName(outcome) });
+    }
+    return failures;
+  }
+}
+
+function typeName(type: number): string | number | null {
+  if (type < 0) return null;
+  return TYPES.find((name) => VIRTIO_BLK_T[name] === type) ?? type;
+}
+
+function errorName(outcome: number): string {
+  if (outcome > 0) return errnoName(outcome);
+  const refusal = Object.entries(REFUSED).find(([, value]) => value === outcome);
+  return refusal?.[0].toLowerCase().replaceAll("_", " ") ?? "unknown";
+}

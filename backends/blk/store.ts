@@ -1,0 +1,119 @@
+/**
+ * What a block device keeps its data in. Like a device, a store has two halves:
+ *
+ * - {@linkcode OpenStore} is opened once, on the main thread: it says how large
+ *   the store is and what it can do, and closes it;
+ * - {@linkcode Store} carries requests out. Each queue thread attaches one of
+ *   its own from the plain values of {@linkcode OpenStore.handle}.
+ *
+ * A new store is a file with these two, and a line in each function of
+ * `stores.ts`. The device does not change.
+ *
+ * @module
+ */
+
+import type { Parts } from "../../mod.ts";
+
+/** A request to a store. It is the store's from the call until the result is known. */
+export interface StoreRequest {
+  /** Guest memory that a read fills or that a write stores: `bytes` bytes. */
+  readonly data: Parts;
+  /** Where in the store, in bytes: a multiple of 512, and with `bytes` inside the capacity. */
+  readonly offset: number;
+  /** How many bytes: a multiple of 512. */
+  readonly bytes: number;
+}
+
+/**
+ * What became of a request: 0 when it is done, a (positive) errno when it
+ * failed. `LATER` when the store will tell by {@linkcode StoreHost.done}. Or a
+ * promise of 0 or an errno; one that is rejected counts as EIO.
+ *
+ * A store may answer each request at once or not as it sees fit, but what it
+ * does not answer at once it answers always by promises or always by `done`.
+ */
+export type StoreResult = number | Promise<number>;
+
+/** A store as one queue thread sees it. */
+export interface Store {
+  /** Fills the data with what is stored. */
+  read(request: StoreRequest): StoreResult;
+  /** Stores the data. */
+  write(request: StoreRequest): StoreResult;
+  /** Makes everything durable whose write was answered before. The request's fields mean nothing. */
+  flush(request: StoreRequest): StoreResult;
+  /** Forgets a range: what is read there afterwards is anything. `data` means nothing. */
+  discard(request: StoreRequest): StoreResult;
+  /** Makes a range read as zeroes; with `unmap` its space may be given back. `data` means nothing. */
+  writeZeroes(request: StoreRequest, unmap: boolean): StoreResult;
+  /** The requests of a batch were all made: what was collected is to be begun. */
+  submit?(): void;
+  /** The thread ends; nothing is in flight. */
+  close?(): void;
+}
+
+/** What a store on a queue thread is given. */
+export interface StoreHost {
+  /** Guest memory: where the indexes of parts lead. */
+  readonly memory: { readonly u8: Uint8Array<ArrayBuffer>; readonly base: number };
+  /** Calls `callback` when a file descriptor is readable, until the watch is disposed of. */
+  watch(fd: number, callback: () => void): Disposable;
+  /** A request to which the store answered `LATER` is done (0) or failed (an errno). */
+  done(request: StoreRequest, result: number): void;
+  /** Lets the driver know what is done; once after several calls of `done`. */
+  flush(): void;
+}
+
+/** What a store can do. */
+export interface StoreAbilities {
+  /** Whether writes fail. */
+  readonly readOnly: boolean;
+  /** Whether what was flushed outlives this process. */
+  readonly durable: boolean;
+  /** Whether a discard gives space back. */
+  readonly discard: boolean;
+  /** Whether write-zeroes with `unmap` may give space back. */
+  readonly unmap: boolean;
+  /** The smallest block that can be addressed, in bytes. */
+  readonly logicalBlockBytes: number;
+  /** The smallest block that is written without reading it first, in bytes. */
+  readonly physicalBlockBytes: number;
+  /** The smallest request that costs nothing extra, in bytes. */
+  readonly minIoBytes: number;
+  /** The best size of request, in bytes; 0 if there is none. */
+  readonly optimalIoBytes: number;
+}
+
+/** A store that was opened. */
+export interface OpenStore extends Disposable {
+  /** What it is, in a word. */
+  readonly kind: string;
+  /** What it can do. */
+  readonly abilities: StoreAbilities;
+  /** From what queue threads attach to it: a plain value whose `kind` `stores.ts` knows. */
+  readonly handle: StoreHandle;
+  /** How large it is now, in bytes. */
+  bytes(): number;
+  /**
+   * Makes it another size; not there where that is done elsewhere (a file is
+   * looked at again).
+   */
+  resize?(bytes: number): void;
+  /** What the record says of it; JSON. */
+  describe(): Record<string, unknown>;
+}
+
+/** From what a queue thread attaches to a store. */
+export type StoreHandle = FileHandle | NullHandle;
+
+/** A file, a block device or a memory file. Its descriptor stays the control half's. */
+export interface FileHandle {
+  readonly kind: "file";
+  readonly fd: number;
+  readonly isBlockDevice: boolean;
+}
+
+/** Nothing. */
+export interface NullHandle {
+  readonly kind: "null";
+}

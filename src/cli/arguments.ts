@@ -1,0 +1,111 @@
+/**
+ * Command line arguments, by the declaration of the options that they may hold.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli";
+import { flagName, type OptionDefinition, parseOption } from "../virtio/options.ts";
+import { suggestion } from "./nearest.ts";
+import { UsageError } from "./usage_error.ts";
+
+/** Option definitions by name. */
+export type OptionTable = Readonly<Record<string, OptionDefinition>>;
+
+/** What the arguments hold. */
+export interface ParsedArguments {
+  /** The values of the options that were given, by name. */
+  values: Record<string, string | number | boolean>;
+  /** What is no option. */
+  positional: string[];
+}
+
+/**
+ * Takes arguments apart.
+ *
+ * @param help The command that lists the options, for messages.
+ * @throws {UsageError} When a flag is unknown, given twice or lacks its value.
+ * @throws {OptionError} When a value is not what its option takes.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { parseArguments } from "./arguments.ts";
+ *
+ * const options = {
+ *   blkFile: { type: "text", placeholder: "PATH", about: "The image" },
+ *   readOnly: { type: "flag", about: "Refuse writes" },
+ * } as const;
+ * assertEquals(
+ *   parseArguments(["--blk-file", "a.img", "--read-only"], options, "vhostd blk --help").values,
+ *   { blkFile: "a.img", readOnly: true },
+ * );
+ * ```
+ */
+export function parseArguments(
+  args: readonly string[],
+  options: OptionTable,
+  help: string,
+): ParsedArguments {
+  const byFlag = new Map(Object.keys(options).map((name) => [flagName(name), name]));
+  const flags = [...byFlag.keys()];
+  const split: Record<string, unknown> = parseArgs(withValues(args, options, byFlag), {
+    string: flags,
+    collect: flags,
+    "--": true,
+    unknown(arg: string, key?: string) {
+      if (key === undefined) return true;
+      const flag = arg.split("=")[0];
+      const meant = suggestion(flag.replace(/^-+/, ""), flags, "--");
+      throw new UsageError(`Unknown flag ${flag}${meant || `; ${help} lists all`}`);
+    },
+  });
+  const values: ParsedArguments["values"] = {};
+  for (const [flag, name] of byFlag) {
+    const [text, again] = split[flag] as string[];
+    if (text === undefined) continue;
+    if (again !== undefined) {
+      throw new UsageError(
+        `Expected --${flag} once, got ${text} and ${again}; remove one of them`,
+      );
+    }
+    values[name] = parseOption(name, options[name], text);
+  }
+  const positional = [...split._ as unknown[], ...split["--"] as unknown[]].map(String);
+  return { values, positional };
+}
+
+/**
+ * Gives every known flag its value after a `=`. What follows a flag is its
+ * value only if the flag takes one, and never another flag; only the
+ * declaration knows.
+ */
+function withValues(
+  args: readonly string[],
+  options: OptionTable,
+  byFlag: ReadonlyMap<string, string>,
+): string[] {
+  const result: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    if (args[i] === "--") return [...result, ...args.slice(i)];
+    const [, flag, inline] = /^--([^=]+)(?:=(.*))?$/s.exec(args[i]) ?? [];
+    const name = byFlag.get(flag);
+    if (name === undefined) {
+      result.push(args[i] === "-h" && byFlag.has("help") ? "--help=true" : args[i]);
+      continue;
+    }
+    const definition = options[name];
+    if (definition.type === "flag") {
+      result.push(`--${flag}=${inline || "true"}`);
+      continue;
+    }
+    const value = inline ?? (args[i + 1]?.startsWith("--") ? undefined : args[++i]);
+    if (value === undefined || value === "") {
+      throw new UsageError(
+        `Expected a value after --${flag}, got none; write --${flag}=${definition.placeholder}`,
+      );
+    }
+    result.push(`--${flag}=${value}`);
+  }
+  return result;
+}

@@ -1,0 +1,72 @@
+/**
+ * `vhostd describe`: what a device offers, from its definition.
+ *
+ * @module
+ */
+
+import { parseArguments } from "./arguments.ts";
+import { describeDevice, describeText } from "./describe_text.ts";
+import { loadDevice } from "./devices.ts";
+import { commandHelp } from "./help.ts";
+import { isColoured } from "./ink.ts";
+import { libvirtDescription } from "./qemu.ts";
+import { helpOption } from "./shared_options.ts";
+import { UsageError } from "./usage_error.ts";
+import { version } from "./version.ts";
+
+const options = {
+  json: { type: "flag", about: "As JSON" },
+  libvirt: {
+    type: "flag",
+    about: "Print the JSON description by which libvirt finds the program",
+  },
+  binary: {
+    type: "text",
+    placeholder: "PATH",
+    about: "With --libvirt: the program (default /usr/local/libexec/vhostd-DEVICE)",
+  },
+  ...helpOption,
+} as const;
+
+const USAGE = "describe [--json | --libvirt [--binary=PATH]] <device>";
+
+const ABOUT = `Describes a device: its queues, feature bits and config fields.
+
+libvirt reads descriptions from /etc/qemu/vhost-user/NN-NAME.json and starts the program in
+them with --socket-path or --fd. That program is a script:
+
+  #!/bin/sh
+  exec vhostd <device> "$@"`;
+
+/** Describes a device. */
+export async function describeCommand(args: readonly string[]): Promise<number> {
+  const { values, positional } = parseArguments(args, options, "vhostd describe --help");
+  if (values.help) {
+    console.log(commandHelp(USAGE, ABOUT, options).trimEnd());
+    return 0;
+  }
+  if (positional.length !== 1) {
+    throw new UsageError(
+      `Expected one device to describe, got ${positional.length || "none"}; vhostd ${USAGE}`,
+    );
+  }
+  if (values.json && values.libvirt) {
+    throw new UsageError("Expected --json or --libvirt, got both; give one of them");
+  }
+  if (values.binary !== undefined && !values.libvirt) {
+    throw new UsageError("Expected --libvirt with --binary; add it");
+  }
+  const device = await loadDevice(positional[0]);
+  if (values.libvirt) {
+    const binary = String(values.binary ?? `/usr/local/libexec/vhostd-${device.name}`);
+    if (!binary.startsWith("/")) {
+      throw new UsageError(`Expected an absolute path as --binary, got ${binary}`);
+    }
+    console.log(JSON.stringify(libvirtDescription(device, binary, await version()), null, 2));
+  } else if (values.json) {
+    console.log(JSON.stringify(describeDevice(device), null, 2));
+  } else {
+    console.log(describeText(device, isColoured(Deno.stdout)).trimEnd());
+  }
+  return 0;
+}

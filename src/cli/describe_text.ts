@@ -1,0 +1,194 @@
+/**
+ * A device as its definition has it, as text for people and as JSON.
+ *
+ * @module
+ */
+
+import { OFFERED_BY_TRANSPORT } from "../runtime/device_host.ts";
+import {
+  type AnyDevice,
+  type ConfigField,
+  type ConfigLayout,
+  DEFAULT_QUEUE_SIZE,
+  type FeatureDefinition,
+  nameFeatures,
+  type OptionDefinition,
+  type Queues,
+  transportFeatures,
+} from "../virtio/mod.ts";
+import type { OptionTable } from "./arguments.ts";
+import { flagText, optionLines } from "./help.ts";
+import { type Ink, makeInk } from "./ink.ts";
+import { capabilities } from "./qemu.ts";
+import { type Cell, table } from "./table.ts";
+
+/** A device's definition as JSON. */
+export interface DeviceDescription {
+  name: string;
+  /** The device type's number. */
+  id: number;
+  about: string;
+  /** Where its queues run. */
+  plane: "thread" | "main";
+  /** What `--print-capabilities` prints. */
+  capabilities: { type: string; features?: string[] };
+  queues: {
+    /** The index of the first queue of the kind; null when a kind before it may have several. */
+    index: number | null;
+    name: string;
+    about: string;
+    /** The most descriptors. */
+    size: number;
+    sender: "driver" | "device";
+    /** Whether there may be several. */
+    many: boolean;
+  }[];
+  /** The device type's own bits, then those that every device offers. */
+  features: { bit: number; name: string; owner: "device" | "transport"; about: string }[];
+  config: {
+    layout: "packed" | "self-describing";
+    bytes: number;
+    fields: readonly ConfigField[];
+  } | null;
+  options: ({ flag: string } & OptionDefinition)[];
+}
+
+/** Describes a device from its definition. */
+export function describeDevice(device: AnyDevice): DeviceDescription {
+  const layout = device.config as ConfigLayout | undefined;
+  return {
+    name: device.name,
+    id: device.deviceId,
+    about: device.about,
+    plane: device.plane ?? "thread",
+    capabilities: capabilities(device),
+    queues: describeQueues(device.queues),
+    features: describeFeatures(device.features ?? {}),
+    config: layout === undefined || layout.size === 0
+      ? null
+      : { layout: layout.kind, bytes: layout.size, fields: layout.fields },
+    options: Object.entries((device.options ?? {}) as OptionTable)
+      .map(([name, option]) => ({ flag: flagText(name, option), ...option })),
+  };
+}
+
+function describeQueues(queues: Queues): DeviceDescription["queues"] {
+  let next: number | null = 0;
+  return Object.entries(queues).map(([name, queue]) => {
+    const { about, size = DEFAULT_QUEUE_SIZE, sender = "driver", many = false } = queue;
+    const index = next;
+    next = many || next === null ? null : next + 1;
+    return { index, name, about, size, sender, many };
+  });
+}
+
+function describeFeatures(
+  features: Readonly<Record<string, FeatureDefinition>>,
+): DeviceDescription["features"] {
+  const own = Object.entries(features).map(([name, { bit, about }]) => ({
+    bit,
+    name,
+    owner: "device" as const,
+    about,
+  })).sort((a, b) => a.bit - b.bit);
+  const about = new Map<string, string>(
+    Object.entries(transportFeatures).map(([name, { about }]) => [name, about]),
+  );
+  const transport = nameFeatures(OFFERED_BY_TRANSPORT).map(({ bit, name }) => ({
+    bit,
+    name,
+    owner: "transport" as const,
+    about: about.get(name) ?? "",
+  }));
+  return [...own, ...transport];
+}
+
+/** Writes the description of a device for people. */
+export function describeText(device: AnyDevice, coloured = false): string {
+  const description = describeDevice(device);
+  const ink = makeInk(coloured);
+  const { name, about, id, plane, options } = description;
+  const where = plane === "main" ? "queues run on the main thread" : "queues run on threads";
+  const parts = [
+    [`${ink("bold", name)}  ${about} (virtio device ${id}; ${where})`],
+    queueLines(description, ink),
+    featureLines(description, ink),
+    configLines(description, ink),
+  ];
+  if (options.length > 0) {
+    parts.push([ink("bold", "Options"), optionLines(device.options).trimEnd()]);
+  }
+  return parts.map((lines) => lines.join("\n") + "\n").join("\n");
+}
+
+const RIGHT = "right" as const;
+
+function queueLines({ queues }: DeviceDescription, ink: Ink): string[] {
+  const columns = [
+    { title: "#", align: RIGHT },
+    { title: "queue" },
+    { title: "size", align: RIGHT },
+    { title: "sender" },
+    { title: "meaning" },
+  ];
+  const rows = queues.map(({ index, name, size, sender, many, about }): Cell[] => [
+    (index === null ? "…" : String(index)) + (many ? "…" : ""),
+    name,
+    String(size),
+    sender,
+    about,
+  ]);
+  return [ink("bold", "Queues"), ...table(columns, rows, { ink })];
+}
+
+function featureLines({ features }: DeviceDescription, ink: Ink): string[] {
+  const columns = [
+    { title: "bit", align: RIGHT },
+    { title: "feature" },
+    { title: "owner" },
+    { title: "meaning" },
+  ];
+  const rows = features.map(({ bit, name, owner, about }): Cell[] => [
+    String(bit),
+    name,
+    [owner, owner === "device" ? "cyan" : "dim"],
+    about,
+  ]);
+  const title = ink("bold", "Feature bits");
+  const note = ink("dim", "options decide which of the device's own are offered");
+  const hasOwn = features.some(({ owner }) => owner === "device");
+  return [hasOwn ? `${title}  ${note}` : title, ...table(columns, rows, { ink })];
+}
+
+function configLines({ config }: DeviceDescription, ink: Ink): string[] {
+  const title = ink("bold", "Config space");
+  if (config === null) return [`${title}  ${ink("dim", "none")}`];
+  const columns = [
+    { title: "type no.", align: RIGHT },
+    { title: "offset", align: RIGHT },
+    { title: "size", align: RIGHT },
+    { title: "type" },
+    { title: "access" },
+    { title: "field" },
+    { title: "feature" },
+    { title: "meaning" },
+  ];
+  const rows = config.fields.map((field): Cell[] => {
+    const { mark, offset, size, type, access, name, feature = "", about, group, bits } = field;
+    const names = bits === undefined
+      ? ""
+      : `: ${Object.entries(bits).map(([name, bit]) => `${name}(${bit})`).join(" ")}`;
+    return [
+      mark === undefined ? "" : String(mark.type),
+      String(offset),
+      String(size),
+      type,
+      [access, access === "rw" ? "yellow" : "dim"],
+      name,
+      [feature, "cyan"],
+      (group === undefined ? about : `${group}: ${about}`) + names,
+    ];
+  });
+  const note = ink("dim", `${config.layout}, ${config.bytes} bytes`);
+  return [`${title}  ${note}`, ...table(columns, rows, { ink })];
+}

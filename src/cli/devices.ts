@@ -1,0 +1,67 @@
+/**
+ * The devices that vhostd knows by name, each loaded only when it is used.
+ *
+ * @module
+ */
+
+import type { AnyDevice } from "../virtio/mod.ts";
+import { suggestion } from "./nearest.ts";
+import { UsageError } from "./usage_error.ts";
+
+const devices: Readonly<Record<string, () => Promise<{ default: AnyDevice }>>> = {
+  blk: () => import("../../backends/blk/mod.ts"),
+  input: () => import("../../backends/input/mod.ts"),
+  rng: () => import("../../backends/rng/mod.ts"),
+};
+
+/** The names of the devices. */
+export const deviceNames: readonly string[] = Object.keys(devices);
+
+/** Whether a device's name is that of a module: a path or URL. */
+function isModule(name: string): boolean {
+  return /\.(m?ts|m?js)$/.test(name);
+}
+
+/**
+ * Loads a device by its name, or from the module of someone's own at a path or
+ * URL.
+ *
+ * @param alsoNames What else may have been meant by a name that is unknown.
+ * @throws {UsageError} When there is no such device.
+ * @throws {Error} When the module cannot be loaded, or its default export is no device.
+ */
+export async function loadDevice(
+  name: string,
+  alsoNames: readonly string[] = [],
+): Promise<AnyDevice> {
+  if (isModule(name)) return await loadModule(name);
+  if (!Object.hasOwn(devices, name)) {
+    throw new UsageError(
+      `Unknown device ${name}${
+        suggestion(name, [...deviceNames, ...alsoNames]) ||
+        `; there are ${deviceNames.join(", ")}, or the path of your own device's .ts file`
+      }`,
+    );
+  }
+  return (await devices[name]()).default;
+}
+
+async function loadModule(name: string): Promise<AnyDevice> {
+  const { pathToFileURL } = await import("node:url");
+  const url = /^[a-z][a-z0-9+.-]+:/i.test(name) ? name : pathToFileURL(name).href;
+  let module: { default?: Partial<AnyDevice> };
+  try {
+    module = await import(url);
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotCapable) throw cause;
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new Error(`Cannot load the device ${name}: ${reason}`, { cause });
+  }
+  const device = module.default;
+  if (typeof device?.handlers !== "function" || typeof device.name !== "string") {
+    throw new Error(
+      `Expected a device as the default export of ${name}; write export default defineDevice({ … })`,
+    );
+  }
+  return device as AnyDevice;
+}

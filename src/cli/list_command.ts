@@ -1,0 +1,46 @@
+/**
+ * `vhostd list`: the devices that there are.
+ *
+ * @module
+ */
+
+import { parseArguments } from "./arguments.ts";
+import { deviceNames, loadDevice } from "./devices.ts";
+import { commandHelp } from "./help.ts";
+import { isColoured, makeInk } from "./ink.ts";
+import { helpOption } from "./shared_options.ts";
+import { table } from "./table.ts";
+import { UsageError } from "./usage_error.ts";
+
+const options = {
+  json: { type: "flag", about: "As JSON" },
+  ...helpOption,
+} as const;
+
+/** Lists the devices. */
+export async function listCommand(args: readonly string[]): Promise<number> {
+  const { values, positional } = parseArguments(args, options, "vhostd list --help");
+  if (values.help) {
+    console.log(commandHelp("list [--json]", "Lists the devices.", options).trimEnd());
+    return 0;
+  }
+  if (positional.length > 0) {
+    throw new UsageError(`Expected nothing after list, got ${positional[0]}`);
+  }
+  const devices = await Promise.all(deviceNames.map((name) => loadDevice(name)));
+  if (values.json) {
+    console.log(JSON.stringify(devices.map(({ name, deviceId, about }) => ({
+      name,
+      id: deviceId,
+      about,
+    }))));
+    return 0;
+  }
+  const rows = devices.map(({ name, about }) => [name, about]);
+  const ink = makeInk(isColoured(Deno.stdout));
+  console.log(
+    table([{ title: "" }, { title: "" }], rows, { ink, titles: false, indent: "" })
+      .join("\n"),
+  );
+  return 0;
+}

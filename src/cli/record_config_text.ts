@@ -1,0 +1,95 @@
+/**
+ * The section of the record's text that is about config space.
+ *
+ * @module
+ */
+
+import type { ConfigObservation } from "../virtio/config_space.ts";
+import type { RecordJson } from "../runtime/record.ts";
+import { heading, labelled, type SectionContext } from "./record_section.ts";
+import { type Cell, table } from "./table.ts";
+import { formatCount } from "./units.ts";
+
+const COLUMNS = [
+  { title: "field" },
+  { title: "reads", align: "right" },
+  { title: "first" },
+  { title: "last" },
+  { title: "writes", align: "right" },
+  { title: "changes", align: "right" },
+  { title: "first" },
+  { title: "last" },
+  { title: "refused", align: "right" },
+  { title: "used" },
+  { title: "first" },
+  { title: "last" },
+  { title: "bits" },
+  { title: "feature" },
+] as const;
+
+/** What the driver did with each field of config space. */
+export function configSection(context: SectionContext): string[] {
+  const { record: { config }, ink } = context;
+  if (config.layout === null) return [heading(context, "Config space", "none")];
+  const { fields, reads, writes } = config;
+  const shows = {
+    reads: reads.source !== "not observable" || fields.some((field) => field.reads > 0),
+    writes: fields.some((field) => field.writes > 0),
+  };
+  const rows = fields.map((field) => configRow(context, field, shows));
+  return [
+    heading(context, "Config space", `${config.layout}, ${config.bytes} bytes`),
+    labelled(context, "reads", known(context, reads)),
+    labelled(context, "writes", known(context, writes)),
+    ...table(COLUMNS, rows, { ink }),
+  ];
+}
+
+function known({ ink }: SectionContext, { source, note }: RecordJson["config"]["reads"]): string {
+  return `${ink(source === "reported" ? "green" : "yellow", source)}${ink("dim", `: ${note}`)}`;
+}
+
+function configRow(
+  context: SectionContext,
+  field: ConfigObservation,
+  shows: { reads: boolean; writes: boolean },
+): Cell[] {
+  const time = (at: number | null): Cell => at === null ? "" : context.when(at);
+  // The last time says nothing new when it is the first.
+  const last = (count: number, at: number | null): Cell => count > 1 ? time(at) : "";
+  const count = (shown: boolean, n: number): Cell =>
+    !shown ? "" : n === 0 ? ["–", "dim"] : formatCount(n);
+  const { name, reads, writes, changes, refused, used } = field;
+  return [
+    reads + writes > 0 || used ? name : [name, "dim"],
+    count(shows.reads, reads),
+    time(field.firstRead),
+    last(reads, field.lastRead),
+    count(shows.writes, writes),
+    count(shows.writes, changes),
+    time(field.firstWrite),
+    last(writes, field.lastWrite),
+    refused === 0 ? "" : [formatCount(refused), "red"],
+    used === null ? "" : used ? ["used", "green"] : ["not used", "dim"],
+    time(field.firstUsed),
+    field.lastUsed === field.firstUsed ? "" : time(field.lastUsed),
+    bits(field),
+    feature(context, field),
+  ];
+}
+
+/** The bits of a bit field that the driver acknowledged, and those it left. */
+function bits({ acknowledged, left }: ConfigObservation): string {
+  const taken = acknowledged === null || acknowledged.length === 0 ? [] : [acknowledged.join(" ")];
+  const rest = left === null || left.length === 0 ? [] : [`left: ${left.join(" ")}`];
+  return [...taken, ...rest].join("; ");
+}
+
+/** The feature that makes a field meaningful, and what became of it. */
+function feature({ record }: SectionContext, { feature }: ConfigObservation): Cell {
+  if (feature === null) return "";
+  const bit = record.features.find(({ name }) => name === feature);
+  if (bit === undefined || bit.acknowledged === null) return feature;
+  if (bit.acknowledged) return [feature, "green"];
+  return [`${feature} (${bit.offered ? "left" : "not offered"})`, "dim"];
+}

@@ -1,0 +1,302 @@
+/**
+ * The record as text for people.
+ *
+ * All times are counted from when the record was begun, so that what stands in
+ * one section can be compared with what stands in another.
+ *
+ * @module
+ */
+
+import type { ErrorRecord, FeatureRecord, QueueRecord, RecordJson } from "../runtime/record.ts";
+import { makeInk, type Style } from "./ink.ts";
+import { oneLine } from "./one_line.ts";
+import { configSection } from "./record_config_text.ts";
+import { heading, LABEL_WIDTH, labelled, type SectionContext } from "./record_section.ts";
+import { type Cell, table, wrap } from "./table.ts";
+import { formatBytes, formatCount, formatDuration, formatRatio } from "./units.ts";
+
+/** How the record is written. */
+export interface RecordTextOptions {
+  /** @default {false} */
+  coloured?: boolean;
+  /** The width to which lists are wrapped, in characters. @default {100} */
+  columns?: number;
+  /** An earlier state of the same record: queues then have rates too. */
+  previous?: RecordJson;
+}
+
+/**
+ * Writes a record for people.
+ *
+ * @returns Lines, the last one ended too.
+ */
+export function recordText(record: RecordJson, options: RecordTextOptions = {}): string {
+  const context: SectionContext = {
+    record,
+    previous: options.previous,
+    ink: makeInk(options.coloured ?? false),
+    columns: options.columns ?? 100,
+    when: (at) => `+${formatDuration(at - record.since)}`,
+  };
+  const sections = [
+    deviceSection,
+    connectionSection,
+    featureSection,
+    configSection,
+    statusSection,
+    queueSection,
+    errorSection,
+    reportSection,
+  ];
+  return sections.map((section) => section(context)).filter((lines) => lines.length > 0)
+    .map((lines) => lines.join("\n") + "\n").join("\n");
+}
+
+function deviceSection({ record, ink }: SectionContext): string[] {
+  const { name, id, about } = record.device;
+  const since = new Date(record.since).toISOString().replace("T", " ").slice(0, 19);
+  return [
+    `${ink("bold", oneLine(name))}  ${oneLine(about)} (virtio device ${id})`,
+    ink("dim", `record of ${formatDuration(record.at - record.since)}, since ${since} UTC`),
+  ];
+}
+
+function connectionSection(context: SectionContext): string[] {
+  const { record: { connections }, ink, when, columns } = context;
+  const { total, latest } = connections;
+  if (total === 0) return [heading(context, "Connections", "none yet")];
+  const first = total - latest.length + 1;
+  const rows = latest.map((connection, i): Cell[] => {
+    const { connectedAt, disconnectedAt, reason, frontend, messages } = connection;
+    return [
+      [`#${first + i}`, "dim"],
+      frontend === null ? ["unknown process", "yellow"] : oneLine(frontend.command),
+      frontend === null ? "" : `pid ${frontend.pid}`,
+      when(connectedAt),
+      disconnectedAt === null
+        ? ["connected", "green"]
+        : `${formatDuration(disconnectedAt - connectedAt)} long`,
+      `${formatCount(messages)} messages`,
+      [oneLine(reason ?? ""), "dim"],
+    ];
+  });
+  const lines = [
+    heading(context, "Connections", total > latest.length ? `${total}, the latest:` : `${total}`),
+    ...table(Array<{ title: string }>(7).fill({ title: "" }), rows, { ink, titles: false }),
+  ];
+  const { protocolFeatures } = latest[latest.length - 1];
+  if (protocolFeatures.length > 0) {
+    const list = wrap(protocolFeatures, { width: columns, indent: LABEL_WIDTH });
+    lines.push(labelled(context, "protocol", list));
+  }
+  return lines;
+}
+
+/** Bits between front-end and back-end, which no driver sees: LOG_ALL and PROTOCOL_FEATURES. */
+const VHOST_BITS = [26, 30];
+
+function featureSection(context: SectionContext): string[] {
+  const { features } = context.record;
+  const driver = features.filter(({ bit }) => !VHOST_BITS.includes(bit));
+  const isNegotiated = driver.some(({ acknowledged }) => acknowledged !== null);
+  const sources = [...new Set(features.map(({ source }) => source))].join(", ");
+  const states: [string, Style, (feature: FeatureRecord) => boolean][] = isNegotiated
+    ? [
+      ["acknowledged", "green", ({ acknowledged }) => acknowledged === true],
+      ["left", "yellow", ({ offered, acknowledged }) => offered && !acknowledged],
+    ]
+    : [["offered", "cyan", ({ offered }) => offered]];
+  states.push(["not offered", "dim", ({ offered, acknowledged }) => !offered && !acknowledged]);
+
+  const lines = [heading(context, "Features", isNegotiated ? sources : "not negotiated yet")];
+  for (const [label, style, isIn] of states) {
+    const those = driver.filter(isIn);
+    if (those.length === 0 && label !== "left") continue;
+    let title = label;
+    if (those.length === 0) lines.push(labelled(context, label, context.ink("dim", "none")));
+    for (const owner of ["device", "transport"] as const) {
+      const own = those.filter((feature) => feature.owner === owner);
+      if (own.length === 0) continue;
+      lines.push(labelled(context, title, `${owner.padEnd(11)}${bitList(context, own, style)}`));
+      title = "";
+    }
+  }
+  const vhost = features.filter(({ bit }) => VHOST_BITS.includes(bit));
+  if (vhost.length > 0) {
+    const note = context.ink("dim", "with the front-end only");
+    lines.push(labelled(context, "vhost", `${bitList(context, vhost, "dim")}  ${note}`));
+  }
+  return lines;
+}
+
+function bitList(context: SectionContext, features: readonly FeatureRecord[], style: Style) {
+  const items = features.map(({ bit, name, offered, acknowledged }) => {
+    const text = /^bit /.test(name) ? name : `${name}(${bit})`;
+    // The framework refuses such a bit, so this would be its own fault.
+    return acknowledged && !offered ? `${text}, not offered!` : text;
+  });
+  const indent = LABEL_WIDTH + 11;
+  const wrapped = wrap(items, { width: context.columns, indent });
+  // A colour that lasts over the end of a line would colour the indent too.
+  return wrapped.split("\n").map((line) => {
+    const text = line.trimStart();
+    return " ".repeat(line.length - text.length) + context.ink(style, text);
+  }).join("\n");
+}
+
+function statusSection(context: SectionContext): string[] {
+  const { record: { status }, ink, when } = context;
+  const lines = [heading(context, "Status", `${status.source}: ${status.note}`)];
+  if (status.timeline.length === 0) lines.push(labelled(context, "", ink("dim", "none seen")));
+  if (status.dropped > 0) lines.push(ink("dim", `  ${status.dropped} earlier ones are dropped`));
+  const columns = [{ title: "", align: "right" }, ...Array(4).fill({ title: "" })] as const;
+  const rows = status.timeline.map(({ at, status: value, names, source }, i): Cell[] => {
+    const before = status.timeline[i - 1];
+    const style = value & 0x80 ? "red" : value & 4 ? "green" : value === 0 ? "yellow" : "cyan";
+    return [
+      when(at),
+      before === undefined ? "" : [`after ${formatDuration(at - before.at)}`, "dim"],
+      `0x${value.toString(16).padStart(2, "0")}`,
+      [names.join(" "), style],
+      [source === status.source ? "" : source, "dim"],
+    ];
+  });
+  return [...lines, ...table(columns, rows, { ink, titles: false })];
+}
+
+const QUEUE_COLUMNS = [
+  { title: "#", align: "right" },
+  { title: "queue" },
+  { title: "size", align: "right" },
+  { title: "state" },
+  { title: "requests", align: "right" },
+  { title: "per s", align: "right" },
+  { title: "in flight", align: "right" },
+  { title: "to device", align: "right" },
+  { title: "to driver", align: "right" },
+  { title: "kicks", align: "right" },
+  { title: "/req", align: "right" },
+  { title: "notified", align: "right" },
+  { title: "/req", align: "right" },
+  { title: "faults", align: "right" },
+] as const;
+
+function queueSection(context: SectionContext): string[] {
+  const { record: { queues }, ink, when } = context;
+  const used = queues.filter(isUsed);
+  const lines = [heading(context, "Queues", queues.length === 0 ? "none" : "reported")];
+  if (used.length > 0) {
+    lines.push(...table(QUEUE_COLUMNS, used.map((queue) => queueRow(context, queue)), { ink }));
+  }
+  for (const [first, last] of runs(queues.filter((queue) => !isUsed(queue)))) {
+    const which = first.index === last.index ? `${first.index}` : `${first.index}–${last.index}`;
+    lines.push(ink("dim", `  ${which}  ${first.name}  never started`));
+  }
+  for (const { faults } of queues) {
+    for (const fault of faults) lines.push(`  ${ink("red", faultText(fault, when))}`);
+  }
+  return lines;
+}
+
+function isUsed({ starts, requests, kicks, faults }: QueueRecord): boolean {
+  return starts > 0 || requests > 0 || kicks > 0 || faults.length > 0;
+}
+
+function queueRow({ previous, record }: SectionContext, queue: QueueRecord): Cell[] {
+  const { index, requests, kicks, notifications, inFlight, errors } = queue;
+  const before = previous?.queues.find((other) => other.index === index);
+  const seconds = previous === undefined ? 0 : (record.at - previous.at) / 1000;
+  const rate = before === undefined || seconds <= 0 ? "" : formatCount(
+    (requests - before.requests) / seconds,
+  );
+  const restarts: Cell = queue.starts > 1 ? ` (start ${queue.starts})` : "";
+  const [state, style]: [string, Style] = queue.broken
+    ? ["broken", "red"]
+    : !queue.running
+    ? ["stopped", "dim"]
+    : queue.enabled
+    ? ["running", "green"]
+    : ["disabled", "yellow"];
+  return [
+    String(index),
+    queue.name,
+    String(queue.size),
+    [state + restarts, style],
+    formatCount(requests),
+    rate,
+    inFlight === 0 ? ["0", "dim"] : String(inFlight),
+    formatBytes(queue.bytesRead),
+    formatBytes(queue.bytesWritten),
+    formatCount(kicks),
+    [formatRatio(kicks, requests), "dim"],
+    formatCount(notifications),
+    [formatRatio(notifications, requests), "dim"],
+    errors === 0 ? ["0", "dim"] : [formatCount(errors), "red"],
+  ];
+}
+
+/** The first and the last of each run of queues with the same name and neighbouring indexes. */
+function runs(queues: readonly QueueRecord[]): [first: QueueRecord, last: QueueRecord][] {
+  const result: [QueueRecord, QueueRecord][] = [];
+  for (const queue of queues) {
+    const run = result.at(-1);
+    if (run?.[1].name === queue.name && run[1].index === queue.index - 1) run[1] = queue;
+    else result.push([queue, queue]);
+  }
+  return result;
+}
+
+function errorSection(context: SectionContext): string[] {
+  const { record: { errors }, ink, when } = context;
+  if (errors.total === 0) return [heading(context, "Errors", "none")];
+  const shown = errors.total > errors.latest.length ? ", the latest:" : "";
+  return [
+    heading(context, "Errors", `${errors.total} refused${shown}`),
+    ...errors.latest.map((error) => `  ${ink("red", faultText(error, when))}`),
+  ];
+}
+
+function faultText(fault: ErrorRecord, when: (at: number) => string): string {
+  const where = fault.queue === null ? "" : `  queue ${fault.queue}`;
+  const section = fault.section === null ? "" : ` (virtio 1.3, ${fault.section})`;
+  // Messages often begin with the name that is the rule.
+  const rule = section === "" && fault.message.startsWith(fault.rule)
+    ? ""
+    : `${fault.rule}${section}: `;
+  return oneLine(`${when(fault.at)}${where}  ${rule}${fault.message}`);
+}
+
+function reportSection(context: SectionContext): string[] {
+  const entries = Object.entries(context.record.report);
+  if (entries.length === 0) return [];
+  const names = entries.map(([name]) => [oneLine(name)]);
+  const width = Math.max(...names.map(([name]) => name.length));
+  return [
+    heading(context, "Device"),
+    ...entries.flatMap(([, value], i) => {
+      const [first, ...more] = valueLines(value);
+      const label = context.ink("dim", names[i][0].padEnd(width));
+      return [`  ${label}  ${first}`, ...more.map((line) => `  ${" ".repeat(width)}  ${line}`)];
+    }),
+  ];
+}
+
+/** A value of the report: a line, or one per element of a list of things. */
+function valueLines(value: unknown): string[] {
+  if (Array.isArray(value) && value.some((item) => typeof item === "object" && item !== null)) {
+    return value.map(valueText);
+  }
+  return [valueText(value)];
+}
+
+function valueText(value: unknown): string {
+  if (value === null || value === undefined) return "–";
+  if (Array.isArray(value)) return value.length === 0 ? "none" : value.map(valueText).join(", ");
+  if (typeof value === "object") {
+    return Object.entries(value).map(([name, inner]) => {
+      const text = typeof inner === "object" ? `(${valueText(inner)})` : valueText(inner);
+      return `${oneLine(name)} ${text}`;
+    }).join(", ");
+  }
+  return oneLine(String(value));
+}

@@ -1,0 +1,216 @@
+/**
+ * `vhostd <device>`: serves a device in the foreground.
+ *
+ * @module
+ */
+
+import { type DeviceHostOptions, type DeviceServer, type Endpoint, serve } from "../runtime/mod.ts";
+import { removeSocketFile } from "../runtime/socket_path.ts";
+import type { AnyDevice } from "../virtio/mod.ts";
+import { parseArguments, type ParsedArguments } from "./arguments.ts";
+import { loadDevice } from "./devices.ts";
+import { EXIT_FAILURE, say, tellFailure } from "./failure.ts";
+import { capabilities, qemuArguments, SHARED_MEMORY_ARGUMENTS } from "./qemu.ts";
+import { optionsOf, sharedOptions, type SharedValues } from "./shared_options.ts";
+import { UsageError } from "./usage_error.ts";
+
+/** How long everything has to end, before the process ends without. */
+const CLOSING_MS = 5000;
+
+/**
+ * Serves a device until a signal ends it, or with the inherited connection.
+ *
+ * @param name The device's name, or the path of its module.
+ * @param otherCommands What `name` could have been meant to be instead.
+ * @returns The exit status.
+ */
+export async function serveCommand(
+  name: string,
+  args: readonly string[],
+  otherCommands: readonly string[] = [],
+): Promise<number> {
+  const device = await loadDevice(name, otherCommands);
+  // All other options are ignored with this one, whatever they are: it is how
+  // management programs ask an unknown back-end what it can.
+  if (args.includes("--print-capabilities")) {
+    console.log(JSON.stringify(capabilities(device)));
+    return 0;
+  }
+  if (args.includes("--help") || args.includes("-h")) {
+    const { deviceHelp } = await import("./help.ts");
+    console.log(deviceHelp(device, name).trimEnd());
+    return 0;
+  }
+  const { values, positional } = parseArguments(
+    args,
+    optionsOf(device),
+    `vhostd ${name} --help`,
+  );
+  if (positional.length > 0) {
+    throw new UsageError(
+      `Expected only flags after ${name}, got ${positional[0]}; vhostd ${name} --help lists them`,
+    );
+  }
+  const endpoint = endpointOf(values, name);
+  return await new Service(device, endpoint, values).run();
+}
+
+/** Where front-ends come from. */
+function endpointOf(values: ParsedArguments["values"], name: string): Endpoint {
+  const { socketPath, fd } = values as Partial<SharedValues>;
+  if (socketPath !== undefined && fd !== undefined) {
+    throw new UsageError("Expected --socket-path or --fd, got both; give one of them");
+  }
+  if (socketPath !== undefined) return { socketPath };
+  if (fd !== undefined) return { fd };
+  throw new UsageError(
+    `Expected --socket-path or --fd, got neither; try vhostd ${name} --socket-path=/tmp/${
+      name.replace(/^.*\//, "").replace(/\..*$/, "")
+    }.sock`,
+  );
+}
+
+/** Is never settled. */
+const never = new Promise<never>(() => {});
+
+/** A device that is served by this process. */
+class Service {
+  readonly #device: AnyDevice;
+  readonly #endpoint: Endpoint;
+  readonly #options: DeviceHostOptions;
+  readonly #controlPath: string | undefined;
+  readonly #recordFile: string | undefined;
+  readonly #stop = Promise.withResolvers<"stop">();
+  #isStopping = false;
+  #canWriteRecord = false;
+
+  constructor(device: AnyDevice, endpoint: Endpoint, values: ParsedArguments["values"]) {
+    const own = Object.entries(values).filter(([name]) => !(name in sharedOptions));
+    const { threads, controlPath, record } = values as Partial<SharedValues>;
+    this.#device = device;
+    this.#endpoint = endpoint;
+    this.#options = {
+      options: Object.fromEntries(own),
+      threads,
+      log: (message) => say(`${device.name}: ${message}`),
+    };
+    this.#controlPath = controlPath;
+    this.#recordFile = record;
+  }
+
+  async run(): Promise<number> {
+    // From here on a signal ends what was begun, and not just the process.
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      Deno.addSignalListener(signal, () => this.#onStop());
+    }
+    const serving = serve(this.#device, { ...this.#endpoint, ...this.#options });
+    if (await Promise.race([serving, this.#stop.promise]) === "stop") {
+      // Opening may take as long as it likes; only the socket is there yet.
+      if ("socketPath" in this.#endpoint) removeSocketFile(this.#endpoint.socketPath);
+      return 0;
+    }
+    const server = await serving;
+    let status = 0;
+    try {
+      await this.#serve(server);
+    } catch (error) {
+      status = tellFailure(error);
+    }
+    const closing = this.#close(server).then(() => status, tellFailure);
+    return await Promise.race([closing, tooLong()]);
+  }
+
+  #onStop(): void {
+    // Whoever asks twice does not want to wait.
+    if (this.#isStopping) Deno.exit(EXIT_FAILURE);
+    this.#isStopping = true;
+    this.#stop.resolve("stop");
+  }
+
+  async #serve(server: DeviceServer): Promise<void> {
+    // That the file cannot be written is better known now than at the end.
+    await this.#writeRecord(server);
+    this.#canWriteRecord = true;
+    await using _control = await this.#openControl(server);
+    // A mistake in a device must not end the guests that use it.
+    globalThis.addEventListener("unhandledrejection", (event) => {
+      event.preventDefault();
+      tellFailure(event.reason);
+    });
+    globalThis.addEventListener("error", (event) => {
+      event.preventDefault();
+      tellFailure(event.error);
+    });
+    Deno.addSignalListener("SIGHUP", () => void this.#reload(server));
+    Deno.addSignalListener("SIGUSR1", () => void printRecord(server));
+    say(this.#greeting(server));
+    await Promise.race([server.finished, this.#stop.promise, server.host.ready.then(() => never)]);
+  }
+
+  async #openControl(server: DeviceServer): Promise<AsyncDisposable | undefined> {
+    if (this.#controlPath === undefined) return undefined;
+    const { ControlSocket } = await import("../runtime/control_socket.ts");
+    return new ControlSocket(server.host, this.#controlPath);
+  }
+
+  /** What is said when the device can be reached. */
+  #greeting(server: DeviceServer): string {
+    const { name } = this.#device;
+    if ("fd" in this.#endpoint) return `${name} serves on file descriptor ${this.#endpoint.fd}`;
+    const { socketPath } = this.#endpoint;
+    const args = qemuArguments(this.#device, socketPath, server.host.queues.length);
+    return `${name} listens on ${socketPath}; QEMU: ${args} ${SHARED_MEMORY_ARGUMENTS} ` +
+      "(SIZE is that of -m: guest memory must be shared)";
+  }
+
+  async #reload(server: DeviceServer): Promise<void> {
+    const { control } = server.host;
+    if (control.onReload === undefined) {
+      return say(`${this.#device.name} has nothing to look at again on SIGHUP`);
+    }
+    try {
+      await control.onReload();
+    } catch (error) {
+      tellFailure(error);
+    }
+  }
+
+  async #writeRecord(server: DeviceServer): Promise<void> {
+    if (this.#recordFile === undefined) return;
+    const text = `${JSON.stringify(server.record(), null, 2)}\n`;
+    try {
+      await Deno.writeTextFile(this.#recordFile, text);
+    } catch (cause) {
+      if (cause instanceof Deno.errors.NotCapable) throw cause;
+      const reason = (cause as Error).message.replace(/ \(os error.*$/s, "");
+      throw new Error(`Cannot write the record to ${this.#recordFile}: ${reason}`, { cause });
+    }
+  }
+
+  async #close(server: DeviceServer): Promise<void> {
+    await server.close();
+    if (this.#canWriteRecord) await this.#writeRecord(server);
+  }
+}
+
+async function printRecord(server: DeviceServer): Promise<void> {
+  const [{ recordText }, { isColoured }] = await Promise.all([
+    import("./record_text.ts"),
+    import("./ink.ts"),
+  ]);
+  const text = recordText(server.record(), { coloured: isColoured(Deno.stderr) });
+  try {
+    await Deno.stderr.write(new TextEncoder().encode(text));
+  } catch {
+    // stderr is closed.
+  }
+}
+
+function tooLong(): Promise<number> {
+  return new Promise((resolve) => {
+    setTimeout(() => {
+      say(`Expected everything to end within ${CLOSING_MS / 1000} s; ended without`);
+      resolve(EXIT_FAILURE);
+    }, CLOSING_MS);
+  });
+}

@@ -1,0 +1,71 @@
+/**
+ * The options that every device has: QEMU's conventions for back-end programs
+ * (`docs/interop/vhost-user.rst`, "Backend program conventions"), and vhostd's.
+ *
+ * @module
+ */
+
+import { type AnyDevice, flagName, type Options, type OptionValues } from "../virtio/mod.ts";
+import type { OptionTable } from "./arguments.ts";
+
+/** The flag that every command has. */
+export const helpOption = {
+  help: { type: "flag", about: "Show this" },
+} as const satisfies Options;
+
+/** The flags that every device has. */
+export const sharedOptions = {
+  socketPath: {
+    type: "text",
+    placeholder: "PATH",
+    about: "Listen on a Unix socket; a stale socket file is replaced",
+  },
+  fd: {
+    type: "number",
+    placeholder: "N",
+    most: 2 ** 31 - 1,
+    about: "Use the inherited Unix socket N instead, listening or connected",
+  },
+  threads: {
+    type: "number",
+    placeholder: "N",
+    least: 1,
+    most: 256,
+    default: 1,
+    about: "Run the queues on N threads",
+  },
+  controlPath: {
+    type: "text",
+    placeholder: "PATH",
+    about: "Serve the record and the device's commands over HTTP on a Unix socket",
+  },
+  record: {
+    type: "text",
+    placeholder: "FILE",
+    about: "Write the record as JSON at exit",
+  },
+  printCapabilities: {
+    type: "flag",
+    about: "Print what this back-end can, as JSON, and exit",
+  },
+  ...helpOption,
+} as const satisfies Options;
+
+/** The values of the shared options. */
+export type SharedValues = OptionValues<typeof sharedOptions>;
+
+/**
+ * All options of a device's command.
+ *
+ * @throws {Error} When the device has an option that is one of vhostd's own.
+ */
+export function optionsOf(device: AnyDevice): OptionTable {
+  const own = (device.options ?? {}) as OptionTable;
+  const taken = Object.keys(own).find((name) => name in sharedOptions);
+  if (taken !== undefined) {
+    throw new Error(
+      `Expected device ${device.name} to leave --${flagName(taken)} to vhostd; rename its option`,
+    );
+  }
+  return { ...own, ...sharedOptions };
+}

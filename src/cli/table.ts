@@ -1,0 +1,102 @@
+/**
+ * Aligned columns.
+ *
+ * @module
+ */
+
+import type { Ink, Style } from "./ink.ts";
+
+/** A column. */
+export interface Column {
+  /** Its title. */
+  readonly title: string;
+  /**
+   * The side on which its texts are aligned.
+   *
+   * @default {"left"}
+   */
+  readonly align?: "left" | "right";
+}
+
+/** The text of a cell, with the style it is written in. */
+export type Cell = string | readonly [text: string, style: Style];
+
+/** How to lay out a table. */
+export interface TableOptions {
+  /** What it is written with. */
+  ink: Ink;
+  /** Whether the titles are shown. @default {true} */
+  titles?: boolean;
+  /** What each line begins with. @default {"  "} */
+  indent?: string;
+}
+
+/**
+ * Lays rows out in columns. A column in which no row has anything is left out.
+ *
+ * @returns Lines.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { makeInk } from "./ink.ts";
+ * import { table } from "./table.ts";
+ *
+ * const columns = [{ title: "bit", align: "right" }, { title: "name" }] as const;
+ * assertEquals(table(columns, [["5", "RO"], ["13", "DISCARD"]], { ink: makeInk(false) }), [
+ *   "  bit  name",
+ *   "    5  RO",
+ *   "   13  DISCARD",
+ * ]);
+ * ```
+ */
+export function table(
+  columns: readonly Column[],
+  rows: readonly (readonly Cell[])[],
+  options: TableOptions,
+): string[] {
+  const { ink, titles = true, indent = "  " } = options;
+  const shown = columns.map((_, i) => i).filter((i) => rows.some((row) => textOf(row[i]) !== ""));
+  const head: Cell[] = columns.map(({ title }) => [title, "dim"]);
+  const all = titles ? [head, ...rows] : rows;
+  const widths = columns.map((_, i) => Math.max(...all.map((row) => textOf(row[i]).length)));
+  return all.map((row) => {
+    const cells = shown.map((i, place) => {
+      const text = textOf(row[i]);
+      const space = " ".repeat(widths[i] - text.length);
+      const isLast = place === shown.length - 1;
+      if (columns[i].align === "right") return space + inked(row[i], ink);
+      return inked(row[i], ink) + (isLast ? "" : space);
+    });
+    return (indent + cells.join("  ")).trimEnd();
+  });
+}
+
+function textOf(cell: Cell | undefined): string {
+  return typeof cell === "string" ? cell : cell?.[0] ?? "";
+}
+
+function inked(cell: Cell | undefined, ink: Ink): string {
+  return typeof cell === "string" || cell === undefined ? cell ?? "" : ink(cell[1], cell[0]);
+}
+
+/**
+ * Lays short texts out one after the other, in lines of at most `width`
+ * characters, each line after `indent`.
+ */
+export function wrap(
+  items: readonly string[],
+  { width, indent, between = "  " }: { width: number; indent: number; between?: string },
+): string {
+  const lines: string[] = [];
+  let line = "";
+  for (const item of items) {
+    const longer = line === "" ? item : line + between + item;
+    if (line !== "" && indent + longer.length > width) {
+      lines.push(line);
+      line = item;
+    } else line = longer;
+  }
+  lines.push(line);
+  return lines.join(`\n${" ".repeat(indent)}`);
+}

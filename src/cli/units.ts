@@ -1,0 +1,43 @@
+/**
+ * Numbers as people read them.
+ *
+ * @module
+ */
+
+const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/** A number of bytes, in powers of 1024: `8.0 KiB`. */
+export function formatBytes(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  // 1023.95 would be written as 1024.0.
+  while (value >= (unit === 0 ? 1024 : 1023.95) && unit < BYTE_UNITS.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${unit === 0 ? value : value.toFixed(1)} ${BYTE_UNITS[unit]}`;
+}
+
+/** A count, with its thousands apart: `1 234 567`. */
+export function formatCount(count: number): string {
+  return String(Math.round(count)).replace(/\B(?=(\d{3})+$)/g, " ");
+}
+
+/** A length of time: `0.250s`, `1m58s`, `2h03m`, `3d04h`. */
+export function formatDuration(ms: number): string {
+  if (ms < 60_000) return `${(Math.max(ms, 0) / 1000).toFixed(3)}s`;
+  const seconds = Math.floor(ms / 1000);
+  const minutes = Math.floor(seconds / 60);
+  const hours = Math.floor(minutes / 60);
+  const two = (n: number) => String(n).padStart(2, "0");
+  if (hours === 0) return `${minutes}m${two(seconds % 60)}s`;
+  if (hours < 24) return `${hours}h${two(minutes % 60)}m`;
+  return `${Math.floor(hours / 24)}d${two(hours % 24)}h`;
+}
+
+/** How many of something came with each of something else: `0.50`, or `–` when there was none. */
+export function formatRatio(count: number, per: number): string {
+  if (per === 0) return "–";
+  const ratio = count / per;
+  return ratio >= 100 ? ratio.toFixed(0) : ratio >= 10 ? ratio.toFixed(1) : ratio.toFixed(2);
+}

@@ -1,0 +1,136 @@
+import { assert, assertEquals } from "@std/assert";
+import { openFileStore } from "../../backends/blk/file_store.ts";
+import { openMemoryStore } from "../../backends/blk/memory_store.ts";
+import { attachStore } from "../../backends/blk/stores.ts";
+import type { OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts";
+import { addressOf, Errno, pinnedBuffer } from "../../src/linux/mod.ts";
+import { Parts } from "../../src/virtqueue/mod.ts";
+
+const MIB = 2 ** 20;
+
+/** Memory of this process that stands for a guest's. */
+const u8 = new Uint8Array(pinnedBuffer(8 * MIB));
+const memory = { u8, base: addressOf(u8) };
+
+function attach(open: OpenStore): Store {
+  return attachStore(open.handle, {
+    memory,
+    watch: () => ({ [Symbol.dispose]() {} }),
+    done: () => {},
+    flush: () => {},
+  });
+}
+
+/** A request whose data is `count` parts of `length` bytes, `stride` bytes from one to the next. */
+function scattered(offset: number, count: number, length: number, stride: number): StoreRequest {
+  const data = new Parts(u8);
+  for (let i = 0; i < count; i++) data.push(i * stride, length);
+  return { data, offset, bytes: count * length };
+}
+
+function withStores(name: string, test: (open: OpenStore, store: Store) => void): void {
+  Deno.test(`${name} (file)`, () => {
+    const path = Deno.makeTempFileSync();
+    Deno.truncateSync(path, 4 * MIB);
+    try {
+      using open = openFileStore(path, { readOnly: false });
+      test(open, attach(open));
+    } finally {
+      Deno.removeSync(path);
+    }
+  });
+  Deno.test(`${name} (memory)`, () => {
+    using open = openMemoryStore(4 * MIB, { readOnly: false });
+    test(open, attach(open));
+  });
+}
+
+withStores("A store goes on where a system call takes no more parts", (_open, store) => {
+  const count = 3000, length = 512, stride = 513;
+  for (let i = 0; i < count; i++) u8.fill(i % 251 + 1, i * stride, i * stride + length);
+  const request = scattered(512, count, length, stride);
+  assertEquals(store.write(request), 0);
+  u8.fill(0);
+  assertEquals(store.read(request), 0);
+  for (let i = 0; i < count; i++) {
+    const part = u8.subarray(i * stride, i * stride + length);
+    assert(part.every((byte) => byte === i % 251 + 1), `part ${i}`);
+    assertEquals(u8[i * stride + length], 0);
+  }
+});
+
+withStores("A store skips parts without bytes", (_open, store) => {
+  const data = new Parts(u8);
+  for (const [index, bytes] of [[0, 0], [8, 100], [4, 0], [200, 412], [0, 0]]) {
+    data.push(index, bytes);
+  }
+  u8.fill(0).fill(1, 8, 108).fill(2, 200, 612);
+  assertEquals(store.write({ data, offset: 0, bytes: 512 }), 0);
+  u8.fill(9);
+  assertEquals(store.read(scattered(0, 1, 512, 512)), 0);
+  assert(u8.subarray(0, 100).every((byte) => byte === 1));
+  assert(u8.subarray(100, 512).every((byte) => byte === 2));
+});
+
+withStores("A store says ENODATA where the file ends too early", (_open, store) => {
+  assertEquals(store.read(scattered(4 * MIB - 512, 1, 1024, 1024)), Errno.ENODATA);
+  assertEquals(store.read(scattered(8 * MIB, 1, 512, 512)), Errno.ENODATA);
+});
+
+withStores("A store says EFAULT where there is no memory", (_open, store) => {
+  const data = new Parts(u8);
+  data.push(-memory.base + 4096, 512); // the first page of the process is never mapped
+  for (const move of ["read", "write"] as const) {
+    assertEquals(store[move]({ data, offset: 0, bytes: 512 }), 14);
+  }
+});
+
+withStores("A store counts the space that it takes", (open, store) => {
+  const allocated = () => open.describe().allocatedBytes as number;
+  assertEquals(allocated(), 0);
+  assertEquals(store.write(scattered(MIB, 1, MIB, MIB)), 0);
+  assertEquals(store.flush(scattered(0, 0, 0, 0)), 0);
+  const full = allocated();
+  assert(full >= MIB);
+  assertEquals(store.discard({ ...scattered(MIB, 0, 0, 0), bytes: MIB }), 0);
+  assert(allocated() <= full - MIB + 8192);
+});
+
+Deno.test("A store that may not write says EBADF for every way to write", () => {
+  const path = Deno.makeTempFileSync();
+  Deno.truncateSync(path, MIB);
+  try {
+    using open = openFileStore(path, { readOnly: true });
+    const store = attach(open);
+    const request = scattered(0, 1, 512, 512);
+    assertEquals(store.write(request), Errno.EBADF);
+    assertEquals(store.discard(request), Errno.EBADF);
+    assertEquals(store.writeZeroes(request, true), Errno.EBADF);
+    assertEquals(store.writeZeroes(request, false), Errno.EBADF);
+    assertEquals(store.read(request), 0);
+  } finally {
+    Deno.removeSync(path);
+  }
+});
+
+Deno.test("A memory store that is read without being written takes no memory", () => {
+  using open = openMemoryStore(4 * MIB, { readOnly: false });
+  const store = attach(open);
+  u8.fill(9);
+  assertEquals(store.read(scattered(0, 1, 4 * MIB, 4 * MIB)), 0);
+  assert(u8.subarray(0, 4 * MIB).every((byte) => byte === 0));
+  assertEquals(open.describe(), { allocatedBytes: 0 });
+});
+
+Deno.test("A file store leaves no descriptor behind when it cannot be opened", () => {
+  const before = [...Deno.readDirSync("/proc/self/fd")].length;
+  for (const path of ["/proc/self", "/dev/null", "/none"]) {
+    try {
+      openFileStore(path, { readOnly: true });
+      assert(false);
+    } catch (error) {
+      assert(String(error).includes(`Cannot open disk image ${path}`), String(error));
+    }
+  }
+  assertEquals([...Deno.readDirSync("/proc/self/fd")].length, before);
+});

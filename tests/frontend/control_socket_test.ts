@@ -1,0 +1,120 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { ControlSocket, MAX_CONTROL_BODY_BYTES } from "../../src/runtime/control_socket.ts";
+import { DeviceHost } from "../../src/runtime/mod.ts";
+import { defineDevice, type DeviceCommand } from "../../src/virtio/mod.ts";
+
+/** A device with commands, its control socket, and how to talk to it. */
+async function opened(
+  commands: Record<string, DeviceCommand>,
+): Promise<{ request: typeof request } & AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  const directory = Deno.makeTempDirSync({ prefix: "vhostd-control-" });
+  stack.defer(() => Deno.removeSync(directory, { recursive: true }));
+  const device = defineDevice({
+    name: "test",
+    deviceId: 42,
+    about: "For tests",
+    module: import.meta.url,
+    plane: "main",
+    queues: { q: { about: "Requests" } },
+    open: () => ({ commands }),
+    handlers: () => ({ q: () => 0 }),
+  });
+  const host = stack.use(await DeviceHost.open(device));
+  const path = `${directory}/control.sock`;
+  stack.use(new ControlSocket(host, path));
+  const client = stack.use(Deno.createHttpClient({ proxy: { transport: "unix", path } }));
+  async function request(
+    method: string,
+    path: string,
+    body?: BodyInit,
+  ): Promise<[status: number, answer: Record<string, unknown>]> {
+    const response = await fetch(`http://vhostd${path}`, { client, method, body });
+    return [response.status, await response.json()];
+  }
+  const resources = stack.move();
+  return { request, [Symbol.asyncDispose]: () => resources.disposeAsync() };
+}
+
+const commands: Record<string, DeviceCommand> = {
+  echo: { about: "Answers what it is given", run: (body) => ({ body, given: body !== undefined }) },
+  nothing: { about: "Answers nothing", run: async () => {} },
+  refuse: {
+    about: "Takes nothing",
+    run() {
+      throw new RangeError("Expected less");
+    },
+  },
+  fail: { about: "Fails", run: () => Promise.reject(new Error("The disk is gone")) },
+};
+
+Deno.test("GET / tells what there is", async () => {
+  await using control = await opened(commands);
+  const [status, { device, requests }] = await control.request("GET", "/");
+  assertEquals(status, 200);
+  assertEquals(device, { name: "test", id: 42, about: "For tests" });
+  assertEquals((requests as { path: string }[]).map(({ path }) => path), [
+    "/record",
+    "/echo",
+    "/nothing",
+    "/refuse",
+    "/fail",
+  ]);
+});
+
+Deno.test("GET /record has the record", async () => {
+  await using control = await opened({});
+  const [status, record] = await control.request("GET", "/record");
+  assertEquals([status, record.version], [200, 1]);
+});
+
+Deno.test("POST /NAME runs a command with JSON or without", async () => {
+  await using control = await opened(commands);
+  assertEquals(await control.request("POST", "/echo", '{"a":[1]}'), [
+    200,
+    { body: { a: [1] }, given: true },
+  ]);
+  assertEquals(await control.request("POST", "/echo"), [200, { given: false }]);
+  assertEquals(await control.request("POST", "/nothing"), [200, {}]);
+});
+
+Deno.test("a command that refuses its body is a 400, and one that fails a 500", async () => {
+  await using control = await opened(commands);
+  assertEquals(await control.request("POST", "/refuse"), [400, { error: "Expected less" }]);
+  assertEquals(await control.request("POST", "/fail"), [500, { error: "The disk is gone" }]);
+});
+
+Deno.test("requests that are not possible have a status that says why", async () => {
+  await using control = await opened(commands);
+  for (
+    const [method, path, body, status, error] of [
+      ["GET", "/none", undefined, 404, "There is no /none"],
+      ["POST", "/toString", undefined, 404, "There is no /toString"],
+      ["GET", "/echo", undefined, 405, "Expected POST, got GET"],
+      ["POST", "/record", undefined, 405, "Expected GET, got POST"],
+      ["DELETE", "/", undefined, 405, "Expected GET, got DELETE"],
+      ["POST", "/echo", "{", 400, "Expected JSON or no body"],
+      ["POST", "/echo", Uint8Array.of(0x22, 0xff, 0x22), 400, "Expected JSON or no body"],
+      ["POST", "/echo", " ".repeat(MAX_CONTROL_BODY_BYTES + 1), 413, "at most 1048576 bytes"],
+    ] as const
+  ) {
+    const [got, answer] = await control.request(method, path, body);
+    assertEquals(got, status, `${method} ${path}`);
+    assertStringIncludes(String(answer.error), error);
+  }
+  const largest = `"${"x".repeat(MAX_CONTROL_BODY_BYTES - 2)}"`;
+  assertEquals((await control.request("POST", "/echo", largest))[0], 200);
+});
+
+Deno.test("ControlSocket ends also while requests are being answered", async () => {
+  const running = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  let started = 0;
+  const never = new Promise<never>(() => {});
+  const control = await opened({
+    wait: { about: "Never ends", run: () => (running[started++].resolve(), never) },
+  });
+  const requests = running.map(() => control.request("POST", "/wait"));
+  await Promise.all(running.map(({ promise }) => promise));
+  await control[Symbol.asyncDispose]();
+  for (const request of requests) assertEquals(await request, [503, { error: "The device ends" }]);
+});

@@ -1,0 +1,362 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import {
+  MAX_DISCARD_SECTORS,
+  MAX_WRITE_ZEROES_SECTORS,
+  Operation,
+} from "../../backends/blk/operation.ts";
+import { VIRTIO_BLK_T } from "../../backends/blk/request.ts";
+import { SharedState } from "../../backends/blk/shared_state.ts";
+import type { Store, StoreRequest, StoreResult } from "../../backends/blk/store.ts";
+import { Errno, LinuxError } from "../../src/linux/mod.ts";
+import { LATER } from "../../src/virtio/mod.ts";
+import { type ChainContent, header, join, makeChain, segment, TestQueue } from "./blk_chains.ts";
+
+const { IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES } = VIRTIO_BLK_T;
+const OK = 0, IOERR = 1, UNSUPP = 2;
+
+/** A store that notes what it is asked and answers what it is told to. */
+class TestStore implements Store {
+  readonly calls: string[] = [];
+  readonly requests: StoreRequest[] = [];
+  answers: StoreResult[] = [];
+
+  #answer(what: string, request: StoreRequest): StoreResult {
+    this.calls.push(what);
+    this.requests.push(request);
+    return this.answers.shift() ?? 0;
+  }
+
+  read(request: StoreRequest): StoreResult {
+    return this.#answer(`read ${request.offset}+${request.bytes}`, request);
+  }
+  write(request: StoreRequest): StoreResult {
+    return this.#answer(`write ${request.offset}+${request.bytes}`, request);
+  }
+  flush(request: StoreRequest): StoreResult {
+    return this.#answer("flush", request);
+  }
+  discard(request: StoreRequest): StoreResult {
+    return this.#answer(`discard ${request.offset}+${request.bytes}`, request);
+  }
+  writeZeroes(request: StoreRequest, unmap: boolean): StoreResult {
+    const how = unmap ? "unmap" : "zero";
+    return this.#answer(`${how} ${request.offset}+${request.bytes}`, request);
+  }
+}
+
+interface Setup {
+  readOnly?: boolean;
+  unmap?: boolean;
+  serial?: string;
+  writeback?: number;
+  features?: Partial<Record<"FLUSH" | "CONFIG_WCE" | "DISCARD" | "WRITE_ZEROES", boolean>>;
+}
+
+/** A disk of 1000 sectors. */
+function setUp(setup: Setup = {}) {
+  const store = new TestStore();
+  const state = new SharedState(2);
+  state.capacitySectors = 1000;
+  const queue = new TestQueue(1);
+  const config = { writeback: setup.writeback ?? 1 };
+  const features = {
+    FLUSH: true,
+    CONFIG_WCE: true,
+    DISCARD: true,
+    WRITE_ZEROES: true,
+    ...setup.features,
+  };
+  const start = (u8: Uint8Array<ArrayBuffer>) => {
+    const operation = new Operation({
+      store,
+      state,
+      features,
+      config,
+      memory: { u8 },
+      readOnly: setup.readOnly ?? false,
+      unmap: setup.unmap ?? true,
+      serial: setup.serial ?? "",
+    });
+    operation.start(queue);
+    return operation;
+  };
+  /** Makes one request; `status` tells what the driver finds. */
+  const request = (content: ChainContent) => {
+    const made = makeChain(content);
+    const operation = start(made.u8);
+    const result = operation.handle(made.chain, queue);
+    return { ...made, operation, result, status: () => made.written().at(-1) };
+  };
+  return { store, state, queue, config, features, request };
+}
+
+const read = (sector: number, bytes = 512): ChainContent => ({
+  readable: header(IN, sector),
+  writableBytes: bytes + 1,
+});
+const write = (sector: number, bytes = 512): ChainContent => ({
+  readable: join(header(OUT, sector), new Uint8Array(bytes)),
+  writableBytes: 1,
+});
+const ranges = (type: number, ...segments: Uint8Array[]): ChainContent => ({
+  readable: join(header(type, 0), ...segments),
+  writableBytes: 1,
+});
+const bare = (type: number): ChainContent => ({ readable: header(type, 0), writableBytes: 1 });
+
+Deno.test("Operation has the store read, write and flush", () => {
+  const { store, request } = setUp();
+  assertEquals(request(read(3, 1024)).result, 1025);
+  assertEquals(request(write(4)).result, 1);
+  assertEquals(request(bare(FLUSH)).status(), OK);
+  assertEquals(store.calls, ["read 1536+1024", "write 2048+512", "flush"]);
+});
+
+Deno.test("Operation takes a read of nothing up to the very end", () => {
+  const { store, request } = setUp();
+  assertEquals(request(read(1000, 0)).status(), OK);
+  assertEquals(request(read(1001, 0)).status(), IOERR);
+  assertEquals(store.calls, ["read 512000+0"]);
+});
+
+const failures: [name: string, content: ChainContent, setup: Setup, status: number][] = [
+  ["a read behind the end", read(1000), {}, IOERR],
+  ["a read across the end", read(999, 1024), {}, IOERR],
+  ["a read of half a sector", read(0, 256), {}, IOERR],
+  ["a write behind the end", write(1000), {}, IOERR],
+  ["a write of half a sector", write(0, 513), {}, IOERR],
+  ["a write to a read-only disk", write(0), { readOnly: true }, IOERR],
+  [
+    "a chain without a header",
+    { readable: new Uint8Array(15), writableBytes: 1 },
+    {},
+    IOERR,
+  ],
+  ["an unknown type", bare(99), {}, UNSUPP],
+  ["a type beyond 2^31", bare(0x8000_0000), {}, UNSUPP],
+  ["the legacy SCSI type", bare(2), {}, UNSUPP],
+  ["a zone report without ZONED", bare(16), {}, UNSUPP],
+  [
+    "a discard that was not negotiated",
+    ranges(DISCARD, segment(0, 1)),
+    { features: { DISCARD: false } },
+    UNSUPP,
+  ],
+  [
+    "a write zeroes that was not negotiated",
+    ranges(WRITE_ZEROES, segment(0, 1)),
+    { features: { WRITE_ZEROES: false } },
+    UNSUPP,
+  ],
+  ["a discard with a flag", ranges(DISCARD, segment(0, 1, 1)), {}, UNSUPP],
+  ["a discard behind the end", ranges(DISCARD, segment(999, 2)), {}, IOERR],
+  [
+    "a segment beyond max_discard_sectors",
+    ranges(DISCARD, segment(0, MAX_DISCARD_SECTORS + 1)),
+    {},
+    IOERR,
+  ],
+  [
+    "a segment beyond max_write_zeroes_sectors",
+    ranges(WRITE_ZEROES, segment(0, MAX_WRITE_ZEROES_SECTORS + 1)),
+    {},
+    IOERR,
+  ],
+  ["half a segment", ranges(DISCARD, new Uint8Array(8)), {}, IOERR],
+];
+
+for (const [name, content, setup, expected] of failures) {
+  Deno.test(`Operation refuses ${name} and leaves the store alone`, () => {
+    const { store, request } = setUp(setup);
+    const { result, status } = request(content);
+    assertEquals(result, content.writableBytes);
+    assertEquals(status(), expected);
+    assertEquals(store.calls, []);
+  });
+}
+
+Deno.test("Operation throws for a chain that has no room for a status", () => {
+  const { request } = setUp();
+  assertThrows(
+    () => request({ readable: header(OUT, 0), writableBytes: 0 }),
+    Error,
+    "status byte",
+  );
+});
+
+Deno.test("Operation answers IOERR with the store's errno in the counts", () => {
+  const { store, state, request } = setUp();
+  store.answers = [Errno.ENOSPC];
+  assertEquals(request(write(7)).status(), IOERR);
+  const { requests, statuses, failures } = state.counts();
+  assertEquals(requests.OUT, 1);
+  assertEquals(statuses, { OK: 0, IOERR: 1, UNSUPP: 0 });
+  const [{ queue, request: type, sector, error }] = failures;
+  assertEquals({ queue, type, sector, error }, {
+    queue: 1,
+    type: "OUT",
+    sector: 7,
+    error: "ENOSPC",
+  });
+});
+
+Deno.test("Operation gives the serial number, padded to 20 bytes or cut to the room", () => {
+  for (
+    const [serial, room] of [["disk-1", 20], ["12345678901234567890", 20], ["abc", 24], [
+      "",
+      3,
+    ]] as const
+  ) {
+    const { request } = setUp({ serial });
+    const { written } = request({ readable: header(GET_ID, 0), writableBytes: room + 1 });
+    const expected = new Uint8Array(room + 1);
+    expected.set(new TextEncoder().encode(serial));
+    assertEquals([...written()], [...expected]);
+  }
+  const { request } = setUp({ serial: "abc" });
+  const { written } = request({ readable: header(GET_ID, 0), writableBytes: 3 });
+  assertEquals(new TextDecoder().decode(written()), "ab\0");
+});
+
+Deno.test("Operation checks against the capacity of the moment", () => {
+  const { state, request } = setUp();
+  assertEquals(request(read(1500)).status(), IOERR);
+  state.capacitySectors = 2000;
+  assertEquals(request(read(1500)).status(), OK);
+  state.capacitySectors = 10;
+  assertEquals(request(read(500)).status(), IOERR);
+});
+
+Deno.test("Operation makes writes durable where the driver asked for it or cannot flush", () => {
+  const cases: [setup: Setup, isWriteThrough: boolean][] = [
+    [{}, false],
+    [{ writeback: 0 }, true],
+    [{ writeback: 0, features: { CONFIG_WCE: false } }, false],
+    [{ features: { FLUSH: false, CONFIG_WCE: false } }, true],
+    [{ writeback: 0, features: { FLUSH: false } }, true],
+  ];
+  for (const [setup, isWriteThrough] of cases) {
+    const { store, request } = setUp(setup);
+    request(write(0));
+    request(ranges(WRITE_ZEROES, segment(0, 1), segment(2, 1)));
+    request(ranges(DISCARD, segment(0, 1)));
+    request(read(0));
+    const flush = isWriteThrough ? ["flush"] : [];
+    assertEquals(store.calls, [
+      "write 0+512",
+      ...flush,
+      "zero 0+512",
+      "zero 1024+512",
+      ...flush,
+      "discard 0+512",
+      "read 0+512",
+    ]);
+  }
+});
+
+Deno.test("Operation sees the writeback toggle at once", () => {
+  const { store, config, request } = setUp();
+  request(write(0));
+  config.writeback = 0;
+  request(write(1));
+  config.writeback = 1;
+  request(write(2));
+  assertEquals(store.calls, ["write 0+512", "write 512+512", "flush", "write 1024+512"]);
+});
+
+Deno.test("Operation does not flush after a write that failed", () => {
+  const { store, request } = setUp({ writeback: 0 });
+  store.answers = [Errno.EIO];
+  assertEquals(request(write(0)).status(), IOERR);
+  assertEquals(store.calls, ["write 0+512"]);
+});
+
+Deno.test("Operation reports a write-through flush that failed", () => {
+  const { store, request } = setUp({ writeback: 0 });
+  store.answers = [0, Errno.EIO];
+  assertEquals(request(write(0)).status(), IOERR);
+});
+
+Deno.test("Operation goes through the segments until one fails", () => {
+  const { store, request } = setUp();
+  store.answers = [0, Errno.EIO, 0];
+  const content = ranges(DISCARD, segment(0, 1), segment(10, 2), segment(20, 3));
+  assertEquals(request(content).status(), IOERR);
+  assertEquals(store.calls, ["discard 0+512", "discard 5120+1024"]);
+});
+
+Deno.test("Operation gives space back only where the driver and the store's owner allow it", () => {
+  const { store, request } = setUp();
+  request(ranges(WRITE_ZEROES, segment(0, 1, 1), segment(1, 1, 0)));
+  assertEquals(store.calls, ["unmap 0+512", "zero 512+512"]);
+  const keeps = setUp({ unmap: false });
+  keeps.request(ranges(WRITE_ZEROES, segment(0, 1, 1)));
+  assertEquals(keeps.store.calls, ["zero 0+512"]);
+});
+
+Deno.test("Operation waits for a store that answers by a promise", async () => {
+  const { store, request } = setUp({ writeback: 0 });
+  store.answers = [Promise.resolve(0), Promise.resolve(0)];
+  const { result, status } = request(write(0));
+  assert(result instanceof Promise);
+  assertEquals(status(), 0xee); // not yet
+  assertEquals(await result, 1);
+  assertEquals(status(), OK);
+  assertEquals(store.calls, ["write 0+512", "flush"]);
+});
+
+Deno.test("Operation takes a rejected promise for the errno that it names, else EIO", async () => {
+  for (
+    const [reason, expected] of [
+      [new LinuxError("connect", Errno.ECONNREFUSED), "ECONNREFUSED"],
+      [new Error("503"), "EIO"],
+    ] as const
+  ) {
+    const { store, state, request } = setUp();
+    store.answers = [Promise.reject(reason)];
+    const { result, status } = request(read(0));
+    await result;
+    assertEquals(status(), IOERR);
+    assertEquals(state.counts().failures[0].error, expected);
+  }
+});
+
+Deno.test("Operation completes what the store finishes later, in any order", () => {
+  const { store, queue, request } = setUp({ writeback: 0 });
+  store.answers = [LATER];
+  const first = request(write(0));
+  assertEquals(first.result, LATER);
+  store.answers = [LATER];
+  const second = request({ ...read(1), slot: 1 });
+  assertEquals(second.result, LATER);
+  assertEquals(queue.completed, []);
+
+  second.operation.done(store.requests[1], 0);
+  assertEquals(second.status(), OK);
+  store.answers = [LATER]; // the flush
+  first.operation.done(store.requests[0], 0);
+  assertEquals(queue.completed.length, 1);
+  first.operation.done(store.requests[0], Errno.EIO);
+  assertEquals(first.status(), IOERR);
+  assertEquals(queue.completed, [[second.chain, 513], [first.chain, 1]]);
+  assertEquals(store.calls, ["write 0+512", "read 512+512", "flush"]);
+});
+
+Deno.test("SharedState counts what all queues did, on any thread's object", () => {
+  const state = new SharedState(3);
+  const other = new SharedState(state.memory);
+  for (let queue = 0; queue < 3; queue++) other.count(queue, OUT, queue, queue === 2 ? -5 : 0);
+  other.count(0, 99, 0, -2);
+  const { requests, statuses, failures } = state.counts();
+  assertEquals([requests.OUT, requests.other], [3, 1]);
+  assertEquals(statuses, { OK: 2, IOERR: 1, UNSUPP: 1 });
+  const seen = failures.map(({ queue, request, error }) => `${queue} ${request} ${error}`);
+  assertEquals(seen.sort(), ["0 99 unsupported", "2 OUT out of range"]);
+});
+
+Deno.test("SharedState keeps the last failures of a queue", () => {
+  const state = new SharedState(1);
+  for (let sector = 0; sector < 20; sector++) state.count(0, IN, sector, 5);
+  const { failures } = state.counts();
+  assertEquals(failures.map(({ sector }) => sector), [12, 13, 14, 15, 16, 17, 18, 19]);
+});

@@ -1,0 +1,126 @@
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { describeDevice, describeText } from "../../src/cli/describe_text.ts";
+import { deviceNames, loadDevice } from "../../src/cli/devices.ts";
+import { deviceHelp, flagText, programHelp } from "../../src/cli/help.ts";
+import { capabilities, libvirtDescription, qemuArguments } from "../../src/cli/qemu.ts";
+import { optionsOf, sharedOptions } from "../../src/cli/shared_options.ts";
+import {
+  type AnyDevice,
+  bitField,
+  defineDevice,
+  field,
+  selfDescribing,
+  u16,
+} from "../../src/virtio/mod.ts";
+
+Deno.test("deviceHelp() has each option of each device", async () => {
+  for (const name of deviceNames) {
+    const device = await loadDevice(name);
+    const help = deviceHelp(device, name);
+    for (const [option, definition] of Object.entries(optionsOf(device))) {
+      assertStringIncludes(help, `  ${flagText(option, definition)} `);
+      assert(help.replace(/\s+/g, " ").includes(definition.about), definition.about);
+    }
+    assert(help.split("\n").every((line) => line.length <= 100), help);
+  }
+});
+
+Deno.test("programHelp() names every device", () => {
+  for (const name of deviceNames) assertStringIncludes(programHelp(), name);
+});
+
+Deno.test("every device has the name that it is known by", async () => {
+  for (const name of deviceNames) assertEquals((await loadDevice(name)).name, name);
+});
+
+Deno.test("describeText() has all of rng", async () => {
+  assertEquals(
+    describeText(await loadDevice("rng")),
+    `rng  Entropy from the host (virtio device 4; queues run on threads)
+
+Queues
+  #  queue     size  sender  meaning
+  0  requestq  1024  driver  Buffers to fill with random bytes
+
+Feature bits
+  bit  feature            owner      meaning
+   28  INDIRECT_DESC      transport  Descriptors may refer to tables of descriptors
+   29  EVENT_IDX          transport  Each side says at which index it wants to be notified
+   30  PROTOCOL_FEATURES  transport  vhost-user protocol features are negotiated (vhost)
+   32  VERSION_1          transport  Follows virtio 1.0 or later, not the legacy interface
+
+Config space  none
+
+Options
+  --max-bytes=N  Give at most N bytes per period (bytes, or with K, M, G or T)
+  --period=MS    The period of --max-bytes (1 to 60000 ms; default 1000)
+`,
+  );
+});
+
+const sensor = defineDevice({
+  name: "sensor",
+  deviceId: 63,
+  about: "A sensor",
+  module: import.meta.url,
+  queues: {
+    readings: { about: "Readings", sender: "device", many: true },
+    control: { about: "c" },
+  },
+  config: selfDescribing({
+    limit: field(5, u16("Degrees", { access: "rw" })),
+    modes: bitField(6, { ALARM: 0, QUIET: 3 }),
+  }),
+  options: { blkFile: { type: "text", placeholder: "PATH", about: "x" } },
+  handlers: () => ({ control: () => 0 }),
+});
+
+Deno.test("describeText() tells marks, bits and access of a self-describing space", () => {
+  const text = describeText(sensor);
+  assertStringIncludes(text, "self-describing, ");
+  assert(/^ +5 +2 +2 +u16 +rw +limit +Degrees$/m.test(text), text);
+  assert(/^ +6 .* bits .* modes .*ALARM\(0\) QUIET\(3\)$/m.test(text), text);
+});
+
+Deno.test("describeDevice() is JSON that tells which index a queue has", () => {
+  const { queues, config } = JSON.parse(JSON.stringify(describeDevice(sensor)));
+  assertEquals(queues.map(({ index, many }: { index: number; many: boolean }) => [index, many]), [
+    [0, true],
+    [null, false],
+  ]);
+  assertEquals(config.fields[0].mark, { type: 5, offset: 0 });
+});
+
+Deno.test("capabilities() follow QEMU's schema", async () => {
+  assertEquals(capabilities(await loadDevice("rng")), { type: "rng" });
+  assertEquals(capabilities(await loadDevice("blk")), {
+    type: "block",
+    features: ["read-only", "blk-file"],
+  });
+  assertEquals(capabilities(await loadDevice("input")).type, "input");
+  assertEquals(capabilities(sensor), { type: "sensor" });
+});
+
+Deno.test("libvirtDescription() has what QEMU's schema wants", async () => {
+  assertEquals(libvirtDescription(await loadDevice("blk"), "/usr/libexec/blk", "1.2.3"), {
+    description: "vhostd blk: A disk",
+    type: "block",
+    binary: "/usr/libexec/blk",
+    tags: ["vhostd 1.2.3"],
+  });
+});
+
+Deno.test("qemuArguments() can be given to a shell and to QEMU", async () => {
+  const blk = await loadDevice("blk");
+  assertEquals(
+    qemuArguments(blk, "/tmp/a b,c.sock", 2),
+    "-chardev 'socket,id=blk,path=/tmp/a b,,c.sock' " +
+      "-device vhost-user-blk-pci,chardev=blk,num-queues=2",
+  );
+  assertStringIncludes(qemuArguments(sensor, "/s", 3), "virtio-id=63,num_vqs=3,config_size=");
+});
+
+Deno.test("optionsOf() refuses a device's option that is one of vhostd's own", () => {
+  const device = { ...sensor, options: { fd: sharedOptions.fd } } as unknown as AnyDevice;
+  assertThrows(() => optionsOf(device), Error, "to leave --fd to vhostd");
+});

@@ -1,0 +1,162 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { isColoured, makeInk } from "../../src/cli/ink.ts";
+import { recordText } from "../../src/cli/record_text.ts";
+import { formatBytes, formatCount, formatDuration, formatRatio } from "../../src/cli/units.ts";
+import { observation, sampleRecord, SINCE } from "./sample_record.ts";
+
+Deno.test("recordText() has every section, aligned, with times from the beginning", () => {
+  assertEquals(
+    recordText(sampleRecord()),
+    `blk  A disk (virtio device 2)
+record of 2m05s, since 2026-01-02 03:04:05 UTC
+
+Connections  2
+  #1  unknown process            +0.010s  0.020s long  0 messages      the front-end closed the connection
+  #2  qemu-system-x86  pid 4711  +0.035s  connected    1 041 messages
+  protocol      MQ  REPLY_ACK  CONFIG
+
+Features  reported
+  acknowledged  device     FLUSH(9)
+                transport  INDIRECT_DESC(28)  VERSION_1(32)
+  left          device     DISCARD(13)
+  not offered   device     RO(5)
+  vhost         PROTOCOL_FEATURES(30)  with the front-end only
+
+Config space  packed, 12 bytes
+  reads         inferred: QEMU answers the driver from its copy
+  writes        reported: QEMU passes on a change of the writeback byte
+  field                reads  first    last    writes  changes  first    refused  feature
+  capacity                 2  +0.040s  +1m01s       –        –
+  writeback                1  +0.040s               1        1  +2.000s           FLUSH
+  max_discard_sectors      –                        –        –                 3  DISCARD (left)
+
+Status  inferred: QEMU sends the status at feature negotiation
+  +1.200s                0x0b  ACKNOWLEDGE DRIVER FEATURES_OK            reported
+  +1.250s  after 0.050s  0x0f  ACKNOWLEDGE DRIVER FEATURES_OK DRIVER_OK
+
+Queues  reported
+  #  queue     size  state              requests  in flight  to device  to driver  kicks  /req  notified  /req  faults
+  0  requestq   128  running (start 2)    12 345          3    3.0 MiB    8.0 KiB  6 172  0.50     1 234  0.10       0
+  1  requestq   128  broken                    0          0        0 B        0 B      0     –         0     –       1
+  2–3  requestq  never started
+  +1m30s  queue 1  descriptor-loop (virtio 1.3, 2.7.5.3): Descriptor 7 comes again
+
+Errors  1 refused
+  +0.050s  SET_LOG_BASE is not offered
+
+Device
+  store     disk.img
+  failures  read 0, write 2
+  reads     select 1, subsel 0
+            select 17, subsel 1
+`,
+  );
+});
+
+Deno.test("recordText() is short for a device that nobody used", () => {
+  const record = sampleRecord();
+  record.features = record.features.map((feature) => ({ ...feature, acknowledged: null }));
+  Object.assign(record, {
+    config: { ...record.config, layout: null },
+    queues: record.queues.slice(2),
+    connections: { total: 0, latest: [] },
+    errors: { total: 0, latest: [] },
+    report: {},
+  });
+  record.status.timeline = [];
+  const text = recordText(record);
+  for (
+    const line of [
+      "Connections  none yet",
+      "Features  not negotiated yet",
+      "  offered       device     FLUSH(9)  DISCARD(13)",
+      "Config space  none",
+      "  2–3  requestq  never started",
+      "Errors  none",
+    ]
+  ) assert(text.split("\n").includes(line), `${line} in\n${text}`);
+});
+
+Deno.test("recordText() leaves out what this front-end hides", () => {
+  const record = sampleRecord();
+  record.config.fields = [observation("capacity")];
+  record.config.reads = { source: "not observable", note: "QEMU makes it" };
+  const text = recordText(record);
+  assertStringIncludes(text, "not observable: QEMU makes it");
+  assert(/\n {2}field\n {2}capacity\n/.test(text), text);
+});
+
+Deno.test("recordText() shows used marks and acknowledged bits", () => {
+  const record = sampleRecord();
+  record.config.fields = [
+    observation("limit", { used: true, firstUsed: SINCE + 5, lastUsed: SINCE + 5 }),
+    observation("modes", { used: false, acknowledged: ["ALARM"], left: ["QUIET", "FAST"] }),
+  ];
+  const text = recordText(record);
+  assert(/limit .* used +\+0\.005s/.test(text), text);
+  assert(/modes .* not used .* ALARM; left: QUIET FAST/.test(text), text);
+});
+
+Deno.test("recordText() tells rates when it knows an earlier state", () => {
+  const record = sampleRecord();
+  const previous = structuredClone(record);
+  previous.at -= 2000;
+  previous.queues[0].requests -= 1000;
+  const text = recordText(record, { previous });
+  assert(/requests +per s/.test(text), text);
+  assert(/12 345 +500 /.test(text), text);
+});
+
+Deno.test("recordText() has the same text with colours, and only then escapes", () => {
+  const record = sampleRecord();
+  const plain = recordText(record);
+  const coloured = recordText(record, { coloured: true });
+  // deno-lint-ignore no-control-regex
+  assertEquals(coloured.replace(/\x1b\[\d+m/g, "").replace(/ +$/gm, ""), plain);
+  assert(!plain.includes("\x1b"));
+  assert(coloured.includes("\x1b[31m"));
+});
+
+Deno.test("recordText() gives a terminal nothing that others wrote to obey", () => {
+  const record = sampleRecord();
+  record.connections.latest[1].frontend!.command = "evil\x1b[2J\n";
+  record.report = { "a\x07": "b\x1bc\nd" };
+  record.queues[1].faults[0].message = "\x9b1m";
+  // deno-lint-ignore no-control-regex
+  assert(!/[\x00-\x09\x0b-\x1f\x7f-\x9f]/.test(recordText(record)));
+});
+
+Deno.test("isColoured() wants a terminal, and no NO_COLOR", () => {
+  const stream = (terminal: boolean) => ({ isTerminal: () => terminal });
+  assertEquals(isColoured(stream(true), false), true);
+  assertEquals(isColoured(stream(false), false), false);
+  assertEquals(isColoured(stream(true), true), false);
+  assertEquals(makeInk(true)("red", ""), "");
+  assertEquals(makeInk(false)("red", "text"), "text");
+});
+
+Deno.test("units are those that people read", () => {
+  assertEquals([0, 1023, 1024, 1536, 2 ** 20 - 1, 2 ** 40].map(formatBytes), [
+    "0 B",
+    "1023 B",
+    "1.0 KiB",
+    "1.5 KiB",
+    "1.0 MiB",
+    "1.0 TiB",
+  ]);
+  assertEquals([0, 999, 1000, 1234567].map(formatCount), ["0", "999", "1 000", "1 234 567"]);
+  assertEquals([-1, 250, 59_999, 60_000, 7_380_000, 90_000_000].map(formatDuration), [
+    "0.000s",
+    "0.250s",
+    "59.999s",
+    "1m00s",
+    "2h03m",
+    "1d01h",
+  ]);
+  assertEquals([[1, 0], [1, 3], [50, 2], [500, 2]].map(([a, b]) => formatRatio(a, b)), [
+    "–",
+    "0.33",
+    "25.0",
+    "250",
+  ]);
+});

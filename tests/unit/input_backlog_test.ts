@@ -1,0 +1,111 @@
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { Backlog } from "../../backends/input/backlog.ts";
+import { endsGroup, type InputEvent, SYN_REPORT } from "../../backends/input/events.ts";
+
+/** A group of movements, `length` events with its end. */
+function group(mark: number, length: number): InputEvent[] {
+  const move = { type: 2, code: 0, value: mark };
+  return [...new Array<InputEvent>(length - 1).fill(move), SYN_REPORT];
+}
+
+function key(code: number, value: number): InputEvent[] {
+  return [{ type: 1, code, value }, SYN_REPORT];
+}
+
+function drain(backlog: Backlog): number[][] {
+  const events: number[][] = [];
+  while (!backlog.isEmpty) {
+    const { type, code, value } = backlog.next()!;
+    events.push([type, code, value]);
+  }
+  return events;
+}
+
+Deno.test("Backlog gives events in their order", () => {
+  const backlog = new Backlog();
+  let called = 0;
+  backlog.onEvents = () => called++;
+  assertEquals([backlog.isEmpty, backlog.next()], [true, undefined]);
+  backlog.add([key(30, 1), key(30, 0)]);
+  assertEquals([called, backlog.isEmpty], [1, false]);
+  assertEquals(drain(backlog), [[1, 30, 1], [0, 0, 0], [1, 30, 0], [0, 0, 0]]);
+  const { accepted, delivered, waiting, dropped } = backlog.counts;
+  assertEquals([accepted, delivered, waiting, dropped], [4, 4, 0, 0]);
+});
+
+Deno.test("Backlog drops the oldest whole groups when there are too many", () => {
+  const backlog = new Backlog(8);
+  backlog.add([group(1, 3), group(2, 3), group(3, 2)]);
+  backlog.add([group(4, 2)]);
+  assertEquals(drain(backlog).map(([, , value]) => value), [2, 2, 0, 3, 0, 4, 0]);
+  assertEquals([backlog.counts.dropped, backlog.counts.droppedGroups], [3, 1]);
+});
+
+Deno.test("Backlog never drops a group of which a part was delivered", () => {
+  const backlog = new Backlog(6);
+  backlog.add([group(1, 3), group(2, 3)]);
+  assertEquals(backlog.next()?.value, 1);
+  backlog.add([group(3, 3)]);
+  assertEquals(drain(backlog).map(([, , value]) => value), [1, 0, 3, 3, 0]);
+  assertEquals(backlog.counts.droppedGroups, 1);
+});
+
+Deno.test("Backlog drops a group that is larger than it", () => {
+  const backlog = new Backlog(4);
+  backlog.add([group(1, 2), group(2, 5)]);
+  assertEquals(drain(backlog), []);
+  assertEquals([backlog.counts.dropped, backlog.counts.droppedGroups], [7, 2]);
+});
+
+Deno.test("Backlog releases keys whose release was dropped, before what comes after", () => {
+  const backlog = new Backlog(4);
+  backlog.add([key(30, 0), key(31, 1), key(31, 0), key(30, 1)]);
+  assertEquals(drain(backlog).filter(([type]) => type === 1), [[1, 30, 0], [1, 31, 0], [1, 30, 1]]);
+  assertEquals(backlog.counts.releases, 1);
+});
+
+Deno.test("Backlog.clear() drops everything and owes nothing", () => {
+  const backlog = new Backlog(4);
+  backlog.add([key(30, 0), key(31, 0), key(32, 0)]);
+  backlog.next();
+  backlog.clear();
+  assertEquals(backlog.isEmpty, true);
+  const { accepted, delivered, dropped, waiting } = backlog.counts;
+  assertEquals([accepted, waiting], [6, 0]);
+  assertEquals(delivered + dropped, 6 + 2); // the group of releases and its end
+  backlog.add([key(33, 1)]);
+  assertEquals(drain(backlog), [[1, 33, 1], [0, 0, 0]]);
+});
+
+Deno.test("Backlog gives whole groups, in order and within its limit, whatever happens", () => {
+  const step = fc.oneof(
+    fc.record({ add: fc.array(fc.integer({ min: 2, max: 6 }), { maxLength: 4 }) }),
+    fc.record({ take: fc.nat(10) }),
+  );
+  fc.assert(fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+    const backlog = new Backlog(12);
+    const got: InputEvent[] = [];
+    let mark = 0;
+    for (const step of steps) {
+      if ("add" in step) backlog.add(step.add.map((length) => group(++mark, length)));
+      else for (let i = 0; i < step.take && !backlog.isEmpty; i++) got.push(backlog.next()!);
+      const { accepted, delivered, waiting, dropped } = backlog.counts;
+      assert(waiting <= 12);
+      assertEquals(accepted, delivered + waiting + dropped);
+    }
+    while (!backlog.isEmpty) got.push(backlog.next()!);
+    let last = 0;
+    let open = 0;
+    for (const event of got) {
+      if (endsGroup(event)) {
+        last = open;
+        open = 0;
+      } else {
+        assert(open === 0 ? event.value > last : event.value === open);
+        open = event.value;
+      }
+    }
+    assertEquals(open, 0);
+  }));
+});

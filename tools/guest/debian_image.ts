@@ -1,0 +1,74 @@
+/**
+ * A real Debian on a disk image.
+ *
+ * @module
+ */
+
+import { debianRelease } from "./apt.ts";
+import { cached } from "./cache.ts";
+import { GuestError, progress, run } from "./process.ts";
+import { programPath } from "./programs.ts";
+import { makeExt4 } from "./root_image.ts";
+
+/** What makes the image; only the release is looked up elsewhere. */
+const RECIPE = {
+  sizeMiB: 1024,
+  // minbase has no init; without udev no console is ever ready for a login.
+  packages: ["systemd-sysv", "udev"],
+  files: {
+    "etc/hostname": "debian\n",
+    "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
+    // A root shell on the console, as every guest of ours has one.
+    "etc/systemd/system/serial-getty@ttyS0.service.d/autologin.conf": `\
+[Service]
+ExecStart=
+ExecStart=-/sbin/agetty --autologin root --keep-baud 115200 %I vt220
+`,
+  },
+  // Nothing in the guest reads them, and they are half of the tree.
+  removed: [
+    "usr/share/doc",
+    "usr/share/locale",
+    "usr/share/man",
+    "var/cache/apt",
+    "var/lib/apt/lists",
+  ],
+} as const;
+
+/**
+ * The path of an image with Debian and systemd, made when it is missing, which
+ * takes a minute or two. Copy it to write. Its release is this machine's.
+ *
+ * @throws {GuestError} When it is missing and this is not root.
+ */
+export async function debianImage(): Promise<string> {
+  const suite = await debianRelease();
+  return await cached("debian", JSON.stringify([suite, RECIPE]), async (path) => {
+    if (Deno.uid() !== 0) {
+      throw new GuestError("Only root can make a Debian image (debootstrap)");
+    }
+    progress(`making an image of Debian ${suite}, which takes a while`);
+    const directory = await Deno.makeTempDir({ prefix: "vhostd-debian-" });
+    try {
+      await run(await programPath("debootstrap"), [
+        "--variant=minbase",
+        `--include=${RECIPE.packages.join()}`,
+        suite,
+        directory,
+      ]);
+      for (const name of RECIPE.removed) {
+        await Deno.remove(`${directory}/${name}`, { recursive: true });
+      }
+      for (const [name, text] of Object.entries(RECIPE.files)) {
+        const file = `${directory}/${name}`;
+        await Deno.mkdir(file.slice(0, file.lastIndexOf("/")), {
+          recursive: true,
+        });
+        await Deno.writeTextFile(file, text);
+      }
+      await makeExt4(directory, path, RECIPE.sizeMiB);
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  });
+}

@@ -1,0 +1,118 @@
+/**
+ * What is to be started for a guest, with every path decided.
+ *
+ * @module
+ */
+
+import { vhostdCommand } from "./backend.ts";
+import { bootFiles, type GuestOptions } from "./guest.ts";
+import { isRootDisk, type Options, queueCount } from "./options.ts";
+import { GuestError } from "./process.ts";
+import { type GuestDevice, machineArguments, qemuProgram } from "./qemu.ts";
+import { rootImage } from "./root_image.ts";
+import { TERMINAL_ARGUMENTS } from "./terminal.ts";
+
+/** A device, and the files of its back-end. */
+export interface ServedDevice {
+  /** The device's name, such as `blk`. */
+  name: string;
+  /** The flags for `vhostd NAME`. */
+  flags: string[];
+  /** The socket on which its back-end listens. */
+  socketPath: string;
+  /** Where its back-end writes the record. */
+  recordPath: string;
+}
+
+/** What is to be started. Nothing of it exists yet. */
+export interface Plan {
+  /** The directory of the sockets and of everything else that goes at the end. */
+  directory: string;
+  /** The image to copy, and where to, if the root disk is a throw-away one. */
+  copy?: { from: string; to: string };
+  /** The back-ends. */
+  served: ServedDevice[];
+  /** The guest. */
+  guest: GuestOptions;
+}
+
+/** Decides what is to be started; makes the root image when it is missing. */
+export async function makePlan(options: Options): Promise<Plan> {
+  const rootDisk = options.devices.find(isRootDisk);
+  if (options.image && !rootDisk) {
+    throw new GuestError("--image needs a blk without a store; add --device=blk");
+  }
+  await checkFiles(options);
+  const name = `vhostd-guest-${crypto.randomUUID().slice(0, 8)}`;
+  const directory = `${Deno.env.get("TMPDIR") ?? "/tmp"}/${name}`;
+  const copy = rootDisk && !options.image
+    ? { from: await rootImage(), to: `${directory}/root.img` }
+    : undefined;
+
+  const served = options.devices.map((device, index): ServedDevice => ({
+    name: device.name,
+    flags: device === rootDisk
+      ? [`--blk-file=${options.image ?? copy?.to}`, ...device.flags]
+      : device.flags,
+    socketPath: `${directory}/${device.name}${index}.sock`,
+    recordPath: `${directory}/${device.name}${index}.json`,
+  }));
+  // An image of the user's own may have a login where ours has a shell.
+  const words = options.image && options.run ? ["init=/bin/sh"] : [];
+  if (options.append) words.push(options.append);
+  const disks = options.devices.filter(({ name }) => name === "blk");
+  const letter = "abcdefghijklmnopqrstuvwxyz"[disks.indexOf(rootDisk!)];
+  return {
+    directory,
+    copy,
+    served,
+    guest: {
+      ...options,
+      root: letter && `/dev/vd${letter}`,
+      append: words.join(" "),
+      devices: served.map(({ name, socketPath }, index): GuestDevice => ({
+        kind: name,
+        socketPath,
+        // Else QEMU asks a disk on PCI for as many queues as processors.
+        ...name === "blk" &&
+          { qemuProperties: { "num-queues": queueCount(options.devices[index]) } },
+      })),
+    },
+  };
+}
+
+/** Prints the plan as the commands of a shell. */
+export async function printPlan(plan: Plan): Promise<void> {
+  const { directory, copy, served, guest } = plan;
+  const args = await machineArguments(guest, await bootFiles(guest));
+  const commands = [
+    quote(["mkdir", directory]),
+    ...copy ? [quote(["cp", "--sparse=always", copy.from, copy.to])] : [],
+    ...served.map(({ name, socketPath, flags }) =>
+      `${quote(vhostdCommand(name, `--socket-path=${socketPath}`, ...flags))} &`
+    ),
+    quote([await qemuProgram(), ...args, ...TERMINAL_ARGUMENTS]),
+  ];
+  console.log(commands.join("\n"));
+}
+
+async function checkFiles(options: Options): Promise<void> {
+  for (const name of ["image", "kernel", "initrd"] as const) {
+    const path = options[name];
+    if (path === undefined) continue;
+    try {
+      using _ = await Deno.open(path);
+    } catch (error) {
+      // "No such file or directory (os error 2): open 'PATH'"
+      const reason = (error as Error).message.split(" (")[0];
+      throw new GuestError(`--${name}=${path}: ${reason}`);
+    }
+  }
+}
+
+/** Words as a shell takes them. */
+function quote(words: string[]): string {
+  return words.map((word) =>
+    /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
+  ).join(" ");
+}

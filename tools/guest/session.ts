@@ -1,0 +1,108 @@
+/**
+ * One run of a guest: starts everything, and ends everything again.
+ *
+ * @module
+ */
+
+import { Backend } from "./backend.ts";
+import { bootFiles, Guest, type GuestOptions } from "./guest.ts";
+import type { Plan } from "./plan.ts";
+import { GuestError, progress } from "./process.ts";
+import { machineArguments } from "./qemu.ts";
+import { copyImage } from "./root_image.ts";
+import { runOnTerminal } from "./terminal.ts";
+
+/** The signals that end the guest, and their numbers. */
+const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+
+/**
+ * Runs a guest until it powers off, or until a signal comes.
+ *
+ * @param plan What to start.
+ * @param command What to run in the guest; its shell when it is not given.
+ * @returns The exit status: the command's if there is one.
+ * @throws {GuestError} When something cannot be started or fails.
+ */
+export async function runSession(
+  plan: Plan,
+  command?: string,
+): Promise<number> {
+  const stop = new AbortController();
+  for (const [name, number] of Object.entries(SIGNALS)) {
+    Deno.addSignalListener(name as Deno.Signal, () => {
+      stop.abort(new SignalError(128 + number));
+    });
+  }
+  await Deno.mkdir(plan.directory, { mode: 0o700 });
+  const backends: Backend[] = [];
+  try {
+    if (plan.copy) await copyImage(plan.copy.from, plan.copy.to);
+    await startBackends(plan, backends, stop);
+    stop.signal.throwIfAborted();
+    const guest = { ...plan.guest, signal: stop.signal };
+    return command === undefined ? await runShell(guest) : await runCommand(guest, command);
+  } catch (error) {
+    // What failed because of the stop is no news, but the stop's reason is.
+    const reason = stop.signal.aborted ? stop.signal.reason : error;
+    if (reason instanceof SignalError) return reason.exitStatus;
+    throw reason;
+  } finally {
+    // QEMU has ended: some of its devices abort when a back-end goes first.
+    stop.abort();
+    await Promise.all(backends.map((backend) => backend.stop()));
+    if (command === undefined) {
+      for (const backend of backends) await backend.printRecord();
+    }
+    await Deno.remove(plan.directory, { recursive: true });
+  }
+}
+
+/** The reason to stop when a signal came. */
+class SignalError extends Error {
+  override name = "SignalError";
+  constructor(readonly exitStatus: number) {
+    super(`Ended by a signal, status ${exitStatus}`);
+  }
+}
+
+async function startBackends(
+  { served }: Plan,
+  backends: Backend[],
+  stop: AbortController,
+): Promise<void> {
+  progress(`starting ${served.map(({ name }) => name).join(", ")}`);
+  const started = await Promise.allSettled(served.map(async (device) => {
+    const { name, socketPath, recordPath } = device;
+    const backend = await Backend.start(device, socketPath, recordPath);
+    backends.push(backend);
+    backend.ended.then(() => {
+      stop.abort(new GuestError(`The back-end ${name} has ended`));
+    });
+  }));
+  for (const result of started) {
+    if (result.status === "rejected") throw result.reason;
+  }
+}
+
+async function runShell(options: GuestOptions): Promise<number> {
+  const args = await machineArguments(options, await bootFiles(options));
+  progress("starting QEMU; Ctrl-A X ends it");
+  const { success, code } = await runOnTerminal(args, options.signal!);
+  options.signal!.throwIfAborted();
+  if (!success) throw new GuestError(`QEMU ended with status ${code}`);
+  return 0;
+}
+
+async function runCommand(
+  options: GuestOptions,
+  command: string,
+): Promise<number> {
+  progress("starting QEMU");
+  await using guest = await Guest.boot(options);
+  const { status, bytes } = await guest.run(command, { timeoutMs: Infinity });
+  await new Blob([bytes]).stream().pipeTo(Deno.stdout.writable, {
+    preventClose: true,
+  });
+  await guest.powerOff();
+  return status;
+}

@@ -1,0 +1,111 @@
+/**
+ * `deno task test`: every test of the project, layer by layer.
+ *
+ *     deno task test                  all of it
+ *     deno task test unit frontend    some layers
+ *     deno task test guest -- --filter=resize
+ *
+ * The last line is `N passed, N failed`; the exit status is 0 only if nothing
+ * failed and something ran.
+ *
+ * @module
+ */
+
+import { ensurePrograms } from "./guest/programs.ts";
+import { GuestError } from "./guest/process.ts";
+
+/** A layer: what runs, and what has to be on the machine for it. */
+interface Layer {
+  about: string;
+  args: string[];
+  programs: string[];
+}
+
+const LAYERS: Record<string, Layer> = {
+  unit: { about: "pure code, no I/O", args: ["tests/unit"], programs: [] },
+  doc: {
+    about: "the examples in doc comments",
+    args: ["--doc", "mod.ts", "src/"],
+    programs: [],
+  },
+  frontend: {
+    about: "real sockets, the TypeScript front-end",
+    args: ["tests/frontend"],
+    programs: ["qemu-storage-daemon"],
+  },
+  guest: {
+    about: "real QEMU, real Linux",
+    args: ["tests/guest"],
+    programs: ["qemu-system-x86_64", "cpio", "mke2fs"],
+  },
+};
+
+interface Outcome {
+  passed: number;
+  failed: number;
+}
+
+/** Runs a layer and counts its tests, from the report that Deno writes. */
+async function runLayer(layer: Layer, rest: string[]): Promise<Outcome> {
+  const report = await Deno.makeTempFile({ prefix: "vhostd-test-", suffix: ".xml" });
+  try {
+    const { success } = await new Deno.Command(Deno.execPath(), {
+      args: ["test", "--allow-all", "--quiet", `--junit-path=${report}`, ...layer.args, ...rest],
+      stdin: "null",
+    }).spawn().status;
+    const outcome = readReport(await Deno.readTextFile(report));
+    // A file that does not even load fails without a test to count.
+    if (!success && outcome.failed === 0) outcome.failed = 1;
+    return outcome;
+  } finally {
+    await Deno.remove(report);
+  }
+}
+
+function readReport(xml: string): Outcome {
+  const suites = xml.match(/<testsuite .*?>/g) ?? [];
+  const sum = (attribute: string) =>
+    suites.reduce((total, suite) => {
+      const [, count = "0"] = suite.match(new RegExp(` ${attribute}="(\\d+)"`)) ?? [];
+      return total + Number(count);
+    }, 0);
+  const failed = sum("failures") + sum("errors");
+  return { passed: sum("tests") - failed - sum("disabled"), failed };
+}
+
+async function main(args: string[]): Promise<number> {
+  const split = args.indexOf("--");
+  const names = split < 0 ? args : args.slice(0, split);
+  const rest = split < 0 ? [] : args.slice(split + 1);
+  const unknown = names.find((name) => !(name in LAYERS));
+  if (unknown !== undefined) {
+    console.error(
+      `test: expected layers (${Object.keys(LAYERS).join(", ")}), got ${JSON.stringify(unknown)}`,
+    );
+    return 2;
+  }
+  const layers = Object.entries(LAYERS).filter(([name]) =>
+    names.length === 0 || names.includes(name)
+  );
+  try {
+    for (const [, { programs }] of layers) await ensurePrograms(...programs);
+  } catch (error) {
+    if (!(error instanceof GuestError)) throw error;
+    console.error(`test: ${error.message}`);
+    return 1;
+  }
+  const total: Outcome = { passed: 0, failed: 0 };
+  for (const [name, layer] of layers) {
+    console.log(`\n# ${name}: ${layer.about}`);
+    const start = performance.now();
+    const { passed, failed } = await runLayer(layer, rest);
+    total.passed += passed;
+    total.failed += failed;
+    const seconds = Math.round((performance.now() - start) / 1000);
+    console.log(`# ${name}: ${passed} passed, ${failed} failed in ${seconds} s`);
+  }
+  console.log(`\n${total.passed} passed, ${total.failed} failed`);
+  return total.failed === 0 && total.passed > 0 ? 0 : 1;
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));
