@@ -13,4 +13,15 @@ export {
   serve,
   type ServeOptions,
 } from "./src/runtime/mod.ts";
-export type * from "./src/runtime/record.ts";
+export type { DeviceHostOptions } from "./src/runtime/mod.ts";
+export type {
+  ConnectionRecord,
+  ErrorRecord,
+  FeatureRecord,
+  QueueRecord,
+  RecordJson,
+  Source,
+  StatusRecord,
+} from "./src/runtime/record.ts";
+export type { QueueCounts } from "./src/runtime/counters.ts";
+export type { Visibility } from "./src/runtime/visibility.ts";

@@ -6,8 +6,8 @@
 
 import type { ConfigObservation } from "../virtio/config_space.ts";
 import type { RecordJson } from "../runtime/record.ts";
-import { heading, labelled, type SectionContext } from "./record_section.ts";
-import { type Cell, table } from "./table.ts";
+import { heading, LABEL_WIDTH, labelled, type SectionContext } from "./record_section.ts";
+import { type Cell, table, wrap } from "./table.ts";
 import { formatCount } from "./units.ts";
 
 const COLUMNS = [
@@ -29,20 +29,52 @@ const COLUMNS = [
 
 /** What the driver did with each field of config space. */
 export function configSection(context: SectionContext): string[] {
-  const { record: { config }, ink } = context;
+  const { record: { config }, ink, columns } = context;
   if (config.layout === null) return [heading(context, "Config space", "none")];
   const { fields, reads, writes } = config;
+  const touched = fields.filter(isTouched);
   const shows = {
-    reads: reads.source !== "not observable" || fields.some((field) => field.reads > 0),
-    writes: fields.some((field) => field.writes > 0),
+    reads: reads.source !== "not observable" || touched.some((field) => field.reads > 0),
+    writes: touched.some((field) => field.writes > 0),
   };
-  const rows = fields.map((field) => configRow(context, field, shows));
-  return [
-    heading(context, "Config space", `${config.layout}, ${config.bytes} bytes`),
-    labelled(context, "reads", known(context, reads)),
-    labelled(context, "writes", known(context, writes)),
-    ...table(COLUMNS, rows, { ink }),
-  ];
+  const lines = [heading(context, "Config space", `${config.layout}, ${config.bytes} bytes`)];
+  if (context.record.connections.total > 0) {
+    lines.push(labelled(context, "reads", known(context, reads)));
+    lines.push(labelled(context, "writes", known(context, writes)));
+  }
+  if (touched.length > 0) {
+    const rows = together(touched).map((field) => configRow(context, field, shows));
+    lines.push(...table(COLUMNS, rows, { ink }));
+  }
+  const others = fields.filter((field) => !isTouched(field)).map(({ name }) => name);
+  if (others.length > 0) {
+    const list = wrap(others, { width: columns, indent: LABEL_WIDTH });
+    lines.push(labelled(context, "untouched", list));
+  }
+  return lines;
+}
+
+/** Neighbouring members of a group with which the same was done, as one: `geometry.*`. */
+function together(fields: readonly ConfigObservation[]): ConfigObservation[] {
+  const result: ConfigObservation[] = [];
+  for (const field of fields) {
+    const last = result.at(-1);
+    const name = `${field.name.replace(/[.[].*$/, "")}.*`;
+    const isMember = name !== `${field.name}.*` && last?.name.replace(/[.[].*$/, ".*") === name;
+    if (isMember && isAlike(last, field)) result[result.length - 1] = { ...last, name };
+    else result.push(field);
+  }
+  return result;
+}
+
+/** Whether all but the name is the same. */
+function isAlike(a: ConfigObservation, b: ConfigObservation): boolean {
+  return JSON.stringify({ ...a, name: "" }) === JSON.stringify({ ...b, name: "" });
+}
+
+/** Whether there is anything to tell of a field. */
+function isTouched({ reads, writes, refused, used }: ConfigObservation): boolean {
+  return reads + writes + refused > 0 || used !== null;
 }
 
 function known({ ink }: SectionContext, { source, note }: RecordJson["config"]["reads"]): string {

@@ -145,7 +145,10 @@ function bitList(context: SectionContext, features: readonly FeatureRecord[], st
 }
 
 function statusSection(context: SectionContext): string[] {
-  const { record: { status }, ink, when } = context;
+  const { record: { status, connections }, ink, when } = context;
+  if (status.timeline.length === 0 && connections.total === 0) {
+    return [heading(context, "Status", "none yet")];
+  }
   const lines = [heading(context, "Status", `${status.source}: ${status.note}`)];
   if (status.timeline.length === 0) lines.push(labelled(context, "", ink("dim", "none seen")));
   if (status.dropped > 0) lines.push(ink("dim", `  ${status.dropped} earlier ones are dropped`));

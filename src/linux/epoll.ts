@@ -21,6 +21,9 @@ export const EPOLLERR = 0x8;
 /** The other side hung up; always reported. */
 export const EPOLLHUP = 0x10;
 
+/** Report an event once, not for as long as it is ready. */
+export const EPOLLET = 0x8000_0000;
+
 const MAX_EVENTS = 64;
 // struct epoll_event is packed on x86-64 and aligned elsewhere (epoll_ctl(2)).
 const PACKED = Deno.build.arch === "x86_64";

@@ -19,6 +19,11 @@ export function createEventfd(): Fd {
   return new Fd(check(libc.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd"));
 }
 
+/** Whether a descriptor is an eventfd; front-ends may use pipes where there are none. */
+export function isEventfd(fd: number): boolean {
+  return Deno.readLinkSync(`/proc/self/fd/${fd}`) === "anon_inode:[eventfd]";
+}
+
 /**
  * Signals an eventfd (or a pipe that stands for one). A counter that is full
  * is signalled already, so that is no error.

@@ -25,8 +25,8 @@ const IORING_OFF_CQ_RING = 0x800_0000;
 const IORING_OFF_SQES = 0x1000_0000;
 
 const IORING_SETUP_CLAMP = 1 << 4;
+const IORING_SETUP_COOP_TASKRUN = 1 << 8;
 const IORING_SETUP_SINGLE_ISSUER = 1 << 12;
-const IORING_SETUP_DEFER_TASKRUN = 1 << 13;
 const IORING_FEAT_NODROP = 1 << 1;
 const IORING_ENTER_GETEVENTS = 1;
 const IORING_REGISTER_FILES = 2;
@@ -90,8 +90,10 @@ export class IoUring implements Disposable {
   constructor(options: IoUringOptions) {
     const parameters = new Uint32Array(pinnedBuffer(120), 0, 30);
     let fd = -1;
-    // The newest way first: completions are processed only in our own calls.
-    for (const flags of [IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, 0]) {
+    // The newest way first: completions do not interrupt the thread while it
+    // runs. DEFER_TASKRUN would go further, but nobody who polls the instance's
+    // descriptor is woken then, and the event loop has to wait for that.
+    for (const flags of [IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN, 0]) {
       parameters.fill(0);
       parameters[2] = flags | IORING_SETUP_CLAMP;
       fd = libc.syscall_io_uring_setup(SYS_IO_URING_SETUP, options.entries, parameters);
@@ -157,6 +159,11 @@ export class IoUring implements Disposable {
       "io_uring_register",
     );
     this.#fixedFiles = true;
+  }
+
+  /** The instance's descriptor, which is readable when something completed; it stays this object's. */
+  get fd(): number {
+    return this.#fd.number;
   }
 
   /** Begins an operation; returns where its SQE is, in words. There must be room. */
@@ -236,10 +243,13 @@ export class IoUring implements Disposable {
     this.#fixed(at);
   }
 
-  /** Completes each time a descriptor becomes ready, until it completes without IORING_CQE_F_MORE. */
-  poll(fd: number, events: number, data: number): void {
+  /**
+   * Completes when a descriptor is ready; with `multishot` each time it becomes
+   * so, until it completes without IORING_CQE_F_MORE.
+   */
+  poll(fd: number, events: number, data: number, multishot: boolean): void {
     const at = this.#begin(IORING_OP_POLL_ADD, fd, data);
-    this.#sqes[at + 6] = IORING_POLL_ADD_MULTI;
+    this.#sqes[at + 6] = multishot ? IORING_POLL_ADD_MULTI : 0;
     this.#sqes[at + 7] = events;
   }
 

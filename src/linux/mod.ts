@@ -16,3 +16,4 @@ export * from "./mapping.ts";
 export * from "./reactor.ts";
 export * from "./socket.ts";
 export * from "./timerfd.ts";
+export * from "./uring_reactor.ts";

@@ -4,13 +4,30 @@
  * @module
  */
 
-import { Epoll, EPOLLIN } from "./epoll.ts";
+import { Epoll, EPOLLET, EPOLLIN } from "./epoll.ts";
 import { createEventfd, drainEventfd, signalEventfd } from "./eventfd.ts";
 
 /** A descriptor that a {@linkcode Reactor} watches; disposing ends it. */
 export interface Watch extends Disposable {
   /** The mask that was ready when the callback was called. */
   readonly ready: number;
+}
+
+/** The one wait of a queue thread, however it is done. */
+export interface ThreadReactor extends Disposable {
+  /** Calls `callback` whenever `fd` is ready, until the watch is disposed of. */
+  watch(fd: number, callback: () => void, events?: number): Watch;
+  /**
+   * Calls `callback` each time an eventfd is signalled, until the watch is
+   * disposed of. Nobody needs to read the eventfd.
+   */
+  watchSignals(fd: number, callback: () => void): Watch;
+  /** Calls `callback` once after the current batch of events. */
+  defer(callback: () => void): void;
+  /** Waits once, blocking this thread, and calls what is ready. */
+  turn(): void;
+  /** Waits once, without blocking the event loop, and calls what is ready. */
+  turnAsync(): Promise<void>;
 }
 
 class Registration implements Watch {
@@ -42,7 +59,7 @@ class Registration implements Watch {
  * something is watched. A queue thread drives one by itself with
  * {@linkcode Reactor.turn}.
  */
-export class Reactor implements Disposable {
+export class Reactor implements ThreadReactor {
   #epoll = new Epoll();
   #wake = createEventfd();
   #watches = new Map<number, Registration>();
@@ -76,6 +93,11 @@ export class Reactor implements Disposable {
     return watch;
   }
 
+  watchSignals(fd: number, callback: () => void): Watch {
+    // Edge-triggered, each signal is an event although the counter stays.
+    return this.watch(fd, callback, EPOLLIN | EPOLLET);
+  }
+
   /** Ends a watch. */
   remove(watch: Watch): void {
     const registration = watch as Registration;
@@ -84,25 +106,17 @@ export class Reactor implements Disposable {
     if (this.#watches.size === 0) signalEventfd(this.#wake.number);
   }
 
-  /** Makes a wait on this reactor return; any thread may signal {@linkcode Reactor.wakeFd}. */
-  wake(): void {
-    signalEventfd(this.#wake.number);
-  }
-
-  /** Calls `callback` once after the current batch of events. */
   defer(callback: () => void): void {
     this.#deferred.push(callback);
     signalEventfd(this.#wake.number);
   }
 
-  /** Waits once, blocking this thread, and calls what is ready. */
-  turn(timeoutMs: number): void {
-    this.#dispatch(this.#epoll.wait(timeoutMs));
+  turn(): void {
+    this.#dispatch(this.#epoll.wait(-1));
   }
 
-  /** Waits once, without blocking the event loop, and calls what is ready. */
-  async turnAsync(timeoutMs: number): Promise<void> {
-    this.#dispatch(await this.#epoll.waitAsync(timeoutMs));
+  async turnAsync(): Promise<void> {
+    this.#dispatch(await this.#epoll.waitAsync(-1));
   }
 
   /** Runs while something is watched, without blocking the event loop. */
@@ -113,7 +127,7 @@ export class Reactor implements Disposable {
 
   async #run(): Promise<void> {
     try {
-      while (this.#watches.size > 0) await this.turnAsync(-1);
+      while (this.#watches.size > 0) await this.turnAsync();
     } finally {
       this.#loop = undefined;
     }
@@ -159,6 +173,11 @@ export function watch(
   const result = shared.watch(fd, callback, events);
   void shared.run();
   return result;
+}
+
+/** As {@linkcode watch}, for an eventfd that nobody reads: each signal calls `callback`. */
+export function watchSignals(fd: number, callback: () => void): Watch {
+  return watch(fd, callback, EPOLLIN | EPOLLET);
 }
 
 /** Resolves when nothing is watched on this thread's event loop any more. */

@@ -111,6 +111,9 @@ export class DeviceHost implements AsyncDisposable {
    */
   static async open(device: AnyDevice, options: DeviceHostOptions = {}): Promise<DeviceHost> {
     const { log = () => {}, plane = device.plane ?? "thread", threads = 1 } = options;
+    if (device.plane === "main" && plane === "thread") {
+      throw new TypeError(`Device ${device.name} runs on the main thread only`);
+    }
     const values = { ...defaultOptions(device.options ?? {}), ...options.options };
     const layout: ConfigLayout = device.config ?? packed({});
     const configMemory = new SharedArrayBuffer(layout.size);

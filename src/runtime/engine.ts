@@ -4,7 +4,7 @@
  * @module
  */
 
-import { createEventfd, type Fd, signalEventfd, watch } from "../linux/mod.ts";
+import { createEventfd, type Fd, signalEventfd, watch, watchSignals } from "../linux/mod.ts";
 import { type MemoryHandle, viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import {
@@ -42,6 +42,7 @@ export class LocalEngine implements Engine {
   ) {
     this.#engine = new QueueEngine(device, setup, viewMemory(memory), {
       watch,
+      watchSignals,
       defer: (callback) => void setTimeout(callback, 0),
       emit,
     });

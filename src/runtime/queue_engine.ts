@@ -4,7 +4,7 @@
  * @module
  */
 
-import { createTimerfd, drainEventfd, type Fd, signalEventfd } from "../linux/mod.ts";
+import { createTimerfd, drainEventfd, type Fd, isEventfd, signalEventfd } from "../linux/mod.ts";
 import { type MemoryView, type Region, RegionTable } from "../memory/mod.ts";
 import {
   type AnyDevice,
@@ -88,6 +88,8 @@ export type EngineEvent = {
 export interface EngineHost {
   /** Calls `callback` when a descriptor is readable. */
   watch(fd: number, callback: () => void): Disposable;
+  /** Calls `callback` each time an eventfd is signalled; nobody reads it. */
+  watchSignals(fd: number, callback: () => void): Disposable;
   /** Calls `callback` soon, after others had their turn. */
   defer(callback: () => void): void;
   /** Tells the control plane something. */
@@ -270,16 +272,27 @@ export class QueueEngine {
     queue.call = command.call;
     queue.err = command.err;
     queue.enabled = command.enabled;
+    queue.kickWatch = this.#watchKick(queue);
+    this.#handlers.start?.(queue);
+    this.#run(queue);
+  }
+
+  #watchKick(queue: EngineQueue): Disposable {
+    const { kick } = queue;
+    if (kick >= 0 && isEventfd(kick)) {
+      return this.#host.watchSignals(kick, () => {
+        queue.counters.kicked();
+        this.#run(queue);
+      });
+    }
     // A ring without a kick descriptor is polled: SET_VRING_KICK, bit 8.
-    if (queue.kick < 0) queue.timer = createTimerfd(POLL_PERIOD_MS);
-    const fd = queue.timer?.number ?? queue.kick;
-    queue.kickWatch = this.#host.watch(fd, () => {
+    if (kick < 0) queue.timer = createTimerfd(POLL_PERIOD_MS);
+    const fd = queue.timer?.number ?? kick;
+    return this.#host.watch(fd, () => {
       drainEventfd(fd);
       if (queue.timer === undefined) queue.counters.kicked();
       this.#run(queue);
     });
-    this.#handlers.start?.(queue);
-    this.#run(queue);
   }
 
   #stop(queue: EngineQueue, done: (base: number) => void): void {

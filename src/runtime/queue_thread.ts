@@ -5,7 +5,13 @@
  */
 
 import { receiveMessageOnPort } from "node:worker_threads";
-import { drainEventfd, Reactor } from "../linux/mod.ts";
+import {
+  drainEventfd,
+  LinuxError,
+  Reactor,
+  type ThreadReactor,
+  UringReactor,
+} from "../linux/mod.ts";
 import { viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { ThreadCommand, ThreadMessage, ThreadStart } from "./engine.ts";
@@ -32,10 +38,11 @@ async function main({ module, setup, memory, wakeFd, port }: ThreadStart): Promi
     throw new TypeError(`Expected a device as the default export of ${module}`);
   }
   const send = (message: ThreadMessage) => port.postMessage(message);
-  using reactor = new Reactor();
+  using reactor: ThreadReactor = createReactor();
   let closed = false;
   const engine = new QueueEngine(device, setup, viewMemory(memory), {
     watch: (fd, callback) => reactor.watch(fd, callback),
+    watchSignals: (fd, callback) => reactor.watchSignals(fd, callback),
     defer: (callback) => reactor.defer(callback),
     emit: (event) => send({ kind: "event", event }),
   });
@@ -65,9 +72,19 @@ async function main({ module, setup, memory, wakeFd, port }: ThreadStart): Promi
   while (!closed) {
     // Promises of the device need the event loop; without any, blocking in the
     // wait itself saves two thread changes per wake-up.
-    if (engine.isPending) await reactor.turnAsync(-1);
-    else reactor.turn(-1);
+    if (engine.isPending) await reactor.turnAsync();
+    else reactor.turn();
   }
   port.close();
   self.close();
+}
+
+/** The newest way to wait that this kernel allows. */
+function createReactor(): ThreadReactor {
+  try {
+    return new UringReactor();
+  } catch (error) {
+    if (error instanceof LinuxError) return new Reactor();
+    throw error;
+  }
 }

@@ -25,7 +25,7 @@ import type { QueueCounters, QueueCounts } from "./counters.ts";
 import { type Visibility, visibilityOf } from "./visibility.ts";
 
 /** The version of {@linkcode RecordJson}. */
-export const RECORD_VERSION = 1;
+export const RECORD_VERSION: RecordJson["version"] = 1;
 
 const MAX_STATUS_ENTRIES = 64;
 const MAX_CONNECTIONS = 16;
@@ -43,19 +43,25 @@ export interface FeatureRecord extends NamedFeature {
   offered: boolean;
   /** Acknowledged by the driver; null while no driver has negotiated. */
   acknowledged: boolean | null;
+  /** How it is known. */
   source: Source;
 }
 
 /** A change of the device status. Times are milliseconds since 1970, here and everywhere. */
 export interface StatusRecord {
+  /** When. */
   at: number;
+  /** The status, as its bits. */
   status: number;
+  /** The names of the bits; `RESET` for none. */
   names: string[];
+  /** How it is known. */
   source: Source;
 }
 
 /** A fault. */
 export interface ErrorRecord {
+  /** When. */
   at: number;
   /** Where: the queue's index, or null for a message. */
   queue: number | null;
@@ -63,28 +69,37 @@ export interface ErrorRecord {
   rule: string;
   /** The section of the standard. */
   section: string | null;
+  /** What came, and what the rule asks for. */
   message: string;
 }
 
 /** A queue. Counters are from the first connection on. */
 export interface QueueRecord extends QueueCounts {
+  /** The index that the driver knows it by. */
   index: number;
+  /** The name in the device's definition. */
   name: string;
   /** The size that the driver chose; 0 before it did. */
   size: number;
+  /** The front-end enabled it. */
   enabled: boolean;
+  /** Its ring is started. */
   running: boolean;
   /** Broken by the last entry of `faults`. */
   broken: boolean;
+  /** How often its ring was started. */
   starts: number;
+  /** What broke it, the latest last. */
   faults: ErrorRecord[];
+  /** How it is known. */
   source: Source;
 }
 
 /** A connection of a front-end. */
 export interface ConnectionRecord {
+  /** When it began. */
   connectedAt: number;
-  /** Null while it lasts. */
+  /** When it ended; null while it lasts. */
   disconnectedAt: number | null;
   /** Why it ended. */
   reason: string | null;
@@ -98,13 +113,17 @@ export interface ConnectionRecord {
 
 /** The record as JSON. */
 export interface RecordJson {
-  version: typeof RECORD_VERSION;
+  /** The version of this shape. */
+  version: 1;
+  /** The device: its name here, the number of its type in the standard, and what it is. */
   device: { name: string; id: number; about: string };
   /** When the record was begun. */
   since: number;
   /** When it was read. */
   at: number;
+  /** Every bit that the device or the framework knows, lowest first. */
   features: FeatureRecord[];
+  /** Config space: its layout (null where there is none), what can be seen of it, and its fields. */
   config: {
     layout: "packed" | "self-describing" | null;
     bytes: number;
@@ -112,8 +131,11 @@ export interface RecordJson {
     writes: Visibility;
     fields: ConfigObservation[];
   };
+  /** The device status: its changes, and how many older ones are left out. */
   status: { source: Source; note: string; timeline: StatusRecord[]; dropped: number };
+  /** The queues, by index. */
   queues: QueueRecord[];
+  /** How many connections there were, and the latest of them. */
   connections: { total: number; latest: ConnectionRecord[] };
   /** Messages that were refused. */
   errors: { total: number; latest: ErrorRecord[] };

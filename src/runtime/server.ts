@@ -45,7 +45,11 @@ export type ServeOptions = Endpoint & DeviceHostOptions;
  * ```
  */
 export class DeviceServer implements AsyncDisposable {
-  /** The device. */
+  /**
+   * The device.
+   *
+   * @internal
+   */
   readonly host: DeviceHost;
   /** Resolves when serving has ended: by {@linkcode DeviceServer.close}, or with the one connection that was inherited. */
   readonly finished: Promise<void>;

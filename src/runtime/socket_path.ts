@@ -8,6 +8,7 @@ import { Errno, LinuxError, MAX_SOCKET_PATH_BYTES, UnixConnection } from "../lin
 
 /** A socket that cannot be served. */
 export class EndpointError extends Error {
+  /** The name of the class. */
   override name = "EndpointError";
 }
 

@@ -10,7 +10,9 @@ import type { Source } from "./record.ts";
 
 /** How something is known, with what limits that. */
 export interface Visibility {
+  /** How it is known. */
   source: Source;
+  /** What limits that. */
   note: string;
 }
 

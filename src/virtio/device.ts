@@ -52,10 +52,10 @@ export interface QueueDefinition {
 }
 
 /** The most descriptors of a queue whose definition does not say. */
-export const DEFAULT_QUEUE_SIZE = 1024;
+export const DEFAULT_QUEUE_SIZE: number = 1024;
 
 /** What a handler returns when it will complete its chain later, by {@linkcode QueueHandle.complete}. */
-export const LATER = -1;
+export const LATER: number = -1;
 
 /** The number of bytes written to a chain, {@linkcode LATER}, or a promise of that number. */
 export type HandlerResult = number | Promise<number>;
@@ -91,7 +91,8 @@ export interface QueueHandle {
   fail(error: Error, chain?: Chain): void;
 }
 
-type Names<T> = Extract<keyof T, string>;
+/** The names of a record, as strings. */
+export type Names<T> = Extract<keyof T, string>;
 
 /** Queue definitions by name. */
 export type Queues = Readonly<Record<string, QueueDefinition>>;

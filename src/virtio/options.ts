@@ -5,7 +5,8 @@
  * @module
  */
 
-interface OptionBase {
+/** What every option has. */
+export interface OptionBase {
   /** What it does, in a few words, for the help text. */
   readonly about: string;
 }
@@ -47,14 +48,15 @@ export interface NumberOption extends OptionBase {
 /** The declaration of an option. Its name in camel case becomes the flag: `blkFile` is `--blk-file`. */
 export type OptionDefinition = FlagOption | TextOption | NumberOption;
 
-type ValueOf<D> = D extends FlagOption ? boolean
+/** The value of an option. */
+export type OptionValue<D> = D extends FlagOption ? boolean
   : D extends TextOption ? D extends { choices: readonly (infer C)[] } ? C : string
   : number;
 
 /** The values of options, by name: undefined where there is no default and none was given. */
 export type OptionValues<O> = {
-  readonly [K in keyof O]: O[K] extends FlagOption | { default: unknown } ? ValueOf<O[K]>
-    : ValueOf<O[K]> | undefined;
+  readonly [K in keyof O]: O[K] extends FlagOption | { default: unknown } ? OptionValue<O[K]>
+    : OptionValue<O[K]> | undefined;
 };
 
 /** The flag of an option: `blkFile` → `blk-file`. */
@@ -64,6 +66,7 @@ export function flagName(option: string): string {
 
 /** A value that an option does not take. */
 export class OptionError extends Error {
+  /** The name of the class. */
   override name = "OptionError";
 }
 

@@ -17,6 +17,8 @@ const MAX_CHAIN_BYTES = 2 ** 32;
  */
 export class Parts {
   #u8: Uint8Array<ArrayBuffer>;
+  /** The same, for single bytes and numbers: see `copyDescriptor`. */
+  #view: DataView<ArrayBuffer>;
   #index = new Float64Array(4);
   #length = new Float64Array(4);
   #first = 0;
@@ -26,6 +28,7 @@ export class Parts {
   /** Makes an empty list over guest memory. */
   constructor(u8: Uint8Array<ArrayBuffer>) {
     this.#u8 = u8;
+    this.#view = viewOf(u8);
   }
 
   /** How many parts there are. */
@@ -70,7 +73,7 @@ export class Parts {
 
   /** The byte at `offset`. Reading behind the end throws a RangeError, as all of these do. */
   u8(offset: number): number {
-    return this.#u8[this.#locate(offset, 1)];
+    return this.#view.getUint8(this.#locate(offset, 1));
   }
 
   /** The little-endian u16 at `offset`, wherever the parts divide it. */
@@ -80,10 +83,8 @@ export class Parts {
 
   /** The little-endian u32 at `offset`, wherever the parts divide it. */
   u32(offset: number): number {
-    const u8 = this.#u8;
     if (offset + 4 <= this.#length[this.#first] && this.#first < this.#end) {
-      const at = this.#index[this.#first] + offset;
-      return (u8[at] | u8[at + 1] << 8 | u8[at + 2] << 16 | u8[at + 3] << 24) >>> 0;
+      return this.#view.getUint32(this.#index[this.#first] + offset, true);
     }
     return (this.u16(offset) | this.u16(offset + 2) << 16) >>> 0;
   }
@@ -95,7 +96,7 @@ export class Parts {
 
   /** Writes a byte at `offset`. */
   setU8(offset: number, value: number): void {
-    this.#u8[this.#locate(offset, 1)] = value;
+    this.#view.setUint8(this.#locate(offset, 1), value);
   }
 
   /** Copies bytes from `offset` out of guest memory; returns how many there were. */
@@ -182,13 +183,24 @@ export class Parts {
     }
   }
 
-  /** Empties the list, for the chain's next use. For rings. */
+  /**
+   * Empties the list, for the chain's next use.
+   *
+   * @internal
+   */
   clear(u8: Uint8Array<ArrayBuffer>): void {
-    this.#u8 = u8;
+    if (u8 !== this.#u8) {
+      this.#u8 = u8;
+      this.#view = viewOf(u8);
+    }
     this.#first = this.#end = this.#bytes = 0;
   }
 
-  /** Adds a part. For rings: everything has been checked. */
+  /**
+   * Adds a part: everything has been checked.
+   *
+   * @internal
+   */
   push(index: number, bytes: number): void {
     if (this.#end === this.#index.length) {
       this.#index = grown(this.#index);
@@ -198,6 +210,10 @@ export class Parts {
     this.#length[this.#end++] = bytes;
     this.#bytes += bytes;
   }
+}
+
+function viewOf(u8: Uint8Array<ArrayBuffer>): DataView<ArrayBuffer> {
+  return new DataView(u8.buffer, u8.byteOffset, u8.byteLength);
 }
 
 function grown(array: Float64Array<ArrayBuffer>): Float64Array<ArrayBuffer> {
@@ -224,7 +240,11 @@ export class Chain {
   readableBytes = 0;
   /** How many descriptors it has, those of an indirect table included. */
   descriptors = 0;
-  /** How many descriptors of a packed ring it takes. For rings. */
+  /**
+   * How many descriptors of a packed ring it takes.
+   *
+   * @internal
+   */
   ringDescriptors = 0;
   /** Whether the device has it. */
   inFlight = false;
@@ -240,7 +260,11 @@ export class Chain {
     this.writable = new Parts(u8);
   }
 
-  /** Starts over. For rings. */
+  /**
+   * Starts over.
+   *
+   * @internal
+   */
   begin(u8: Uint8Array<ArrayBuffer>, layout: RingLayout): void {
     this.#layout = layout;
     this.readable.clear(u8);
@@ -253,6 +277,8 @@ export class Chain {
    * A buffer that goes on in the next region is divided.
    *
    * @throws {RingError} When a rule is broken.
+   *
+   * @internal
    */
   add(memory: MemoryView, gpa: number, bytes: number, writable: boolean): void {
     if (!writable && this.writable.byteLength + this.writable.count > 0) {
@@ -290,7 +316,11 @@ export class Chain {
     }
   }
 
-  /** Ends the reading. For rings. */
+  /**
+   * Ends the reading.
+   *
+   * @internal
+   */
   end(): void {
     this.readableBytes = this.readable.byteLength;
     this.writableBytes = this.writable.byteLength;

@@ -14,9 +14,12 @@ export const VIRTQ_DESC_F_WRITE = 2;
 /** The buffer is a table of descriptors. */
 export const VIRTQ_DESC_F_INDIRECT = 4;
 
-/** Copies a descriptor, as four words, from anywhere in guest memory: tables need no alignment. */
-export function copyDescriptor(u8: Uint8Array, at: number, into: Uint32Array): void {
-  for (let word = 0; word < 4; word++, at += 4) {
-    into[word] = u8[at] | u8[at + 1] << 8 | u8[at + 2] << 16 | u8[at + 3] << 24;
-  }
+/**
+ * Copies a descriptor, as four words, from anywhere in guest memory: tables
+ * need no alignment. Through a DataView, because V8 (15.0, Maglev) optimises
+ * `u8[at]` again and again in vain where `at` is 2^31 or more: a null store's
+ * request took 6 µs instead of 0.5.
+ */
+export function copyDescriptor(memory: DataView, at: number, into: Uint32Array): void {
+  for (let word = 0; word < 4; word++) into[word] = memory.getUint32(at + word * 4, true);
 }

@@ -45,6 +45,8 @@ export class PackedRing implements Virtqueue {
   readonly #eventIndex: boolean;
   readonly #indirect: boolean;
   readonly #memory: MemoryView;
+  /** Guest memory, for indirect tables. */
+  readonly #view: DataView<ArrayBuffer>;
   readonly #words: Uint32Array<ArrayBuffer>;
   readonly #halves: Uint16Array<ArrayBuffer>;
   readonly #driverEvent: Uint16Array<ArrayBuffer>;
@@ -81,6 +83,7 @@ export class PackedRing implements Virtqueue {
     }
     const { buffer } = memory.u8;
     this.#memory = memory;
+    this.#view = new DataView(buffer);
     this.size = size;
     this.#eventIndex = options.eventIndex;
     this.#indirect = options.indirect;
@@ -221,7 +224,7 @@ export class PackedRing implements Virtqueue {
     }
     const entry = this.#entry;
     for (let i = 0; i < entries; i++) {
-      copyDescriptor(this.#memory.u8, start + i * DESCRIPTOR_BYTES, entry);
+      copyDescriptor(this.#view, start + i * DESCRIPTOR_BYTES, entry);
       // WRITE is the only flag with a meaning here, the others are ignored: virtio 1.3, 2.8.7.
       chain.descriptors++;
       chain.add(

@@ -58,6 +58,8 @@ export class SplitRing implements Virtqueue {
   /** The indirect table of the chain that is being read. */
   readonly #table = new Uint32Array(4);
   readonly #memory: MemoryView;
+  /** Guest memory, for indirect tables. */
+  readonly #view: DataView<ArrayBuffer>;
   /** The next entry of the available ring to take. */
   #next: number;
   /** The available index as last read. */
@@ -85,6 +87,7 @@ export class SplitRing implements Virtqueue {
     }
     const buffer = memory.u8.buffer;
     this.#memory = memory;
+    this.#view = new DataView(buffer);
     this.size = size;
     this.#mask = size - 1;
     this.#eventIndex = options.eventIndex;
@@ -191,7 +194,7 @@ export class SplitRing implements Virtqueue {
     const table = this.#table;
     let entry = 0;
     for (;;) {
-      copyDescriptor(memory.u8, start + entry * DESCRIPTOR_BYTES, table);
+      copyDescriptor(this.#view, start + entry * DESCRIPTOR_BYTES, table);
       const flagsAndNext = table[3];
       if (flagsAndNext & VIRTQ_DESC_F_INDIRECT) {
         throw new RingError(

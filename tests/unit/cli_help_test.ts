@@ -72,7 +72,7 @@ const sensor = defineDevice({
     modes: bitField(6, { ALARM: 0, QUIET: 3 }),
   }),
   options: { blkFile: { type: "text", placeholder: "PATH", about: "x" } },
-  handlers: () => ({ control: () => 0 }),
+  handlers: () => ({ readings() {}, control: () => 0 }),
 });
 
 Deno.test("describeText() tells marks, bits and access of a self-describing space", () => {

@@ -72,6 +72,7 @@ Deno.test("recordText() is short for a device that nobody used", () => {
       "  offered       device     FLUSH(9)  DISCARD(13)",
       "Config space  none",
       "  2–3  requestq  never started",
+      "Status  none yet",
       "Errors  none",
     ]
   ) assert(text.split("\n").includes(line), `${line} in\n${text}`);
@@ -83,7 +84,32 @@ Deno.test("recordText() leaves out what this front-end hides", () => {
   record.config.reads = { source: "not observable", note: "QEMU makes it" };
   const text = recordText(record);
   assertStringIncludes(text, "not observable: QEMU makes it");
-  assert(/\n {2}field\n {2}capacity\n/.test(text), text);
+  assert(/\n {2}untouched {5}capacity\n/.test(text), text);
+  assert(!text.includes("reads  first"), text);
+});
+
+Deno.test("recordText() puts members of a group together with which the same was done", () => {
+  const record = sampleRecord();
+  const read = { reads: 1, firstRead: SINCE + 1, lastRead: SINCE + 1 };
+  const more = { reads: 2, firstRead: SINCE + 1, lastRead: SINCE + 2 };
+  record.config.fields = [
+    observation("geometry", read),
+    observation("geometry.heads", read),
+    observation("geometry.sectors", read),
+    observation("geometry.cylinders", more),
+    observation("sensors[0].limit", read),
+    observation("sensors[1].limit", read),
+    observation("topology.alignment", read),
+  ];
+  const text = recordText(record);
+  const names = [...text.matchAll(/^ {2}(\S+) +[12] {2}\+0/gm)].map(([, name]) => name);
+  assertEquals(names, [
+    "geometry",
+    "geometry.*",
+    "geometry.cylinders",
+    "sensors.*",
+    "topology.alignment",
+  ]);
 });
 
 Deno.test("recordText() shows used marks and acknowledged bits", () => {

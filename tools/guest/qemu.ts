@@ -55,6 +55,14 @@ export interface BootFiles {
 /** A q35 has a PS/2 keyboard, which would take the keys from a virtio one. */
 const KEYBOARD = { q35: ",i8042=off", microvm: "" };
 
+const MICROVM_ARGUMENTS = [
+  // Without this the MMIO devices are of the time before virtio 1.0.
+  ...["-global", "virtio-mmio.force-legacy=false"],
+  // The other firmware, SeaBIOS, drives a virtio disk itself, and on a microvm
+  // with buffers in memory that no back-end sees: it waits for ever.
+  ...["-bios", "qboot.rom"],
+];
+
 /** QEMU's arguments for a machine, but for its console. */
 export async function machineArguments(
   options: MachineOptions,
@@ -75,8 +83,7 @@ export async function machineArguments(
     // The back-ends see the guest's memory through this file.
     "-object",
     `memory-backend-memfd,id=memory,size=${memory},share=on`,
-    // Without this the MMIO devices are of the time before virtio 1.0.
-    ...machine === "microvm" ? ["-global", "virtio-mmio.force-legacy=false"] : [],
+    ...machine === "microvm" ? MICROVM_ARGUMENTS : [],
     ...["-kernel", boot.kernel],
     ...boot.initrd === undefined ? [] : ["-initrd", boot.initrd],
     ...["-append", boot.commandLine],

@@ -105,9 +105,7 @@ export function assertStringIncludes(
   nodeAssert.ok(
     actual.includes(expected),
     message ??
-      `Expected ${JSON.stringify(actual)} to include ${
-        JSON.stringify(expected)
-      }`,
+      `Expected ${JSON.stringify(actual)} to include ${JSON.stringify(expected)}`,
   );
 }
 

@@ -1,0 +1,148 @@
+/**
+ * A thread's one wait, by io_uring: descriptors that become ready and
+ * operations that complete arrive together, and what is to be submitted goes
+ * with the same system call.
+ *
+ * @module
+ */
+
+import { Epoll, EPOLLIN } from "./epoll.ts";
+import { IORING_CQE_F_MORE, IoUring } from "./io_uring.ts";
+import type { ThreadReactor, Watch } from "./reactor.ts";
+
+/** How many operations can be prepared between two waits; more are submitted on the way. */
+const ENTRIES = 256;
+
+/** Data of operations has this bit; that of watches does not. */
+const OPERATION = 0x8000_0000;
+
+class UringWatch implements Watch {
+  ready = 0;
+  isActive = true;
+  readonly #reactor: UringReactor;
+
+  constructor(
+    reactor: UringReactor,
+    readonly key: number,
+    readonly fd: number,
+    readonly events: number,
+    readonly isMultishot: boolean,
+    readonly callback: () => void,
+  ) {
+    this.#reactor = reactor;
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.isActive) return;
+    this.isActive = false;
+    this.#reactor.remove(this);
+  }
+}
+
+/** Waits by io_uring; for a thread of its own. */
+export class UringReactor implements ThreadReactor {
+  readonly #ring = new IoUring({ entries: ENTRIES });
+  readonly #watches = new Map<number, UringWatch>();
+  #nextKey = 0;
+  #deferred: (() => void)[] = [];
+  #epoll: Epoll | undefined;
+  #onOperation: ((data: number, result: number) => void) | undefined;
+  readonly #complete = (data: number, result: number, flags: number): void => {
+    if (data >= OPERATION) this.#onOperation?.(data - OPERATION, result);
+    else this.#notice(data, result, flags);
+  };
+
+  /**
+   * The ring, for operations of the device on this thread. Their data is
+   * {@linkcode UringReactor.operationData}; `onOperation` is called with each
+   * result. What was prepared is submitted with the next wait.
+   */
+  operations(onOperation: (data: number, result: number) => void): IoUring {
+    this.#onOperation = onOperation;
+    return this.#ring;
+  }
+
+  /** The data of an operation that the device numbers `slot`, below 2^31. */
+  static operationData(slot: number): number {
+    return slot + OPERATION;
+  }
+
+  watch(fd: number, callback: () => void, events: number = EPOLLIN): Watch {
+    return this.#watch(fd, callback, events, false);
+  }
+
+  watchSignals(fd: number, callback: () => void): Watch {
+    return this.#watch(fd, callback, EPOLLIN, true);
+  }
+
+  #watch(fd: number, callback: () => void, events: number, isMultishot: boolean): Watch {
+    do this.#nextKey = (this.#nextKey + 1) % OPERATION || 1; while (
+      this.#watches.has(this.#nextKey)
+    );
+    const watch = new UringWatch(this, this.#nextKey, fd, events, isMultishot, callback);
+    this.#watches.set(watch.key, watch);
+    this.#poll(watch);
+    return watch;
+  }
+
+  #poll(watch: UringWatch): void {
+    this.#makeRoom();
+    this.#ring.poll(watch.fd, watch.events, watch.key, watch.isMultishot);
+  }
+
+  #makeRoom(): void {
+    while (this.#ring.room === 0) this.#ring.enter(false);
+  }
+
+  /** Ends a watch. */
+  remove(watch: UringWatch): void {
+    this.#watches.delete(watch.key);
+    this.#makeRoom();
+    this.#ring.pollRemove(watch.key, 0);
+  }
+
+  #notice(key: number, result: number, flags: number): void {
+    const watch = this.#watches.get(key);
+    if (watch === undefined) return;
+    watch.ready = Math.max(result, 0);
+    watch.callback();
+    // A watch that fires once is set up again, which fires at once if the
+    // descriptor is still ready; one that fires for ever may have been ended
+    // by the kernel.
+    if (watch.isActive && (flags & IORING_CQE_F_MORE) === 0 && result >= 0) this.#poll(watch);
+  }
+
+  defer(callback: () => void): void {
+    this.#deferred.push(callback);
+  }
+
+  turn(): void {
+    this.#ring.enter(this.#deferred.length === 0);
+    this.#dispatch();
+  }
+
+  async turnAsync(): Promise<void> {
+    this.#ring.enter(false);
+    if (!this.#ring.hasCompletions && this.#deferred.length === 0) {
+      if (this.#epoll === undefined) {
+        this.#epoll = new Epoll();
+        this.#epoll.add(this.#ring.fd, EPOLLIN, 0);
+      }
+      await this.#epoll.waitAsync(-1);
+    }
+    this.#dispatch();
+  }
+
+  #dispatch(): void {
+    this.#ring.complete(this.#complete);
+    if (this.#deferred.length === 0) return;
+    const deferred = this.#deferred;
+    this.#deferred = [];
+    for (const callback of deferred) callback();
+  }
+
+  [Symbol.dispose](): void {
+    this.#epoll?.[Symbol.dispose]();
+    this.#ring[Symbol.dispose]();
+  }
+}
