@@ -31,9 +31,6 @@ import { attachStore, openStore } from "./stores.ts";
  */
 const SEG_MAX = 126;
 
-/** The most bytes of one part. The device itself has no limit. */
-const SIZE_MAX = 2 ** 30;
-
 /** A virtio block device on a disk image, a block device or memory. */
 export default defineDevice({
   name: "blk",
@@ -167,6 +164,8 @@ export default defineDevice({
     const opened = resources.move();
     return {
       offer: {
+        // There is no such limit, and SeaBIOS 1.16 computes with size_max * seg_max in 16 bits
+        SIZE_MAX: false,
         GEOMETRY: false,
         RO: abilities.readOnly,
         CONFIG_WCE: abilities.durable && !abilities.readOnly,
@@ -180,7 +179,6 @@ export default defineDevice({
       queues: { requestq: numQueues },
       config: {
         capacity: BigInt(state.capacitySectors),
-        size_max: SIZE_MAX,
         seg_max: SEG_MAX,
         blk_size: blockBytes,
         topology: {

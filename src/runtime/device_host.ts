@@ -177,6 +177,7 @@ export class DeviceHost implements AsyncDisposable {
   /** Ends the engines, then the control half; no connection may have the device. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#engines.map((engine) => engine.close()));
+    this.record.finish();
     await this.control[Symbol.asyncDispose]?.();
     this.memory[Symbol.dispose]();
   }

@@ -175,6 +175,7 @@ export class DeviceRecord {
   #connectionsTotal = 0;
   #errors: ErrorRecord[] = [];
   #errorsTotal = 0;
+  #lastReport: Record<string, unknown> | undefined;
 
   /** Begins a record. */
   constructor(subject: RecordSubject, now: () => number = Date.now) {
@@ -189,6 +190,11 @@ export class DeviceRecord {
       starts: 0,
       faults: [],
     }));
+  }
+
+  /** The device is about to be closed: what it reports now is its last word. */
+  finish(): void {
+    this.#lastReport ??= this.#subject.report?.() ?? {};
   }
 
   /** A front-end connected. */
@@ -331,7 +337,7 @@ export class DeviceRecord {
       })),
       connections: { total: this.#connectionsTotal, latest: this.#connections },
       errors: { total: this.#errorsTotal, latest: this.#errors },
-      report: report?.() ?? {},
+      report: this.#lastReport ?? report?.() ?? {},
     };
   }
 }

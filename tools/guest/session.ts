@@ -51,7 +51,10 @@ export async function runSession(
     stop.abort();
     await Promise.all(backends.map((backend) => backend.stop()));
     if (command === undefined) {
-      for (const backend of backends) await backend.printRecord();
+      for (const backend of backends) {
+        console.log();
+        await backend.printRecord();
+      }
     }
     await Deno.remove(plan.directory, { recursive: true });
   }
@@ -74,11 +77,12 @@ async function startBackends(
   const started = await Promise.allSettled(served.map(async (device) => {
     const { name, socketPath, recordPath } = device;
     const backend = await Backend.start(device, socketPath, recordPath);
-    backends.push(backend);
-    backend.ended.then(() => {
-      stop.abort(new GuestError(`The back-end ${name} has ended`));
-    });
+    backend.ended.then(() => stop.abort(new GuestError(`The back-end ${name} has ended`)));
+    return backend;
   }));
+  for (const result of started) {
+    if (result.status === "fulfilled") backends.push(result.value);
+  }
   for (const result of started) {
     if (result.status === "rejected") throw result.reason;
   }
