@@ -11,14 +11,14 @@
  * @module
  */
 
-import { ensurePrograms } from "./guest/programs.ts";
+import { type Program, programPath } from "./guest/programs.ts";
 import { GuestError } from "./guest/process.ts";
 
 /** A layer: what runs, and what has to be on the machine for it. */
 interface Layer {
   about: string;
   args: string[];
-  programs: string[];
+  programs: Program[];
 }
 
 const LAYERS: Record<string, Layer> = {
@@ -36,7 +36,7 @@ const LAYERS: Record<string, Layer> = {
   guest: {
     about: "real QEMU, real Linux",
     args: ["tests/guest"],
-    programs: ["qemu-system-x86_64", "cpio", "mke2fs"],
+    programs: ["qemu-system-x86_64", "mke2fs"],
   },
 };
 
@@ -88,7 +88,9 @@ async function main(args: string[]): Promise<number> {
     names.length === 0 || names.includes(name)
   );
   try {
-    for (const [, { programs }] of layers) await ensurePrograms(...programs);
+    for (const program of layers.flatMap(([, { programs }]) => programs)) {
+      await programPath(program);
+    }
   } catch (error) {
     if (!(error instanceof GuestError)) throw error;
     console.error(`test: ${error.message}`);

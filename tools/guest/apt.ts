@@ -10,7 +10,6 @@
 import { cached } from "./cache.ts";
 import { GuestError, progress, run } from "./process.ts";
 
-const MIRROR = "http://deb.debian.org";
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /** How packages are chosen. */
@@ -73,6 +72,27 @@ export async function debianRelease(): Promise<string> {
   throw new GuestError("The guest is made from Debian's packages, on Debian");
 }
 
+/** Where this machine gets its Debian packages from: `SITE SUITE main`, the release itself first. */
+async function debianArchives(release: string): Promise<string[]> {
+  const targets = await run("apt-get", [
+    "indextargets",
+    ...["--format", "$(SITE) $(RELEASE) $(COMPONENT)"],
+    "Identifier: Packages",
+  ]);
+  const main = targets.split("\n").filter((line) =>
+    line.endsWith(" main") && line.split(" ")[1].startsWith(release)
+  );
+  const archives = [...new Set(main)].sort((a, b) =>
+    a.split(" ")[1].length - b.split(" ")[1].length
+  );
+  if (archives.length === 0) {
+    throw new GuestError(
+      `apt knows no archive of Debian ${release}: add one to /etc/apt/sources.list`,
+    );
+  }
+  return archives;
+}
+
 /** The suite of newer packages that the release needs, if it does. */
 async function backports(): Promise<string | undefined> {
   const release = await debianRelease();
@@ -86,13 +106,10 @@ async function apt(
   cwd?: string,
 ): Promise<string> {
   const release = await debianRelease();
-  const suites = [
-    `${MIRROR}/debian ${release}`,
-    `${MIRROR}/debian-security ${release}-security`,
-  ];
+  const archives = await debianArchives(release);
   const newer = await backports();
-  if (newer) suites.push(`${MIRROR}/debian ${newer}`);
-  const sources = suites.map((suite) => `deb [signed-by=${KEYRING}] ${suite} main\n`).join("");
+  if (newer) archives.push(archives[0].replace(` ${release} `, ` ${newer} `));
+  const sources = archives.map((archive) => `deb [signed-by=${KEYRING}] ${archive}\n`).join("");
 
   const today = new Date().toISOString().slice(0, 10);
   const recipe = JSON.stringify([sources, today]);
