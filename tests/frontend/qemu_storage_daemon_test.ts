@@ -22,11 +22,12 @@ import {
 } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { transportMask } from "../../src/virtio/features.ts";
+import { programPath } from "../../tools/guest/programs.ts";
 import type { LoadOrder, LoadResult } from "./split_queue_worker.ts";
 
 const PROGRAM = "qemu-storage-daemon";
-/** The status of setpriv when there is no such program. */
-const NOT_FOUND = 127;
+/** This machine's, or else one that is downloaded into `.cache/`. */
+const PATH = await programPath(PROGRAM);
 const CAPACITY_BYTES = 4 * 2 ** 20;
 const CAPACITY_SECTORS = CAPACITY_BYTES / 512;
 const START_TIMEOUT_MS = 10_000;
@@ -77,15 +78,10 @@ async function withDaemon(
 function spawn(args: string[]): AsyncDisposable & { failed: Promise<never> } {
   // setpriv ends the daemon with this process, however that ends.
   const child = new Deno.Command("setpriv", {
-    args: ["--pdeathsig", "KILL", "--", PROGRAM, ...args],
+    args: ["--pdeathsig", "KILL", "--", PATH, ...args],
     stdin: "null",
   }).spawn();
   const failed = child.status.then(({ code, signal }): never => {
-    if (code === NOT_FOUND) {
-      throw new Error(
-        `Expected ${PROGRAM}, which is not installed: apt-get install qemu-system-common`,
-      );
-    }
     throw new Error(`${PROGRAM} ended early with ${signal ?? `status ${code}`}`);
   });
   failed.catch(() => {});

@@ -4,19 +4,17 @@
  * @module
  */
 
-import { cached } from "./cache.ts";
 import { unpackPackages } from "./apt.ts";
+import { cached, exists } from "./cache.ts";
 
-/**
- * The path of a busybox that needs no libraries.
- *
- * It is not installed: that would replace this machine's own busybox.
- */
+/** The path of a busybox that needs no libraries. */
 export async function busybox(): Promise<string> {
   const directory = await cached(
     "busybox",
     "busybox-static",
     (path) => unpackPackages(["busybox-static"], path),
   );
-  return `${directory}/bin/busybox`;
+  // From Debian 13 on.
+  const merged = `${directory}/usr/bin/busybox`;
+  return await exists(merged) ? merged : `${directory}/bin/busybox`;
 }

@@ -5,7 +5,7 @@
  */
 
 import { busybox } from "./busybox.ts";
-import { cached } from "./cache.ts";
+import { cached, exists } from "./cache.ts";
 import { dependencyOf, unpackPackages } from "./apt.ts";
 import { GuestError, progress, run } from "./process.ts";
 
@@ -95,11 +95,10 @@ async function readKernel(directory: string): Promise<Kernel> {
     if (!name.startsWith("vmlinuz-")) continue;
     const version = name.slice("vmlinuz-".length);
     const merged = `${directory}/usr/lib/modules/${version}`;
-    const isMerged = await Deno.lstat(merged).then(() => true, () => false);
     return {
       version,
       image: `${directory}/boot/${name}`,
-      modules: isMerged ? merged : `${directory}/lib/modules/${version}`,
+      modules: await exists(merged) ? merged : `${directory}/lib/modules/${version}`,
     };
   }
   throw new GuestError(`No kernel in ${directory}/boot`);

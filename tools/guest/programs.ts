@@ -5,7 +5,7 @@
  * @module
  */
 
-import { unpackPackages } from "./apt.ts";
+import { debianRelease, unpackPackages } from "./apt.ts";
 import { cached } from "./cache.ts";
 import { findProgram, progress, run } from "./process.ts";
 
@@ -41,7 +41,8 @@ async function findOrUnpack(name: Program): Promise<string> {
   const packageName = PACKAGES[name];
   const directory = await cached(
     packageName,
-    JSON.stringify([packageName, WRAPPER]),
+    // It uses the libraries of this release that are installed.
+    JSON.stringify([packageName, WRAPPER, await debianRelease()]),
     (path) => unpack(packageName, path),
   );
   return `${directory}/${name}`;
