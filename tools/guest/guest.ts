@@ -231,14 +231,15 @@ export class Guest {
    * connections to the back-ends stay.
    */
   async reboot(): Promise<void> {
-    const reset = this.#qmp.event("RESET");
-    await this.#order("reboot -f");
-    await withTimeout(
-      reset,
-      this.#timeoutMs,
-      () => `The guest has not restarted within ${this.#timeoutMs} ms`,
-    );
-    await this.#takeShell();
+    await this.#restart(() => this.#order("reboot -f"));
+  }
+
+  /**
+   * Resets the machine at once, whatever the guest is doing, and waits for its
+   * shell again.
+   */
+  async reset(): Promise<void> {
+    await this.#restart(() => this.qmp("system_reset"));
   }
 
   /** Powers the guest off, and waits until QEMU has ended. */
@@ -276,6 +277,17 @@ export class Guest {
       this.#qmp?.[Symbol.asyncDispose](),
       this.#stderr,
     ]);
+  }
+
+  async #restart(begin: () => Promise<unknown>): Promise<void> {
+    const reset = this.#qmp.event("RESET");
+    await begin();
+    await withTimeout(
+      reset,
+      this.#timeoutMs,
+      () => `The guest has not restarted within ${this.#timeoutMs} ms`,
+    );
+    await this.#takeShell();
   }
 
   /** What is written is on the disk before the guest ends, in any way. */

@@ -1,0 +1,296 @@
+import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
+import { Guest } from "../../tools/guest/guest.ts";
+import { MACHINES } from "../../tools/guest/qemu.ts";
+import { makeExt4 } from "../../tools/guest/root_image.ts";
+import {
+  acknowledged,
+  allocatedBytes,
+  Backend,
+  eventually,
+  expectCleanExt4,
+  expectEndedRecord,
+  expectLiveRecord,
+  fails,
+  left,
+  ok,
+  sha256Of,
+  steps,
+  temporary,
+  type TemporaryDirectory,
+} from "./helpers.ts";
+
+const MIB = 2 ** 20;
+
+/** An ext4 image with one file of random bytes, `from_host`. */
+async function ext4Image(
+  directory: TemporaryDirectory,
+  sizeMiB: number,
+): Promise<{ path: string; fileHash: string }> {
+  const tree = `${directory.path}/tree`;
+  const path = `${directory.path}/ext4.img`;
+  await Deno.mkdir(tree);
+  const bytes = new Uint8Array(100_000); // no multiple of any block
+  crypto.getRandomValues(bytes.subarray(0, 65_536));
+  await Deno.writeFile(`${tree}/from_host`, bytes);
+  await makeExt4(tree, path, sizeMiB);
+  return { path, fileHash: await sha256Of(`${tree}/from_host`) };
+}
+
+async function emptyImage(directory: TemporaryDirectory, name: string, bytes: number) {
+  const path = `${directory.path}/${name}`;
+  using file = await Deno.create(path);
+  await file.truncate(bytes);
+  return path;
+}
+
+/** The SHA-256 of a file or disk, in the guest and from the disk rather than its cache. */
+async function guestHash(guest: Guest, path: string): Promise<string> {
+  return (await ok(guest, `echo 3 >/proc/sys/vm/drop_caches; sha256sum ${path}`)).slice(0, 64);
+}
+
+for (const machine of MACHINES) {
+  Deno.test(`a guest on ${machine} keeps an ext4 file system on a disk of ours`, async (t) => {
+    using directory = temporary();
+    const image = await ext4Image(directory, 32);
+    await using disk = await Backend.start("blk", [
+      `--blk-file=${image.path}`,
+      "--serial=TypeScript 1",
+      "--num-queues=1",
+    ], directory);
+    await using guest = await Guest.boot({
+      machine,
+      devices: [disk.device({ "num-queues": 1 })],
+    });
+    let written = "";
+
+    await steps(t, {
+      "the disk has its size and serial": async () => {
+        assertEquals(await ok(guest, "cat /sys/block/vda/size"), `${32 * MIB / 512}`);
+        assertEquals(await ok(guest, "cat /sys/block/vda/serial"), "TypeScript 1");
+        assertEquals(await ok(guest, "cat /sys/block/vda/ro"), "0");
+        assertEquals(await ok(guest, "cat /sys/block/vda/cache_type"), "write back");
+      },
+
+      "the guest finds the file that the host put there": async () => {
+        await ok(guest, "mount -t ext4 /dev/vda /mnt");
+        assertEquals(await guestHash(guest, "/mnt/from_host"), image.fileHash);
+      },
+
+      "what the guest has synced the host has": async () => {
+        await ok(guest, "head -c 5000003 /dev/urandom >/mnt/from_guest; sync");
+        written = await guestHash(guest, "/mnt/from_guest");
+        const { report } = await disk.record();
+        assert((report.requests as Record<string, number>).flush > 0);
+        await ok(guest, "umount /mnt");
+        assertEquals(await guestHash(guest, "/dev/vda"), await sha256Of(image.path));
+        await expectCleanExt4(image.path);
+      },
+
+      "after a reboot the guest finds the same bytes": async () => {
+        await ok(guest, "mount -t ext4 /dev/vda /mnt");
+        await guest.reboot();
+        await ok(guest, "mount -t ext4 /dev/vda /mnt");
+        assertEquals(await guestHash(guest, "/mnt/from_guest"), written);
+        assertEquals(await guestHash(guest, "/mnt/from_host"), image.fileHash);
+      },
+
+      "a reset in the midst of writing loses nothing that was synced": async () => {
+        await ok(
+          guest,
+          "while :; do dd if=/dev/zero of=/mnt/junk bs=64k count=64 conv=fsync; done " +
+            ">/dev/null 2>&1 & until [ -s /mnt/junk ]; do :; done",
+        );
+        await guest.reset();
+        await ok(guest, "mount -t ext4 /dev/vda /mnt");
+        assertEquals(await guestHash(guest, "/mnt/from_guest"), written);
+        await ok(guest, "rm -f /mnt/junk; umount /mnt");
+        assertEquals(await guestHash(guest, "/dev/vda"), await sha256Of(image.path));
+        await expectCleanExt4(image.path);
+      },
+
+      "the record says what the driver understood": async () => {
+        const record = await disk.record();
+        expectLiveRecord(record, guest);
+        assertEquals(record.connections.total, 1);
+        assertEquals(acknowledged(record), [
+          ...["SEG_MAX", "BLK_SIZE", "FLUSH", "TOPOLOGY", "CONFIG_WCE", "DISCARD", "WRITE_ZEROES"],
+          ...["INDIRECT_DESC", "EVENT_IDX", "VERSION_1"],
+        ]);
+        assertEquals(left(record), []);
+        const [queue] = record.queues;
+        assertEquals(queue.starts, 3); // booted, rebooted, reset
+        assert(queue.requests > 100 && queue.kicks > 0 && queue.notifications > 0);
+        assert(queue.bytesRead > 5_000_003 && queue.bytesWritten > 5_000_003);
+        assertEquals(record.config.reads.source, "inferred");
+        const capacity = record.config.fields.find(({ name }) => name === "capacity")!;
+        assert(capacity.reads.count > 0);
+        const { requests, statuses } = record.report as Record<string, Record<string, number>>;
+        assert(requests.in > 0 && requests.out > 0 && requests.flush > 0);
+        assertEquals(statuses.ioerr, 0);
+      },
+
+      "at the end the record is in its file": async () => {
+        await guest.powerOff();
+        const record = await disk.stop();
+        expectEndedRecord(record);
+        assert(record.queues[0].requests > 100);
+      },
+    });
+  });
+}
+
+Deno.test("a guest uses disks of every kind", async (t) => {
+  using directory = temporary();
+  const image = await emptyImage(directory, "disk.img", 16 * MIB);
+  const fixed = await emptyImage(directory, "fixed.img", 4 * MIB);
+  const fixedHash = await sha256Of(fixed);
+  await using file = await Backend.start(
+    "blk",
+    [`--blk-file=${image}`, "--num-queues=2", "--threads=2", "--serial=file"],
+    directory,
+  );
+  await using readOnly = await Backend.start(
+    "blk",
+    [`--blk-file=${fixed}`, "--read-only", "--serial=read-only"],
+    directory,
+  );
+  await using memory = await Backend.start("blk", ["--size=8M", "--serial=memory"], directory);
+  await using nothing = await Backend.start(
+    "blk",
+    ["--null", "--size=1G", "--serial=12345678901234567890"],
+    directory,
+  );
+  await using guest = await Guest.boot({
+    cpus: 2,
+    devices: [
+      file.device({ "num-queues": 2 }),
+      ...[readOnly, memory, nothing].map((disk) => disk.device({ "num-queues": 1 })),
+    ],
+  });
+
+  /** The requests of each queue. */
+  async function requests(): Promise<number[]> {
+    return (await file.record()).queues.map((queue) => queue.requests);
+  }
+
+  await steps(t, {
+    "each has its serial": async () => {
+      assertEquals(
+        await ok(guest, "for d in a b c d; do cat /sys/block/vd$d/serial; echo; done"),
+        "file\nread-only\nmemory\n12345678901234567890",
+      );
+    },
+
+    "each processor has a queue of its own": async () => {
+      assertEquals(await ok(guest, "ls /sys/block/vda/mq"), "0\n1");
+      for (const queue of [0, 1]) {
+        const before = await requests();
+        await ok(
+          guest,
+          `taskset ${1 << queue} dd if=/dev/vda of=/dev/null bs=4k count=200 iflag=direct`,
+        );
+        const more = (await requests()).map((count, i) => count - before[i]);
+        assert(more[queue] >= 200, `queue ${queue}: ${more}`);
+      }
+    },
+
+    "discarded space is given back to the host": async () => {
+      await ok(guest, "dd if=/dev/urandom of=/dev/vda bs=1M count=8 conv=fsync");
+      assert(await allocatedBytes(image) >= 8 * MIB);
+      await ok(guest, "blkdiscard -o 0 -l 4194304 /dev/vda");
+      const bytes = await allocatedBytes(image);
+      assert(bytes >= 4 * MIB && bytes < 5 * MIB, `${bytes} bytes`);
+      assertEquals(await guestHash(guest, "/dev/vda"), await sha256Of(image));
+      await ok(guest, "blkdiscard /dev/vda");
+      assertEquals(await allocatedBytes(image), 0);
+      const { report } = await file.record();
+      assert((report.requests as Record<string, number>).discard > 0);
+    },
+
+    "a file system that is trimmed gives its free space back": async () => {
+      const { path } = await ext4Image(directory, 16);
+      await Deno.copyFile(path, image); // the file itself stays
+      await ok(guest, "mount -t ext4 /dev/vda /mnt");
+      await ok(guest, "head -c 8M /dev/urandom >/mnt/file; sync; rm /mnt/file; sync");
+      const before = await allocatedBytes(image);
+      await ok(guest, "fstrim /mnt; umount /mnt");
+      const after = await allocatedBytes(image);
+      assert(after <= before - 8 * MIB, `${before} bytes, then ${after}`);
+      await expectCleanExt4(image);
+    },
+
+    "it sees that the file has grown, on SIGHUP": async () => {
+      await Deno.truncate(image, 24 * MIB);
+      file.kill("SIGHUP");
+      await eventually(guest, "cat /sys/block/vda/size", `${24 * MIB / 512}`);
+      await file.untilSays(`The disk has ${24 * MIB} bytes now`);
+      // The new space is there to be used.
+      await ok(guest, "printf the-end | dd of=/dev/vda bs=1 seek=25165817 conv=fsync");
+      const bytes = await Deno.readFile(image);
+      assertEquals(new TextDecoder().decode(bytes.slice(-7)), "the-end");
+    },
+
+    "it sees that the file has shrunk, on POST /resize": async () => {
+      await Deno.truncate(image, 12 * MIB);
+      assertEquals(await file.post("resize"), { before: 24 * MIB, bytes: 12 * MIB });
+      await eventually(guest, "cat /sys/block/vda/size", `${12 * MIB / 512}`);
+    },
+
+    "it sees that memory has grown, on POST /resize": async () => {
+      await memory.post("resize", { size: "32M" });
+      await eventually(guest, "cat /sys/block/vdc/size", `${32 * MIB / 512}`);
+    },
+
+    "it cannot write to a read-only disk": async () => {
+      assertEquals(await ok(guest, "cat /sys/block/vdb/ro"), "1");
+      assertEquals(await guestHash(guest, "/dev/vdb"), fixedHash);
+      const said = await fails(guest, "dd if=/dev/urandom of=/dev/vdb bs=4k count=1 conv=fsync");
+      assertStringIncludes(said, "Operation not permitted");
+      await fails(guest, "blkdiscard /dev/vdb");
+      assertEquals(await sha256Of(fixed), fixedHash);
+      const record = await readOnly.record();
+      assertStringIncludes(acknowledged(record).join(), "RO");
+    },
+
+    "memory keeps what was written": async () => {
+      await ok(guest, "head -c 1M /dev/urandom >/tmp/random");
+      await ok(guest, "dd if=/tmp/random of=/dev/vdc bs=64k seek=100 conv=fsync");
+      await ok(guest, "dd if=/dev/vdc of=/tmp/back bs=64k skip=100 count=16 iflag=direct");
+      await ok(guest, "cmp /tmp/random /tmp/back");
+    },
+
+    "nothing keeps nothing, and is fine with everything": async () => {
+      await ok(guest, "dd if=/dev/urandom of=/dev/vdd bs=64k count=64 seek=1000 conv=fsync");
+      await ok(guest, "dd if=/dev/vdd of=/dev/null bs=64k count=64 skip=1000 iflag=direct");
+      const { report } = await nothing.record();
+      assertEquals((report.store as Record<string, unknown>).kind, "null");
+    },
+
+    "its driver is unbound and bound again while others go on": async () => {
+      const before = await guestHash(guest, "/dev/vda");
+      const device = (await ok(guest, "readlink -f /sys/block/vda/device")).split("/").at(-1)!;
+      await ok(
+        guest,
+        "(while dd if=/dev/vdc of=/dev/null bs=64k iflag=direct; do :; done) >/dev/null 2>&1 & " +
+          "echo $! >/tmp/pid",
+      );
+      for (let i = 0; i < 5; i++) {
+        await ok(guest, `echo ${device} >/sys/bus/virtio/drivers/virtio_blk/unbind`);
+        await fails(guest, "[ -e /sys/block/vda ]");
+        await ok(guest, `echo ${device} >/sys/bus/virtio/drivers/virtio_blk/bind`);
+        assertEquals(await guestHash(guest, "/dev/vda"), before);
+      }
+      await ok(guest, "kill $(cat /tmp/pid)");
+      const { queues } = await file.record();
+      assertEquals(queues.map(({ starts }) => starts), [6, 6]);
+    },
+
+    "the records tell them apart": async () => {
+      for (const disk of [file, readOnly, memory, nothing]) {
+        expectLiveRecord(await disk.record(), guest);
+      }
+      assertStringIncludes(acknowledged(await file.record()).join(), "MQ");
+      assertNotEquals(acknowledged(await memory.record()), acknowledged(await readOnly.record()));
+    },
+  });
+});

@@ -1,0 +1,263 @@
+/**
+ * Guests and back-ends for tests: everything is ended and removed at the end of
+ * a block, and nothing is waited for without a limit.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import type { RecordJson } from "../../src/runtime/record.ts";
+import { Guest } from "../../tools/guest/guest.ts";
+import { findProgram, run, withTimeout } from "../../tools/guest/process.ts";
+import type { GuestDevice } from "../../tools/guest/qemu.ts";
+import { CliProcess } from "../frontend/cli_process.ts";
+
+/** How long a process, an answer or a change in the guest may take. */
+const TIMEOUT_MS = 30_000;
+
+/** A directory that is removed at the end of the block. */
+export interface TemporaryDirectory extends Disposable {
+  path: string;
+}
+
+/** Makes a directory that is removed at the end of the block. */
+export function temporary(): TemporaryDirectory {
+  const path = Deno.makeTempDirSync({ prefix: "vhostd-test-" });
+  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
+}
+
+/** A device that `vhostd` serves, as a user would start it, with its control socket. */
+export class Backend implements AsyncDisposable {
+  readonly kind: string;
+  readonly socketPath: string;
+  readonly #cli: CliProcess;
+  readonly #control: Deno.HttpClient;
+  readonly #recordPath: string;
+  #lines = "";
+
+  private constructor(kind: string, base: string, flags: readonly string[]) {
+    this.kind = kind;
+    this.socketPath = `${base}.sock`;
+    this.#recordPath = `${base}.json`;
+    this.#cli = new CliProcess([
+      kind,
+      `--socket-path=${this.socketPath}`,
+      `--control-path=${base}.control`,
+      `--record=${this.#recordPath}`,
+      ...flags,
+    ]);
+    this.#control = Deno.createHttpClient({
+      proxy: { transport: "unix", path: `${base}.control` },
+    });
+  }
+
+  /**
+   * Starts a back-end and waits until it listens.
+   *
+   * @param kind The device's name.
+   * @param flags Its flags, but for the sockets and the record.
+   * @param directory Where these are.
+   */
+  static async start(
+    kind: string,
+    flags: readonly string[],
+    directory: TemporaryDirectory,
+  ): Promise<Backend> {
+    const base = `${directory.path}/${kind}-${crypto.randomUUID().slice(0, 8)}`;
+    const backend = new Backend(kind, base, flags);
+    try {
+      await backend.untilSays(`listens on ${backend.socketPath}`);
+      return backend;
+    } catch (error) {
+      await backend[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** The device as QEMU is to know it. */
+  device(qemuProperties?: GuestDevice["qemuProperties"]): GuestDevice {
+    return { kind: this.kind, socketPath: this.socketPath, qemuProperties };
+  }
+
+  /** Waits until it has said a text on stderr. */
+  async untilSays(text: string): Promise<void> {
+    await withTimeout(
+      this.#cli.until(text),
+      TIMEOUT_MS,
+      () => `The ${this.kind} has not said ${JSON.stringify(text)}`,
+    );
+  }
+
+  /** Waits for the next line on stdout. */
+  async line(): Promise<string> {
+    while (!this.#lines.includes("\n")) {
+      const text = await withTimeout(
+        this.#cli.readStdout(),
+        TIMEOUT_MS,
+        () => `The ${this.kind} has printed no line, only ${JSON.stringify(this.#lines)}`,
+      );
+      assert(text !== undefined, `The ${this.kind} has ended its stdout`);
+      this.#lines += text;
+    }
+    const end = this.#lines.indexOf("\n");
+    const line = this.#lines.slice(0, end);
+    this.#lines = this.#lines.slice(end + 1);
+    return line;
+  }
+
+  /** The record as it is now, from the control socket. */
+  async record(): Promise<RecordJson> {
+    return await this.#ask("GET", "record") as RecordJson;
+  }
+
+  /** Runs a command of the device, by the control socket. */
+  async post(command: string, body?: unknown): Promise<unknown> {
+    return await this.#ask("POST", command, body === undefined ? null : JSON.stringify(body));
+  }
+
+  async #ask(method: string, path: string, body: string | null = null): Promise<unknown> {
+    const response = await fetch(`http://vhostd/${path}`, {
+      client: this.#control,
+      method,
+      body,
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    const text = await response.text();
+    assert(response.ok, `${method} /${path}: ${response.status} ${text}`);
+    return JSON.parse(text);
+  }
+
+  /** Sends a signal. */
+  kill(signal: Deno.Signal): void {
+    this.#cli.kill(signal);
+  }
+
+  /**
+   * Ends it by SIGTERM, and expects that it ends well: with status 0, without
+   * complaint and without its socket.
+   *
+   * @returns The record that it wrote.
+   */
+  async stop(): Promise<RecordJson> {
+    const end = await withTimeout(
+      this.#cli.stop(),
+      TIMEOUT_MS,
+      () => `The ${this.kind} has not ended on SIGTERM`,
+    );
+    assertEquals(end, { status: 0, stderr: "" });
+    assert(!exists(this.socketPath), "The socket is still there");
+    return JSON.parse(await Deno.readTextFile(this.#recordPath));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#control.close();
+    await this.#cli[Symbol.asyncDispose]();
+  }
+}
+
+/** Whether there is something at a path. */
+export function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+/** Runs a command in the guest, and expects that it succeeds; its output without the last newline. */
+export async function ok(guest: Guest, command: string): Promise<string> {
+  const { status, output } = await guest.run(command, { timeoutMs: TIMEOUT_MS });
+  assertEquals(status, 0, `${command}\n${output}`);
+  return output.trimEnd();
+}
+
+/** Runs a command in the guest, and expects that it fails; its output. */
+export async function fails(guest: Guest, command: string): Promise<string> {
+  const { status, output } = await guest.run(command, { timeoutMs: TIMEOUT_MS });
+  assert(status !== 0, `Expected a failure of ${command}\n${output}`);
+  return output;
+}
+
+/** Waits in the guest until a command prints a text. */
+export async function eventually(guest: Guest, command: string, text: string): Promise<void> {
+  const { status } = await guest.run(
+    `timeout 20 sh -c 'until [ "$(${command})" = "${text}" ]; do usleep 50000; done'`,
+    { timeoutMs: TIMEOUT_MS },
+  );
+  if (status !== 0) assertEquals((await guest.run(command)).output.trimEnd(), text);
+}
+
+/**
+ * Runs steps that share a guest, by their names. The first that fails is the
+ * last: what comes after it would fail too, and slowly.
+ */
+export async function steps(
+  t: Deno.TestContext,
+  named: Record<string, () => Promise<void>>,
+): Promise<void> {
+  for (const [name, fn] of Object.entries(named)) {
+    if (!await t.step(name, fn)) return;
+  }
+}
+
+/** The SHA-256 of a file, or of what a program of this machine prints. */
+export async function sha256Of(path: string): Promise<string> {
+  return (await run("sha256sum", [path])).slice(0, 64);
+}
+
+/** How much space a file takes, in bytes. */
+export async function allocatedBytes(path: string): Promise<number> {
+  return ((await Deno.stat(path)).blocks ?? 0) * 512;
+}
+
+/** Checks an ext4 image that nobody has mounted, and expects no error in it. */
+export async function expectCleanExt4(image: string): Promise<void> {
+  const e2fsck = findProgram("e2fsck");
+  assert(e2fsck !== undefined, "Expected e2fsck, which comes with mke2fs in e2fsprogs");
+  await run(e2fsck, ["-f", "-n", image]);
+}
+
+/** The names of the feature bits that the driver acknowledged, lowest bit first. */
+export function acknowledged({ features }: RecordJson): string[] {
+  return features.filter((feature) => feature.acknowledged).map(({ name }) => name);
+}
+
+/** The names of the feature bits that were offered and not acknowledged, lowest bit first. */
+export function left({ features }: RecordJson): string[] {
+  return features.filter((feature) => feature.offered && !feature.acknowledged)
+    .map(({ name }) => name);
+}
+
+/** What is true of the record of every device that a guest of QEMU uses. */
+export function expectLiveRecord(record: RecordJson, guest: Guest): void {
+  assertEquals(record.version, 1);
+  const { total, latest } = record.connections;
+  const connection = latest.at(-1)!;
+  assertEquals(total, latest.length);
+  assertEquals(connection.frontend?.pid, guest.pid);
+  // The kernel keeps 15 characters of it.
+  assertEquals(connection.frontend?.command, "qemu-system-x86");
+  assertEquals(connection.disconnectedAt, null);
+  assert(connection.messages > 10, `${connection.messages} messages`);
+  const status = record.status.timeline.at(-1);
+  assert(status !== undefined && status.names.includes("FEATURES_OK"), JSON.stringify(status));
+  assertEquals(record.status.source, "inferred");
+  assertEquals(record.errors, { total: 0, latest: [] });
+  for (const queue of record.queues) {
+    const { size, enabled, running, broken, errors, faults } = queue;
+    assertEquals(
+      { enabled, running, broken, errors, faults },
+      { enabled: true, running: true, broken: false, errors: 0, faults: [] },
+    );
+    assert(size > 0);
+  }
+}
+
+/** What is true of the record that a back-end wrote after its front-end went. */
+export function expectEndedRecord(record: RecordJson): void {
+  const connection = record.connections.latest.at(-1)!;
+  assert(connection.disconnectedAt !== null && connection.reason !== null);
+  assert(record.queues.every(({ running, inFlight }) => !running && inFlight === 0));
+}
