@@ -13,11 +13,13 @@ import {
   blockLimits,
   canPunchHole,
   dataSync,
+  directAlignment,
   Errno,
   errno,
   type Fd,
   fileBytes,
   fileKind,
+  IoUring,
   IoVectors,
   LinuxError,
   MAX_IO_VECTORS,
@@ -25,11 +27,14 @@ import {
   pinnedBuffer,
   punchHole,
   readVectors,
+  readVectorsNoWait,
   setNonblocking,
   writeVectors,
   zeroRange,
 } from "../../src/linux/mod.ts";
-import type { FileHandle, OpenStore, Store, StoreHost, StoreRequest } from "./store.ts";
+import { descriptorFor } from "./direct.ts";
+import type { FileHandle, IoMode, OpenStore, Store, StoreHost, StoreRequest } from "./store.ts";
+import { UringStore } from "./uring_store.ts";
 
 /** What a file system is assumed to like. */
 const FILE_LIMITS: BlockLimits = {
@@ -45,27 +50,81 @@ const FILE_LIMITS: BlockLimits = {
  * @throws {Error} When it cannot be opened or is no such thing; the message is
  * for the person who named it.
  */
-export function openFileStore(path: string, { readOnly }: { readOnly: boolean }): OpenStore {
+export function openFileStore(path: string, options: FileStoreOptions): OpenStore {
+  const { readOnly } = options;
   const fd = openImage(path, readOnly);
+  let directFd: Fd | undefined;
   try {
     const isBlockDevice = expectImage(path, fd.number) === "block";
     setNonblocking(fd.number, false);
     const limits = isBlockDevice ? blockLimits(fd.number) : FILE_LIMITS;
+    if (options.direct) directFd = openDirect(path, readOnly);
+    const alignment = directFd && directAlignment(directFd.number);
     const punch = !readOnly && canPunchHole(fd.number, isBlockDevice);
     return {
       kind: isBlockDevice ? "block device" : "file",
       abilities: { ...limits, readOnly, durable: true, discard: punch, unmap: punch },
-      handle: { kind: "file", fd: fd.number, isBlockDevice },
+      handle: {
+        kind: "file",
+        fd: fd.number,
+        isBlockDevice,
+        io: ioMode(options),
+        directFd: directFd?.number ?? -1,
+        directOffsetAlign: alignment?.offsetBytes ?? limits.logicalBlockBytes,
+        directMemoryAlign: alignment?.memoryBytes ?? limits.logicalBlockBytes,
+      },
       bytes: () => fileBytes(fd.number),
       describe: () => ({
         path,
+        io: options.io,
+        cache: options.direct ? "none" : "writeback",
         ...!isBlockDevice && { allocatedBytes: allocatedBytes(fd.number) },
       }),
-      [Symbol.dispose]: () => fd.close(),
+      [Symbol.dispose]() {
+        fd.close();
+        directFd?.close();
+      },
     };
   } catch (error) {
     fd.close();
+    directFd?.close();
     throw error;
+  }
+}
+
+/** How to open a file. */
+export interface FileStoreOptions {
+  /** Refuse writes. */
+  readOnly: boolean;
+  /** How requests are carried out. */
+  io: IoMode;
+  /** Past the page cache. */
+  direct: boolean;
+  /** Takes what the person who runs the device should know. */
+  log(message: string): void;
+}
+
+/** What can be done of what is wanted; says so where it is less. */
+function ioMode({ io, log }: FileStoreOptions): IoMode {
+  if (io === "sync") return io;
+  try {
+    new IoUring({ entries: 1 })[Symbol.dispose]();
+    return io;
+  } catch (error) {
+    if (!(error instanceof LinuxError)) throw error;
+    const why = `io_uring cannot be used here (${error.message})`;
+    if (io === "uring") throw new Error(`${why}; use --io=auto or --io=sync`, { cause: error });
+    log(`${why}: files are read and written by system calls`);
+    return "sync";
+  }
+}
+
+function openDirect(path: string, readOnly: boolean): Fd {
+  try {
+    return openFile(path, { write: !readOnly, direct: true });
+  } catch (error) {
+    if (!(error instanceof LinuxError) || error.errno !== Errno.EINVAL) throw error;
+    throw new Error(`${path}: its file system cannot do --cache=none (O_DIRECT)`, { cause: error });
   }
 }
 
@@ -119,7 +178,9 @@ export function allocatedBytes(fd: number): number {
 
 /** Attaches a queue thread to a file. */
 export function attachFileStore(handle: FileHandle, host: StoreHost): Store {
-  return new FileStore(handle, host);
+  const store = new FileStore(handle, host);
+  const { io } = host;
+  return io === undefined || handle.io === "sync" ? store : new UringStore(handle, host, io, store);
 }
 
 /** How long a file is tried again that says EAGAIN, in milliseconds. */
@@ -128,19 +189,44 @@ const EAGAIN_LIMIT_MS = 1000;
 /** What is written where a file system cannot make a range zero by itself. */
 const ZEROES_BYTES = 64 * 1024;
 
-class FileStore implements Store {
+/** Carries requests out by a system call each, while the thread waits. */
+export class FileStore implements Store {
   readonly #fd: number;
+  readonly #handle: FileHandle;
   readonly #isBlockDevice: boolean;
   /** The address of index 0 of guest memory. */
   readonly #base: number;
   readonly #vectors = new IoVectors();
   #zeroes: Uint8Array<ArrayBuffer> | undefined;
   #canZeroRange = true;
+  #canReadCached = true;
 
-  constructor({ fd, isBlockDevice }: FileHandle, { memory }: StoreHost) {
-    this.#fd = fd;
-    this.#isBlockDevice = isBlockDevice;
+  /** Attaches to a file. */
+  constructor(handle: FileHandle, { memory }: StoreHost) {
+    this.#handle = handle;
+    this.#fd = handle.fd;
+    this.#isBlockDevice = handle.isBlockDevice;
     this.#base = memory.base;
+  }
+
+  /** As `read`, but EAGAIN where that would have to wait for storage. */
+  readCached(request: StoreRequest): number {
+    const { data, offset, bytes } = request;
+    const vectors = this.#vectors;
+    vectors.count = 0;
+    for (let i = 0; i < data.count && vectors.count < MAX_IO_VECTORS; i++) {
+      vectors.push(this.#base + data.index(i), data.length(i));
+    }
+    if (this.#canReadCached) {
+      const moved = readVectorsNoWait(this.#fd, vectors, offset);
+      if (moved === bytes) return 0;
+      // What was moved is moved again with the rest.
+      if (moved >= 0 || errno() === Errno.EAGAIN) return Errno.EAGAIN;
+      if (errno() !== Errno.EOPNOTSUPP) return Errno.EAGAIN;
+      // A file system in memory knows no waiting.
+      this.#canReadCached = false;
+    }
+    return this.read(request);
   }
 
   read({ data, offset, bytes }: StoreRequest): number {
@@ -162,7 +248,8 @@ class FileStore implements Store {
         const length = data.length(i) - from;
         if (length > 0) vectors.push(this.#base + data.index(i) + from, length);
       }
-      const moved = this.#call(isWrite, offset);
+      const fd = descriptorFor(this.#handle, data, offset, bytes);
+      const moved = this.#call(isWrite, fd, offset);
       if (moved < 0) return -moved;
       offset += moved;
       bytes -= moved;
@@ -173,11 +260,11 @@ class FileStore implements Store {
   }
 
   /** Moves what the vectors name; returns how much of it, or a negative errno. */
-  #call(isWrite: boolean, offset: number): number {
+  #call(isWrite: boolean, fd: number, offset: number): number {
     for (let waited = 0;;) {
       const moved = isWrite
-        ? writeVectors(this.#fd, this.#vectors, offset)
-        : readVectors(this.#fd, this.#vectors, offset);
+        ? writeVectors(fd, this.#vectors, offset)
+        : readVectors(fd, this.#vectors, offset);
       if (moved > 0) return moved;
       // The file ends before its disk does: somebody made it shorter.
       if (moved === 0) return isWrite ? -Errno.EIO : -Errno.ENODATA;
@@ -224,7 +311,7 @@ class FileStore implements Store {
       for (let left = bytes; left > 0 && vectors.count < MAX_IO_VECTORS; left -= ZEROES_BYTES) {
         vectors.push(address, Math.min(left, ZEROES_BYTES));
       }
-      const moved = this.#call(true, offset);
+      const moved = this.#call(true, this.#fd, offset);
       if (moved < 0) return -moved;
       offset += moved;
       bytes -= moved;

@@ -33,7 +33,16 @@ export function openMemoryStore(bytes: number, { readOnly }: { readOnly: boolean
       minIoBytes: 4096,
       optimalIoBytes: 0,
     },
-    handle: { kind: "file", fd: fd.number, isBlockDevice: false },
+    // Memory answers at once: nothing is won by asking for it and waiting.
+    handle: {
+      kind: "file",
+      fd: fd.number,
+      isBlockDevice: false,
+      io: "sync",
+      directFd: -1,
+      directOffsetAlign: 1,
+      directMemoryAlign: 1,
+    },
     bytes: () => bytes,
     resize(wanted) {
       resizeFile(fd.number, wanted);

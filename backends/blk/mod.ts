@@ -127,7 +127,7 @@ export default defineDevice({
     const { numQueues = Math.min(navigator.hardwareConcurrency, 256), serial = "" } = options;
     expectSerial(serial);
     using resources = new DisposableStack();
-    const store = resources.use(openStore(options));
+    const store = resources.use(openStore(options, log));
     const { abilities } = store;
     const blockBytes = expectBlockSize(options, store);
     expectSize(store.bytes(), blockBytes, options.blkFile);
@@ -246,10 +246,11 @@ export default defineDevice({
     };
   },
 
-  handlers({ shared, features, config, memory, queues, watch }) {
+  handlers({ shared, features, config, memory, queues, watch, io }) {
     const store: Store = attachStore(shared.store, {
       memory,
       watch,
+      io,
       done: (request, result) => operation.done(request, result),
       flush: () => queues.requestq.forEach((queue) => queue.flush()),
     });

@@ -25,6 +25,21 @@ export const blkOptions = {
     type: "flag",
     about: "Store nothing and answer at once, for measuring: reads leave the buffers as they are",
   },
+  io: {
+    type: "text",
+    placeholder: "auto|uring|sync",
+    choices: ["auto", "uring", "sync"],
+    default: "auto",
+    about: "How files are read and written: what the page cache has at once and the rest by " +
+      "io_uring (auto), all by io_uring, or by a system call each",
+  },
+  cache: {
+    type: "text",
+    placeholder: "writeback|none",
+    choices: ["writeback", "none"],
+    default: "writeback",
+    about: "Whether files go through the host's page cache; none is O_DIRECT",
+  },
   readOnly: { type: "flag", about: "Refuse writes" },
   numQueues: {
     type: "number",

@@ -13,6 +13,7 @@
  */
 
 import type { Parts } from "../../mod.ts";
+import type { ThreadIo } from "../../src/linux/mod.ts";
 
 /** A request to a store. It is the store's from the call until the result is known. */
 export interface StoreRequest {
@@ -58,6 +59,8 @@ export interface StoreHost {
   readonly memory: { readonly u8: Uint8Array<ArrayBuffer>; readonly base: number };
   /** Calls `callback` when a file descriptor is readable, until the watch is disposed of. */
   watch(fd: number, callback: () => void): Disposable;
+  /** The thread's io_uring, where it has one. */
+  readonly io: ThreadIo | undefined;
   /** A request to which the store answered `LATER` is done (0) or failed (an errno). */
   done(request: StoreRequest, result: number): void;
   /** Lets the driver know what is done; once after several calls of `done`. */
@@ -111,7 +114,22 @@ export interface FileHandle {
   readonly kind: "file";
   readonly fd: number;
   readonly isBlockDevice: boolean;
+  /** How requests are carried out. */
+  readonly io: IoMode;
+  /** The same file, open past the page cache; -1 where everything goes through it. */
+  readonly directFd: number;
+  /** What offsets and lengths on `directFd` are multiples of, in bytes. */
+  readonly directOffsetAlign: number;
+  /** What addresses on `directFd` are multiples of, in bytes. */
+  readonly directMemoryAlign: number;
 }
+
+/**
+ * How a file's requests are carried out: `sync`, by a system call each, while
+ * the queue waits; `uring`, all by io_uring; `auto`, at once where the page
+ * cache can answer, else by io_uring.
+ */
+export type IoMode = "auto" | "uring" | "sync";
 
 /** Nothing. */
 export interface NullHandle {

@@ -15,14 +15,19 @@ import type { OpenStore, Store, StoreHandle, StoreHost } from "./store.ts";
  *
  * @throws {Error} When they ask for none or for several, or it cannot be had.
  */
-export function openStore(options: BlkOptions): OpenStore {
+export function openStore(options: BlkOptions, log: (message: string) => void): OpenStore {
   const { blkFile, size, null: isNull, readOnly } = options;
   if (blkFile !== undefined) {
     if (isNull) throw new Error("--blk-file and --null exclude each other");
     if (size !== undefined) {
       throw new Error("--blk-file and --size exclude each other: a file has its own size");
     }
-    return openFileStore(blkFile, { readOnly });
+    return openFileStore(blkFile, {
+      readOnly,
+      io: options.io,
+      direct: options.cache === "none",
+      log,
+    });
   }
   if (size === undefined) {
     throw new Error(

@@ -6,15 +6,18 @@
 
 import { check, Errno, retry } from "./errors.ts";
 import { Fd } from "./fd.ts";
-import { cString, errno, libc, pinnedBuffer } from "./libc.ts";
+import { addressOf, cString, errno, libc, pinnedBuffer } from "./libc.ts";
 
 const O_RDWR = 2;
 const O_CLOEXEC = 0o2000000;
 const O_NONBLOCK = 0o4000;
+const O_DIRECT = Deno.build.arch === "x86_64" ? 0o40000 : 0o200000;
 const SEEK_END = 2;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const FALLOC_FL_ZERO_RANGE = 16;
+/** The mode of fallocate(2) that gives a range back and keeps the size. */
+export const FALLOCATE_PUNCH_HOLE: number = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 const BLKDISCARD = 0x1277n; // _IO(0x12, 119)
 const BLKSSZGET = 0x1268n; // _IO(0x12, 104)
 const BLKIOMIN = 0x1278n; // _IO(0x12, 120)
@@ -27,12 +30,14 @@ export interface OpenOptions {
   write?: boolean;
   /** Do not wait, as for character devices that are read when they are ready. */
   nonblocking?: boolean;
+  /** Past the page cache. */
+  direct?: boolean;
 }
 
 /** Opens a file that exists. */
 export function openFile(path: string, options: OpenOptions = {}): Fd {
   const flags = (options.write ? O_RDWR : 0) | O_CLOEXEC |
-    (options.nonblocking ? O_NONBLOCK : 0);
+    (options.nonblocking ? O_NONBLOCK : 0) | (options.direct ? O_DIRECT : 0);
   const name = cString(path);
   return new Fd(retry("open", () => libc.open(name, flags, 0), path));
 }
@@ -41,6 +46,25 @@ export function openFile(path: string, options: OpenOptions = {}): Fd {
 export function fileBytes(fd: number): number {
   const end = libc.lseek(fd, 0n, SEEK_END);
   return Number(end < 0n ? check(-1, "lseek") : end);
+}
+
+const AT_EMPTY_PATH = 0x1000;
+const STATX_DIOALIGN = 0x2000;
+
+/** What O_DIRECT asks of a request on a file, in bytes. */
+export interface DirectAlignment {
+  /** Addresses are multiples of this. */
+  memoryBytes: number;
+  /** Offsets and lengths are multiples of this. */
+  offsetBytes: number;
+}
+
+/** What O_DIRECT asks for on a file; undefined where the kernel does not say (before 6.1). */
+export function directAlignment(fd: number): DirectAlignment | undefined {
+  const info = new Uint32Array(pinnedBuffer(256), 0, 64);
+  check(libc.statx(fd, cString(""), AT_EMPTY_PATH, STATX_DIOALIGN, info), "statx");
+  if ((info[0] & STATX_DIOALIGN) === 0 || info[39] === 0) return undefined;
+  return { memoryBytes: info[38], offsetBytes: info[39] };
 }
 
 /** Sets the size of a file, in bytes. */
@@ -140,6 +164,9 @@ export class IoVectors {
   /** How many entries are used. */
   count = 0;
 
+  /** Where the entries are, for an operation. */
+  readonly address: number = addressOf(this.#words);
+
   /** The entries, for a call. */
   get entries(): Uint32Array<ArrayBuffer> {
     return this.#words;
@@ -166,20 +193,32 @@ export class IoVectors {
   }
 }
 
+// A 64-bit offset reaches libc without a BigInt being made when it is loaded
+// from a BigInt64Array in optimised code: 5 million calls, no collection.
+const offset64 = new BigInt64Array(pinnedBuffer(8), 0, 1);
+const offsetWords = new Uint32Array(offset64.buffer, 0, 2);
+
+function setOffset(offset: number): void {
+  offsetWords[0] = offset >>> 0;
+  offsetWords[1] = (offset / 2 ** 32) >>> 0;
+}
+
 /** Reads into vectors at an offset; the bytes read, or negative with errno set. */
-export function readVectors(
-  fd: number,
-  vectors: IoVectors,
-  offset: number,
-): number {
-  return libc.preadv(fd, vectors.entries, vectors.count, BigInt(offset));
+export function readVectors(fd: number, vectors: IoVectors, offset: number): number {
+  setOffset(offset);
+  return libc.preadv(fd, vectors.entries, vectors.count, offset64[0]);
+}
+
+const RWF_NOWAIT = 8;
+
+/** As {@linkcode readVectors}, but EAGAIN where that would have to wait for storage. */
+export function readVectorsNoWait(fd: number, vectors: IoVectors, offset: number): number {
+  setOffset(offset);
+  return libc.preadv2(fd, vectors.entries, vectors.count, offset64[0], RWF_NOWAIT);
 }
 
 /** Writes from vectors at an offset; the bytes written, or negative with errno set. */
-export function writeVectors(
-  fd: number,
-  vectors: IoVectors,
-  offset: number,
-): number {
-  return libc.pwritev(fd, vectors.entries, vectors.count, BigInt(offset));
+export function writeVectors(fd: number, vectors: IoVectors, offset: number): number {
+  setOffset(offset);
+  return libc.pwritev(fd, vectors.entries, vectors.count, offset64[0]);
 }

@@ -16,6 +16,22 @@ const ENTRIES = 256;
 /** Data of operations has this bit; that of watches does not. */
 const OPERATION = 0x8000_0000;
 
+/** io_uring of a queue thread, as a device uses it. */
+export interface ThreadIo {
+  /** Where operations are prepared. They are submitted with the thread's next wait. */
+  readonly ring: IoUring;
+  /**
+   * Says who gets completions; there is one user per thread.
+   *
+   * @param completed Called with the number of an operation and its result (a
+   * negative error number when it failed).
+   * @param batchEnded Called after the completions that came together.
+   */
+  serve(completed: (operation: number, result: number) => void, batchEnded: () => void): void;
+  /** The data of an operation that the user numbers `operation`, below 2^31. */
+  data(operation: number): number;
+}
+
 class UringWatch implements Watch {
   ready = 0;
   isActive = true;
@@ -40,31 +56,31 @@ class UringWatch implements Watch {
 }
 
 /** Waits by io_uring; for a thread of its own. */
-export class UringReactor implements ThreadReactor {
-  readonly #ring = new IoUring({ entries: ENTRIES });
+export class UringReactor implements ThreadReactor, ThreadIo {
+  readonly ring: IoUring = new IoUring({ entries: ENTRIES });
   readonly #watches = new Map<number, UringWatch>();
   #nextKey = 0;
   #deferred: (() => void)[] = [];
   #epoll: Epoll | undefined;
-  #onOperation: ((data: number, result: number) => void) | undefined;
+  #completed: (operation: number, result: number) => void = () => {};
+  #batchEnded: () => void = () => {};
+  #operationsCompleted = false;
   readonly #complete = (data: number, result: number, flags: number): void => {
-    if (data >= OPERATION) this.#onOperation?.(data - OPERATION, result);
-    else this.#notice(data, result, flags);
+    if (data >= OPERATION) {
+      this.#operationsCompleted = true;
+      this.#completed(data - OPERATION, result);
+    } else {
+      this.#notice(data, result, flags);
+    }
   };
 
-  /**
-   * The ring, for operations of the device on this thread. Their data is
-   * {@linkcode UringReactor.operationData}; `onOperation` is called with each
-   * result. What was prepared is submitted with the next wait.
-   */
-  operations(onOperation: (data: number, result: number) => void): IoUring {
-    this.#onOperation = onOperation;
-    return this.#ring;
+  serve(completed: (operation: number, result: number) => void, batchEnded: () => void): void {
+    this.#completed = completed;
+    this.#batchEnded = batchEnded;
   }
 
-  /** The data of an operation that the device numbers `slot`, below 2^31. */
-  static operationData(slot: number): number {
-    return slot + OPERATION;
+  data(operation: number): number {
+    return operation + OPERATION;
   }
 
   watch(fd: number, callback: () => void, events: number = EPOLLIN): Watch {
@@ -87,18 +103,18 @@ export class UringReactor implements ThreadReactor {
 
   #poll(watch: UringWatch): void {
     this.#makeRoom();
-    this.#ring.poll(watch.fd, watch.events, watch.key, watch.isMultishot);
+    this.ring.poll(watch.fd, watch.events, watch.key, watch.isMultishot);
   }
 
   #makeRoom(): void {
-    while (this.#ring.room === 0) this.#ring.enter(false);
+    while (this.ring.room === 0) this.ring.enter(false);
   }
 
   /** Ends a watch. */
   remove(watch: UringWatch): void {
     this.#watches.delete(watch.key);
     this.#makeRoom();
-    this.#ring.pollRemove(watch.key, 0);
+    this.ring.pollRemove(watch.key, 0);
   }
 
   #notice(key: number, result: number, flags: number): void {
@@ -117,16 +133,16 @@ export class UringReactor implements ThreadReactor {
   }
 
   turn(): void {
-    this.#ring.enter(this.#deferred.length === 0);
+    this.ring.enter(this.#deferred.length === 0);
     this.#dispatch();
   }
 
   async turnAsync(): Promise<void> {
-    this.#ring.enter(false);
-    if (!this.#ring.hasCompletions && this.#deferred.length === 0) {
+    this.ring.enter(false);
+    if (!this.ring.hasCompletions && this.#deferred.length === 0) {
       if (this.#epoll === undefined) {
         this.#epoll = new Epoll();
-        this.#epoll.add(this.#ring.fd, EPOLLIN, 0);
+        this.#epoll.add(this.ring.fd, EPOLLIN, 0);
       }
       await this.#epoll.waitAsync(-1);
     }
@@ -134,7 +150,11 @@ export class UringReactor implements ThreadReactor {
   }
 
   #dispatch(): void {
-    this.#ring.complete(this.#complete);
+    this.ring.complete(this.#complete);
+    if (this.#operationsCompleted) {
+      this.#operationsCompleted = false;
+      this.#batchEnded();
+    }
     if (this.#deferred.length === 0) return;
     const deferred = this.#deferred;
     this.#deferred = [];
@@ -143,6 +163,6 @@ export class UringReactor implements ThreadReactor {
 
   [Symbol.dispose](): void {
     this.#epoll?.[Symbol.dispose]();
-    this.#ring[Symbol.dispose]();
+    this.ring[Symbol.dispose]();
   }
 }

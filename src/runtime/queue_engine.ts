@@ -4,7 +4,14 @@
  * @module
  */
 
-import { createTimerfd, drainEventfd, type Fd, isEventfd, signalEventfd } from "../linux/mod.ts";
+import {
+  createTimerfd,
+  drainEventfd,
+  type Fd,
+  isEventfd,
+  signalEventfd,
+  type ThreadIo,
+} from "../linux/mod.ts";
 import { type MemoryView, type Region, RegionTable } from "../memory/mod.ts";
 import {
   type AnyDevice,
@@ -92,6 +99,8 @@ export interface EngineHost {
   watchSignals(fd: number, callback: () => void): Disposable;
   /** Calls `callback` soon, after others had their turn. */
   defer(callback: () => void): void;
+  /** The thread's io_uring, where it has one. */
+  readonly io?: ThreadIo;
   /** Tells the control plane something. */
   emit(event: EngineEvent): void;
 }
@@ -192,6 +201,7 @@ export class QueueEngine {
       queues: byName,
       memory,
       watch: (fd, callback) => host.watch(fd, callback),
+      io: host.io,
     }) as Record<string, unknown>;
     this.#handlers = handlers;
     for (const slot of setup.queues) {

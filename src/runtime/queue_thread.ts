@@ -43,6 +43,7 @@ async function main({ module, setup, memory, wakeFd, port }: ThreadStart): Promi
   const engine = new QueueEngine(device, setup, viewMemory(memory), {
     watch: (fd, callback) => reactor.watch(fd, callback),
     watchSignals: (fd, callback) => reactor.watchSignals(fd, callback),
+    io: reactor instanceof UringReactor ? reactor : undefined,
     defer: (callback) => reactor.defer(callback),
     emit: (event) => send({ kind: "event", event }),
   });

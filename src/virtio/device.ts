@@ -16,6 +16,7 @@
  * @module
  */
 
+import type { ThreadIo } from "../linux/mod.ts";
 import type { Chain } from "../virtqueue/mod.ts";
 import type { ConfigLayout, ConfigValues, ConfigView } from "./config_layout.ts";
 import type { ConfigWrite } from "./config_space.ts";
@@ -144,6 +145,8 @@ export interface DataContext<
   readonly memory: { readonly u8: Uint8Array<ArrayBuffer>; readonly base: number };
   /** Calls `callback` when a file descriptor is readable, until the watch is disposed of. */
   watch(fd: number, callback: () => void): Disposable;
+  /** The io_uring that this thread waits with; undefined on the main thread, and where the kernel allows none. */
+  readonly io: ThreadIo | undefined;
 }
 
 /** What the control half is given. */

@@ -250,6 +250,13 @@ export class Chain {
   inFlight = false;
   /** Which start of the queue it belongs to: a late completion of an older one is dropped. */
   epoch = 0;
+  /**
+   * How many bytes were written, while a completion is held back until its
+   * predecessors are done (VIRTIO_F_IN_ORDER); else -1.
+   *
+   * @internal
+   */
+  held = -1;
 
   #layout: RingLayout = "split";
 

@@ -6,6 +6,7 @@
 
 import type { MemoryView } from "../memory/mod.ts";
 import { Chain } from "./chain.ts";
+import { CompletionOrder } from "./completion_order.ts";
 import {
   copyDescriptor,
   DESCRIPTOR_BYTES,
@@ -17,16 +18,22 @@ import type { RingBytes } from "./ring.ts";
 import { RingError } from "./rules.ts";
 import { MAX_QUEUE_SIZE, type RingOptions, type Virtqueue } from "./virtqueue.ts";
 
-// Flags in a descriptor: virtio 1.3, 2.8.1.
-const AVAIL_SHIFT = 7;
-const USED_SHIFT = 15;
+/** Made available in rounds with wrap counter 1: virtio 1.3, 2.8.1. */
+export const VIRTQ_DESC_F_AVAIL = 1 << 7;
+/** Used in rounds with wrap counter 1; made available in the others. */
+export const VIRTQ_DESC_F_USED = 1 << 15;
 
-// Event suppression: virtio 1.3, 2.8.14. In units of u16.
-const OFF_WRAP = 0;
-const EVENT_FLAGS = 1;
-const RING_EVENT_FLAGS_ENABLE = 0;
-const RING_EVENT_FLAGS_DISABLE = 1;
-const RING_EVENT_FLAGS_DESC = 2;
+// Places of a descriptor's ID and flags, in units of u16 and u32.
+const ID = 6;
+const FLAGS = 7;
+const ID_AND_FLAGS = 3;
+
+// Event suppression: virtio 1.3, 2.8.14. Places in units of u16.
+export const OFF_WRAP = 0;
+export const EVENT_FLAGS = 1;
+export const RING_EVENT_FLAGS_ENABLE = 0;
+export const RING_EVENT_FLAGS_DISABLE = 1;
+export const RING_EVENT_FLAGS_DESC = 2;
 
 /** The bytes that each part of a packed ring of `size` descriptors takes: virtio 1.3, 2.8.10.1. */
 export function packedRingBytes(size: number): RingBytes {

@@ -33,7 +33,7 @@ export const ringRules = {
     packed: "2.8",
   },
   "available-index": {
-    text: "the available index is ahead by no more buffers than the queue has",
+    text: "no more is made available than the queue has room for",
     split: "2.7.13.3",
     packed: "2.8.21",
   },
@@ -45,6 +45,11 @@ export const ringRules = {
   "descriptor-next": {
     text: "next is an index of the table that it stands in",
     split: "2.7.5",
+    packed: "2.8.6",
+  },
+  "list-available": {
+    text: "all descriptors of a list are available when its first one is",
+    split: "2.7.13.1",
     packed: "2.8.6",
   },
   "head-in-flight": {

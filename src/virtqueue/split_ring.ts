@@ -6,6 +6,7 @@
 
 import type { MemoryView } from "../memory/mod.ts";
 import { Chain } from "./chain.ts";
+import { CompletionOrder } from "./completion_order.ts";
 import {
   copyDescriptor,
   DESCRIPTOR_BYTES,
@@ -55,6 +56,8 @@ export class SplitRing implements Virtqueue {
   readonly #usedEvent: number;
   readonly #availableEvent: number;
   readonly #chains: (Chain | undefined)[];
+  /** With VIRTIO_F_IN_ORDER. */
+  readonly #order: CompletionOrder | null;
   /** The indirect table of the chain that is being read. */
   readonly #table = new Uint32Array(4);
   readonly #memory: MemoryView;
@@ -99,6 +102,7 @@ export class SplitRing implements Virtqueue {
     this.#usedEvent = RING + size;
     this.#availableEvent = RING + size * 4;
     this.#chains = new Array(size).fill(undefined);
+    this.#order = options.inOrder ? new CompletionOrder(size) : null;
     this.#next = this.#seen = options.base & 0xffff;
     this.#usedNext = this.#signalled = Atomics.load(this.#used, IDX);
   }
@@ -126,10 +130,13 @@ export class SplitRing implements Virtqueue {
       throw new RingError("descriptor-index", `The head is ${head} in a queue of ${this.size}`);
     }
     const chain = this.#chains[head] ??= new Chain(head, this.#memory.u8);
-    if (chain.inFlight) throw new RingError("head-in-flight", `Descriptor ${head} is in flight`);
+    if (chain.inFlight || chain.held >= 0) {
+      throw new RingError("head-in-flight", `Descriptor ${head} is in flight`);
+    }
     this.#read(chain, head);
     chain.inFlight = true;
     this.inFlight++;
+    this.#order?.taken(chain);
     this.#next = (next + 1) & 0xffff;
     return chain;
   }
@@ -231,16 +238,28 @@ export class SplitRing implements Virtqueue {
   }
 
   put(chain: Chain, written: number): void {
+    chain.inFlight = false;
+    this.inFlight--;
+    const order = this.#order;
+    if (order === null) return this.#use(chain, written);
+    chain.held = written;
+    for (let next = order.next(); next !== null; next = order.next()) {
+      this.#use(next, next.held);
+      next.held = -1;
+    }
+  }
+
+  /** Fills the next element of the used ring. */
+  #use(chain: Chain, written: number): void {
     const at = (this.#usedNext & this.#mask) * 2;
     this.#usedElements[at] = chain.slot;
     this.#usedElements[at + 1] = written;
     this.#usedNext = (this.#usedNext + 1) & 0xffff;
-    chain.inFlight = false;
-    this.inFlight--;
   }
 
   abandon(_chain: Chain): void {
-    // Its slot stays taken, so that the driver cannot use it again.
+    // Its slot stays taken, so that the driver cannot use it again, and in order
+    // nothing behind it goes back.
     this.inFlight--;
   }
 

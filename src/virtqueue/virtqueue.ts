@@ -19,7 +19,11 @@ export interface RingOptions {
   availableIndex: number;
   /** The index in the span of the used ring (or device event suppression). */
   usedIndex: number;
-  /** Where to go on: the value of SET_VRING_BASE. */
+  /**
+   * Where to go on: the value of SET_VRING_BASE. Of a packed ring, the place of
+   * the next available descriptor in the lower half and that of the next used
+   * one in the upper half, each with its wrap counter in bit 15.
+   */
   base: number;
   /** VIRTIO_F_RING_PACKED was negotiated. */
   packed: boolean;
@@ -27,6 +31,14 @@ export interface RingOptions {
   eventIndex: boolean;
   /** VIRTIO_F_INDIRECT_DESC was negotiated. */
   indirect: boolean;
+  /** VIRTIO_F_IN_ORDER was negotiated: buffers are used in the order in which they were taken. */
+  inOrder: boolean;
+}
+
+/** Where a ring begins that nobody has used: the value of SET_VRING_BASE. */
+export function initialBase(packed: boolean): number {
+  // Both wrap counters of a packed ring begin as 1: virtio 1.3, 2.8.1.
+  return packed ? 0x8000_8000 : 0;
 }
 
 /**
@@ -43,7 +55,10 @@ export interface Virtqueue {
   readonly base: number;
   /** The next available chain, or null when there is none. */
   take(): Chain | null;
-  /** Hands a chain back, with the number of bytes that were written to it. */
+  /**
+   * Hands a chain back, with the number of bytes that were written to it. With
+   * VIRTIO_F_IN_ORDER the driver gets it when all that were taken before are back.
+   */
   put(chain: Chain, written: number): void;
   /** Gives up a chain that the device cannot answer: it never goes back to the driver. */
   abandon(chain: Chain): void;

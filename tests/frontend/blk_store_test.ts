@@ -6,6 +6,9 @@ import type { OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts
 import { addressOf, Errno, pinnedBuffer } from "../../src/linux/mod.ts";
 import { Parts } from "../../src/virtqueue/mod.ts";
 
+/** By system calls, through the page cache. */
+const OPTIONS = { io: "sync", direct: false, log() {} } as const;
+
 const MIB = 2 ** 20;
 
 /** Memory of this process that stands for a guest's. */
@@ -15,6 +18,7 @@ const memory = { u8, base: addressOf(u8) };
 function attach(open: OpenStore): Store {
   return attachStore(open.handle, {
     memory,
+    io: undefined,
     watch: () => ({ [Symbol.dispose]() {} }),
     done: () => {},
     flush: () => {},
@@ -33,7 +37,7 @@ function withStores(name: string, test: (open: OpenStore, store: Store) => void)
     const path = Deno.makeTempFileSync();
     Deno.truncateSync(path, 4 * MIB);
     try {
-      using open = openFileStore(path, { readOnly: false });
+      using open = openFileStore(path, { ...OPTIONS, readOnly: false });
       test(open, attach(open));
     } finally {
       Deno.removeSync(path);
@@ -100,7 +104,7 @@ Deno.test("A store that may not write says EBADF for every way to write", () => 
   const path = Deno.makeTempFileSync();
   Deno.truncateSync(path, MIB);
   try {
-    using open = openFileStore(path, { readOnly: true });
+    using open = openFileStore(path, { ...OPTIONS, readOnly: true });
     const store = attach(open);
     const request = scattered(0, 1, 512, 512);
     assertEquals(store.write(request), Errno.EBADF);
@@ -126,7 +130,7 @@ Deno.test("A file store leaves no descriptor behind when it cannot be opened", (
   const before = [...Deno.readDirSync("/proc/self/fd")].length;
   for (const path of ["/proc/self", "/dev/null", "/none"]) {
     try {
-      openFileStore(path, { readOnly: true });
+      openFileStore(path, { ...OPTIONS, readOnly: true });
       assert(false);
     } catch (error) {
       assert(String(error).includes(`Cannot open disk image ${path}`), String(error));

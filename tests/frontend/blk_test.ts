@@ -249,6 +249,8 @@ Deno.test("blk makes its image sparse where the driver discards", async () => {
       assertEquals(data, expected);
       const { store } = server.record().report as { store: Record<string, unknown> };
       assertEquals(store, {
+        io: "auto",
+        cache: "writeback",
         kind: "file",
         readOnly: false,
         path,

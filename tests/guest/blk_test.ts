@@ -1,5 +1,8 @@
 import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
+import type { RecordJson } from "../../src/runtime/record.ts";
 import { Guest } from "../../tools/guest/guest.ts";
+import { run } from "../../tools/guest/process.ts";
+import { programPath } from "../../tools/guest/programs.ts";
 import { MACHINES } from "../../tools/guest/qemu.ts";
 import { makeExt4 } from "../../tools/guest/root_image.ts";
 import {
@@ -43,6 +46,11 @@ async function emptyImage(directory: TemporaryDirectory, name: string, bytes: nu
   return path;
 }
 
+/** How many requests of each type there were. */
+function requestsOf({ report }: RecordJson): Record<string, number> {
+  return report.requests as Record<string, number>;
+}
+
 /** The SHA-256 of a file or disk, in the guest and from the disk rather than its cache. */
 async function guestHash(guest: Guest, path: string): Promise<string> {
   return (await ok(guest, `echo 3 >/proc/sys/vm/drop_caches; sha256sum ${path}`)).slice(0, 64);
@@ -79,8 +87,7 @@ for (const machine of MACHINES) {
       "what the guest has synced the host has": async () => {
         await ok(guest, "head -c 5000003 /dev/urandom >/mnt/from_guest; sync");
         written = await guestHash(guest, "/mnt/from_guest");
-        const { report } = await disk.record();
-        assert((report.requests as Record<string, number>).flush > 0);
+        assert(requestsOf(await disk.record()).FLUSH > 0);
         await ok(guest, "umount /mnt");
         assertEquals(await guestHash(guest, "/dev/vda"), await sha256Of(image.path));
         await expectCleanExt4(image.path);
@@ -118,15 +125,16 @@ for (const machine of MACHINES) {
         ]);
         assertEquals(left(record), []);
         const [queue] = record.queues;
-        assertEquals(queue.starts, 3); // booted, rebooted, reset
+        // Booted, rebooted, reset; on a q35 the firmware drives the disk first.
+        assertEquals(queue.starts, machine === "q35" ? 6 : 3);
         assert(queue.requests > 100 && queue.kicks > 0 && queue.notifications > 0);
         assert(queue.bytesRead > 5_000_003 && queue.bytesWritten > 5_000_003);
         assertEquals(record.config.reads.source, "inferred");
         const capacity = record.config.fields.find(({ name }) => name === "capacity")!;
-        assert(capacity.reads.count > 0);
-        const { requests, statuses } = record.report as Record<string, Record<string, number>>;
-        assert(requests.in > 0 && requests.out > 0 && requests.flush > 0);
-        assertEquals(statuses.ioerr, 0);
+        assert(capacity.reads > 0);
+        const { IN, OUT, FLUSH } = requestsOf(record);
+        assert(IN > 0 && OUT > 0 && FLUSH > 0);
+        assertEquals(record.report.failures, []);
       },
 
       "at the end the record is in its file": async () => {
@@ -151,13 +159,17 @@ Deno.test("a guest uses disks of every kind", async (t) => {
   );
   await using readOnly = await Backend.start(
     "blk",
-    [`--blk-file=${fixed}`, "--read-only", "--serial=read-only"],
+    [`--blk-file=${fixed}`, "--num-queues=1", "--read-only", "--serial=read-only"],
     directory,
   );
-  await using memory = await Backend.start("blk", ["--size=8M", "--serial=memory"], directory);
+  await using memory = await Backend.start("blk", [
+    "--size=8M",
+    "--num-queues=1",
+    "--serial=memory",
+  ], directory);
   await using nothing = await Backend.start(
     "blk",
-    ["--null", "--size=1G", "--serial=12345678901234567890"],
+    ["--null", "--size=1G", "--num-queues=1", "--serial=12345678901234567890"],
     directory,
   );
   await using guest = await Guest.boot({
@@ -182,7 +194,7 @@ Deno.test("a guest uses disks of every kind", async (t) => {
     },
 
     "each processor has a queue of its own": async () => {
-      assertEquals(await ok(guest, "ls /sys/block/vda/mq"), "0\n1");
+      assertEquals(await ok(guest, "ls -1 /sys/block/vda/mq"), "0\n1");
       for (const queue of [0, 1]) {
         const before = await requests();
         await ok(
@@ -203,19 +215,18 @@ Deno.test("a guest uses disks of every kind", async (t) => {
       assertEquals(await guestHash(guest, "/dev/vda"), await sha256Of(image));
       await ok(guest, "blkdiscard /dev/vda");
       assertEquals(await allocatedBytes(image), 0);
-      const { report } = await file.record();
-      assert((report.requests as Record<string, number>).discard > 0);
+      assert(requestsOf(await file.record()).DISCARD >= 2);
     },
 
     "a file system that is trimmed gives its free space back": async () => {
-      const { path } = await ext4Image(directory, 16);
-      await Deno.copyFile(path, image); // the file itself stays
-      await ok(guest, "mount -t ext4 /dev/vda /mnt");
-      await ok(guest, "head -c 8M /dev/urandom >/mnt/file; sync; rm /mnt/file; sync");
-      const before = await allocatedBytes(image);
-      await ok(guest, "fstrim /mnt; umount /mnt");
+      await run(await programPath("mke2fs"), ["-q", "-t", "ext4", image]);
+      await ok(guest, "mount -t ext4 /dev/vda /mnt; fstrim /mnt");
+      const empty = await allocatedBytes(image);
+      await ok(guest, "head -c 8388608 /dev/urandom >/mnt/file; sync");
+      assert(await allocatedBytes(image) >= empty + 8 * MIB);
+      await ok(guest, "rm /mnt/file; sync; fstrim /mnt; umount /mnt");
       const after = await allocatedBytes(image);
-      assert(after <= before - 8 * MIB, `${before} bytes, then ${after}`);
+      assert(after < empty + MIB, `${empty} bytes, then ${after}`);
       await expectCleanExt4(image);
     },
 
@@ -253,7 +264,7 @@ Deno.test("a guest uses disks of every kind", async (t) => {
     },
 
     "memory keeps what was written": async () => {
-      await ok(guest, "head -c 1M /dev/urandom >/tmp/random");
+      await ok(guest, "head -c 1048576 /dev/urandom >/tmp/random");
       await ok(guest, "dd if=/tmp/random of=/dev/vdc bs=64k seek=100 conv=fsync");
       await ok(guest, "dd if=/dev/vdc of=/tmp/back bs=64k skip=100 count=16 iflag=direct");
       await ok(guest, "cmp /tmp/random /tmp/back");
@@ -266,23 +277,21 @@ Deno.test("a guest uses disks of every kind", async (t) => {
       assertEquals((report.store as Record<string, unknown>).kind, "null");
     },
 
-    "its driver is unbound and bound again while others go on": async () => {
-      const before = await guestHash(guest, "/dev/vda");
-      const device = (await ok(guest, "readlink -f /sys/block/vda/device")).split("/").at(-1)!;
-      await ok(
-        guest,
-        "(while dd if=/dev/vdc of=/dev/null bs=64k iflag=direct; do :; done) >/dev/null 2>&1 & " +
-          "echo $! >/tmp/pid",
-      );
-      for (let i = 0; i < 5; i++) {
+    "its driver is unbound in the midst of reading, and bound again": async () => {
+      const hash = await sha256Of(image);
+      const { starts } = (await file.record()).queues[1];
+      const device = await ok(guest, "basename $(readlink -f /sys/block/vda/device)");
+      for (let i = 0; i < 3; i++) {
+        await ok(
+          guest,
+          "(while dd if=/dev/vda of=/dev/null bs=64k iflag=direct; do :; done) >/dev/null 2>&1 &",
+        );
         await ok(guest, `echo ${device} >/sys/bus/virtio/drivers/virtio_blk/unbind`);
         await fails(guest, "[ -e /sys/block/vda ]");
         await ok(guest, `echo ${device} >/sys/bus/virtio/drivers/virtio_blk/bind`);
-        assertEquals(await guestHash(guest, "/dev/vda"), before);
       }
-      await ok(guest, "kill $(cat /tmp/pid)");
-      const { queues } = await file.record();
-      assertEquals(queues.map(({ starts }) => starts), [6, 6]);
+      assertEquals(await guestHash(guest, "/dev/vda"), hash);
+      assertEquals((await file.record()).queues[1].starts, starts + 3);
     },
 
     "the records tell them apart": async () => {

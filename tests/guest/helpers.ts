@@ -110,6 +110,16 @@ export class Backend implements AsyncDisposable {
     return await this.#ask("GET", "record") as RecordJson;
   }
 
+  /** Waits until something is true of the record; for what nobody tells when it is. */
+  async until(isTrue: (record: RecordJson) => boolean): Promise<RecordJson> {
+    for (const start = performance.now();;) {
+      const record = await this.record();
+      if (isTrue(record)) return record;
+      assert(performance.now() - start < TIMEOUT_MS, `${isTrue} of ${JSON.stringify(record)}`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
   /** Runs a command of the device, by the control socket. */
   async post(command: string, body?: unknown): Promise<unknown> {
     return await this.#ask("POST", command, body === undefined ? null : JSON.stringify(body));
@@ -166,9 +176,12 @@ export function exists(path: string): boolean {
   }
 }
 
-/** Runs a command in the guest, and expects that it succeeds; its output without the last newline. */
+/**
+ * Runs a command in the guest, and expects that it and each of its parts
+ * succeeds; its output without the last newline.
+ */
 export async function ok(guest: Guest, command: string): Promise<string> {
-  const { status, output } = await guest.run(command, { timeoutMs: TIMEOUT_MS });
+  const { status, output } = await guest.run(`set -e; ${command}`, { timeoutMs: TIMEOUT_MS });
   assertEquals(status, 0, `${command}\n${output}`);
   return output.trimEnd();
 }

@@ -74,16 +74,12 @@ export async function debianRelease(): Promise<string> {
 
 /** Where this machine gets its Debian packages from: `SITE SUITE main`, the release itself first. */
 async function debianArchives(release: string): Promise<string[]> {
-  const targets = await run("apt-get", [
-    "indextargets",
-    ...["--format", "$(SITE) $(RELEASE) $(COMPONENT)"],
-    "Identifier: Packages",
-  ]);
-  const main = targets.split("\n").filter((line) =>
-    line.endsWith(" main") && line.split(" ")[1].startsWith(release)
-  );
-  const archives = [...new Set(main)].sort((a, b) =>
-    a.split(" ")[1].length - b.split(" ")[1].length
+  // Before the first `apt-get update` apt knows what is configured, but not
+  // what of it is Debian's own.
+  const targets = await indexTargets("Origin: Debian") || await indexTargets("--no-release-info");
+  const suites = [release, `${release}-updates`, `${release}-security`];
+  const archives = suites.flatMap((suite) =>
+    targets.split("\n").filter((line) => line.endsWith(` ${suite} main`))
   );
   if (archives.length === 0) {
     throw new GuestError(
@@ -91,6 +87,12 @@ async function debianArchives(release: string): Promise<string[]> {
     );
   }
   return archives;
+}
+
+async function indexTargets(choice: string): Promise<string> {
+  const format = "$(SITE) $(RELEASE) $(COMPONENT)";
+  const args = ["indextargets", "--format", format, "Identifier: Packages", choice];
+  return await run("apt-get", args);
 }
 
 /** The suite of newer packages that the release needs, if it does. */
@@ -109,7 +111,8 @@ async function apt(
   const archives = await debianArchives(release);
   const newer = await backports();
   if (newer) archives.push(archives[0].replace(` ${release} `, ` ${newer} `));
-  const sources = archives.map((archive) => `deb [signed-by=${KEYRING}] ${archive}\n`).join("");
+  const sources = [...new Set(archives)].map((archive) => `deb [signed-by=${KEYRING}] ${archive}\n`)
+    .join("");
 
   const today = new Date().toISOString().slice(0, 10);
   const recipe = JSON.stringify([sources, today]);
@@ -117,7 +120,7 @@ async function apt(
     progress("downloading the lists of Debian's packages");
     await Deno.mkdir(`${path}/lists/partial`, { recursive: true });
     await Deno.writeTextFile(`${path}/sources.list`, sources);
-    await run("apt-get", [...settings(path), "update", "-qq"]);
+    await run("apt-get", [...settings(path), "update", "-qq", "--error-on=any"]);
   });
   return await run(tool, [...settings(directory), ...args], cwd);
 }

@@ -51,9 +51,6 @@ export interface CommandResult {
   bytes: Uint8Array<ArrayBuffer>;
 }
 
-/** A microvm that hangs does so at once; one that does not is up in 3 s. */
-const MICROVM_FIRST_TIMEOUT_MS = 20_000;
-
 /** A root shell that waits for a command: `guest:~# ` and the like. */
 // deno-lint-ignore no-control-regex
 export const PROMPT = /# (\x1b\[[^a-zA-Z]*[a-zA-Z])*$/;
@@ -116,6 +113,7 @@ export class Guest {
   #qmp!: Qmp;
   #stderr: Promise<string>;
   #nextId = 1;
+  /** How long the guest may take to a shell. */
   #timeoutMs: number;
 
   private constructor(process: Deno.ChildProcess, timeoutMs: number) {
@@ -132,8 +130,8 @@ export class Guest {
   /**
    * Boots a guest and waits for the prompt of its shell.
    *
-   * A microvm that does not come up is started a second time; see the words
-   * that its kernel gets.
+   * A microvm that does not come up in half of the time is started once more:
+   * some have hung, before their kernel was given the words that it gets here.
    *
    * @throws {GuestError} When the shell does not come in time, or QEMU ends.
    */
@@ -141,9 +139,10 @@ export class Guest {
     const args = await machineArguments(options, await bootFiles(options));
     const { bootTimeoutMs = 60_000 } = options;
     if (options.machine === "microvm") {
-      const firstTimeoutMs = Math.min(bootTimeoutMs, MICROVM_FIRST_TIMEOUT_MS);
       try {
-        return await Guest.#start(args, firstTimeoutMs, options.signal);
+        const guest = await Guest.#start(args, bootTimeoutMs / 2, options.signal);
+        guest.#timeoutMs = bootTimeoutMs;
+        return guest;
       } catch (error) {
         options.signal?.throwIfAborted();
         if (!(error instanceof GuestError)) throw error;

@@ -39,7 +39,12 @@ try {
   Deno.exit(await main());
 } catch (error) {
   // Anything else is a mistake of ours, and its stack says where.
-  if (!(error instanceof GuestError)) throw error;
+  if (!(error instanceof GuestError || isSystemError(error))) throw error;
   progress(error.message);
   Deno.exit(1);
+}
+
+/** Whether the system refused something, such as space on the disk. */
+function isSystemError(error: unknown): error is Error {
+  return error instanceof Error && error.name in Deno.errors;
 }

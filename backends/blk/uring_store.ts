@@ -1,0 +1,187 @@
+/**
+ * A store in a raw disk image or a block device by io_uring, straight between
+ * the file and guest memory: requests of a batch go to the kernel with the
+ * thread's next wait, and their completions come with its end.
+ *
+ * @module
+ */
+
+import { LATER, type Parts } from "../../mod.ts";
+import {
+  Errno,
+  FALLOCATE_PUNCH_HOLE,
+  type IoUring,
+  IoVectors,
+  MAX_IO_VECTORS,
+  type ThreadIo,
+} from "../../src/linux/mod.ts";
+import { descriptorFor } from "./direct.ts";
+import type { FileStore } from "./file_store.ts";
+import type { FileHandle, Store, StoreHost, StoreRequest } from "./store.ts";
+
+/** How many requests may be with the kernel; the others wait here. */
+const MAX_IN_FLIGHT = 256;
+
+/** How often a request is tried again that the kernel could not take just then. */
+const MAX_RETRIES = 1000;
+
+/** What an operation does. */
+const READ = 0, WRITE = 1, SYNC = 2, PUNCH = 3;
+
+/** A request that the kernel works on, or that waits for room. */
+class Slot {
+  request: StoreRequest | undefined;
+  kind = READ;
+  /** How much of it was done by earlier operations. */
+  done = 0;
+  /** How often it was tried again. */
+  retries = 0;
+  /** Made when the request has more than one part that do not lie together. */
+  vectors: IoVectors | undefined;
+
+  constructor(readonly index: number) {}
+}
+
+/** Carries requests out by io_uring, those that need no waiting at once. */
+export class UringStore implements Store {
+  readonly #inline: FileStore;
+  readonly #ring: IoUring;
+  readonly #io: ThreadIo;
+  readonly #host: StoreHost;
+  readonly #handle: FileHandle;
+  /** The address of index 0 of guest memory. */
+  readonly #base: number;
+  readonly #slots: Slot[] = [];
+  readonly #free: Slot[] = [];
+  /** Requests for which there was no slot. */
+  #waiting: { request: StoreRequest; kind: number }[] = [];
+  /** Reads are tried without waiting first: the page cache may have them. */
+  readonly #triesCache: boolean;
+  /** Buffered writes go to the page cache at once. */
+  readonly #writesInline: boolean;
+
+  /** Attaches to a file. `inline` does what the kernel cannot do later. */
+  constructor(handle: FileHandle, host: StoreHost, io: ThreadIo, inline: FileStore) {
+    this.#handle = handle;
+    this.#host = host;
+    this.#io = io;
+    this.#ring = io.ring;
+    this.#inline = inline;
+    this.#base = host.memory.base;
+    const isBuffered = handle.directFd < 0;
+    this.#triesCache = isBuffered && handle.io === "auto";
+    this.#writesInline = isBuffered && handle.io === "auto";
+    for (let i = 0; i < MAX_IN_FLIGHT; i++) this.#slots.push(new Slot(i));
+    this.#free.push(...this.#slots);
+    io.serve(
+      (operation, result) => this.#completed(this.#slots[operation], result),
+      () => host.flush(),
+    );
+  }
+
+  read(request: StoreRequest): number {
+    if (this.#triesCache) {
+      const outcome = this.#inline.readCached(request);
+      if (outcome !== Errno.EAGAIN) return outcome;
+    }
+    return this.#begin(request, READ);
+  }
+
+  write(request: StoreRequest): number {
+    // The page cache takes writes at once; ext4 would have io_uring hand them
+    // to a thread of the kernel, at several times the cost.
+    if (this.#writesInline) return this.#inline.write(request);
+    return this.#begin(request, WRITE);
+  }
+
+  flush(request: StoreRequest): number {
+    return this.#begin(request, SYNC);
+  }
+
+  discard(request: StoreRequest): number {
+    return this.#handle.isBlockDevice ? this.#inline.discard(request) : this.#begin(request, PUNCH);
+  }
+
+  writeZeroes(request: StoreRequest, unmap: boolean): number {
+    return this.#inline.writeZeroes(request, unmap);
+  }
+
+  #begin(request: StoreRequest, kind: number): number {
+    const slot = this.#free.pop();
+    if (slot === undefined) {
+      this.#waiting.push({ request, kind });
+      return LATER;
+    }
+    slot.request = request;
+    slot.kind = kind;
+    slot.done = slot.retries = 0;
+    this.#prepare(slot);
+    return LATER;
+  }
+
+  /** Prepares the (next) operation of a slot. */
+  #prepare(slot: Slot): void {
+    const ring = this.#ring;
+    // Submitting makes room; the kernel may say "later" only while it is short of memory.
+    while (ring.room === 0) ring.enter(false);
+    const request = slot.request!;
+    const data = this.#io.data(slot.index);
+    const { fd } = this.#handle;
+    switch (slot.kind) {
+      case SYNC:
+        return ring.dataSync(fd, data);
+      case PUNCH:
+        return ring.allocate(fd, FALLOCATE_PUNCH_HOLE, request.offset, request.bytes, data);
+    }
+    const offset = request.offset + slot.done;
+    const parts = request.data;
+    const bytes = request.bytes - slot.done;
+    const file = descriptorFor(this.#handle, parts, offset, bytes);
+    if (parts.count === 1) {
+      const address = this.#base + parts.index(0) + slot.done;
+      if (slot.kind === READ) ring.read(file, address, bytes, offset, data);
+      else ring.write(file, address, bytes, offset, data);
+      return;
+    }
+    const vectors = slot.vectors ??= new IoVectors();
+    collect(vectors, this.#base, parts, slot.done);
+    const { address, count } = vectors;
+    if (slot.kind === READ) ring.readVectors(file, address, count, offset, data);
+    else ring.writeVectors(file, address, count, offset, data);
+  }
+
+  #completed(slot: Slot, result: number): void {
+    const request = slot.request!;
+    const isPassing = result === -Errno.EAGAIN || result === -Errno.EINTR;
+    if (isPassing && slot.retries++ < MAX_RETRIES) return this.#prepare(slot);
+    if (result > 0 && slot.kind <= WRITE) {
+      slot.done += result;
+      // Fewer bytes than asked for are no error: the rest is asked for again.
+      if (slot.done < request.bytes) return this.#prepare(slot);
+      result = 0;
+    } else if (result === 0 && slot.kind <= WRITE) {
+      // The file ends before its disk does: somebody made it shorter.
+      result = slot.kind === WRITE ? -Errno.EIO : -Errno.ENODATA;
+    } else if (slot.kind === PUNCH && (result === -Errno.EOPNOTSUPP || result === -Errno.EINVAL)) {
+      // A discard is advice, and what cannot take it need not.
+      result = 0;
+    }
+    slot.request = undefined;
+    this.#free.push(slot);
+    this.#host.done(request, -result);
+    if (this.#waiting.length > 0) {
+      const next = this.#waiting.shift()!;
+      this.#begin(next.request, next.kind);
+    }
+  }
+}
+
+/** Lists the parts of a request from byte `skip` on, as many as one operation takes. */
+function collect(vectors: IoVectors, base: number, parts: Parts, skip: number): void {
+  vectors.count = 0;
+  for (let i = 0; i < parts.count && vectors.count < MAX_IO_VECTORS; i++) {
+    const length = parts.length(i);
+    if (skip < length) vectors.push(base + parts.index(i) + skip, length - skip);
+    skip = Math.max(skip - length, 0);
+  }
+}

@@ -1,0 +1,199 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { run, spawn, withTimeout } from "../../tools/guest/process.ts";
+import { temporary, type TemporaryDirectory } from "./helpers.ts";
+
+const MAIN = new URL("../../tools/guest/main.ts", import.meta.url).pathname;
+
+/** What `deno task guest` did. */
+interface Ended {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** How to run it. */
+interface CommandOptions {
+  /** What is typed. */
+  stdin?: string;
+  /** A signal that is sent when it says a text on stderr. */
+  signalOn?: [text: string, signal: Deno.Signal];
+}
+
+/** Runs what `deno task guest` runs. Its temporary files are in `directory`. */
+async function guest(
+  args: string[],
+  directory: TemporaryDirectory,
+  { stdin, signalOn }: CommandOptions = {},
+): Promise<Ended> {
+  const child = spawn(Deno.execPath(), ["run", "--quiet", "--allow-all", MAIN, ...args], {
+    env: { TMPDIR: directory.path, NO_COLOR: "1" },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  });
+  const writer = child.stdin.getWriter();
+  if (stdin !== undefined) await writer.write(new TextEncoder().encode(stdin));
+  await writer.close();
+
+  async function readStderr(): Promise<string> {
+    let text = "";
+    for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
+      text += chunk;
+      if (signalOn !== undefined && text.includes(signalOn[0])) {
+        child.kill(signalOn[1]);
+        signalOn = undefined;
+      }
+    }
+    return text;
+  }
+  const result = Promise.all([child.status, new Response(child.stdout).text(), readStderr()]);
+  try {
+    const [{ code }, stdout, stderr] = await withTimeout(
+      result,
+      120_000,
+      () => `deno task guest ${args.join(" ")} has not ended`,
+    );
+    return { code, stdout, stderr };
+  } catch (error) {
+    child.kill("SIGKILL");
+    await result;
+    throw error;
+  }
+}
+
+/** Expects that nothing is left of what was started with a directory. */
+function expectNothingLeft({ path }: TemporaryDirectory): void {
+  assertEquals([...Deno.readDirSync(path)].map(({ name }) => name), []);
+  const left: string[] = [];
+  for (const { name } of Deno.readDirSync("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const words = Deno.readTextFileSync(`/proc/${name}/cmdline`).replaceAll("\0", " ");
+      if (words.includes(path)) left.push(words);
+    } catch {
+      // It has ended.
+    }
+  }
+  assertEquals(left, []);
+}
+
+Deno.test("guest --run prints what the command prints, and exits with its status", async () => {
+  using directory = temporary();
+  const { code, stdout, stderr } = await guest([
+    "--cpus=2",
+    "--memory=300M",
+    "--device=blk --null --size=1G --serial=second",
+    "--device=blk --serial=root",
+    "--without=input",
+    "--append=one.word two.words",
+    "--run=echo out; echo err >&2; nproc; cat /sys/block/vd?/serial; " +
+    'grep -o "one.word two.words" /proc/cmdline; ls /dev/input; grep " / " /proc/mounts; exit 7',
+    "--",
+    "-name",
+    "mine",
+  ], directory);
+  assertEquals(code, 7, stderr);
+  const lines = stdout.split("\n");
+  assertEquals(
+    lines.slice(0, 5),
+    ["out", "err", "2", "secondroot", "one.word two.words"].slice(0, 3).concat(lines.slice(3, 5)),
+  );
+  assertStringIncludes(stdout, "second");
+  assertStringIncludes(stdout, "root");
+  assertStringIncludes(stdout, "one.word two.words\n");
+  assertMatch(stdout, /^\/dev\/vd[ab] \/ ext4 rw/m);
+  assertStringIncludes(stdout, "/dev/input: No such file or directory");
+  expectNothingLeft(directory);
+});
+
+Deno.test("guest takes commands from a pipe, and prints the records at the end", async () => {
+  using directory = temporary();
+  const { code, stdout, stderr } = await guest([], directory, {
+    stdin: "echo $((40 + 2)) is the answer\n",
+  });
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stdout, "42 is the answer");
+  for (const name of ["blk", "rng", "input"]) {
+    assertMatch(stdout, new RegExp(`^${name}\\b`, "m"), name);
+  }
+  assertStringIncludes(stdout, "EVENT_IDX");
+  expectNothingLeft(directory);
+});
+
+Deno.test("guest ends everything that it started when a signal ends it", async () => {
+  using directory = temporary();
+  const { code, stderr } = await guest(["--run=sleep 1000"], directory, {
+    signalOn: ["starting QEMU", "SIGTERM"],
+  });
+  assertEquals(code, 128 + 15, stderr);
+  expectNothingLeft(directory);
+});
+
+Deno.test("guest --print prints the commands of a shell, and starts nothing", async () => {
+  using directory = temporary();
+  const { code, stdout, stderr } = await guest([
+    "--print",
+    "--machine=microvm",
+    "--append=it's quoted",
+  ], directory);
+  assertEquals(code, 0, stderr);
+  const lines = stdout.trimEnd().split("\n");
+  assertEquals(lines.length, 6, stdout);
+  assertMatch(lines[0], new RegExp(`^mkdir ${directory.path}/vhostd-guest-`));
+  assertMatch(lines[1], /^cp .*\/root\.img$/);
+  for (const [i, name] of ["blk", "rng", "input"].entries()) {
+    assertMatch(lines[2 + i], new RegExp(` ${name} --socket-path=\\S+ .*&$`));
+  }
+  assertMatch(lines[5], /qemu-system-x86_64 .*-machine microvm.*vhost-user-blk-device/);
+  const script = `${directory.path}/script`;
+  await Deno.writeTextFile(script, stdout);
+  await run("sh", ["-n", script]);
+  await Deno.remove(script);
+  expectNothingLeft(directory);
+});
+
+Deno.test("guest tells bad input in one line", async () => {
+  using directory = temporary();
+  const cases: [args: string[], line: string][] = [
+    [["--imgae=x"], "Unknown argument --imgae=x; see --help"],
+    [["extra"], "Unknown argument extra; see --help"],
+    [["--image="], "--image needs a value"],
+    [["--image=/no/such.img"], "--image=/no/such.img: No such file or directory"],
+    [["--kernel=/no/kernel"], "--kernel=/no/kernel: No such file or directory"],
+    [["--memory=lots"], "--memory=lots: expected a size such as 512M or 2G"],
+    [["--cpus=0"], "--cpus=0: expected a number from 1 to 255"],
+    [["--machine=pc"], "--machine=pc: expected q35 or microvm"],
+    [["--device=--null"], '--device="--null" has no device'],
+    [["--device=blk", "--device=blk"], "Only one blk can be the root disk"],
+    [["--without=net"], "--without=net: no default device is a net"],
+    [["--without=blk", "--image=/dev/null"], "--image needs a blk without a store"],
+  ];
+  for (let i = 0; i < cases.length; i += 4) {
+    await Promise.all(
+      cases.slice(i, i + 4).map(async ([args, line]) => {
+        const { code, stdout, stderr } = await guest(args, directory);
+        assertEquals({ code, stdout }, { code: 1, stdout: "" }, `${args}: ${stderr}`);
+        assertMatch(stderr, /^guest: [^\n]*\n$/);
+        assertStringIncludes(stderr, line);
+      }),
+    );
+  }
+  expectNothingLeft(directory);
+});
+
+Deno.test("guest says why when a device or QEMU cannot be started", async () => {
+  using directory = temporary();
+  const cases: [args: string[], reason: string][] = [
+    [["--device=rgn"], "Unknown device rgn; did you mean rng?"],
+    [["--device=blk --serial=far-too-long-for-a-serial"], "--serial takes up to 20"],
+    [["--run=true", "--", "-no-such-option"], "-no-such-option: invalid option"],
+  ];
+  for (const [args, reason] of cases) {
+    const { code, stderr } = await guest(args, directory);
+    assertEquals(code, 1, stderr);
+    const said = stderr.split("\n").filter((line) => line.includes(reason));
+    assert(said.length === 1 && said[0].startsWith("guest: "), stderr);
+    assertEquals(stderr.includes("    at "), false, stderr);
+    expectNothingLeft(directory);
+  }
+});

@@ -1,0 +1,152 @@
+/**
+ * The cells of the table: what is measured, and against what.
+ *
+ * @module
+ */
+
+/** Where the data is. */
+export const STORES = {
+  "null": "nowhere: requests are answered at once",
+  "tmpfs": "a file on tmpfs",
+  "disk": "a file on a disk, through the page cache",
+  "disk-direct": "a file on a disk, by O_DIRECT",
+} as const;
+
+/** A store's name. */
+export type StoreName = keyof typeof STORES;
+
+/** What each request does. */
+export interface Operation {
+  /** Writes; reads otherwise. */
+  isWrite: boolean;
+  /** How much. */
+  bytes: number;
+  /** One place after the other; random places otherwise. */
+  isSequential: boolean;
+}
+
+/** The operations, by name. */
+export const OPERATIONS = {
+  read4k: { isWrite: false, bytes: 4096, isSequential: false },
+  write4k: { isWrite: true, bytes: 4096, isSequential: false },
+  seqread128k: { isWrite: false, bytes: 131_072, isSequential: true },
+  seqwrite128k: { isWrite: true, bytes: 131_072, isSequential: true },
+} as const satisfies Record<string, Operation>;
+
+/** An operation's name. */
+export type OperationName = keyof typeof OPERATIONS;
+
+/** How a device is driven. */
+export interface Drive {
+  /** How many queues; ours has a thread for each. */
+  queues: number;
+  /** How many requests are in flight in each queue. */
+  depth: number;
+  /** The queues are packed ones. */
+  isPacked?: boolean;
+  /** How long ours polls before it sleeps, in microseconds. */
+  pollUs?: number;
+}
+
+/** The most requests in flight in a queue. */
+export const MAX_DEPTH = 128;
+/** The most queues. */
+export const MAX_QUEUES = 2;
+
+const DEPTHS = [1, 32, MAX_DEPTH] as const;
+
+/** A cell of the table. */
+export interface Cell {
+  /** Such as `null/read4k/qd32`. */
+  name: string;
+  store: StoreName;
+  operation: OperationName;
+  /** How ours is driven. */
+  drive: Drive;
+  /** What it is compared with: the peer, driven the same, or ours, driven otherwise. */
+  against: "peer" | Drive;
+}
+
+/** How long ours polls where it does. */
+export const POLL_US = 50;
+
+/** Cells of the short version. */
+const QUICK = new Set([
+  "null/read4k/qd1",
+  "null/read4k/qd1/poll",
+  "null/read4k/qd32",
+  "null/read4k/qd32/packed",
+  "null/read4k/qd128",
+  "tmpfs/read4k/qd32",
+  "tmpfs/write4k/qd32",
+  "tmpfs/seqread128k/qd32",
+  "disk/read4k/qd32",
+  "disk-direct/read4k/qd32",
+]);
+
+/** Every cell, in the order of the table. */
+export function allCells(): Cell[] {
+  return (Object.keys(STORES) as StoreName[]).flatMap((store) =>
+    (Object.keys(OPERATIONS) as OperationName[]).flatMap((operation) =>
+      DEPTHS.flatMap((depth) => cellsOf(store, operation, depth))
+    )
+  );
+}
+
+function cellsOf(store: StoreName, operation: OperationName, depth: number): Cell[] {
+  const name = `${store}/${operation}/qd${depth}`;
+  const drive = { queues: 1, depth };
+  const cells: Cell[] = [
+    { name, store, operation, drive, against: "peer" },
+    { name: `${name}/2q`, store, operation, drive: { queues: 2, depth }, against: "peer" },
+  ];
+  // The ring's format and the store know nothing of each other.
+  if (store === "null" || store === "tmpfs") {
+    const packed = { ...drive, isPacked: true };
+    cells.push({ name: `${name}/packed`, store, operation, drive: packed, against: drive });
+  }
+  if (store === "null" && operation === "read4k" && depth === 1) {
+    const polling = { ...drive, pollUs: POLL_US };
+    cells.push({ name: `${name}/poll`, store, operation, drive: polling, against: drive });
+  }
+  if (store !== "null" && operation.endsWith("4k") && depth === 32) {
+    // As much in flight, on two threads.
+    const divided = { queues: 2, depth: depth / 2 };
+    cells.push({ name: `${name}/2threads`, store, operation, drive: divided, against: drive });
+  }
+  return cells;
+}
+
+/** The cells of the short version. */
+export function quickCells(): Cell[] {
+  return allCells().filter(({ name }) => QUICK.has(name));
+}
+
+/**
+ * The cells that a filter selects: a name, its beginning or end at a `/`, or
+ * with `*` for anything.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { allCells, selectCells } from "./cells.ts";
+ *
+ * const names = (filter: string) => selectCells(allCells(), filter).map(({ name }) => name);
+ * assertEquals(names("null/read4k/qd32"), ["null/read4k/qd32"]);
+ * assertEquals(names("*\/read4k/qd1").length, 4);
+ * assertEquals(names("poll"), ["null/read4k/qd1/poll"]);
+ * ```
+ */
+export function selectCells(cells: readonly Cell[], filter: string): Cell[] {
+  const wanted = filter.replaceAll(/^\/+|\/+$/g, "");
+  const exact = cells.filter(({ name }) => name === wanted);
+  if (exact.length > 0) return exact;
+  const [text, any] = [/[.+?^${}()|[\]\\]/g, /\*/g];
+  const whole = wanted.replace(text, "\\$&").replace(any, ".*");
+  if (wanted.includes("*")) {
+    const pattern = new RegExp(`^${whole}$`);
+    return cells.filter(({ name }) => pattern.test(name));
+  }
+  const pattern = new RegExp(`(^|/)${whole}(/|$)`);
+  return cells.filter(({ name }) => pattern.test(name));
+}

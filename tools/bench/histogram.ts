@@ -1,0 +1,87 @@
+/**
+ * Latencies, counted in buckets that are 3 % wide at the most.
+ *
+ * @module
+ */
+
+/** Each power of two is divided into so many buckets. */
+const STEPS_BITS = 5;
+const STEPS = 1 << STEPS_BITS;
+const BUCKETS = (32 - STEPS_BITS + 1) * STEPS;
+
+/** What a histogram is kept in; may be shared between threads. */
+export const HISTOGRAM_BYTES = BUCKETS * Uint32Array.BYTES_PER_ELEMENT;
+
+/**
+ * Counts of numbers from 0 to 2^32 - 1: exactly below 32, from there on in
+ * buckets of one 32nd of their power of two. Adding one allocates nothing.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { Histogram } from "./histogram.ts";
+ *
+ * const histogram = new Histogram();
+ * for (let i = 1; i <= 31; i++) histogram.add(i);
+ * assertEquals([histogram.count, histogram.quantile(0.5)], [31, 16]);
+ * ```
+ */
+export class Histogram {
+  readonly #counts: Uint32Array<ArrayBufferLike>;
+
+  /**
+   * Counts in a buffer of {@linkcode HISTOGRAM_BYTES}.
+   *
+   * @param buffer What it has is kept; a new one by default
+   */
+  constructor(buffer: ArrayBufferLike = new ArrayBuffer(HISTOGRAM_BYTES)) {
+    this.#counts = new Uint32Array(buffer, 0, BUCKETS);
+  }
+
+  /** Counts a number. */
+  add(value: number): void {
+    const exponent = 31 - Math.clz32(value | (STEPS - 1)) - (STEPS_BITS - 1);
+    const at = exponent === 0
+      ? value
+      : (exponent << STEPS_BITS) + ((value >>> (exponent - 1)) & (STEPS - 1));
+    this.#counts[at]++;
+  }
+
+  /** Adds what another one counted. */
+  merge(other: Histogram): void {
+    for (let i = 0; i < BUCKETS; i++) this.#counts[i] += other.#counts[i];
+  }
+
+  /** Forgets everything. */
+  clear(): void {
+    this.#counts.fill(0);
+  }
+
+  /** How many numbers were counted. */
+  get count(): number {
+    return this.#counts.reduce((sum, count) => sum + count, 0);
+  }
+
+  /**
+   * The number that a part of all numbers does not exceed: the middle of its
+   * bucket; `NaN` where nothing was counted.
+   *
+   * @param part From 0 to 1; 0.5 is the median
+   */
+  quantile(part: number): number {
+    const wanted = Math.max(1, Math.ceil(this.count * part));
+    let seen = 0;
+    for (let i = 0; i < BUCKETS; i++) {
+      seen += this.#counts[i];
+      if (seen >= wanted) return middleOf(i);
+    }
+    return NaN;
+  }
+}
+
+function middleOf(bucket: number): number {
+  const exponent = bucket >> STEPS_BITS;
+  if (exponent === 0) return bucket;
+  const width = 2 ** (exponent - 1);
+  return (STEPS + (bucket & (STEPS - 1))) * width + (width - 1) / 2;
+}

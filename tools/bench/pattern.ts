@@ -1,0 +1,45 @@
+/**
+ * What the blocks of an image hold, so that each block tells which one it is
+ * and which write it is of.
+ *
+ * @module
+ */
+
+/** The unit in which images are filled and verified. */
+export const BLOCK_BYTES = 4096;
+
+/** How many words of 32 bits a block has. */
+export const BLOCK_WORDS = BLOCK_BYTES / 4;
+
+/**
+ * The first and the last word of a block.
+ *
+ * @param block Its index
+ * @param generation The how-manieth content of the image it is of
+ */
+export function blockWord(block: number, generation: number): number {
+  return (Math.imul(block + 1, 0x9e3779b1) ^ Math.imul(generation + 1, 0x85ebca6b)) >>> 0;
+}
+
+/** Stamps a block. */
+export function stampBlock(
+  words: Uint32Array<ArrayBuffer>,
+  at: number,
+  block: number,
+  generation: number,
+): void {
+  const word = blockWord(block, generation);
+  words[at] = word;
+  words[at + BLOCK_WORDS - 1] = word;
+}
+
+/** Whether a block has its stamp. */
+export function hasStamp(
+  words: Uint32Array<ArrayBuffer>,
+  at: number,
+  block: number,
+  generation: number,
+): boolean {
+  const word = blockWord(block, generation);
+  return words[at] === word && words[at + BLOCK_WORDS - 1] === word;
+}
