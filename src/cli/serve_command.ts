@@ -86,12 +86,13 @@ class Service {
 
   constructor(device: AnyDevice, endpoint: Endpoint, values: ParsedArguments["values"]) {
     const own = Object.entries(values).filter(([name]) => !(name in sharedOptions));
-    const { threads, controlPath, record } = values as Partial<SharedValues>;
+    const { threads, pollUs, controlPath, record } = values as Partial<SharedValues>;
     this.#device = device;
     this.#endpoint = endpoint;
     this.#options = {
       options: Object.fromEntries(own),
       threads,
+      pollUs,
       log: (message) => say(`${device.name}: ${message}`),
     };
     this.#controlPath = controlPath;

@@ -31,8 +31,15 @@ export const sharedOptions = {
     placeholder: "N",
     least: 1,
     most: 256,
-    default: 1,
-    about: "Run the queues on N threads",
+    about: "Run the queues on up to N threads; by default one per processor",
+  },
+  pollUs: {
+    type: "number",
+    placeholder: "N",
+    most: 10_000,
+    default: 0,
+    about:
+      "Look for new requests up to N microseconds before sleeping: quicker, for processor time",
   },
   controlPath: {
     type: "text",

@@ -5,8 +5,9 @@
  *
  * From the top: {@linkcode BlkDriver} speaks to block devices,
  * {@linkcode VirtioDriver} to any device, {@linkcode FrontendConnection} sends
- * single requests, {@linkcode DriverQueue} is a virtqueue and
- * {@linkcode SharedMemory} what it lies in. {@linkcode RawSplitRing} and
+ * single requests, {@linkcode DriverQueue} and {@linkcode PackedDriverQueue} are
+ * virtqueues and {@linkcode SharedMemory} what they lie in.
+ * {@linkcode RawSplitRing}, {@linkcode RawPackedRing} and
  * {@linkcode ControlChannel.send} do what a driver and a front-end must not.
  *
  * @module
@@ -18,9 +19,18 @@ export * from "./blk_driver.ts";
 export * from "./connection.ts";
 export * from "./control_channel.ts";
 export * from "./driver_config.ts";
+export * from "./driver_queues.ts";
 export * from "./driver_ring.ts";
 export * from "./frontend_error.ts";
 export * from "./negotiation.ts";
+export * from "./packed_queue.ts";
+export {
+  DriverQueueBase,
+  type DriverQueueHandle,
+  type DriverQueueOptions,
+  type RingPlaces,
+} from "./queue_base.ts";
+export * from "./raw_packed_ring.ts";
 export * from "./raw_split_ring.ts";
 export * from "./request_queue.ts";
 export * from "./shared_memory.ts";

@@ -12,6 +12,8 @@ export const driverFeatures: bigint = DEVICE_FEATURES | transportMask(
   "EVENT_IDX",
   "PROTOCOL_FEATURES",
   "VERSION_1",
+  "RING_PACKED",
+  "IN_ORDER",
   "ORDER_PLATFORM",
 );
 
@@ -32,7 +34,8 @@ export const driverProtocolFeatures: bigint = protocolFeatureMask(
 export interface NegotiationOptions extends BackChannelOptions {
   /**
    * The feature bits to acknowledge where they are offered. Bit 30, of
-   * vhost-user's own, is always acknowledged.
+   * vhost-user's own, is always acknowledged; RING_PACKED and IN_ORDER are not
+   * among `"all"`.
    *
    * @default {"all"}
    */
@@ -62,6 +65,18 @@ export interface NegotiationOptions extends BackChannelOptions {
    */
   eventIndex?: boolean;
   /**
+   * Acknowledge VIRTIO_F_RING_PACKED where it is offered.
+   *
+   * @default {if it is in the mask that was given as `features`}
+   */
+  packed?: boolean;
+  /**
+   * Acknowledge VIRTIO_F_IN_ORDER where it is offered.
+   *
+   * @default {if it is in the mask that was given as `features`}
+   */
+  inOrder?: boolean;
+  /**
    * Let the back-end record requests in flight (INFLIGHT_SHMFD) where that is
    * offered.
    *
@@ -84,6 +99,10 @@ export interface Negotiated {
   indirect: boolean;
   /** VIRTIO_F_EVENT_IDX is among the features. */
   eventIndex: boolean;
+  /** VIRTIO_F_RING_PACKED is among the features. */
+  packed: boolean;
+  /** VIRTIO_F_IN_ORDER is among the features. */
+  inOrder: boolean;
   /** How many virtqueues the device has at the most; undefined without MQ. */
   maxQueues: number | undefined;
   /** How many memory regions it takes one by one; undefined without CONFIGURE_MEM_SLOTS. */
@@ -129,6 +148,8 @@ export async function negotiate(
       protocolFeatures,
       indirect: (features & transportMask("INDIRECT_DESC")) !== 0n,
       eventIndex: (features & transportMask("EVENT_IDX")) !== 0n,
+      packed: (features & transportMask("RING_PACKED")) !== 0n,
+      inOrder: (features & transportMask("IN_ORDER")) !== 0n,
       maxQueues,
       memSlots,
       backChannel,
@@ -140,16 +161,23 @@ export async function negotiate(
 }
 
 function wantedFeatures(options: NegotiationOptions): bigint {
-  const { features = "all", indirect = true, eventIndex = true } = options;
-  let wanted = features === "all" ? driverFeatures : features | transportMask("PROTOCOL_FEATURES");
+  const { features = "all", indirect, eventIndex, packed, inOrder } = options;
+  const others = transportMask("RING_PACKED", "IN_ORDER");
+  let wanted = features === "all"
+    ? driverFeatures & ~others
+    : features | transportMask("PROTOCOL_FEATURES");
   const unable = wanted & ~driverFeatures;
   if (unable !== 0n) {
     throw new RangeError(
       `Expected feature bits that this driver can do, got also 0x${unable.toString(16)}`,
     );
   }
-  if (!indirect) wanted &= ~transportMask("INDIRECT_DESC");
-  if (!eventIndex) wanted &= ~transportMask("EVENT_IDX");
+  if (indirect === false) wanted &= ~transportMask("INDIRECT_DESC");
+  if (eventIndex === false) wanted &= ~transportMask("EVENT_IDX");
+  for (const [name, choice] of [["RING_PACKED", packed], ["IN_ORDER", inOrder]] as const) {
+    if (choice === true) wanted |= transportMask(name);
+    if (choice === false) wanted &= ~transportMask(name);
+  }
   return wanted;
 }
 

@@ -1,4 +1,5 @@
 import { splitRingBytes } from "../virtqueue/mod.ts";
+import type { RingPlaces } from "./queue_base.ts";
 import type { DriverMemory } from "./shared_memory.ts";
 
 /** Flags of a descriptor: virtio 1.3, 2.7.5. */
@@ -34,18 +35,6 @@ export function writeDescriptor(
   view.setUint16(14, descriptor.next ?? 0, true);
 }
 
-/** Where the parts of a split ring are. */
-export interface SplitRingPlaces {
-  /** The number of descriptors. */
-  size: number;
-  /** Guest physical address of the descriptor table. */
-  descriptorGpa: number;
-  /** Guest physical address of the available ring. */
-  availableGpa: number;
-  /** Guest physical address of the used ring. */
-  usedGpa: number;
-}
-
 /**
  * A split ring's memory without any rule, to put into it what a driver must
  * not: any descriptor, available entry, index or flag. It knows nothing of a
@@ -74,7 +63,7 @@ export class RawSplitRing {
   readonly #usedElements: Uint32Array<ArrayBuffer>;
 
   /** Looks at a ring; nothing is changed. */
-  constructor(memory: DriverMemory, places: SplitRingPlaces) {
+  constructor(memory: DriverMemory, places: RingPlaces) {
     const { size, descriptorGpa, availableGpa, usedGpa } = places;
     const bytes = splitRingBytes(size);
     memory.locate(descriptorGpa, bytes.descriptor);

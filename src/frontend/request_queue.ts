@@ -1,7 +1,7 @@
 import { drainEventfd, type Watch, watch } from "../linux/mod.ts";
 import { FrontendError } from "./frontend_error.ts";
+import type { AnyDriverQueue } from "./driver_queues.ts";
 import type { SharedMemory } from "./shared_memory.ts";
-import type { DriverQueue } from "./split_queue.ts";
 import { DEFAULT_TIMEOUT_MS } from "./wait.ts";
 
 /** How one request is made. */
@@ -42,12 +42,12 @@ interface Waiting {
 }
 
 /**
- * Requests over a {@linkcode DriverQueue} for callers that can afford copies
+ * Requests over a virtqueue, for callers that can afford copies
  * and promises. It watches the queue's eventfds while requests are pending, and
  * meanwhile nobody else may poll the queue.
  */
 export class RequestQueue {
-  readonly #queue: DriverQueue;
+  readonly #queue: AnyDriverQueue;
   readonly #memory: SharedMemory;
   readonly #timeoutMs: number;
   readonly #name: string;
@@ -67,7 +67,7 @@ export class RequestQueue {
    * @param options The queue's index, for messages; the default for requests
    */
   constructor(
-    queue: DriverQueue,
+    queue: AnyDriverQueue,
     memory: SharedMemory,
     options: { index?: number; timeoutMs?: number } = {},
   ) {

@@ -4,6 +4,7 @@ import type { ProtocolFeature } from "../vhost_user/mod.ts";
 import { FrontendConnection, type InflightBuffer } from "./connection.ts";
 import type { ChannelOptions } from "./control_channel.ts";
 import { DriverConfig } from "./driver_config.ts";
+import { type AnyDriverQueue, createDriverQueue } from "./driver_queues.ts";
 import { FrontendError } from "./frontend_error.ts";
 import {
   hasProtocolFeature,
@@ -13,7 +14,6 @@ import {
 } from "./negotiation.ts";
 import { type RequestOptions, RequestQueue, type RequestResult } from "./request_queue.ts";
 import { SharedMemory, type SharedRegion } from "./shared_memory.ts";
-import { DriverQueue } from "./split_queue.ts";
 import { DEFAULT_TIMEOUT_MS } from "./wait.ts";
 
 /** What SET_STATUS says, as QEMU does: virtio 1.3, 2.1. */
@@ -86,7 +86,7 @@ export class VirtioDriver implements AsyncDisposable {
   /** The memory of rings and buffers. */
   readonly memory: SharedMemory;
   /** The virtqueues, by index. */
-  readonly queues: readonly DriverQueue[];
+  readonly queues: readonly AnyDriverQueue[];
   /** The device's config space. */
   readonly config: DriverConfig;
   readonly #options: VirtioDriverOptions;
@@ -113,17 +113,19 @@ export class VirtioDriver implements AsyncDisposable {
     this.#connection = connection;
     this.#negotiated = negotiated;
     this.#ownsMemory = options.memory === undefined;
-    this.#bases = sizes.map(() => 0);
     this.config = new DriverConfig(() => this.#connection);
     using made = new DisposableStack();
     this.memory = options.memory ?? made.use(new SharedMemory(DEFAULT_MEMORY_BYTES));
     this.queues = sizes.map((size) =>
-      made.use(DriverQueue.create(this.memory, {
+      made.use(createDriverQueue(this.memory, {
         size,
+        packed: negotiated.packed,
+        inOrder: negotiated.inOrder,
         eventIndex: negotiated.eventIndex,
         indirectParts: negotiated.indirect ? indirectParts : 0,
       }))
     );
+    this.#bases = this.queues.map((queue) => queue.resumeBase);
     this.#requests = this.queues.map((queue, index) =>
       new RequestQueue(queue, this.memory, { index, timeoutMs })
     );
@@ -250,7 +252,7 @@ export class VirtioDriver implements AsyncDisposable {
     for (const requests of this.#requests) requests.resume();
   }
 
-  async #place(index: number, queue: DriverQueue, base: number): Promise<void> {
+  async #place(index: number, queue: AnyDriverQueue, base: number): Promise<void> {
     const { size, descriptorGpa, availableGpa, usedGpa, kickFd, callFd } = queue.handle;
     const address = (gpa: number) => BigInt(this.memory.userAddress(gpa));
     const connection = this.#connection;
@@ -321,7 +323,7 @@ export class VirtioDriver implements AsyncDisposable {
     if (this.#has("RESET_DEVICE")) await this.#connection.resetDevice();
     for (const requests of this.#requests) requests.abandon("The device was reset");
     for (const queue of this.queues) queue.reset();
-    this.#bases = this.queues.map(() => 0);
+    this.#bases = this.queues.map((queue) => queue.resumeBase);
   }
 
   /** Ends the connection as a front-end that dies; requests in flight stay so. */
@@ -365,7 +367,7 @@ export class VirtioDriver implements AsyncDisposable {
     // A back-end that answers again has left the rings; take what it did last.
     for (const requests of this.#requests) requests.pause();
     if (!this.#has("INFLIGHT_SHMFD")) { for (const queue of this.queues) queue.requeue(); }
-    await this.restart(this.queues.map((queue) => queue.usedIndex));
+    await this.restart(this.queues.map((queue) => queue.resumeBase));
   }
 
   /**

@@ -26,7 +26,11 @@ const IORING_OFF_SQES = 0x1000_0000;
 
 const IORING_SETUP_CLAMP = 1 << 4;
 const IORING_SETUP_COOP_TASKRUN = 1 << 8;
+const IORING_SETUP_TASKRUN_FLAG = 1 << 9;
+const IORING_SQ_TASKRUN = 1 << 2;
 const IORING_SETUP_SINGLE_ISSUER = 1 << 12;
+const MODERN_FLAGS = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN |
+  IORING_SETUP_TASKRUN_FLAG;
 const IORING_FEAT_NODROP = 1 << 1;
 const IORING_ENTER_GETEVENTS = 1;
 const IORING_REGISTER_FILES = 2;
@@ -69,6 +73,7 @@ export class IoUring implements Disposable {
   readonly #sqTail: number;
   readonly #cqHead: number;
   readonly #cqTail: number;
+  readonly #sqFlags: number;
   readonly #sqMask: number;
   readonly #cqMask: number;
   readonly #cqes: number;
@@ -93,7 +98,7 @@ export class IoUring implements Disposable {
     // The newest way first: completions do not interrupt the thread while it
     // runs. DEFER_TASKRUN would go further, but nobody who polls the instance's
     // descriptor is woken then, and the event loop has to wait for that.
-    for (const flags of [IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN, 0]) {
+    for (const flags of [MODERN_FLAGS, 0]) {
       parameters.fill(0);
       parameters[2] = flags | IORING_SETUP_CLAMP;
       fd = libc.syscall_io_uring_setup(SYS_IO_URING_SETUP, options.entries, parameters);
@@ -116,6 +121,7 @@ export class IoUring implements Disposable {
       this.#cq = new Uint32Array(cq.buffer, 0, cqBytes >>> 2);
       this.#sqes = new Uint32Array(sqes.buffer);
       [this.#sqHead, this.#sqTail] = [sqOffsets[0] >>> 2, sqOffsets[1] >>> 2];
+      this.#sqFlags = sqOffsets[4] >>> 2;
       [this.#cqHead, this.#cqTail] = [cqOffsets[0] >>> 2, cqOffsets[1] >>> 2];
       this.#sqMask = this.#sq[sqOffsets[2] >>> 2];
       this.#cqMask = this.#cq[cqOffsets[2] >>> 2];
@@ -268,7 +274,7 @@ export class IoUring implements Disposable {
     for (;;) {
       const pending = (this.#tail - this.#submitted) >>> 0;
       if (wait && this.hasCompletions) wait = false;
-      if (pending === 0 && !wait) return;
+      if (pending === 0 && !wait && !this.#hasWork) return;
       const count = libc.syscall_io_uring_enter(
         SYS_IO_URING_ENTER,
         this.#fd.number,
@@ -290,6 +296,16 @@ export class IoUring implements Disposable {
       if (code === Errno.EAGAIN || code === Errno.EBUSY) return;
       throw new LinuxError("io_uring_enter", code);
     }
+  }
+
+  /** Whether the kernel has completions that it delivers only in a call. */
+  get #hasWork(): boolean {
+    return (Atomics.load(this.#sq, this.#sqFlags) & IORING_SQ_TASKRUN) !== 0;
+  }
+
+  /** Whether there is nothing to submit and nothing to take. */
+  get isIdle(): boolean {
+    return this.#tail === this.#submitted && !this.hasCompletions && !this.#hasWork;
   }
 
   /** Whether {@linkcode IoUring.complete} would find something. */

@@ -13,6 +13,9 @@ export interface Watch extends Disposable {
   readonly ready: number;
 }
 
+/** How many glances there are to a look. */
+const GLANCES_PER_LOOK = 256;
+
 /** The one wait of a queue thread, however it is done. */
 export interface ThreadReactor extends Disposable {
   /** Calls `callback` whenever `fd` is ready, until the watch is disposed of. */
@@ -26,6 +29,8 @@ export interface ThreadReactor extends Disposable {
   defer(callback: () => void): void;
   /** Waits once, blocking this thread, and calls what is ready. */
   turn(): void;
+  /** Takes what is there without waiting, as often as it is cheap: for a thread that polls. */
+  glance(): void;
   /** Waits once, without blocking the event loop, and calls what is ready. */
   turnAsync(): Promise<void>;
 }
@@ -66,6 +71,7 @@ export class Reactor implements ThreadReactor {
   #nextKey = 1;
   #loop: Promise<void> | undefined;
   #deferred: (() => void)[] = [];
+  #glances = 0;
 
   /** Creates a reactor; nothing runs yet. */
   constructor() {
@@ -113,6 +119,11 @@ export class Reactor implements ThreadReactor {
 
   turn(): void {
     this.#dispatch(this.#epoll.wait(-1));
+  }
+
+  glance(): void {
+    // Every look is a system call here, so most are left out.
+    if (++this.#glances % GLANCES_PER_LOOK === 0) this.#dispatch(this.#epoll.wait(0));
   }
 
   async turnAsync(): Promise<void> {

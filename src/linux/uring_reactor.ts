@@ -137,6 +137,12 @@ export class UringReactor implements ThreadReactor, ThreadIo {
     this.#dispatch();
   }
 
+  glance(): void {
+    if (this.ring.isIdle && this.#deferred.length === 0) return;
+    this.ring.enter(false);
+    this.#dispatch();
+  }
+
   async turnAsync(): Promise<void> {
     this.ring.enter(false);
     if (!this.ring.hasCompletions && this.#deferred.length === 0) {

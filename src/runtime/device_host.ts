@@ -24,7 +24,8 @@ import {
 } from "../virtio/mod.ts";
 import { counterMemory, QueueCounters } from "./counters.ts";
 import { type Engine, LocalEngine, ThreadEngine } from "./engine.ts";
-import type { EngineEvent, EngineSetup } from "./queue_engine.ts";
+import { EnginePool } from "./engine_pool.ts";
+import type { EngineEvent, EngineSetup, QueueSlot } from "./queue_engine.ts";
 import { DeviceRecord } from "./record.ts";
 
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
@@ -45,6 +46,7 @@ export interface HostQueue {
   /** The most descriptors that the driver may give it. */
   readonly maxSize: number;
   readonly counters: QueueCounters;
+  /** What runs it; started if it was not. */
   readonly engine: Engine;
 }
 
@@ -59,11 +61,19 @@ export interface DeviceHostOptions {
    */
   plane?: "thread" | "main";
   /**
-   * How many queue threads there are; queues are dealt out in turn.
+   * How many queue threads there may be. Queues of a kind that has many are
+   * dealt out to them in turn, and a thread starts when one of its queues does.
    *
-   * @default {1}
+   * @default {One per processor}
    */
   threads?: number;
+  /**
+   * How long a queue thread may look for new requests before it sleeps, in
+   * microseconds. Queues on the main thread are never polled.
+   *
+   * @default {0}
+   */
+  pollUs?: number;
   /** Takes what the device says to the person who runs it. */
   log?: (message: string) => void;
 }
@@ -83,14 +93,14 @@ export class DeviceHost implements AsyncDisposable {
   /** The connection that has the device sets these. */
   onConfigChange: (() => void) | undefined;
   onEvent: ((event: EngineEvent) => void) | undefined;
-  readonly #engines: Engine[];
+  readonly #engines: EnginePool;
 
   private constructor(
     parts: Pick<
       DeviceHost,
       "device" | "control" | "config" | "memory" | "queues" | "offered" | "record"
     >,
-    engines: Engine[],
+    engines: EnginePool,
   ) {
     this.device = parts.device;
     this.control = parts.control;
@@ -100,7 +110,7 @@ export class DeviceHost implements AsyncDisposable {
     this.offered = parts.offered;
     this.record = parts.record;
     this.#engines = engines;
-    this.ready = Promise.all(engines.map((engine) => engine.ready)).then(() => {});
+    this.ready = engines.ready;
     this.ready.catch(() => {});
   }
 
@@ -110,7 +120,7 @@ export class DeviceHost implements AsyncDisposable {
    * @throws What the device's `open` throws.
    */
   static async open(device: AnyDevice, options: DeviceHostOptions = {}): Promise<DeviceHost> {
-    const { log = () => {}, plane = device.plane ?? "thread", threads = 1 } = options;
+    const { log = () => {}, plane = device.plane ?? "thread" } = options;
     if (device.plane === "main" && plane === "thread") {
       throw new TypeError(`Device ${device.name} runs on the main thread only`);
     }
@@ -131,29 +141,32 @@ export class DeviceHost implements AsyncDisposable {
     const slots = queueSlots(device, control.queues ?? {});
     const counters = counterMemory(slots.length);
     const memory = new GuestMemory();
-    const engineCount = plane === "main" ? 1 : Math.max(1, Math.min(threads, slots.length));
-    const engines: Engine[] = [];
-    for (let i = 0; i < engineCount; i++) {
+    const most = plane === "main" ? 1 : options.threads ?? navigator.hardwareConcurrency;
+    // Queues that there is one of stay together; families of many are dealt out.
+    const families = Math.max(...slots.map(({ ordinal }) => ordinal + 1));
+    const engineCount = Math.max(1, Math.min(most, families));
+    const engines = new EnginePool(engineCount, (i) => {
       const setup: EngineSetup = {
-        queues: slots.filter(({ index }) => index % engineCount === i),
+        queues: slots.filter(({ ordinal }) => ordinal % engineCount === i),
         options: values,
         shared: control.shared,
         config: configMemory,
         counters,
+        pollUs: plane === "main" ? 0 : options.pollUs ?? 0,
       };
       const emit = (event: EngineEvent) => host?.onEvent?.(event);
-      engines.push(
-        plane === "main"
-          ? new LocalEngine(device, setup, memory.handle, emit)
-          : new ThreadEngine(device, setup, memory.handle, emit, ({ message }) => log(message)),
-      );
-    }
-    const queues = slots.map(({ index, name }): HostQueue => ({
+      return plane === "main"
+        ? new LocalEngine(device, setup, memory.handle, emit)
+        : new ThreadEngine(device, setup, memory.handle, emit, ({ message }) => log(message));
+    });
+    const queues = slots.map(({ index, name, ordinal }): HostQueue => ({
       index,
       name,
       maxSize: device.queues[name].size ?? DEFAULT_QUEUE_SIZE,
       counters: new QueueCounters(counters, index),
-      engine: engines[index % engineCount],
+      get engine() {
+        return engines.get(ordinal % engineCount);
+      },
     }));
     const offered = OFFERED_BY_TRANSPORT | offeredByDevice(device, control.offer ?? {});
     const record = new DeviceRecord({
@@ -171,30 +184,30 @@ export class DeviceHost implements AsyncDisposable {
 
   /** Tells all engines something. */
   async tell(command: Parameters<Engine["call"]>[0]): Promise<void> {
-    await Promise.all(this.#engines.map((engine) => engine.call(command)));
+    await this.#engines.tell(command);
   }
 
   /** Ends the engines, then the control half; no connection may have the device. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.allSettled(this.#engines.map((engine) => engine.close()));
+    await this.#engines.close();
     this.record.finish();
     await this.control[Symbol.asyncDispose]?.();
     this.memory[Symbol.dispose]();
   }
 }
 
-/** The queues in the order of their indexes. */
+/** The queues in the order of their indexes, each with its place in its family. */
 function queueSlots(
   device: AnyDevice,
   counts: Record<string, number | undefined>,
-): { index: number; name: string }[] {
-  const names = Object.entries(device.queues as Queues).flatMap(([name, { many }]) =>
-    Array<string>(many ? counts[name] ?? 1 : 1).fill(name)
+): (QueueSlot & { ordinal: number })[] {
+  const slots = Object.entries(device.queues as Queues).flatMap(([name, { many }]) =>
+    Array.from({ length: many ? counts[name] ?? 1 : 1 }, (_, ordinal) => ({ name, ordinal }))
   );
-  if (names.length > MAX_QUEUES) {
-    throw new RangeError(`Expected at most ${MAX_QUEUES} queues, got ${names.length}`);
+  if (slots.length > MAX_QUEUES) {
+    throw new RangeError(`Expected at most ${MAX_QUEUES} queues, got ${slots.length}`);
   }
-  return names.map((name, index) => ({ index, name }));
+  return slots.map((slot, index) => ({ ...slot, index }));
 }
 
 function offeredByDevice(device: AnyDevice, offer: Record<string, boolean | undefined>): bigint {

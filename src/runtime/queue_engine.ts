@@ -28,6 +28,7 @@ import {
   type Virtqueue,
 } from "../virtqueue/mod.ts";
 import { QueueCounters } from "./counters.ts";
+import { Poller } from "./poller.ts";
 
 /** How many chains a queue may take before others have their turn. */
 const MAX_BATCH = 1024;
@@ -58,6 +59,8 @@ export interface EngineSetup {
   config: SharedArrayBuffer;
   /** The memory of the counters of all queues. */
   counters: SharedArrayBuffer;
+  /** How long the thread may look for new requests before it sleeps, in microseconds; 0 for not at all. */
+  pollUs: number;
 }
 
 /** What the control plane asks of an engine. Descriptors stay the control plane's. */
@@ -129,6 +132,8 @@ class EngineQueue implements QueueHandle {
   /** The handler of the queue is running: its completions are published with the batch. */
   inBatch = false;
   deferred = false;
+  /** It is looked at again and again: the driver is not asked for notifications meanwhile. */
+  polled = false;
   epoch = 0;
 
   constructor(
@@ -174,6 +179,7 @@ export class QueueEngine {
   #device: AnyDevice;
   #features: Record<string, boolean>;
   #queues = new Map<number, EngineQueue>();
+  readonly #all: EngineQueue[] = [];
   #handlers: {
     submit?(queue: QueueHandle): void;
     start?(queue: QueueHandle): void;
@@ -181,12 +187,14 @@ export class QueueEngine {
     close?(): void;
   };
   #pending = 0;
+  readonly #poller: Poller;
 
   /** Makes the data half of a device. */
   constructor(device: AnyDevice, setup: EngineSetup, memory: MemoryView, host: EngineHost) {
     this.#device = device;
     this.#host = host;
     this.#memory = memory;
+    this.#poller = new Poller(setup.pollUs);
     this.#features = Object.fromEntries(
       Object.keys(device.features ?? {}).map((name) => [name, false]),
     );
@@ -209,6 +217,7 @@ export class QueueEngine {
       const deviceSends = device.queues[slot.name].sender === "device";
       const queue = new EngineQueue(this, slot, counters, handlers[slot.name], deviceSends);
       this.#queues.set(slot.index, queue);
+      this.#all.push(queue);
       byName[slot.name].push(queue);
     }
   }
@@ -277,7 +286,7 @@ export class QueueEngine {
   #start(queue: EngineQueue, command: EngineCommand & { kind: "start" }): void {
     queue.ring = createRing(this.#memory, command.ring);
     queue.epoch++;
-    queue.broken = false;
+    queue.broken = queue.polled = false;
     queue.kick = command.kick;
     queue.call = command.call;
     queue.err = command.err;
@@ -376,7 +385,38 @@ export class QueueEngine {
         this.#publish(queue);
       }
       if (budget <= 0) return this.#again(queue);
+      if (this.#poller.isOn) {
+        queue.polled = true;
+        return;
+      }
     } while (ring.arm());
+  }
+
+  /**
+   * Looks for new requests for a while, instead of sleeping. For the thread's
+   * loop, after it has taken what there was.
+   *
+   * @param glance Takes what else the thread waits for, without waiting.
+   */
+  poll(glance: () => void): void {
+    if (!this.#all.some(isPolled)) return;
+    const poller = this.#poller;
+    poller.begin();
+    do {
+      for (const queue of this.#all) {
+        if (!queue.polled || !queue.ring?.isAvailable) continue;
+        queue.polled = false;
+        poller.found();
+        this.#run(queue);
+      }
+      glance();
+    } while (!this.isPending && poller.goesOn());
+    for (const queue of this.#all) {
+      if (!queue.polled) continue;
+      queue.polled = false;
+      if (queue.ring?.arm()) this.#again(queue);
+    }
+    poller.end();
   }
 
   /** Goes on with a queue after others had their turn. */
@@ -475,4 +515,8 @@ export class QueueEngine {
       message: error instanceof Error ? error.message : String(error),
     });
   }
+}
+
+function isPolled(queue: EngineQueue): boolean {
+  return queue.polled;
 }

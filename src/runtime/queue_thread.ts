@@ -69,12 +69,14 @@ async function main({ module, setup, memory, wakeFd, port }: ThreadStart): Promi
     }
   });
 
+  const glance = () => reactor.glance();
   send({ kind: "ready" });
   while (!closed) {
     // Promises of the device need the event loop; without any, blocking in the
     // wait itself saves two thread changes per wake-up.
     if (engine.isPending) await reactor.turnAsync();
     else reactor.turn();
+    engine.poll(glance);
   }
   port.close();
   self.close();

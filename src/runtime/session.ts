@@ -39,7 +39,7 @@ import {
   type TransportFeature,
   transportFeatures,
 } from "../virtio/mod.ts";
-import { MAX_QUEUE_SIZE, ringBytes } from "../virtqueue/mod.ts";
+import { initialBase, MAX_QUEUE_SIZE, ringBytes } from "../virtqueue/mod.ts";
 import type { DeviceHost, HostQueue } from "./device_host.ts";
 import type { EngineEvent } from "./queue_engine.ts";
 
@@ -55,7 +55,8 @@ const CONFIG_MIGRATION = 1;
 class RingState {
   readonly queue: HostQueue;
   size = 0;
-  base = 0;
+  /** Where it goes on; undefined until it was told or has run. */
+  base: number | undefined;
   address: VringAddress | undefined;
   kick: Fd | undefined;
   call: Fd | undefined;
@@ -239,7 +240,6 @@ export class Session {
       case "SET_VRING_BASE": {
         const ring = this.#ring(message.index);
         this.#expectStopped(ring);
-        // A packed ring has two indexes with their wrap counters in it.
         ring.base = message.num;
         return;
       }
@@ -249,7 +249,10 @@ export class Session {
         ring.started = false;
         ring.kick?.close();
         ring.kick = undefined;
-        return encodeReply("GET_VRING_BASE", { index: message.index, num: ring.base });
+        return encodeReply("GET_VRING_BASE", {
+          index: message.index,
+          num: ring.base ?? initialBase(this.#isPacked),
+        });
       }
       case "SET_VRING_KICK": {
         const ring = this.#ring(message.index);
@@ -268,7 +271,9 @@ export class Session {
         const fd = message.noFd ? undefined : kept(fds[0]);
         const old = ring[which];
         ring[which] = fd;
-        await ring.queue.engine.call({ kind: which, queue: message.index, fd: fd?.number ?? -1 });
+        if (ring.running) {
+          await ring.queue.engine.call({ kind: which, queue: message.index, fd: fd?.number ?? -1 });
+        }
         old?.close();
         return;
       }
@@ -352,7 +357,7 @@ export class Session {
       await this.#stop(ring);
       ring.started = false;
       ring.enabled = false;
-      ring.base = 0;
+      ring.base = undefined;
     }
     this.#status = 0;
     this.#features = 0n;
@@ -436,10 +441,10 @@ export class Session {
   #setSize(ring: RingState, size: number): void {
     this.#expectStopped(ring);
     const most = Math.min(ring.queue.maxSize, MAX_QUEUE_SIZE);
-    const isPossible = this.#isPacked || (size & (size - 1)) === 0;
-    if (size < 1 || size > most || !isPossible) {
+    const anySize = this.#isPacked; // virtio 1.3, 2.8.10.1
+    if (size < 1 || size > most || !(anySize || (size & (size - 1)) === 0)) {
       throw new RequestError(
-        `Expected a queue size that is a power of 2 up to ${most}, got ${size}`,
+        `Expected a queue size${anySize ? "" : " that is a power of 2"} up to ${most}, got ${size}`,
       );
     }
     ring.size = size;
@@ -494,10 +499,11 @@ export class Session {
       ring: {
         ...place,
         size: ring.size,
-        base: ring.base,
+        base: ring.base ?? initialBase(this.#isPacked),
         packed: this.#isPacked,
         eventIndex: this.#has("EVENT_IDX"),
         indirect: this.#has("INDIRECT_DESC"),
+        inOrder: this.#has("IN_ORDER"),
       },
       kick: ring.kick?.number ?? -1,
       call: ring.call?.number ?? -1,
@@ -534,6 +540,7 @@ export class Session {
   async #enable(ring: RingState, enabled: boolean): Promise<void> {
     ring.enabled = enabled;
     this.#host.record.enabled(ring.queue.index, enabled);
+    if (!ring.running) return;
     await ring.queue.engine.call({ kind: "enable", queue: ring.queue.index, enabled });
   }
 
@@ -555,12 +562,9 @@ export class Session {
     await this.#connection.close();
   }
 
-  /** Stops a ring and makes its engine forget the descriptors, before they are closed. */
+  /** Stops a ring, so that its engine uses its descriptors no more, and closes them. */
   async #release(ring: RingState): Promise<void> {
-    const { engine, index } = ring.queue;
     await this.#stop(ring);
-    await engine.call({ kind: "call", queue: index, fd: -1 });
-    await engine.call({ kind: "err", queue: index, fd: -1 });
     await this.#enable(ring, false);
     for (const fd of [ring.kick, ring.call, ring.err]) fd?.close();
   }

@@ -14,26 +14,27 @@ import {
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_WRITE,
 } from "./descriptor.ts";
+import {
+  ahead,
+  availableFlags,
+  distance,
+  EVENT_FLAGS,
+  FLAGS,
+  ID,
+  ID_AND_FLAGS,
+  OFF_WRAP,
+  offWrapOf,
+  OWNER_FLAGS,
+  passes,
+  placeOf,
+  RING_EVENT_FLAGS_DESC,
+  RING_EVENT_FLAGS_DISABLE,
+  RING_EVENT_FLAGS_ENABLE,
+  usedFlags,
+} from "./packed_places.ts";
 import type { RingBytes } from "./ring.ts";
 import { RingError } from "./rules.ts";
 import { MAX_QUEUE_SIZE, type RingOptions, type Virtqueue } from "./virtqueue.ts";
-
-/** Made available in rounds with wrap counter 1: virtio 1.3, 2.8.1. */
-export const VIRTQ_DESC_F_AVAIL = 1 << 7;
-/** Used in rounds with wrap counter 1; made available in the others. */
-export const VIRTQ_DESC_F_USED = 1 << 15;
-
-// Places of a descriptor's ID and flags, in units of u16 and u32.
-const ID = 6;
-const FLAGS = 7;
-const ID_AND_FLAGS = 3;
-
-// Event suppression: virtio 1.3, 2.8.14. Places in units of u16.
-export const OFF_WRAP = 0;
-export const EVENT_FLAGS = 1;
-export const RING_EVENT_FLAGS_ENABLE = 0;
-export const RING_EVENT_FLAGS_DISABLE = 1;
-export const RING_EVENT_FLAGS_DESC = 2;
 
 /** The bytes that each part of a packed ring of `size` descriptors takes: virtio 1.3, 2.8.10.1. */
 export function packedRingBytes(size: number): RingBytes {
@@ -43,9 +44,10 @@ export function packedRingBytes(size: number): RingBytes {
 /**
  * The device's side of a packed virtqueue.
  *
- * A place in the ring is counted from 0 to twice the size: the second half is
- * the round with the other wrap counter, so that places are compared by
- * subtraction.
+ * As in a split ring, what both sides poll goes through Atomics (the flags of
+ * the next descriptor and event suppression) and orders the rest. A list is
+ * replaced by one used descriptor, at the place where the next one goes; the
+ * others that it took are skipped.
  */
 export class PackedRing implements Virtqueue {
   readonly size: number;
@@ -59,6 +61,8 @@ export class PackedRing implements Virtqueue {
   readonly #driverEvent: Uint16Array<ArrayBuffer>;
   readonly #deviceEvent: Uint16Array<ArrayBuffer>;
   readonly #chains: (Chain | undefined)[];
+  /** With VIRTIO_F_IN_ORDER. */
+  readonly #order: CompletionOrder | null;
   readonly #entry = new Uint32Array(4);
   /** ID and flags of the list that is being read, each read once. */
   readonly #idAndFlags: Uint32Array<ArrayBuffer>;
@@ -66,21 +70,26 @@ export class PackedRing implements Virtqueue {
   #next: number;
   /** Where the next used buffer goes. */
   #usedNext: number;
+  /** How many descriptors lie between: taken and not used. */
+  #taken: number;
   /** The first used buffer that the driver cannot see yet, and the flags that will show it; -1 if none. */
   #hidden = -1;
   #hiddenFlags = 0;
   /** Where the driver was last asked whether it wants to know. */
   #signalled: number;
   #signalledValid = false;
+  /** The flags of device event suppression as last written; -1 before that. */
+  #eventFlags = -1;
   inFlight = 0;
 
   /**
    * Places a ring.
    *
    * @throws {RingError} When its size, alignment or place is wrong.
+   * @throws {RangeError} When its base is no place in it.
    */
   constructor(memory: MemoryView, options: RingOptions) {
-    const { size, descriptorIndex, availableIndex, usedIndex, base } = options;
+    const { size, descriptorIndex, availableIndex, usedIndex } = options;
     if (size < 1 || size > MAX_QUEUE_SIZE) {
       throw new RingError("queue-size", `The queue size is ${size}`, "packed");
     }
@@ -99,59 +108,45 @@ export class PackedRing implements Virtqueue {
     this.#driverEvent = new Uint16Array(buffer, availableIndex, 2);
     this.#deviceEvent = new Uint16Array(buffer, usedIndex, 2);
     this.#chains = new Array(size).fill(undefined);
+    this.#order = options.inOrder ? new CompletionOrder(size) : null;
     this.#idAndFlags = new Uint32Array(size);
-    this.#next = this.#place(base & 0xffff);
-    this.#usedNext = this.#signalled = this.#place(base >>> 16);
-  }
-
-  /** A place from an index with its wrap counter in bit 15. */
-  #place(offWrap: number): number {
-    return (offWrap & 0x7fff) % this.size + (offWrap & 0x8000 ? 0 : this.size);
-  }
-
-  /** An index with its wrap counter in bit 15, from a place. */
-  #offWrap(place: number): number {
-    return place < this.size ? place | 0x8000 : place - this.size;
-  }
-
-  #ahead(place: number, by: number): number {
-    const next = place + by;
-    return next >= 2 * this.size ? next - 2 * this.size : next;
+    [this.#next, this.#usedNext] = places(options.base, size);
+    this.#signalled = this.#usedNext;
+    this.#taken = distance(this.#usedNext, this.#next, size);
   }
 
   get base(): number {
-    return (this.#offWrap(this.#next) | this.#offWrap(this.#usedNext) << 16) >>> 0;
+    const { size } = this;
+    return (offWrapOf(this.#next, size) | offWrapOf(this.#usedNext, size) << 16) >>> 0;
+  }
+
+  get isAvailable(): boolean {
+    return this.#isAvailableAt(this.#next);
   }
 
   /** Whether the descriptor at a place is available: virtio 1.3, 2.8.1. */
-  #isAvailable(place: number): boolean {
-    const wrap = place < this.size ? 1 : 0;
-    const at = place < this.size ? place : place - this.size;
-    const flags = Atomics.load(this.#halves, at * 8 + 7);
-    return (flags >> AVAIL_SHIFT & 1) === wrap && (flags >> USED_SHIFT) !== wrap;
+  #isAvailableAt(place: number): boolean {
+    const { size } = this;
+    const at = place < size ? place : place - size;
+    const flags = Atomics.load(this.#halves, at * 8 + FLAGS);
+    return (flags & OWNER_FLAGS) === availableFlags(place, size);
   }
 
   take(): Chain | null {
-    if (!this.#isAvailable(this.#next)) return null;
+    const place = this.#next;
+    if (!this.#isAvailableAt(place)) return null;
     const { size } = this;
-    const words = this.#words;
-    // The buffer ID stands in the last descriptor: find it before reading buffers.
-    const first = this.#next < size ? this.#next : this.#next - size;
-    let at = first;
-    let count = 0;
-    let last: number;
-    do {
-      if (count === size) {
-        throw new RingError(
-          "chain-length",
-          `The list of descriptor ${first} has more than ${size} descriptors`,
-          "packed",
-        );
-      }
-      this.#idAndFlags[count++] = last = words[at * 4 + 3];
-      at = at + 1 === size ? 0 : at + 1;
-    } while (last >>> 16 & VIRTQ_DESC_F_NEXT);
-    const id = last & 0xffff;
+    const first = place < size ? place : place - size;
+    const count = this.#scan(place, first);
+    if (this.#taken + count > size) {
+      throw new RingError(
+        "available-index",
+        `The list of descriptor ${first} has ${count} descriptors, and ${this.#taken} of ${size} are not used yet`,
+        "packed",
+      );
+    }
+    // The buffer ID stands in the last descriptor.
+    const id = this.#idAndFlags[count - 1] & 0xffff;
     if (id >= size) {
       throw new RingError(
         "descriptor-index",
@@ -160,14 +155,49 @@ export class PackedRing implements Virtqueue {
       );
     }
     const chain = this.#chains[id] ??= new Chain(id, this.#memory.u8);
-    if (chain.inFlight) {
+    if (chain.inFlight || chain.held >= 0) {
       throw new RingError("head-in-flight", `Buffer ${id} is in flight`, "packed");
     }
     this.#read(chain, first, count);
     chain.inFlight = true;
     this.inFlight++;
-    this.#next = this.#ahead(this.#next, count);
+    this.#order?.taken(chain);
+    this.#taken += count;
+    this.#next = ahead(place, count, size);
     return chain;
+  }
+
+  /** Reads ID and flags of a list, each descriptor's once; returns how many there are. */
+  #scan(place: number, first: number): number {
+    const { size } = this;
+    const words = this.#words;
+    let at = first;
+    let wanted = availableFlags(place, size);
+    let count = 0;
+    for (;;) {
+      const idAndFlags = words[at * 4 + ID_AND_FLAGS];
+      // Of the first one the flags were seen already.
+      if (count > 0 && (idAndFlags >>> 16 & OWNER_FLAGS) !== wanted) {
+        throw new RingError(
+          "list-available",
+          `Descriptor ${at} of the list of descriptor ${first} is not available`,
+          "packed",
+        );
+      }
+      this.#idAndFlags[count++] = idAndFlags;
+      if ((idAndFlags >>> 16 & VIRTQ_DESC_F_NEXT) === 0) return count;
+      if (count === size) {
+        throw new RingError(
+          "chain-length",
+          `The list of descriptor ${first} has more than ${size} descriptors`,
+          "packed",
+        );
+      }
+      if (++at === size) {
+        at = 0;
+        wanted ^= OWNER_FLAGS;
+      }
+    }
   }
 
   #read(chain: Chain, at: number, count: number): void {
@@ -215,7 +245,7 @@ export class PackedRing implements Virtqueue {
     if (entries > this.size) {
       throw new RingError(
         "chain-length",
-        `The table of descriptor ${at} has ${entries} descriptors`,
+        `The table of descriptor ${at} has ${entries} descriptors in a queue of ${this.size}`,
         "packed",
       );
     }
@@ -244,57 +274,93 @@ export class PackedRing implements Virtqueue {
   }
 
   put(chain: Chain, written: number): void {
+    chain.inFlight = false;
+    this.inFlight--;
+    const order = this.#order;
+    if (order === null) return this.#use(chain, written);
+    chain.held = written;
+    for (let next = order.next(); next !== null; next = order.next()) {
+      this.#use(next, next.held);
+      next.held = -1;
+    }
+  }
+
+  /** Writes the next used descriptor. */
+  #use(chain: Chain, written: number): void {
+    const { size } = this;
     const place = this.#usedNext;
-    const wrap = place < this.size ? 1 : 0;
-    const at = place < this.size ? place : place - this.size;
+    const at = place < size ? place : place - size;
     this.#words[at * 4 + 2] = written;
-    this.#halves[at * 8 + 6] = chain.slot;
-    const flags = wrap << AVAIL_SHIFT | wrap << USED_SHIFT | (written > 0 ? VIRTQ_DESC_F_WRITE : 0);
+    this.#halves[at * 8 + ID] = chain.slot;
+    const flags = usedFlags(place, size) | (written > 0 ? VIRTQ_DESC_F_WRITE : 0);
     // The driver looks at used buffers in ring order: while the first one of a
     // batch is not shown, it sees none of them.
     if (this.#hidden < 0) {
       this.#hidden = at;
       this.#hiddenFlags = flags;
     } else {
-      this.#halves[at * 8 + 7] = flags;
+      this.#halves[at * 8 + FLAGS] = flags;
     }
-    this.#usedNext = this.#ahead(place, chain.ringDescriptors);
-    chain.inFlight = false;
-    this.inFlight--;
+    this.#usedNext = ahead(place, chain.ringDescriptors, size);
+    this.#taken -= chain.ringDescriptors;
   }
 
   abandon(_chain: Chain): void {
-    // Its slot stays taken, so that the driver cannot use it again.
+    // Its slot stays taken, so that the driver cannot use it again, and in order
+    // nothing behind it goes back.
     this.inFlight--;
   }
 
   publish(): boolean {
     if (this.#hidden < 0) return false;
-    Atomics.store(this.#halves, this.#hidden * 8 + 7, this.#hiddenFlags);
+    Atomics.store(this.#halves, this.#hidden * 8 + FLAGS, this.#hiddenFlags);
     this.#hidden = -1;
     const next = this.#usedNext, previous = this.#signalled;
     this.#signalled = next;
+    // Flags first: the driver writes them after the place that they make valid.
     const flags = Atomics.load(this.#driverEvent, EVENT_FLAGS) & 3;
     if (flags !== RING_EVENT_FLAGS_DESC || !this.#eventIndex) {
       return flags !== RING_EVENT_FLAGS_DISABLE;
     }
+    const event = placeOf(Atomics.load(this.#driverEvent, OFF_WRAP), this.size);
     if (!this.#signalledValid) return this.#signalledValid = true;
-    const event = this.#place(Atomics.load(this.#driverEvent, OFF_WRAP));
-    const round = 2 * this.size;
-    return (next - event - 1 + round) % round < (next - previous + round) % round;
+    return passes(event, next, previous, this.size);
   }
 
   arm(): boolean {
     if (this.#eventIndex) {
-      Atomics.store(this.#deviceEvent, OFF_WRAP, this.#offWrap(this.#next));
-      Atomics.store(this.#deviceEvent, EVENT_FLAGS, RING_EVENT_FLAGS_DESC);
+      Atomics.store(this.#deviceEvent, OFF_WRAP, offWrapOf(this.#next, this.size));
+      this.#setEventFlags(RING_EVENT_FLAGS_DESC);
     } else {
-      Atomics.store(this.#deviceEvent, EVENT_FLAGS, RING_EVENT_FLAGS_ENABLE);
+      this.#setEventFlags(RING_EVENT_FLAGS_ENABLE);
     }
-    return this.#isAvailable(this.#next);
+    return this.#isAvailableAt(this.#next);
   }
 
   disarm(): void {
-    if (!this.#eventIndex) Atomics.store(this.#deviceEvent, EVENT_FLAGS, RING_EVENT_FLAGS_DISABLE);
+    if (!this.#eventIndex) this.#setEventFlags(RING_EVENT_FLAGS_DISABLE);
   }
+
+  #setEventFlags(flags: number): void {
+    if (flags === this.#eventFlags) return;
+    Atomics.store(this.#deviceEvent, EVENT_FLAGS, flags);
+    this.#eventFlags = flags;
+  }
+}
+
+/** Where a base says that the next available and the next used descriptor are. */
+function places(base: number, size: number): [next: number, usedNext: number] {
+  const [low, high] = [base & 0xffff, base >>> 16];
+  const next = placeOf(low, size), usedNext = placeOf(high, size);
+  // DPDK and SPDK give the lower half alone (virtio_user): everything is used then.
+  const isHalf = high === 0 && distance(usedNext, next, size) >= size;
+  if (isHalf && (low & 0x7fff) < size) return [next, next];
+  if (
+    Math.max(low & 0x7fff, high & 0x7fff) >= size || distance(usedNext, next, size) > size
+  ) {
+    throw new RangeError(
+      `Expected a base inside a packed ring of ${size}, got 0x${base.toString(16)}`,
+    );
+  }
+  return [next, usedNext];
 }

@@ -111,6 +111,10 @@ export class SplitRing implements Virtqueue {
     return this.#next;
   }
 
+  get isAvailable(): boolean {
+    return this.#next !== this.#seen || Atomics.load(this.#available, IDX) !== this.#next;
+  }
+
   take(): Chain | null {
     const next = this.#next;
     if (next === this.#seen) {

@@ -53,6 +53,8 @@ export interface Virtqueue {
   readonly inFlight: number;
   /** Where to go on after a stop: the value of GET_VRING_BASE. */
   readonly base: number;
+  /** Whether there is something to take, as far as can be seen without asking for a notification. */
+  readonly isAvailable: boolean;
   /** The next available chain, or null when there is none. */
   take(): Chain | null;
   /**

@@ -10,6 +10,7 @@ import {
   type VirtioDriverOptions,
 } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
+import { splitRing } from "./raw_rings.ts";
 
 const { OK, IOERR, UNSUPP } = blkStatus;
 
@@ -482,7 +483,8 @@ Deno.test("blk breaks only the queue whose chain has no room for a status", asyn
 Deno.test("blk breaks only the queue whose ring is wrong, and names the rule", async () => {
   const device = { size: MIB, numQueues: 2 };
   await withDisk({ device, driver: { queues: 2 } }, async ({ server, driver, disk }) => {
-    const [{ raw, handle }] = driver.queues;
+    const [{ handle }] = driver.queues;
+    const raw = splitRing(driver);
     raw.setDescriptor(0, { gpa: 2n ** 40n, bytes: 16, flags: 0, next: 0 });
     raw.push(0);
     driver.queues[0].kick();

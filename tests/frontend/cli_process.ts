@@ -22,8 +22,20 @@ export interface CliOptions {
 
 function command(args: readonly string[], options: CliOptions): Deno.Command {
   const { permissions = ["--allow-all"], env } = options;
-  return new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "--no-prompt", ...permissions, "src/cli/main.ts", ...args],
+  // It ends with this process, however that ends.
+  return new Deno.Command("setpriv", {
+    args: [
+      "--pdeathsig",
+      "KILL",
+      "--",
+      Deno.execPath(),
+      "run",
+      "--quiet",
+      "--no-prompt",
+      ...permissions,
+      "src/cli/main.ts",
+      ...args,
+    ],
     cwd: ROOT,
     env: { NO_COLOR: "1", ...env },
     stdin: "null",

@@ -225,7 +225,7 @@ async function goRound(driver: VirtioDriver, indirect: boolean): Promise<void> {
     }
   }
   memory.free(gpa);
-  assertEquals(queue.usedIndex, requests & 0xffff);
+  assertEquals(queue.resumeBase, requests & 0xffff);
 }
 
 for (const eventIndex of [true, false]) {
@@ -319,10 +319,10 @@ Deno.test("VirtioDriver.reset() begins anew", () =>
     const blk = new BlkDriver(driver);
     await blk.write(0, new Uint8Array(512).fill(9));
     await driver.reset();
-    assertEquals(driver.queues[0].usedIndex, 0);
+    assertEquals(driver.queues[0].resumeBase, 0);
     await driver.restart();
     assertEquals((await blk.read(0, 512)).data[511], 9);
-    assertEquals(driver.queues[0].usedIndex, 1);
+    assertEquals(driver.queues[0].resumeBase, 1);
   }));
 
 Deno.test("VirtioDriver.reconnect() goes on, and does again what was in flight", () =>

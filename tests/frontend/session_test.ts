@@ -20,6 +20,7 @@ import {
 import rng from "../../backends/rng/mod.ts";
 import echo, { Answer } from "./echo_device.ts";
 import { processState } from "./process_state.ts";
+import { packedRing, splitRing } from "./raw_rings.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 const text = (data: Uint8Array) => new TextDecoder().decode(data);
@@ -156,10 +157,10 @@ forBothPlanes("A config change is announced, and held until a ring runs", async 
 
 forBothPlanes("A bad chain breaks its queue, and no other", async (server, path) => {
   await using driver = await start(path, { queues: [256, 256, 256] });
-  driver.queues[0].raw.setDescriptor(0, { gpa: 0xdead_0000_0000n, bytes: 1, flags: 0, next: 0 });
-  driver.queues[0].raw.setAvailable(0, 0);
+  splitRing(driver).setDescriptor(0, { gpa: 0xdead_0000_0000n, bytes: 1, flags: 0, next: 0 });
+  splitRing(driver).setAvailable(0, 0);
   const broken = driver.request(0, [bytes(" x")], [2]);
-  driver.queues[0].raw.setDescriptor(0, { gpa: 0xdead_0000_0000n, bytes: 1, flags: 0, next: 0 });
+  splitRing(driver).setDescriptor(0, { gpa: 0xdead_0000_0000n, bytes: 1, flags: 0, next: 0 });
   await assertRejects(() => broken, FrontendError, "broken");
   assertEquals(text((await driver.request(1, [bytes(" fine")], [5])).data[0]), " fine");
   const record = server.record();

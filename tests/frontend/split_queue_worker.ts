@@ -7,8 +7,8 @@
 import {
   blkHeader,
   blkRequests,
-  DriverQueue,
   type DriverQueueHandle,
+  openDriverQueue,
   type SharedRegionHandle,
   viewSharedMemory,
 } from "../../src/frontend/mod.ts";
@@ -40,7 +40,7 @@ declare const self: {
 
 self.onmessage = ({ data: { memory: handle, queue: place, gpa, requests } }) => {
   const memory = viewSharedMemory(handle);
-  using queue = new DriverQueue(memory, place);
+  using queue = openDriverQueue(memory, place);
   const bytes = memory.at(gpa, 1024);
   bytes.set(blkHeader(blkRequests.IN, 1));
   let completed = 0, failed = 0;

@@ -260,7 +260,7 @@ Deno.test("a guest uses disks of every kind", async (t) => {
       await fails(guest, "blkdiscard /dev/vdb");
       assertEquals(await sha256Of(fixed), fixedHash);
       const record = await readOnly.record();
-      assertStringIncludes(acknowledged(record).join(), "RO");
+      assert(acknowledged(record).includes("RO"));
     },
 
     "memory keeps what was written": async () => {
@@ -298,7 +298,7 @@ Deno.test("a guest uses disks of every kind", async (t) => {
       for (const disk of [file, readOnly, memory, nothing]) {
         expectLiveRecord(await disk.record(), guest);
       }
-      assertStringIncludes(acknowledged(await file.record()).join(), "MQ");
+      assert(acknowledged(await file.record()).includes("MQ"));
       assertNotEquals(acknowledged(await memory.record()), acknowledged(await readOnly.record()));
     },
   });

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import type { RecordJson } from "../../src/runtime/record.ts";
 import { Guest } from "../../tools/guest/guest.ts";
 import { MACHINES } from "../../tools/guest/qemu.ts";
 import {
@@ -44,6 +45,11 @@ async function eventsOf(
     const at = i * EVENT_BYTES + 16;
     return [view.getUint16(at, true), view.getUint16(at + 2, true), view.getInt32(at + 4, true)];
   });
+}
+
+/** How many events wait for the driver's buffers. */
+function waiting({ report }: RecordJson): number {
+  return (report.events as { waiting: number }).waiting;
 }
 
 /** A shell command that writes an event to an input device. */
@@ -125,9 +131,11 @@ for (const machine of MACHINES) {
         const device = await ok(guest, "basename $(readlink -f /sys/bus/virtio/devices/virtio*)");
         for (let i = 0; i < 3; i++) {
           await ok(guest, `echo ${device} >/sys/bus/virtio/drivers/virtio_input/unbind`);
-          // What is pressed now is for nobody.
-          await keyboard.post("events", { key: "capslock" });
+          // This waits until there is a driver again.
+          await keyboard.post("events", { key: "b" });
+          assertEquals(waiting(await keyboard.record()), 4);
           await ok(guest, `echo ${device} >/sys/bus/virtio/drivers/virtio_input/bind`);
+          await keyboard.until((record) => waiting(record) === 0);
           const [name] = (await ok(guest, "ls -1 /dev/input")).split("\n");
           const events = await eventsOf(
             guest,

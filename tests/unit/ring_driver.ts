@@ -60,6 +60,7 @@ export class RingDriver {
       packed: false,
       eventIndex: false,
       indirect: true,
+      inOrder: false,
       ...options,
     });
   }

@@ -4,7 +4,12 @@
  * @module
  */
 
-import { blkRequests, blkStatus, type DriverMemory, type DriverRing } from "../../src/frontend/mod.ts";
+import {
+  blkRequests,
+  blkStatus,
+  type DriverMemory,
+  type DriverRing,
+} from "../../src/frontend/mod.ts";
 import { BenchError } from "./bench_error.ts";
 import type { Operation } from "./cells.ts";
 import { BLOCK_BYTES, BLOCK_WORDS, blockWord, hasStamp, stampBlock } from "./pattern.ts";
@@ -104,7 +109,9 @@ export class BlkRequests implements Requests {
     this.#slots[slot * SLOT_BYTES + STATUS] = UNTOUCHED;
     if (this.#isWrite && this.#generations !== undefined) this.#stamp(slot, block);
     const gpa = this.#slotsGpa + slot * SLOT_BYTES;
-    if (!ring.begin(3, this.#isIndirect)) throw new BenchError("Expected room in the ring, got none");
+    if (!ring.begin(3, this.#isIndirect)) {
+      throw new BenchError("Expected room in the ring, got none");
+    }
     ring.descriptor(gpa, HEADER_BYTES, false);
     ring.descriptor(this.#dataGpa + slot * this.#bytes, this.#bytes, !this.#isWrite);
     ring.descriptor(gpa + STATUS, 1, true);

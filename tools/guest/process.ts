@@ -64,12 +64,16 @@ export async function run(program: string, args: string[], cwd?: string): Promis
  *
  * The kernel sends the signal when the *thread* that started the program ends:
  * Deno starts programs from the thread that runs the JavaScript.
+ *
+ * @throws The signal's reason, when it was aborted before: Deno would start the
+ * program all the same, and never end it.
  */
 export function spawn(
   program: string,
   args: string[],
   options: Deno.CommandOptions,
 ): Deno.ChildProcess {
+  options.signal?.throwIfAborted();
   return new Deno.Command("setpriv", {
     ...options,
     args: ["--pdeathsig", "KILL", "--", program, ...args],

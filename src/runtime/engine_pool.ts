@@ -1,0 +1,55 @@
+/**
+ * The engines of a device.
+ *
+ * @module
+ */
+
+import type { Engine } from "./engine.ts";
+import type { EngineCommand } from "./queue_engine.ts";
+
+/**
+ * A number of engines of which the first starts at once, and each other when a
+ * queue of its own is first used: a front-end that enables one queue of many
+ * costs one thread.
+ */
+export class EnginePool {
+  readonly #start: (index: number) => Engine;
+  readonly #engines: (Engine | undefined)[];
+  /** What every engine has been told, the latest of each kind. */
+  readonly #told = new Map<EngineCommand["kind"], EngineCommand>();
+
+  /** @param start Starts an engine, by its index. */
+  constructor(count: number, start: (index: number) => Engine) {
+    this.#start = start;
+    this.#engines = new Array(count).fill(undefined);
+    this.get(0);
+  }
+
+  /** Resolves when the first engine can run queues; rejects when it cannot be made. */
+  get ready(): Promise<void> {
+    return this.get(0).ready;
+  }
+
+  /** An engine; it is started if it has not been. */
+  get(index: number): Engine {
+    return this.#engines[index] ??= this.#begin(index);
+  }
+
+  #begin(index: number): Engine {
+    const engine = this.#start(index);
+    // Commands are carried out in order: whatever comes next finds these done.
+    for (const command of this.#told.values()) engine.call(command).catch(() => {});
+    return engine;
+  }
+
+  /** Tells all engines something, also those that start later. */
+  async tell(command: EngineCommand): Promise<void> {
+    this.#told.set(command.kind, command);
+    await Promise.all(this.#engines.map((engine) => engine?.call(command)));
+  }
+
+  /** Ends the engines that were started. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.#engines.map((engine) => engine?.close()));
+  }
+}

@@ -1,0 +1,150 @@
+/**
+ * What is measured beside the cells.
+ *
+ * @module
+ */
+
+import type { Bench } from "./bench.ts";
+import { STORE_BYTES } from "./bench.ts";
+import { BenchError } from "./bench_error.ts";
+import { Daemon } from "./daemon.ts";
+import { drive, loadOrders, startDriver } from "./measure.ts";
+import { ownSide, peerSides, type Side, vhostd } from "./sides.ts";
+import { type Summary, summary } from "./statistics.ts";
+
+const DRIVE = { queues: 1, depth: 32 };
+
+/** Starts a null store. */
+function startNull(bench: Bench, side: Side): { daemon: Daemon; socketPath: string } {
+  const socketPath = bench.socketPath();
+  const daemon = new Daemon(
+    side.command({ socketPath, store: "null", bytes: STORE_BYTES, queues: DRIVE.queues }),
+  );
+  return { daemon, socketPath };
+}
+
+/** Ours, and the peer with an iothread. */
+async function bothSides(bench: Bench): Promise<{ own: Side; peer: Side }> {
+  return { own: ownSide({}, bench.options.own), peer: (await peerSides("null"))[0] };
+}
+
+/** Milliseconds from the start of the process until its socket takes connections. */
+export async function startUpMs(bench: Bench): Promise<{ own: Summary; peer: Summary }> {
+  const { own, peer } = await bothSides(bench);
+  const times = { own: new Array<number>(), peer: new Array<number>() };
+  for (let run = 0; run < Math.max(5, bench.options.runs); run++) {
+    for (const [name, side] of [["own", own], ["peer", peer]] as const) {
+      const start = performance.now();
+      const { daemon, socketPath } = startNull(bench, side);
+      await using _ = daemon;
+      await daemon.listening(socketPath);
+      times[name].push(performance.now() - start);
+    }
+  }
+  return { own: summary(times.own)!, peer: summary(times.peer)! };
+}
+
+/** Resident memory in bytes: private and of files, without the guest's. */
+export interface Resident {
+  idle: number;
+  loaded: number;
+}
+
+/** Resident memory of a process with one device. */
+export async function residentBytes(bench: Bench): Promise<{ own: Resident; peer: Resident }> {
+  const { own, peer } = await bothSides(bench);
+  return { own: await residentOf(bench, own), peer: await residentOf(bench, peer) };
+}
+
+async function residentOf(bench: Bench, side: Side): Promise<Resident> {
+  const { daemon, socketPath } = startNull(bench, side);
+  await using _ = daemon;
+  await daemon.listening(socketPath);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const idle = daemon.residentBytes();
+  const { residentBytes } = await driveNull(bench, daemon, socketPath);
+  return { idle, loaded: residentBytes };
+}
+
+async function driveNull(bench: Bench, daemon: Daemon, socketPath: string, requests?: number) {
+  await using driver = await Promise.race([
+    startDriver(bench, socketPath, DRIVE),
+    daemon.failed,
+  ]);
+  const plan = { store: "null", operation: "read4k", drive: DRIVE, writer: "" } as const;
+  const orders = await loadOrders(bench, plan, driver);
+  return await drive(bench, { seconds: 1, warmSeconds: 0.5, requests }, daemon, orders);
+}
+
+/** Garbage collections, and of how many requests. */
+export interface Collections {
+  /** Per million requests. */
+  perMillion: number;
+  /** Of all threads. */
+  collections: number;
+  requests: number;
+}
+
+/**
+ * Garbage collections of ours: those of a long run, less those of a short one,
+ * since everything that starts makes garbage.
+ */
+export async function collections(bench: Bench): Promise<Collections> {
+  const short = await collectionsOf(bench, 500_000);
+  const long = await collectionsOf(bench, bench.options.isQuick ? 2_500_000 : 10_500_000);
+  const [collections, requests] = long.map((count, i) => count - short[i]);
+  return { perMillion: collections / requests * 1e6, collections, requests };
+}
+
+async function collectionsOf(bench: Bench, requests: number): Promise<[number, number]> {
+  const { own } = bench.options;
+  const traced = { ...own, v8Flags: [...own.v8Flags ?? [], "--trace-gc"] };
+  const { daemon, socketPath } = startNull(bench, ownSide({}, traced));
+  await using _ = daemon;
+  const { completed } = await driveNull(bench, daemon, socketPath, requests);
+  // What is said on the way is held back until the end.
+  const lines = (await daemon.stop()).split("\n");
+  const found = lines.filter((line) => / ms: (Scavenge|Mark-Compact|Minor)/.test(line)).length;
+  if (found === 0) throw new BenchError("Expected V8 to tell of garbage collections, got nothing");
+  return [found, completed];
+}
+
+/** How fast random bytes come. */
+export interface RngResult {
+  /** Bytes of each request. */
+  bytes: number;
+  megabytesPerSecond: Summary;
+  cpuUs: Summary;
+}
+
+/** The throughput of our rng; the peer has none. */
+export async function rngThroughput(bench: Bench): Promise<RngResult[]> {
+  const results: RngResult[] = [];
+  for (const bytes of [64, 4096]) {
+    const rates: number[] = [], times: number[] = [];
+    for (let run = 0; run < bench.options.runs; run++) {
+      const { iops, cpuUs } = await driveRng(bench, bytes);
+      rates.push(iops * bytes / 1e6);
+      times.push(cpuUs);
+    }
+    results.push({ bytes, megabytesPerSecond: summary(rates)!, cpuUs: summary(times)! });
+  }
+  return results;
+}
+
+async function driveRng(bench: Bench, bytes: number) {
+  const { seconds, warmSeconds, isPolling } = bench.options;
+  const socketPath = bench.socketPath();
+  await using daemon = new Daemon(vhostd(["rng", `--socket-path=${socketPath}`]));
+  await using driver = await Promise.race([
+    startDriver(bench, socketPath, DRIVE),
+    daemon.failed,
+  ]);
+  const options = { depth: DRIVE.depth, bytes, gpa: bench.gpas[0] };
+  return await drive(bench, { seconds, warmSeconds }, daemon, [{
+    memory: bench.memory.handle,
+    queue: driver.queues[0].handle,
+    isPolling,
+    requests: { kind: "rng", options },
+  }]);
+}

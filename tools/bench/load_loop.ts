@@ -1,0 +1,85 @@
+/**
+ * The load generator: as many requests in flight as it was told, for as long as
+ * it is told.
+ *
+ * @module
+ */
+
+import type { DriverRing } from "../../src/frontend/mod.ts";
+import { readClock } from "./clock.ts";
+import { type LoadControl, type LoadCounters, phases } from "./load_state.ts";
+import type { Requests } from "./requests.ts";
+import type { Waiter } from "./waiter.ts";
+
+/** What a load consists of. */
+export interface Load {
+  /** The ring; nothing may be in flight. */
+  ring: DriverRing;
+  /** The requests. */
+  requests: Requests;
+  /** What to do while none comes back. */
+  waiter: Waiter;
+  /** Says when to end. */
+  control: LoadControl;
+  /** Tells what was done. */
+  counters: LoadCounters;
+}
+
+/**
+ * Keeps requests in flight until it is told to stop. Each that comes back is
+ * looked at, and another one takes its place at once; what came back together
+ * goes out together. Nothing is allocated.
+ *
+ * A latency is the time from the moment before requests are published to the
+ * one when they are found to be back.
+ *
+ * @throws {BenchError} When a request does not come back as it has to
+ */
+export function runLoad({ ring, requests, waiter, control, counters }: Load): void {
+  const { depth } = requests;
+  const { latencies } = counters;
+  const slotOf = new Uint16Array(ring.size);
+  const sent = new Int32Array(depth);
+  const batch = new Uint16Array(depth);
+  let completed = 0, kicks = 0, waits = 0;
+  let phase: number = control.phase;
+
+  waiter.begin();
+  for (let slot = 0; slot < depth; slot++) {
+    slotOf[requests.add(ring, slot)] = slot;
+    batch[slot] = slot;
+  }
+  let added = depth;
+  for (;;) {
+    if (added > 0) {
+      const now = readClock();
+      for (let i = 0; i < added; i++) sent[batch[i]] = now;
+      if (ring.publish()) {
+        ring.kick();
+        counters.kicks = ++kicks;
+      }
+      added = 0;
+    }
+    let head = ring.poll();
+    if (head < 0) {
+      if (ring.inFlight === 0) return;
+      counters.waits = ++waits;
+      waiter.wait();
+      continue;
+    }
+    const now = readClock();
+    phase = control.phase;
+    do {
+      const slot = slotOf[head];
+      requests.check(slot, ring.written);
+      if (phase === phases.RECORD) latencies.add((now - sent[slot]) >>> 0);
+      completed++;
+      if (phase < phases.STOP) {
+        slotOf[requests.add(ring, slot)] = slot;
+        batch[added++] = slot;
+      }
+      head = ring.poll();
+    } while (head >= 0);
+    counters.completed = completed;
+  }
+}

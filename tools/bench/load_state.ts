@@ -1,0 +1,93 @@
+/**
+ * What load threads and the thread that watches them share.
+ *
+ * @module
+ */
+
+import { Histogram, HISTOGRAM_BYTES } from "./histogram.ts";
+
+/** What load threads are told to do. */
+export const phases = {
+  /** Go on, without noting latencies. */
+  WARM: 0,
+  /** Note latencies. */
+  RECORD: 1,
+  /** Let everything in flight come back, and end. */
+  STOP: 2,
+  /** End at once. */
+  ABORT: 3,
+} as const;
+
+const WORDS = { completed: 0, kicks: 1, waits: 2 } as const;
+const COUNTERS_BYTES = 64;
+
+/** Tells all load threads of a run what to do. */
+export class LoadControl {
+  /** What another thread makes its own object of. */
+  readonly buffer: SharedArrayBuffer;
+  readonly #words: Int32Array<SharedArrayBuffer>;
+
+  /** Makes a new one, or another thread's object of the same. */
+  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(4)) {
+    this.buffer = buffer;
+    this.#words = new Int32Array(buffer);
+  }
+
+  /** See {@linkcode phases}. */
+  get phase(): number {
+    return Atomics.load(this.#words, 0);
+  }
+
+  set phase(phase: number) {
+    Atomics.store(this.#words, 0, phase);
+  }
+}
+
+/** What one load thread has done; counts are modulo 2^32. */
+export class LoadCounters {
+  /** What another thread makes its own object of. */
+  readonly buffer: SharedArrayBuffer;
+  /** Latencies in nanoseconds, of requests that came back while they were noted. */
+  readonly latencies: Histogram;
+  readonly #words: Int32Array<SharedArrayBuffer>;
+
+  /** Makes a new one, or another thread's object of the same. */
+  constructor(buffer = new SharedArrayBuffer(HISTOGRAM_BYTES + COUNTERS_BYTES)) {
+    this.buffer = buffer;
+    this.latencies = new Histogram(buffer);
+    this.#words = new Int32Array(buffer, HISTOGRAM_BYTES, COUNTERS_BYTES / 4);
+  }
+
+  /** Sets all to 0. */
+  clear(): void {
+    this.latencies.clear();
+    this.#words.fill(0);
+  }
+
+  /** Requests that came back. */
+  get completed(): number {
+    return Atomics.load(this.#words, WORDS.completed) >>> 0;
+  }
+
+  set completed(count: number) {
+    Atomics.store(this.#words, WORDS.completed, count);
+  }
+
+  /** Notifications of the device. */
+  get kicks(): number {
+    return Atomics.load(this.#words, WORDS.kicks) >>> 0;
+  }
+
+  set kicks(count: number) {
+    Atomics.store(this.#words, WORDS.kicks, count);
+  }
+
+  /** How many times nothing had come back. */
+  get waits(): number {
+    return Atomics.load(this.#words, WORDS.waits) >>> 0;
+  }
+
+  set waits(count: number) {
+    Atomics.store(this.#words, WORDS.waits, count);
+  }
+}

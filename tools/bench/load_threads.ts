@@ -1,0 +1,123 @@
+/**
+ * Load threads, which are kept: a new one would have to be compiled anew.
+ *
+ * @module
+ */
+
+import { BenchError } from "./bench_error.ts";
+import { Histogram } from "./histogram.ts";
+import { LoadControl, LoadCounters, phases } from "./load_state.ts";
+import type { LoadOrder, LoadOutcome } from "./load_worker.ts";
+
+/** How long a thread may take to end its run. */
+const STOP_TIMEOUT_MS = 5000;
+
+/** What a thread is to do, without what it shares. */
+export type ThreadOrder = Omit<LoadOrder, "control" | "counters">;
+
+/** A thread for one queue. */
+class LoadThread {
+  readonly counters = new LoadCounters();
+  readonly #worker = new Worker(new URL("./load_worker.ts", import.meta.url), { type: "module" });
+
+  run(order: ThreadOrder, control: LoadControl): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.counters.clear();
+    this.#worker.onmessage = ({ data: { error } }: MessageEvent<LoadOutcome>) => {
+      if (error === undefined) resolve();
+      else reject(new BenchError(error));
+    };
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      reject(new BenchError(`A load thread failed: ${event.message}`));
+    };
+    this.#worker.postMessage(
+      { ...order, control: control.buffer, counters: this.counters.buffer } satisfies LoadOrder,
+    );
+    return promise;
+  }
+
+  terminate(): void {
+    this.#worker.terminate();
+  }
+}
+
+/** What all threads of a run have done by now. */
+export interface LoadCounts {
+  completed: number;
+  kicks: number;
+  waits: number;
+}
+
+/** A load that runs. */
+export class RunningLoad {
+  /** Rejects when a thread fails. Never resolves. */
+  readonly failed: Promise<never>;
+  readonly #threads: readonly LoadThread[];
+  readonly #control: LoadControl;
+  readonly #ended: Promise<void>;
+
+  constructor(threads: readonly LoadThread[], orders: readonly ThreadOrder[]) {
+    this.#threads = threads;
+    this.#control = new LoadControl();
+    this.#ended = Promise.all(orders.map((order, i) => threads[i].run(order, this.#control)))
+      .then(() => {});
+    this.failed = new Promise((_, reject) => this.#ended.catch(reject));
+    this.failed.catch(() => {});
+  }
+
+  /** What was done until now. */
+  counts(): LoadCounts {
+    const sum = { completed: 0, kicks: 0, waits: 0 };
+    for (const { counters } of this.#threads) {
+      sum.completed += counters.completed;
+      sum.kicks += counters.kicks;
+      sum.waits += counters.waits;
+    }
+    return sum;
+  }
+
+  /** Begins to note latencies. */
+  record(): void {
+    this.#control.phase = phases.RECORD;
+  }
+
+  /** All latencies that were noted; complete after {@linkcode RunningLoad.stop}. */
+  latencies(): Histogram {
+    const all = new Histogram();
+    for (const { counters } of this.#threads) all.merge(counters.latencies);
+    return all;
+  }
+
+  /** Lets everything come back that is in flight. */
+  async stop(): Promise<void> {
+    if (this.#control.phase < phases.STOP) this.#control.phase = phases.STOP;
+    const timer = setTimeout(() => this.#control.phase = phases.ABORT, STOP_TIMEOUT_MS);
+    try {
+      await this.#ended;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Ends it, whatever is in flight. */
+  async abort(): Promise<void> {
+    this.#control.phase = phases.ABORT;
+    await this.#ended.catch(() => {});
+  }
+}
+
+/** The load threads. */
+export class LoadThreads implements Disposable {
+  readonly #threads: LoadThread[] = [];
+
+  /** Starts a thread for each order. One load runs at a time. */
+  start(orders: readonly ThreadOrder[]): RunningLoad {
+    while (this.#threads.length < orders.length) this.#threads.push(new LoadThread());
+    return new RunningLoad(this.#threads.slice(0, orders.length), orders);
+  }
+
+  [Symbol.dispose](): void {
+    for (const thread of this.#threads) thread.terminate();
+  }
+}

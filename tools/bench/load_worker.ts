@@ -1,0 +1,72 @@
+/**
+ * A thread that drives one queue.
+ *
+ * @module
+ */
+
+import {
+  type DriverMemory,
+  DriverQueue,
+  type DriverQueueHandle,
+  type SharedRegionHandle,
+  viewSharedMemory,
+} from "../../src/frontend/mod.ts";
+import { BlkRequests, type BlkRequestsOptions } from "./blk_requests.ts";
+import { runLoad } from "./load_loop.ts";
+import { LoadControl, LoadCounters } from "./load_state.ts";
+import { RngRequests, type RngRequestsOptions } from "./rng_requests.ts";
+import { PollingWaiter, SleepingWaiter } from "./waiter.ts";
+
+/** What a load thread is to do. */
+export interface LoadOrder {
+  /** The memory of ring and requests: the same one each time. */
+  memory: SharedRegionHandle[];
+  /** The queue. */
+  queue: DriverQueueHandle;
+  /** What to ask for. */
+  requests:
+    | { kind: "blk"; options: BlkRequestsOptions }
+    | { kind: "rng"; options: RngRequestsOptions };
+  /** Never sleep. */
+  isPolling: boolean;
+  /** A {@linkcode LoadControl}'s. */
+  control: SharedArrayBuffer;
+  /** A {@linkcode LoadCounters}'. */
+  counters: SharedArrayBuffer;
+}
+
+/** What became of it: an error's message if there was one. */
+export interface LoadOutcome {
+  error?: string;
+}
+
+declare const self: {
+  onmessage: (event: MessageEvent<LoadOrder>) => void;
+  postMessage(outcome: LoadOutcome): void;
+};
+
+/** One view for all orders: each of its kind is a reason to compile again. */
+let memory: DriverMemory | undefined;
+
+self.onmessage = ({ data }) => {
+  try {
+    run(data);
+    self.postMessage({});
+  } catch (error) {
+    const { name, message, stack } = error as Error;
+    self.postMessage({ error: name === "BenchError" ? message : stack ?? message });
+  }
+};
+
+function run(order: LoadOrder): void {
+  memory ??= viewSharedMemory(order.memory);
+  const control = new LoadControl(order.control);
+  using ring = new DriverQueue(memory, order.queue);
+  using waiter = order.isPolling
+    ? new PollingWaiter(ring, control)
+    : new SleepingWaiter(ring, order.queue.callFd, control);
+  const requests = order.requests.kind === "blk"
+    ? new BlkRequests(memory, order.requests.options)
+    : new RngRequests(order.requests.options);
+  runLoad({ ring, requests, waiter, control, counters: new LoadCounters(order.counters) });
+}

@@ -1,0 +1,69 @@
+/**
+ * The machine that was measured.
+ *
+ * @module
+ */
+
+import { programPath } from "../guest/programs.ts";
+import { run } from "../guest/process.ts";
+import { version } from "../../src/cli/version.ts";
+import { BenchError } from "./bench_error.ts";
+import type { Options } from "./options.ts";
+import { PEER } from "./sides.ts";
+
+/** What figures depend on. */
+export interface Machine {
+  processor: string;
+  cores: number;
+  memoryBytes: number;
+  kernel: string;
+  /** What the disk's file is on, such as `ext4 on /dev/vda`. */
+  disk: string;
+  /** Load average of the minute before: what else was running. */
+  loadAverage: number;
+  versions: { vhostd: string; deno: string; v8: string; peer: string };
+}
+
+/** Looks at the machine. */
+export async function describeMachine({ diskDirectory }: Options): Promise<Machine> {
+  const about = await run(await programPath(PEER), ["--version"]);
+  const processor = Deno.readTextFileSync("/proc/cpuinfo").match(/^model name\s*: (.*)$/m)?.[1];
+  return {
+    processor: processor ?? Deno.build.arch,
+    cores: navigator.hardwareConcurrency,
+    memoryBytes: Deno.systemMemoryInfo().total,
+    kernel: `Linux ${Deno.osRelease()}`,
+    disk: (await fileSystemOf(diskDirectory)).join(" on "),
+    loadAverage: Deno.loadavg()[0],
+    versions: {
+      vhostd: await version(),
+      deno: Deno.version.deno,
+      v8: Deno.version.v8,
+      peer: about.match(/version (\S+)/)?.[1] ?? "unknown",
+    },
+  };
+}
+
+/** The type of file system of a directory, and its device. */
+async function fileSystemOf(directory: string): Promise<[type: string, device: string]> {
+  const output = await run("df", ["--output=fstype,source", directory]);
+  const [type, device] = output.trim().split("\n")[1].split(/\s+/);
+  return [type, device];
+}
+
+/**
+ * Makes sure that directories are on what they have to be on.
+ *
+ * @throws {BenchError} When one is not.
+ */
+export async function checkDirectories(options: Options): Promise<void> {
+  const { tmpfsDirectory, diskDirectory, cells } = options;
+  const [tmpfs] = await fileSystemOf(tmpfsDirectory);
+  if (tmpfs !== "tmpfs" && cells.some(({ store }) => store === "tmpfs")) {
+    throw new BenchError(`Expected ${tmpfsDirectory} to be tmpfs, got ${tmpfs}; give --tmpfs-dir`);
+  }
+  const [disk] = await fileSystemOf(diskDirectory);
+  if (["tmpfs", "ramfs"].includes(disk) && cells.some(({ store }) => store.startsWith("disk"))) {
+    throw new BenchError(`Expected ${diskDirectory} on a disk, got ${disk}; give --disk-dir`);
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * `deno task bench`: vhostd beside qemu-storage-daemon.
+ *
+ * @module
+ */
+
+import { GuestError } from "../guest/process.ts";
+import { Bench } from "./bench.ts";
+import { BenchError } from "./bench_error.ts";
+import { compare, PeerModes } from "./compare.ts";
+import { collections, residentBytes, rngThroughput, startUpMs } from "./extras.ts";
+import { generatorCostNs } from "./generator.ts";
+import { checkDirectories, describeMachine } from "./machine.ts";
+import { markdown } from "./markdown.ts";
+import { allCells } from "./cells.ts";
+import { HELP, type Options, parseOptions } from "./options.ts";
+import type { Report } from "./report.ts";
+import { Scratch } from "./scratch.ts";
+import { systemCallCounter } from "./system_calls.ts";
+
+/** The signals that end the command, and their numbers. */
+const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+
+function progress(message: string): void {
+  console.error(`bench: ${message}`);
+}
+
+async function main(): Promise<number> {
+  const options = parseOptions(Deno.args);
+  if (options.help) {
+    console.log(HELP.trimEnd());
+    return 0;
+  }
+  if (options.list) {
+    for (const { name } of allCells()) console.log(name);
+    return 0;
+  }
+  using scratch = new Scratch();
+  for (const [name, number] of Object.entries(SIGNALS)) {
+    Deno.addSignalListener(name as Deno.Signal, () => {
+      scratch[Symbol.dispose]();
+      // What was started ends with this process.
+      Deno.exit(128 + number);
+    });
+  }
+  const report = await run(options, scratch);
+  console.log(options.json ? JSON.stringify(report, null, 2) : markdown(report).trimEnd());
+  return report.failures.length === 0 ? 0 : 1;
+}
+
+async function run(options: Options, scratch: Scratch): Promise<Report> {
+  await checkDirectories(options);
+  const counter = await systemCallCounter();
+  const report: Report = {
+    version: 1,
+    date: new Date().toISOString(),
+    machine: await describeMachine(options),
+    runs: options.runs,
+    seconds: options.seconds,
+    driver: options.isPolling ? "polls" : "sleeps",
+    chains: options.isIndirect ? "indirect" : "direct",
+    systemCalls: counter?.about,
+    cells: [],
+    extras: {},
+    failures: [],
+  };
+  using bench = new Bench(options, scratch, counter);
+  /** Measures one thing; the others go on without it. */
+  async function attempt(what: string, measure: () => Promise<void> | void): Promise<void> {
+    try {
+      await measure();
+    } catch (error) {
+      if (!isExpected(error)) throw error;
+      progress(`${what}: ${error.message}`);
+      report.failures.push({ what, reason: error.message });
+    }
+  }
+  if (options.withExtras) await measureExtras(bench, report, attempt);
+  const peers = new PeerModes(bench);
+  for (const [at, cell] of options.cells.entries()) {
+    await attempt(cell.name, async () => {
+      const place = `${at + 1} of ${options.cells.length}`;
+      report.cells.push(await compare(bench, cell, peers, (text) => progress(`${place}: ${text}`)));
+    });
+  }
+  await attempt("what was written", () => bench.verifyImages());
+  return report;
+}
+
+async function measureExtras(
+  bench: Bench,
+  { extras }: Report,
+  attempt: (what: string, measure: () => Promise<void> | void) => Promise<void>,
+): Promise<void> {
+  progress("start-up, memory, garbage, rng, load generator");
+  await attempt("start-up", async () => void (extras.startUpMs = await startUpMs(bench)));
+  await attempt("memory", async () => void (extras.residentBytes = await residentBytes(bench)));
+  await attempt("garbage", async () => void (extras.collections = await collections(bench)));
+  await attempt("rng", async () => void (extras.rng = await rngThroughput(bench)));
+  await attempt("load generator", () => {
+    extras.generatorNs = {};
+    for (const depth of [1, 32, 128]) extras.generatorNs[depth] = generatorCostNs(bench, depth);
+  });
+}
+
+/** Whether an error's message says all that there is to say. */
+function isExpected(error: unknown): error is Error {
+  return error instanceof BenchError || error instanceof GuestError ||
+    error instanceof Error && (error.name in Deno.errors || error.name === "FrontendError");
+}
+
+if (import.meta.main) {
+  try {
+    Deno.exit(await main());
+  } catch (error) {
+    // Anything else is a mistake of ours, and its stack says where.
+    if (!isExpected(error)) throw error;
+    progress(error.message);
+    Deno.exit(1);
+  }
+}

@@ -1,0 +1,185 @@
+/**
+ * The report as Markdown, for people and for the README.
+ *
+ * @module
+ */
+
+import type { CellResult, GoalResult, SideResult } from "./compare.ts";
+import { type Goal, goals, goalText, isMet } from "./goals.ts";
+import type { Report } from "./report.ts";
+import type { Summary } from "./statistics.ts";
+
+/** The report's text. */
+export function markdown(report: Report): string {
+  return [
+    head(report),
+    ...report.cells.length > 0 ? [cellTable(report.cells), notes(report)] : [],
+    extraTable(report),
+    report.failures.map(({ what, reason }) => `- ${what} could not be measured: ${reason}`)
+      .join("\n"),
+  ].filter((part) => part !== "").join("\n\n") + "\n";
+}
+
+/** Rows with columns as wide as what is in them. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const [head] = rows;
+  const widths = head.map((_, i) => Math.max(3, ...rows.map((row) => row[i].length)));
+  const line = (row: readonly string[]) =>
+    `| ${
+      row.map((text, i) => i === 0 ? text.padEnd(widths[i]) : text.padStart(widths[i])).join(" | ")
+    } |`;
+  const rule = `| ${
+    widths.map((width, i) => "-".repeat(width - (i && 1)) + (i ? ":" : "")).join(" | ")
+  } |`;
+  return [line(head), rule, ...rows.slice(1).map(line)].join("\n");
+}
+
+function head({ date, machine, runs, seconds, driver, chains }: Report): string {
+  const { processor, cores, memoryBytes, kernel, disk, loadAverage, versions } = machine;
+  return `Measured on ${date.slice(0, 16).replace("T", " ")} UTC: ${processor}, ${cores} cores, ${
+    Math.round(memoryBytes / 2 ** 30)
+  } GiB; ${kernel}; disk: ${disk}; load average before: ${
+    loadAverage.toFixed(2)
+  }. vhostd ${versions.vhostd} on Deno ${versions.deno} (V8 ${versions.v8}), qemu-storage-daemon ${versions.peer}. Medians of ${runs} ${
+    runs === 1 ? "run" : "runs"
+  } of ${seconds} s each; the load generator ${driver}, its chains are ${chains}.`;
+}
+
+function cellTable(cells: readonly CellResult[]): string {
+  return table([
+    [
+      "cell",
+      "against",
+      "IOPS",
+      "ratio",
+      "CPU µs/req",
+      "ratio",
+      "p50 µs",
+      "p99 µs",
+      "syscalls/req",
+      "goals",
+    ],
+    ...cells.map((cell) => {
+      const { subject, reference } = cell;
+      const both = (pick: (side: SideResult) => string) => `${pick(subject)} / ${pick(reference)}`;
+      return [
+        cell.name,
+        against(cell),
+        both(({ iops }) => thousands(iops.median)),
+        ratio(cell.iopsRatio),
+        both(({ cpuUs }) => digits(cpuUs.median)),
+        ratio(cell.cpuRatio),
+        both(({ p50Us }) => digits(p50Us.median)),
+        both(({ p99Us }) => digits(p99Us.median)),
+        both(({ systemCalls }) => systemCalls ? digits(systemCalls.median) : "–"),
+        goalsText(cell),
+      ];
+    }),
+  ]);
+}
+
+/** What the subject is compared with. */
+function against({ subject, reference }: CellResult): string {
+  if (reference.name !== subject.name) return reference.mode;
+  const { queues, depth, isPacked, pollUs } = reference.drive;
+  const { drive } = subject;
+  if (drive.isPacked && !isPacked) return "our split";
+  if (drive.pollUs !== undefined && pollUs === undefined) return "our interrupt mode";
+  return `our ${queues} × QD ${depth}`;
+}
+
+function ratio({ median, least, most }: Summary): string {
+  return `${median.toFixed(2)} (${least.toFixed(2)}–${most.toFixed(2)})`;
+}
+
+function goalsText({ goals }: CellResult): string {
+  const labels = { iops: "IOPS", cpu: "CPU", systemCalls: "syscalls" };
+  return (Object.keys(labels) as (keyof typeof labels)[]).flatMap((name) => {
+    const goal = goals[name];
+    return goal ? [`${labels[name]} ${outcome(goal)}`] : [];
+  }).join(", ");
+}
+
+function outcome({ is, limit, isMet }: GoalResult): string {
+  return `${goalText({ is, limit } as Goal)} ${isMet ? "met" : "**not met**"}`;
+}
+
+function notes({ systemCalls }: Report): string {
+  return [
+    "Pairs are ours / what it is compared with; ratios have the least and most of all pairs. " +
+    "CPU is the back-end process's processor time, all threads, by the scheduler's own clock.",
+    systemCalls
+      ? `System calls of the back-end are ${systemCalls}.`
+      : "System calls were not counted: neither perf nor strace can here.",
+  ].join(" ");
+}
+
+function extraTable({ extras, cells }: Report): string {
+  const { startUpMs, residentBytes, collections, rng = [], generatorNs } = extras;
+  const rows: string[][] = [];
+  const add = (what: string, own: string, peer = "", goal?: Goal, value = 0) =>
+    rows.push([
+      what,
+      own,
+      peer,
+      goal ? outcome({ ...goal, isMet: isMet(goal, value) }) : "",
+    ]);
+  if (startUpMs) {
+    const { own, peer } = startUpMs;
+    const text = ({ median, least, most }: Summary) =>
+      `${median.toFixed(0)} ms (${least.toFixed(0)}–${most.toFixed(0)})`;
+    add("start to listening socket", text(own), text(peer), goals.startUpMs, own.median);
+  }
+  if (residentBytes) {
+    const { own, peer } = residentBytes;
+    const text = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
+    for (const [name, what] of [["idle", "idle"], ["loaded", "under load"]] as const) {
+      add(
+        `resident memory, ${what}`,
+        ...[text(own[name]), text(peer[name])] as const,
+        ...[goals.residentMb, own[name] / 1e6] as const,
+      );
+    }
+  }
+  if (collections) {
+    const { perMillion, requests } = collections;
+    const text = `${perMillion.toFixed(2)} (of ${(requests / 1e6).toFixed(1)} million)`;
+    add("garbage collections per million requests", text, "", goals.collections, perMillion);
+  }
+  for (const { bytes, megabytesPerSecond, cpuUs } of rng) {
+    add(
+      `rng, requests of ${bytes} bytes, QD 32`,
+      `${digits(megabytesPerSecond.median)} MB/s, ${digits(cpuUs.median)} µs CPU/req`,
+    );
+  }
+  for (const [depth, { median }] of Object.entries(generatorNs ?? {})) {
+    add(
+      `load generator with a trivial echo, QD ${depth}`,
+      `${median.toFixed(0)} ns/req, ${thousands(1e9 / median)} IOPS`,
+    );
+  }
+  if (generatorNs && cells.length > 0) {
+    const most = cells.reduce((a, b) => a.subject.iops.median > b.subject.iops.median ? a : b);
+    add(
+      `load generator, CPU in ${most.name}`,
+      `${digits(most.subject.loadUs.median)} µs/req`,
+      `${digits(most.reference.loadUs.median)} µs/req`,
+    );
+  }
+  if (rows.length === 0) return "";
+  return table([["beside the cells", "vhostd", "qemu-storage-daemon", "goal"], ...rows]);
+}
+
+/** `123 k`, `1.23 M`. */
+export function thousands(count: number): string {
+  if (count >= 999_500) return `${(count / 1e6).toFixed(2)} M`;
+  if (count >= 99_950) return `${(count / 1e3).toFixed(0)} k`;
+  return `${(count / 1e3).toFixed(1)} k`;
+}
+
+/** Three digits, as far as they are behind the point. */
+export function digits(value: number): string {
+  if (value >= 99.95) return value.toFixed(0);
+  if (value >= 9.995) return value.toFixed(1);
+  return value >= 0.0995 || value === 0 ? value.toFixed(2) : value.toFixed(3);
+}

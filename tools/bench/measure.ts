@@ -1,0 +1,217 @@
+/**
+ * One run of one side.
+ *
+ * @module
+ */
+
+import { VirtioDriver } from "../../src/frontend/mod.ts";
+import type { Bench } from "./bench.ts";
+import { STORE_BYTES } from "./bench.ts";
+import { BenchError } from "./bench_error.ts";
+import { processTime } from "./clock.ts";
+import { type Drive, type OperationName, OPERATIONS, type StoreName } from "./cells.ts";
+import { Daemon } from "./daemon.ts";
+import type { RunningLoad, ThreadOrder } from "./load_threads.ts";
+import { BLOCK_BYTES } from "./pattern.ts";
+import type { Side } from "./sides.ts";
+
+/** How long the part of a run takes in which system calls are counted. */
+const COUNTING_SECONDS = 0.2;
+
+/** How long a back-end may take to listen. */
+const CONNECT_MS = 10_000;
+
+/** Room for three descriptors of each request. */
+const QUEUE_SIZE = 512;
+
+/** What is run. */
+export interface RunPlan {
+  side: Side;
+  store: StoreName;
+  operation: OperationName;
+  drive: Drive;
+  /** How long is measured. */
+  seconds: number;
+  /** How long it runs before that: V8 has to see what is hot. */
+  warmSeconds: number;
+  /** Count system calls too. */
+  withSystemCalls?: boolean;
+  /** Who writes, for messages. */
+  writer: string;
+}
+
+/** What one run found; per request and in microseconds unless said otherwise. */
+export interface Sample {
+  /** Requests per second. */
+  iops: number;
+  p50Us: number;
+  p99Us: number;
+  /** Processor time of the back-end. */
+  cpuUs: number;
+  /** Processor time of the load generator. */
+  loadUs: number;
+  /** Notifications of the device. */
+  kicks: number;
+  /** System calls of the back-end. */
+  systemCalls?: number;
+  /** Resident memory of the back-end under load, in bytes. */
+  residentBytes: number;
+  /** Requests that came back, before it was measured too. */
+  completed: number;
+}
+
+/** Starts a back-end, drives it and ends it. */
+export async function measure(bench: Bench, plan: RunPlan): Promise<Sample> {
+  const { side, store, drive: { queues } } = plan;
+  const image = await bench.image(store);
+  const socketPath = bench.socketPath();
+  await using daemon = new Daemon(side.command({
+    socketPath,
+    store,
+    file: image?.path,
+    bytes: STORE_BYTES,
+    queues,
+  }));
+  await using driver = await Promise.race([
+    startDriver(bench, socketPath, plan.drive),
+    daemon.failed,
+  ]);
+  const orders = await loadOrders(bench, plan, driver);
+  const sample = await drive(bench, plan, daemon, orders);
+  if (plan.withSystemCalls && bench.counter) {
+    sample.systemCalls = await countSystemCalls(bench, daemon, orders);
+  }
+  await driver.close();
+  if (OPERATIONS[plan.operation].isWrite) await image?.settle();
+  return sample;
+}
+
+/** Connects and starts all queues. */
+export function startDriver(
+  { memory }: Bench,
+  socketPath: string,
+  { queues, isPacked }: Drive,
+): Promise<VirtioDriver> {
+  if (isPacked) throw new BenchError("TODO packed");
+  return VirtioDriver.start(socketPath, {
+    connectMs: CONNECT_MS,
+    memory,
+    queues: new Array<number>(queues).fill(QUEUE_SIZE),
+  });
+}
+
+/** What each load thread is to do: each has a part of the store of its own. */
+export async function loadOrders(
+  bench: Bench,
+  { store, operation, drive, writer }: Omit<RunPlan, "side" | "seconds" | "warmSeconds">,
+  driver: VirtioDriver,
+): Promise<ThreadOrder[]> {
+  const { isIndirect, isPolling } = bench.options;
+  const image = await bench.image(store);
+  const shape = OPERATIONS[operation];
+  const each = STORE_BYTES / BLOCK_BYTES / drive.queues;
+  const generation = shape.isWrite ? image?.nextGeneration(writer) ?? 0 : 0;
+  return driver.queues.map((queue, index): ThreadOrder => ({
+    memory: bench.memory.handle,
+    queue: queue.handle,
+    isPolling,
+    requests: {
+      kind: "blk",
+      options: {
+        ...shape,
+        depth: drive.depth,
+        gpa: bench.gpas[index],
+        firstBlock: index * each,
+        blocks: each,
+        isIndirect,
+        generations: image?.generations,
+        generation,
+        seed: 1 + index * 7919 + Math.trunc(Math.random() * 2 ** 30),
+      },
+    },
+  }));
+}
+
+/** Waits, as long as all is well. */
+async function pause(seconds: number, load: RunningLoad, daemon: Daemon): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, seconds * 1000);
+  try {
+    await Promise.race([promise, load.failed, daemon.failed]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** How long a load runs. */
+export interface DriveTime {
+  /** How long is measured. */
+  seconds: number;
+  /** How long it runs before that. */
+  warmSeconds: number;
+  /** At least so many requests come back, however long that takes. */
+  requests?: number;
+}
+
+/** Runs a load, and measures. */
+export async function drive(
+  { threads }: Bench,
+  { seconds, warmSeconds, requests = 0 }: DriveTime,
+  daemon: Daemon,
+  orders: readonly ThreadOrder[],
+): Promise<Sample> {
+  const load = threads.start(orders);
+  try {
+    await pause(warmSeconds, load, daemon);
+    const before = readings(load, daemon);
+    load.record();
+    await pause(seconds, load, daemon);
+    const after = readings(load, daemon);
+    const residentBytes = daemon.residentBytes();
+    while (load.counts().completed < requests) await pause(0.01, load, daemon);
+    await load.stop();
+    const completed = (after.completed - before.completed) >>> 0;
+    const per = (name: keyof typeof before) => (after[name] - before[name]) / completed;
+    const latencies = load.latencies();
+    return {
+      iops: completed / (after.timeMs - before.timeMs) * 1000,
+      p50Us: latencies.quantile(0.5) / 1000,
+      p99Us: latencies.quantile(0.99) / 1000,
+      cpuUs: per("cpuUs"),
+      loadUs: per("loadUs"),
+      kicks: ((after.kicks - before.kicks) >>> 0) / completed,
+      residentBytes,
+      completed: load.counts().completed,
+    };
+  } finally {
+    await load.abort();
+  }
+}
+
+function readings(load: RunningLoad, daemon: Daemon) {
+  return {
+    ...load.counts(),
+    timeMs: performance.now(),
+    cpuUs: daemon.processorUs(),
+    loadUs: processTime(Deno.pid) / 1000,
+  };
+}
+
+async function countSystemCalls(
+  { threads, counter }: Bench,
+  daemon: Daemon,
+  orders: readonly ThreadOrder[],
+): Promise<number> {
+  let completed = 0;
+  const calls = await counter!.count(daemon.pid, async () => {
+    const load = threads.start(orders);
+    try {
+      await pause(COUNTING_SECONDS, load, daemon);
+      await load.stop();
+      completed = load.counts().completed;
+    } finally {
+      await load.abort();
+    }
+  });
+  return calls / completed;
+}

@@ -1,0 +1,40 @@
+/**
+ * Everything that was found.
+ *
+ * @module
+ */
+
+import type { CellResult } from "./compare.ts";
+import type { Collections, Resident, RngResult } from "./extras.ts";
+import type { Machine } from "./machine.ts";
+import type { Summary } from "./statistics.ts";
+
+/** What is measured beside the cells; what could not be is missing. */
+export interface Extras {
+  startUpMs?: { own: Summary; peer: Summary };
+  residentBytes?: { own: Resident; peer: Resident };
+  collections?: Collections;
+  rng?: RngResult[];
+  /** Nanoseconds per request of the load generator with an echo, by queue depth. */
+  generatorNs?: Record<number, Summary>;
+}
+
+/** A result of `deno task bench`, as `--json` prints it. */
+export interface Report {
+  /** The version of this shape. */
+  version: 1;
+  /** When it began. */
+  date: string;
+  machine: Machine;
+  runs: number;
+  seconds: number;
+  /** How the load generator waits. */
+  driver: "sleeps" | "polls";
+  chains: "direct" | "indirect";
+  /** How system calls were counted; missing where they were not. */
+  systemCalls?: string;
+  cells: CellResult[];
+  extras: Extras;
+  /** What could not be measured, and why. */
+  failures: { what: string; reason: string }[];
+}

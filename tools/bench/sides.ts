@@ -1,0 +1,115 @@
+/**
+ * Who is measured: vhostd, and qemu-storage-daemon in each of its modes.
+ *
+ * @module
+ */
+
+import { programPath } from "../guest/programs.ts";
+import type { Drive, StoreName } from "./cells.ts";
+
+const VHOSTD = new URL("../../src/cli/main.ts", import.meta.url).pathname;
+
+/** The peer's program. */
+export const PEER = "qemu-storage-daemon";
+
+/** What a back-end is to serve. */
+export interface Service {
+  /** Where it listens. */
+  socketPath: string;
+  /** Where the data is. */
+  store: StoreName;
+  /** The file, if there is one. */
+  file?: string;
+  /** How many bytes, where there is no file. */
+  bytes: number;
+  /** How many queues. */
+  queues: number;
+}
+
+/** A back-end, in one of its modes. */
+export interface Side {
+  /** Such as `qemu-storage-daemon`. */
+  name: string;
+  /** Such as `io_uring, iothread`; may be empty. */
+  mode: string;
+  /** What starts it. */
+  command(service: Service): [string, ...string[]];
+}
+
+/** The command that runs vhostd. */
+export function vhostd(args: readonly string[], v8Flags: readonly string[] = []): [
+  string,
+  ...string[],
+] {
+  const flags = v8Flags.length > 0 ? [`--v8-flags=${v8Flags.join(",")}`] : [];
+  return [Deno.execPath(), "run", "--quiet", "--allow-all", ...flags, VHOSTD, ...args];
+}
+
+/** How vhostd is started, beyond what is measured. */
+export interface OwnOptions {
+  /** More flags of `vhostd blk`. */
+  flags?: readonly string[];
+  /** Flags of V8. */
+  v8Flags?: readonly string[];
+}
+
+/** Ours: one thread per queue. */
+export function ownSide({ pollUs, isPacked }: Partial<Drive>, options: OwnOptions = {}): Side {
+  const { flags = [], v8Flags } = options;
+  const mode = [
+    ...isPacked ? ["packed"] : [],
+    ...pollUs !== undefined ? [`polls ${pollUs} µs`] : [],
+    ...flags,
+  ];
+  return {
+    name: "vhostd",
+    mode: mode.join(", "),
+    command: ({ socketPath, store, file, bytes, queues }) =>
+      vhostd([
+        "blk",
+        `--socket-path=${socketPath}`,
+        ...file === undefined ? ["--null", `--size=${bytes}`] : [`--blk-file=${file}`],
+        ...store === "disk-direct" ? ["--cache=none"] : [],
+        `--num-queues=${queues}`,
+        `--threads=${queues}`,
+        ...pollUs !== undefined ? [`--poll-us=${pollUs}`] : [],
+        ...flags,
+      ], v8Flags),
+  };
+}
+
+/** The peer's modes for a store. */
+export async function peerSides(store: StoreName): Promise<Side[]> {
+  const program = await programPath(PEER);
+  const engines = store === "null"
+    ? [undefined]
+    // Linux's older way of asynchronous I/O, which needs O_DIRECT.
+    : store === "disk-direct"
+    ? ["io_uring", "native", "threads"]
+    : ["io_uring", "threads"];
+  return engines.flatMap((engine) =>
+    [true, false].map((hasThread) => peerSide(program, engine, hasThread))
+  );
+}
+
+function peerSide(program: string, engine: string | undefined, hasThread: boolean): Side {
+  return {
+    name: PEER,
+    mode: [...engine ? [engine] : [], hasThread ? "iothread" : "main loop"].join(", "),
+    command({ socketPath, store, file, bytes, queues }) {
+      const node = file === undefined
+        ? `driver=null-co,node-name=n,size=${bytes}`
+        : `driver=file,node-name=n,filename=${file},aio=${engine},cache.direct=${
+          store === "disk-direct" ? "on" : "off"
+        }`;
+      return [
+        program,
+        ...hasThread ? ["--object", "iothread,id=t"] : [],
+        ...["--blockdev", node],
+        "--export",
+        `vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path=${socketPath},writable=on,` +
+        `num-queues=${queues}${hasThread ? ",iothread=t" : ""}`,
+      ];
+    },
+  };
+}
