@@ -1,0 +1,98 @@
+/** Queue threads: how many there are, how they poll, and that changes under load lose nothing. */
+import { assert, assertEquals, assertLess } from "@std/assert";
+import { type DeviceServer, serve, type ServeOptions, transportMask } from "../../mod.ts";
+import { RawSplitRing, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
+import { watchesEnded } from "../../src/linux/mod.ts";
+import echo from "./echo_device.ts";
+import { processState } from "./process_state.ts";
+
+const FEATURES = transportMask("VERSION_1", "EVENT_IDX", "INDIRECT_DESC", "PROTOCOL_FEATURES");
+
+/** Runs a test with a served echo device. */
+async function withEcho(
+  options: Partial<ServeOptions>,
+  test: (server: DeviceServer, socketPath: string) => Promise<void>,
+): Promise<void> {
+  const directory = Deno.makeTempDirSync();
+  const socketPath = `${directory}/echo.sock`;
+  {
+    await using server = await serve(echo, { socketPath, plane: "thread", ...options });
+    await server.host.ready;
+    await test(server, socketPath);
+  }
+  await watchesEnded();
+  Deno.removeSync(directory, { recursive: true });
+}
+
+const start = (path: string, queues: number) =>
+  VirtioDriver.start(path, { queues, features: FEATURES });
+
+/** Has the device echo a number, and checks that it does. */
+async function ask(driver: VirtioDriver, queue: number, number: number): Promise<void> {
+  const request = Uint8Array.of(0, 7, number, number >> 8);
+  const { data } = await driver.request(queue, [request], [4]);
+  assertEquals([...data[0]], [...request]);
+}
+
+Deno.test("a queue thread starts when the first of its queues does", () =>
+  withEcho({ options: { queues: 4 }, threads: 4 }, async (_server, path) => {
+    const { threads } = processState();
+    {
+      await using driver = await start(path, 1);
+      await ask(driver, 0, 1);
+      assertEquals(processState().threads, threads);
+    }
+    await using driver = await start(path, 3);
+    for (const queue of [0, 1, 2]) await ask(driver, queue, queue);
+    assertEquals(processState().threads, threads + 2);
+  }));
+
+Deno.test("queues on several threads answer at the same time, through stops and other memory", () =>
+  withEcho({ options: { queues: 3 }, threads: 3 }, async (server, path) => {
+    using memory = new SharedMemory(4 << 20);
+    await using driver = await VirtioDriver.start(path, {
+      queues: 3,
+      memory,
+      features: FEATURES,
+      useMemSlots: true,
+    });
+    let asked = 0, isDone = false;
+    const load = [0, 1, 2].map(async (queue) => {
+      while (!isDone) {
+        const from = asked;
+        asked += 16;
+        await Promise.all(Array.from({ length: 16 }, (_, i) => ask(driver, queue, from + i)));
+      }
+    });
+    for (let round = 0; round < 10; round++) {
+      using extra = memory.addRegion({ bytes: 1 << 20 });
+      await driver.giveMemory();
+      await driver.connection.setConfig(4, Uint8Array.of(round));
+      memory.removeRegion(extra);
+      await driver.giveMemory();
+      const base = await driver.connection.getVringBase(1);
+      await driver.connection.setVringBase(1, base);
+      await driver.connection.setVringKick(1, driver.queues[1].handle.kickFd);
+    }
+    isDone = true;
+    await Promise.all(load);
+    const { queues, errors } = server.record();
+    assertEquals(errors.total, 0);
+    assertEquals(queues.slice(0, 3).reduce((sum, { requests }) => sum + requests, 0), asked);
+  }));
+
+Deno.test("a polled queue needs no notifications under load, sleeps, and wakes again", () =>
+  withEcho({ pollUs: 10_000 }, async (server, path) => {
+    await using driver = await start(path, 1);
+    for (let i = 0; i < 300; i++) await ask(driver, 0, i);
+    assertLess(server.record().queues[0].kicks, 150);
+    // Once it sleeps it asks for notifications: the driver's next request kicks.
+    const { kicks } = server.record().queues[0];
+    const { raw } = driver.queues[0];
+    assert(raw instanceof RawSplitRing);
+    const asleep = () => raw.availableEvent === raw.availableIndex;
+    for (let i = 0; i < 1000 && !asleep(); i++) await driver.connection.getFeatures();
+    assert(asleep());
+    await ask(driver, 0, 5);
+    assertEquals(server.record().queues[0].kicks, kicks + 1);
+  }));
