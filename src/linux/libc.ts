@@ -52,6 +52,8 @@ const symbols = {
   // files
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" }, // pathname, flags, mode
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // fd, offset, whence
+  pread: { parameters: ["i32", "u64", "u32", "i64"], result: "i32" }, // fd, buf, count, offset
+  pwrite: { parameters: ["i32", "u64", "u32", "i64"], result: "i32" }, // fd, buf, count, offset
   preadv: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" }, // fd, iov, iovcnt, offset
   pwritev: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" }, // fd, iov, iovcnt, offset
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // fd, iov, iovcnt, offset, flags
