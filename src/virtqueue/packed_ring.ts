@@ -19,8 +19,6 @@ import {
   availableFlags,
   distance,
   EVENT_FLAGS,
-  FLAGS,
-  ID,
   ID_AND_FLAGS,
   OFF_WRAP,
   offWrapOf,
@@ -57,24 +55,28 @@ export class PackedRing implements Virtqueue {
   /** Guest memory, for indirect tables. */
   readonly #view: DataView<ArrayBuffer>;
   readonly #words: Uint32Array<ArrayBuffer>;
-  readonly #halves: Uint16Array<ArrayBuffer>;
   readonly #driverEvent: Uint16Array<ArrayBuffer>;
   readonly #deviceEvent: Uint16Array<ArrayBuffer>;
   readonly #chains: (Chain | undefined)[];
   /** With VIRTIO_F_IN_ORDER. */
   readonly #order: CompletionOrder | null;
   readonly #entry = new Uint32Array(4);
+  /**
+   * The same words as signed ones: a flag stands in the highest bit, and as an
+   * unsigned number Atomics would allocate it.
+   */
+  readonly #signed: Int32Array<ArrayBuffer>;
   /** ID and flags of the list that is being read, each read once. */
-  readonly #idAndFlags: Uint32Array<ArrayBuffer>;
+  readonly #idAndFlags: Int32Array<ArrayBuffer>;
   /** Where the next available buffer is looked for. */
   #next: number;
   /** Where the next used buffer goes. */
   #usedNext: number;
   /** How many descriptors lie between: taken and not used. */
   #taken: number;
-  /** The first used buffer that the driver cannot see yet, and the flags that will show it; -1 if none. */
+  /** The first used buffer that the driver cannot see yet, and the what will show it; -1 if none. */
   #hidden = -1;
-  #hiddenFlags = 0;
+  #hiddenIdAndFlags = 0;
   /** Where the driver was last asked whether it wants to know. */
   #signalled: number;
   #signalledValid = false;
@@ -104,12 +106,12 @@ export class PackedRing implements Virtqueue {
     this.#eventIndex = options.eventIndex;
     this.#indirect = options.indirect;
     this.#words = new Uint32Array(buffer, descriptorIndex, size * 4);
-    this.#halves = new Uint16Array(buffer, descriptorIndex, size * 8);
+    this.#signed = new Int32Array(buffer, descriptorIndex, size * 4);
     this.#driverEvent = new Uint16Array(buffer, availableIndex, 2);
     this.#deviceEvent = new Uint16Array(buffer, usedIndex, 2);
     this.#chains = new Array(size).fill(undefined);
     this.#order = options.inOrder ? new CompletionOrder(size) : null;
-    this.#idAndFlags = new Uint32Array(size);
+    this.#idAndFlags = new Int32Array(size);
     [this.#next, this.#usedNext] = places(options.base, size);
     this.#signalled = this.#usedNext;
     this.#taken = distance(this.#usedNext, this.#next, size);
@@ -127,17 +129,21 @@ export class PackedRing implements Virtqueue {
   /** Whether the descriptor at a place is available: virtio 1.3, 2.8.1. */
   #isAvailableAt(place: number): boolean {
     const { size } = this;
-    const at = place < size ? place : place - size;
-    const flags = Atomics.load(this.#halves, at * 8 + FLAGS);
-    return (flags & OWNER_FLAGS) === availableFlags(place, size);
+    return isAvailable(this.#loadIdAndFlags(place < size ? place : place - size), place, size);
+  }
+
+  /** ID and flags of a descriptor, before anything else of it is read. */
+  #loadIdAndFlags(at: number): number {
+    return Atomics.load(this.#signed, at * 4 + ID_AND_FLAGS);
   }
 
   take(): Chain | null {
-    const place = this.#next;
-    if (!this.#isAvailableAt(place)) return null;
     const { size } = this;
+    const place = this.#next;
     const first = place < size ? place : place - size;
-    const count = this.#scan(place, first);
+    const idAndFlags = this.#loadIdAndFlags(first);
+    if (!isAvailable(idAndFlags, place, size)) return null;
+    const count = this.#scan(place, first, idAndFlags);
     if (this.#taken + count > size) {
       throw new RingError(
         "available-index",
@@ -167,25 +173,20 @@ export class PackedRing implements Virtqueue {
     return chain;
   }
 
-  /** Reads ID and flags of a list, each descriptor's once; returns how many there are. */
-  #scan(place: number, first: number): number {
+  /**
+   * Reads ID and flags of a list, each descriptor's once; those of the first
+   * one were read already.
+   *
+   * @returns How many descriptors there are.
+   */
+  #scan(place: number, first: number, idAndFlags: number): number {
+    this.#idAndFlags[0] = idAndFlags;
     const { size } = this;
-    const words = this.#words;
+    const signed = this.#signed;
     let at = first;
     let wanted = availableFlags(place, size);
-    let count = 0;
-    for (;;) {
-      const idAndFlags = words[at * 4 + ID_AND_FLAGS];
-      // Of the first one the flags were seen already.
-      if (count > 0 && (idAndFlags >>> 16 & OWNER_FLAGS) !== wanted) {
-        throw new RingError(
-          "list-available",
-          `Descriptor ${at} of the list of descriptor ${first} is not available`,
-          "packed",
-        );
-      }
-      this.#idAndFlags[count++] = idAndFlags;
-      if ((idAndFlags >>> 16 & VIRTQ_DESC_F_NEXT) === 0) return count;
+    let count = 1;
+    while ((idAndFlags >>> 16 & VIRTQ_DESC_F_NEXT) !== 0) {
       if (count === size) {
         throw new RingError(
           "chain-length",
@@ -197,7 +198,17 @@ export class PackedRing implements Virtqueue {
         at = 0;
         wanted ^= OWNER_FLAGS;
       }
+      idAndFlags = signed[at * 4 + ID_AND_FLAGS];
+      if ((idAndFlags >>> 16 & OWNER_FLAGS) !== wanted) {
+        throw new RingError(
+          "list-available",
+          `Descriptor ${at} of the list of descriptor ${first} is not available`,
+          "packed",
+        );
+      }
+      this.#idAndFlags[count++] = idAndFlags;
     }
+    return count;
   }
 
   #read(chain: Chain, at: number, count: number): void {
@@ -290,16 +301,16 @@ export class PackedRing implements Virtqueue {
     const { size } = this;
     const place = this.#usedNext;
     const at = place < size ? place : place - size;
-    this.#words[at * 4 + 2] = written;
-    this.#halves[at * 8 + ID] = chain.slot;
     const flags = usedFlags(place, size) | (written > 0 ? VIRTQ_DESC_F_WRITE : 0);
+    const idAndFlags = chain.slot | flags << 16;
+    this.#words[at * 4 + 2] = written;
     // The driver looks at used buffers in ring order: while the first one of a
     // batch is not shown, it sees none of them.
     if (this.#hidden < 0) {
       this.#hidden = at;
-      this.#hiddenFlags = flags;
+      this.#hiddenIdAndFlags = idAndFlags;
     } else {
-      this.#halves[at * 8 + FLAGS] = flags;
+      this.#signed[at * 4 + ID_AND_FLAGS] = idAndFlags;
     }
     this.#usedNext = ahead(place, chain.ringDescriptors, size);
     this.#taken -= chain.ringDescriptors;
@@ -313,7 +324,7 @@ export class PackedRing implements Virtqueue {
 
   publish(): boolean {
     if (this.#hidden < 0) return false;
-    Atomics.store(this.#halves, this.#hidden * 8 + FLAGS, this.#hiddenFlags);
+    Atomics.store(this.#signed, this.#hidden * 4 + ID_AND_FLAGS, this.#hiddenIdAndFlags);
     this.#hidden = -1;
     const next = this.#usedNext, previous = this.#signalled;
     this.#signalled = next;
@@ -363,4 +374,9 @@ function places(base: number, size: number): [next: number, usedNext: number] {
     );
   }
   return [next, usedNext];
+}
+
+/** Whether a descriptor with this ID and these flags is available at a place: virtio 1.3, 2.8.1. */
+function isAvailable(idAndFlags: number, place: number, size: number): boolean {
+  return (idAndFlags >>> 16 & OWNER_FLAGS) === availableFlags(place, size);
 }
