@@ -36,6 +36,8 @@ export const OFFERED_BY_TRANSPORT: bigint = transportMask(
   "VERSION_1",
   "EVENT_IDX",
   "INDIRECT_DESC",
+  "RING_PACKED",
+  "IN_ORDER",
   "PROTOCOL_FEATURES",
 );
 

@@ -4,6 +4,7 @@ import {
   FrontendConnection,
   FrontendError,
   type FrontendMessage,
+  packedDescriptorFlags,
   SharedMemory,
   UnixConnection,
   VirtioDriver,
@@ -271,6 +272,146 @@ forBothPlanes(
       done = queue.poll();
     }
     assertEquals(done, head);
+  },
+);
+
+/** Every way to negotiate a ring. */
+const ringOptions = [false, true].flatMap((packed) =>
+  [false, true].flatMap((eventIndex) =>
+    [false, true].map((inOrder) => ({ packed, eventIndex, inOrder }))
+  )
+);
+
+const ringName = ({ packed, eventIndex, inOrder }: typeof ringOptions[number]) =>
+  `${packed ? "packed" : "split"}, ${eventIndex ? "event index" : "flags"}${
+    inOrder ? ", in order" : ""
+  }`;
+
+for (const ring of ringOptions) {
+  forBothPlanes(
+    `Requests are answered in every way, around the ring (${ringName(ring)})`,
+    async (server, path) => {
+      // Room for all of a round: what waits for room would lose its turn.
+      await using driver = await start(path, { queues: [128, 16], ...ring });
+      const done: number[] = [];
+      const ways = [Answer.NOW, Answer.PROMISED, Answer.LATER];
+      for (let round = 0; round < 10; round++) {
+        const numbers = Array.from({ length: 30 }, (_, i) => i);
+        const all = numbers.map(async (i) => {
+          // A promise keeps the event loop turning for the last ones.
+          const how = i === 29 ? Answer.PROMISED : ways[(i * 7 + round) % 3];
+          const { data } = await driver.request(0, [Uint8Array.of(how, i)], [1, 1, 3], {
+            indirect: i % 2 === 0,
+          });
+          assertEquals([data[0][0], data[1][0]], [how, i]);
+          done.push(round * 30 + i);
+        });
+        await Promise.all(all);
+      }
+      const sorted = done.toSorted((a, b) => a - b);
+      assertEquals(sorted, Array.from({ length: 300 }, (_, i) => i));
+      if (ring.inOrder) assertEquals(done, sorted);
+      assertEquals(server.record().queues[0].requests, 300);
+      assertEquals(server.record().errors.latest, []);
+    },
+  );
+
+  forBothPlanes(
+    `A ring stops and goes on where it was (${ringName(ring)})`,
+    async (_server, path) => {
+      const size = ring.packed ? 7 : 8;
+      await using driver = await start(path, { queues: [size, size], ...ring });
+      let made = 0;
+      for (let round = 0; round < 8; round++) {
+        const requests = Array.from(
+          { length: round % 5 },
+          (_, i) =>
+            driver.request(0, [Uint8Array.of(Answer.PROMISED, i)], [2], { indirect: false }),
+        );
+        const base = (await driver.stop())[0];
+        await driver.restart();
+        for (const [i, request] of requests.entries()) assertEquals((await request).data[0][1], i);
+        made += requests.length;
+        if (!ring.packed) assert(base <= made);
+      }
+      const [base] = await driver.stop();
+      const wrap = Math.floor(made * 2 / size) % 2 === 0 ? 0x8000 : 0;
+      const half = made * 2 % size | wrap;
+      assertEquals(base, ring.packed ? (half | half << 16) >>> 0 : made);
+      await driver.restart();
+      assertEquals((await driver.request(0, [Uint8Array.of(0, 9)], [2])).data[0][1], 9);
+    },
+  );
+}
+
+forBothPlanes("A packed ring that DPDK gives half a base begins at it", async (_server, path) => {
+  await using driver = await VirtioDriver.connect(path, {
+    queues: [4, 4],
+    features: QUIET,
+    packed: true,
+  });
+  await driver.restart([0x8000, 0x8000]);
+  for (let i = 0; i < 9; i++) {
+    assertEquals((await driver.request(0, [Uint8Array.of(0, i)], [2])).data[0][1], i);
+  }
+  assertEquals((await driver.stop())[0], 0x8001_8001);
+});
+
+forBothPlanes("A packed ring is refused a base outside of it", async (_server, path) => {
+  await using driver = await VirtioDriver.connect(path, {
+    queues: [4, 4],
+    features: QUIET,
+    packed: true,
+  });
+  await assertRejects(() => driver.restart([0x8004_8004, 0x8000_8000]), FrontendError);
+  await driver.restart([0x8000_8000, 0x8000_8000]);
+  assertEquals((await driver.request(0, [Uint8Array.of(0, 1)], [2])).data[0][1], 1);
+});
+
+forBothPlanes("A packed ring may have any size, a split one may not", async (_server, path) => {
+  for (const size of [2, 3, 100, 255]) {
+    await using driver = await start(path, { queues: [size, size], packed: true });
+    for (let i = 0; i < 10; i++) {
+      const { data } = await driver.request(0, [Uint8Array.of(0, i)], [2]);
+      assertEquals(data[0][1], i);
+    }
+  }
+});
+
+forBothPlanes("A bad list breaks its packed queue, and a reset mends it", async (server, path) => {
+  await using driver = await start(path, { packed: true });
+  const { AVAIL, NEXT } = packedDescriptorFlags;
+  packedRing(driver).setDescriptor(0, { gpa: 0n, bytes: 1, flags: AVAIL | NEXT });
+  driver.queues[0].kick();
+  await driver.stop();
+  const [fault] = server.record().queues[0].faults;
+  assertEquals([fault.rule, fault.section], ["list-available", "virtio 1.3, 2.8.6"]);
+  await driver.reset();
+  await driver.restart();
+  assertEquals((await driver.request(0, [Uint8Array.of(0, 7)], [2])).data[0][1], 7);
+});
+
+forBothPlanes(
+  "In order, a request waits for its predecessors, and one that fails holds up the rest",
+  async (_server, path) => {
+    for (const packed of [false, true]) {
+      await using driver = await start(path, { inOrder: true, packed });
+      const done: number[] = [];
+      const request = (how: number, i: number) =>
+        driver.request(0, [Uint8Array.of(how, i)], [2]).then(() => done.push(i));
+      await Promise.all([request(Answer.PROMISED, 0), request(Answer.NOW, 1)]);
+      assertEquals(done, [0, 1]);
+      const fine = request(Answer.PROMISED, 2);
+      const bad = request(Answer.REJECT, 3);
+      const behind = request(Answer.NOW, 4);
+      await assertRejects(() => bad, FrontendError);
+      await assertRejects(() => behind, FrontendError);
+      await assertRejects(() => fine, FrontendError); // its queue broke before it was done
+      await driver.reset();
+      await driver.restart();
+      await request(Answer.NOW, 5);
+      assertEquals(done, [0, 1, 5]);
+    }
   },
 );
 

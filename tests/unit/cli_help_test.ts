@@ -48,6 +48,8 @@ Feature bits
    29  EVENT_IDX          transport  Each side says at which index it wants to be notified
    30  PROTOCOL_FEATURES  transport  vhost-user protocol features are negotiated (vhost)
    32  VERSION_1          transport  Follows virtio 1.0 or later, not the legacy interface
+   34  RING_PACKED        transport  Packed virtqueues
+   35  IN_ORDER           transport  Buffers are used in the order in which they were made available
 
 Config space  none
 

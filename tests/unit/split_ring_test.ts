@@ -2,6 +2,7 @@ import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/ass
 import fc from "fast-check";
 import { RegionTable } from "../../src/memory/regions.ts";
 import {
+  type Chain,
   needsEvent,
   RingError,
   type RingRule,
@@ -283,6 +284,93 @@ Deno.test("SplitRing.publish() makes completions visible at once and in order", 
   assertEquals([driver.used(0), driver.used(1)], [{ id: 5, bytes: 9 }, { id: 3, bytes: 7 }]);
   assertEquals(driver.ring.inFlight, 1);
   assertEquals(driver.ring.publish(), false);
+});
+
+Deno.test("SplitRing in order holds completions back until their predecessors are done", () => {
+  for (const base of [0, 65534]) {
+    const driver = new RingDriver(4, { inOrder: true, base });
+    for (const head of [3, 1, 0, 2]) driver.offerChain([{ gpa: BUFFERS, bytes: 1 }], head);
+    const [first, second, third, fourth] = [0, 1, 2, 3].map(() => driver.ring.take()!);
+    driver.ring.put(third, 7);
+    driver.ring.put(second, 8);
+    assertEquals([driver.ring.publish(), driver.ring.inFlight], [false, 2]);
+    driver.ring.put(first, 9);
+    assertEquals(driver.ring.publish(), true);
+    assertEquals(driver.usedIndex, (base + 3) & 0xffff);
+    assertEquals([0, 1, 2].map((i) => driver.used((base + i) & 0xffff)), [
+      { id: 3, bytes: 9 },
+      { id: 1, bytes: 8 },
+      { id: 0, bytes: 7 },
+    ]);
+    driver.ring.put(fourth, 6);
+    driver.ring.publish();
+    assertEquals(driver.used((base + 3) & 0xffff), { id: 2, bytes: 6 });
+  }
+});
+
+Deno.test("SplitRing.take() refuses a head whose completion is held back", () => {
+  const driver = new RingDriver(8, { inOrder: true });
+  for (const head of [0, 1, 1]) driver.offerChain([{ gpa: BUFFERS, bytes: 4 }], head);
+  driver.ring.take();
+  driver.ring.put(driver.ring.take()!, 0);
+  assertBreaks(driver, "head-in-flight");
+});
+
+Deno.test("SplitRing in order gives nothing back behind a chain that was given up", () => {
+  const driver = new RingDriver(8, { inOrder: true });
+  for (const head of [0, 1, 2]) driver.offerChain([{ gpa: BUFFERS, bytes: 4 }], head);
+  const [first, second, third] = [0, 1, 2].map(() => driver.ring.take()!);
+  driver.ring.put(third, 0);
+  driver.ring.abandon(second);
+  driver.ring.put(first, 0);
+  driver.ring.publish();
+  assertEquals([driver.usedIndex, driver.ring.inFlight], [1, 0]);
+});
+
+Deno.test("SplitRing gives completions back in any order, and in order on request, for random orders", () => {
+  fc.assert(
+    fc.property(
+      fc.boolean(),
+      fc.integer({ min: 0, max: 0xffff }),
+      fc.array(fc.tuple(fc.nat(3), fc.nat()), { minLength: 1, maxLength: 100 }),
+      (inOrder, base, steps) => {
+        const driver = new RingDriver(8, { base, inOrder });
+        const free = [0, 1, 2, 3, 4, 5, 6, 7];
+        const taken: Chain[] = [];
+        const expected: number[] = [];
+        let tag = 0, seen = 0;
+        const sizes = new Map<number, number>();
+        const collect = () => {
+          driver.ring.publish();
+          for (; ((base + seen) & 0xffff) !== driver.usedIndex; seen++) {
+            const { id, bytes } = driver.used((base + seen) & 0xffff);
+            assertEquals([id, bytes], [expected[seen], sizes.get(id)!]);
+            free.push(id);
+          }
+        };
+        const put = (which: number) => {
+          const [chain] = taken.splice(which % taken.length, 1);
+          if (!inOrder) expected.push(chain.slot);
+          driver.ring.put(chain, chain.writableBytes);
+        };
+        for (const [count, which] of steps) {
+          for (let i = 0; i < count && free.length > 0; i++) {
+            const head = free.shift()!;
+            sizes.set(head, ++tag);
+            driver.offerChain([{ gpa: BUFFERS, bytes: tag, flags: WRITE }], head);
+            if (inOrder) expected.push(head);
+            taken.push(driver.ring.take()!);
+          }
+          if (taken.length > 0) put(which);
+          collect();
+        }
+        while (taken.length > 0) put(0);
+        collect();
+        assertEquals([seen, driver.ring.inFlight, free.length], [tag, 0, 8]);
+      },
+    ),
+    { numRuns: 300 },
+  );
 });
 
 Deno.test("SplitRing.publish() respects VIRTQ_AVAIL_F_NO_INTERRUPT", () => {

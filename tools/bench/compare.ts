@@ -5,6 +5,7 @@
  */
 
 import type { Bench } from "./bench.ts";
+import { BenchError } from "./bench_error.ts";
 import { type Cell, type Drive, OPERATIONS } from "./cells.ts";
 import { type CellGoals, goalsOf, isMet } from "./goals.ts";
 import { measure, type Sample } from "./measure.ts";
@@ -147,17 +148,26 @@ export class PeerModes {
     if (known) return known;
     const isWrite = OPERATIONS[operation].isWrite;
     let best: { side: Side; iops: number } | undefined;
+    let failure: unknown;
     for (const side of await peerSides(store)) {
       progress(`${cell.name}, trying the peer with ${side.mode}`);
-      const { iops } = await measure(this.#bench, {
-        ...{ side, store, operation, drive: { ...drive, queues: 1 } },
-        seconds: PROBE_SECONDS,
-        warmSeconds: isWrite ? PROBE_SECONDS : 0.1,
-        writer: `${side.name} in a trial of ${side.mode}`,
-      });
-      if (!best || iops > best.iops) best = { side, iops };
+      try {
+        const { iops } = await measure(this.#bench, {
+          ...{ side, store, operation, drive: { ...drive, queues: 1 } },
+          seconds: PROBE_SECONDS,
+          warmSeconds: isWrite ? PROBE_SECONDS : 0.1,
+          writer: `${side.name} in a trial of ${side.mode}`,
+        });
+        if (!best || iops > best.iops) best = { side, iops };
+      } catch (error) {
+        // Not every build has every mode.
+        if (!(error instanceof BenchError)) throw error;
+        progress(`${side.mode} cannot be had: ${error.message}`);
+        failure = error;
+      }
     }
-    this.#best.set(key, best!.side);
-    return best!.side;
+    if (!best) throw failure;
+    this.#best.set(key, best.side);
+    return best.side;
   }
 }

@@ -23,9 +23,10 @@ class LoadThread {
   run(order: ThreadOrder, control: LoadControl): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.counters.clear();
-    this.#worker.onmessage = ({ data: { error } }: MessageEvent<LoadOutcome>) => {
-      if (error === undefined) resolve();
-      else reject(new BenchError(error));
+    this.#worker.onmessage = ({ data }: MessageEvent<LoadOutcome>) => {
+      if ("error" in data) return reject(new BenchError(data.error));
+      order.queue = data.queue;
+      resolve();
     };
     this.#worker.onerror = (event) => {
       event.preventDefault();
@@ -111,7 +112,10 @@ export class RunningLoad {
 export class LoadThreads implements Disposable {
   readonly #threads: LoadThread[] = [];
 
-  /** Starts a thread for each order. One load runs at a time. */
+  /**
+   * Starts a thread for each order. One load runs at a time. Orders can be given
+   * again: their queues are kept as they stand.
+   */
   start(orders: readonly ThreadOrder[]): RunningLoad {
     while (this.#threads.length < orders.length) this.#threads.push(new LoadThread());
     return new RunningLoad(this.#threads.slice(0, orders.length), orders);

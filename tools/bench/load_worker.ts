@@ -6,8 +6,8 @@
 
 import {
   type DriverMemory,
-  DriverQueue,
   type DriverQueueHandle,
+  openDriverQueue,
   type SharedRegionHandle,
   viewSharedMemory,
 } from "../../src/frontend/mod.ts";
@@ -35,10 +35,11 @@ export interface LoadOrder {
   counters: SharedArrayBuffer;
 }
 
-/** What became of it: an error's message if there was one. */
-export interface LoadOutcome {
-  error?: string;
-}
+/** What became of it. */
+export type LoadOutcome =
+  | { error: string }
+  /** The queue as it stands now: of a packed one, its memory does not tell. */
+  | { queue: DriverQueueHandle };
 
 declare const self: {
   onmessage: (event: MessageEvent<LoadOrder>) => void;
@@ -50,18 +51,17 @@ let memory: DriverMemory | undefined;
 
 self.onmessage = ({ data }) => {
   try {
-    run(data);
-    self.postMessage({});
+    self.postMessage({ queue: run(data) });
   } catch (error) {
     const { name, message, stack } = error as Error;
     self.postMessage({ error: name === "BenchError" ? message : stack ?? message });
   }
 };
 
-function run(order: LoadOrder): void {
+function run(order: LoadOrder): DriverQueueHandle {
   memory ??= viewSharedMemory(order.memory);
   const control = new LoadControl(order.control);
-  using ring = new DriverQueue(memory, order.queue);
+  using ring = openDriverQueue(memory, order.queue);
   using waiter = order.isPolling
     ? new PollingWaiter(ring, control)
     : new SleepingWaiter(ring, order.queue.callFd, control);
@@ -69,4 +69,5 @@ function run(order: LoadOrder): void {
     ? new BlkRequests(memory, order.requests.options)
     : new RngRequests(order.requests.options);
   runLoad({ ring, requests, waiter, control, counters: new LoadCounters(order.counters) });
+  return ring.handle;
 }

@@ -87,17 +87,20 @@ export async function measure(bench: Bench, plan: RunPlan): Promise<Sample> {
 }
 
 /** Connects and starts all queues. */
-export function startDriver(
+export async function startDriver(
   { memory }: Bench,
   socketPath: string,
-  { queues, isPacked }: Drive,
+  { queues, isPacked = false }: Drive,
 ): Promise<VirtioDriver> {
-  if (isPacked) throw new BenchError("TODO packed");
-  return VirtioDriver.start(socketPath, {
+  const driver = await VirtioDriver.start(socketPath, {
     connectMs: CONNECT_MS,
     memory,
     queues: new Array<number>(queues).fill(QUEUE_SIZE),
+    packed: isPacked,
   });
+  if (driver.negotiated.packed === isPacked) return driver;
+  await driver.close();
+  throw new BenchError("Expected packed queues, got a device that has none");
 }
 
 /** What each load thread is to do: each has a part of the store of its own. */

@@ -38,6 +38,8 @@ Options:
                    in a guest does
   --indirect       chains are indirect ones, as Linux's driver makes them
   --flags="FLAGS"  more flags for vhostd blk, such as "--io=sync"
+  --v8-flags="FLAGS"
+                   flags of V8 for vhostd, such as "--perf-basic-prof"
   --tmpfs-dir=DIR  where tmpfs is (default: /dev/shm)
   --disk-dir=DIR   where the disk is (default: /var/tmp)
   --help           prints this
@@ -80,7 +82,7 @@ export interface Options {
 export function parseOptions(args: string[]): Options {
   const parsed = parseArgs(args, {
     boolean: ["help", "list", "json", "quick", "poll", "indirect"],
-    string: ["runs", "seconds", "flags", "tmpfs-dir", "disk-dir"],
+    string: ["runs", "seconds", "flags", "v8-flags", "tmpfs-dir", "disk-dir"],
     unknown(arg: string): unknown {
       if (arg.startsWith("-")) throw new BenchError(`Unknown argument ${arg}; see --help`);
       return true;
@@ -101,11 +103,15 @@ export function parseOptions(args: string[]): Options {
     runs: Math.trunc(number(parsed, "runs", isQuick ? 3 : 5, 1, 1000)),
     seconds,
     warmSeconds: Math.max(0.25, seconds / 3),
-    own: { flags: (parsed.flags ?? "").split(/\s+/).filter((flag: string) => flag) },
+    own: { flags: words(parsed.flags), v8Flags: words(parsed["v8-flags"]) },
     socketDirectory: Deno.env.get("TMPDIR") ?? "/tmp",
     tmpfsDirectory: parsed["tmpfs-dir"] ?? "/dev/shm",
     diskDirectory: parsed["disk-dir"] ?? "/var/tmp",
   };
+}
+
+function words(text = ""): string[] {
+  return text.split(/\s+/).filter((word) => word);
 }
 
 function number(

@@ -70,7 +70,9 @@ class Perf implements SystemCallCounter {
       await reader.cancel();
       await child.status;
     }
-    const count = Number((await stderr).trim().split("\n").pop()?.split(";")[0] || NaN);
+    const [first] = (await stderr).trim().split("\n").pop()!.split(";");
+    // A process that never ran did nothing either.
+    const count = first === "<not counted>" ? 0 : Number(first || NaN);
     if (Number.isNaN(count)) throw new BenchError(`perf: ${(await stderr).trim()}`);
     return count;
   }
@@ -96,7 +98,7 @@ class Strace implements SystemCallCounter {
       const { value, done } = await reader.read();
       text += value ?? "";
       if (done) throw new BenchError(`strace: ${text.trim()}`);
-      if (text.includes("attached\n")) break;
+      if (/ attached( with \d+ threads)?\n/.test(text)) break;
     }
     try {
       await during();

@@ -36,7 +36,15 @@ export class SleepingWaiter implements Waiter {
   begin(): void {}
 
   wait(): void {
-    if (!this.#ring.arm() && this.#epoll.wait(LOOK_MS) === 0) expectNoAbort(this.#control);
+    if (!this.#ring.arm() && this.#epoll.wait(LOOK_MS) === 0) this.#expectNotMissed();
+  }
+
+  /** After a long sleep: either nothing came back, or its notification is on the way. */
+  #expectNotMissed(): void {
+    expectNoAbort(this.#control);
+    if (this.#ring.arm() && this.#epoll.wait(LOOK_MS) === 0) {
+      throw new BenchError("Expected a notification of a request that came back, got none");
+    }
   }
 
   [Symbol.dispose](): void {
