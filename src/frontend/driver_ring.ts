@@ -39,6 +39,11 @@ export interface DriverRing {
   readonly inFlight: number;
   /** How many bytes the device wrote to the chain that was polled last. */
   readonly written: number;
+  /**
+   * Where a device without a memory of its own goes on after a reconnect, as
+   * SET_VRING_BASE has it: behind what was used. Poll before.
+   */
+  readonly resumeBase: number;
 
   /**
    * Begins a chain of `count` parts; one that was begun and not ended is
@@ -89,4 +94,17 @@ export interface DriverRing {
   arm(): boolean;
   /** Tells the device that notifications are not needed. A hint: some may come. */
   disarm(): void;
+
+  /**
+   * Makes every chain in flight available again, in the order in which they
+   * were added, so that a device that starts at {@linkcode DriverRing.resumeBase}
+   * sees each of them once. Only while no device uses the ring; poll before.
+   */
+  requeue(): void;
+  /**
+   * Makes the ring new, with nothing in flight. Only while no device uses it.
+   *
+   * @param base Where it begins, as SET_VRING_BASE has it, instead of at its beginning
+   */
+  reset(base?: number): void;
 }

@@ -17,6 +17,7 @@ import {
 } from "../virtqueue/packed_places.ts";
 import { initialBase, MAX_QUEUE_SIZE, packedRingBytes } from "../virtqueue/mod.ts";
 import { ChainSlots } from "./chain_slots.ts";
+import type { DriverRing } from "./driver_ring.ts";
 import {
   DESCRIPTOR_BYTES,
   DriverQueueBase,
@@ -63,7 +64,7 @@ const VIRTQ_DESC_F_INDIRECT = 4; // virtio 1.3, 2.8.7
  * assertEquals([queue.poll(), queue.written, queue.poll()], [id, 48, -1]);
  * ```
  */
-export class PackedDriverQueue extends DriverQueueBase {
+export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
   /** The ring's memory without any rule, for what a driver must not do. */
   readonly raw: RawPackedRing;
 
@@ -343,7 +344,7 @@ export class PackedDriverQueue extends DriverQueueBase {
     this.#next = this.#published = place;
   }
 
-  reset(base = initialBase(true)): void {
+  reset(base: number = initialBase(true)): void {
     this.#slots.reset();
     this.#begin(placeOf(base & 0xffff, this.size));
     // Nobody waits yet, and both sides shall notify of their first buffer.

@@ -7,7 +7,7 @@ import {
   signalEventfd,
 } from "../linux/mod.ts";
 import { ringBytes } from "../virtqueue/mod.ts";
-import { ChainSlots } from "./chain_slots.ts";
+import type { ChainSlots } from "./chain_slots.ts";
 import type { AddOptions, BufferPart, DriverRing } from "./driver_ring.ts";
 import { FrontendError } from "./frontend_error.ts";
 import type { DriverMemory, SharedMemory } from "./shared_memory.ts";
@@ -96,7 +96,7 @@ export abstract class DriverQueueBase implements DriverRing, Disposable {
   readonly #owned: Disposable[] = [];
   #epoll: Epoll | undefined;
 
-  /** Takes over what {@linkcode queueParts} or another thread's queue gave. */
+  /** Begins with the numbers of a ring and its slots, all free. */
   constructor(handle: DriverQueueHandle, slots: ChainSlots) {
     this.size = handle.size;
     this.#fixed = handle;
@@ -118,10 +118,6 @@ export abstract class DriverQueueBase implements DriverRing, Disposable {
     return { ...this.#fixed, base: this.resumeBase };
   }
 
-  /**
-   * Where a device without a memory of its own goes on after a reconnect, as
-   * SET_VRING_BASE has it: behind what was used. Poll before.
-   */
   abstract readonly resumeBase: number;
 
   abstract begin(count: number, indirect?: boolean): boolean;
@@ -131,20 +127,7 @@ export abstract class DriverQueueBase implements DriverRing, Disposable {
   abstract poll(): number;
   abstract arm(): boolean;
   abstract disarm(): void;
-
-  /**
-   * Makes every chain in flight available again, in the order in which they
-   * were added, so that a device that starts at
-   * {@linkcode DriverQueueBase.resumeBase} sees each of them once. Only while no
-   * device uses the ring; poll before.
-   */
   abstract requeue(): void;
-
-  /**
-   * Makes the ring new, with nothing in flight. Only while no device uses it.
-   *
-   * @param base Where it begins, as SET_VRING_BASE has it, instead of at its beginning
-   */
   abstract reset(base?: number): void;
 
   add(

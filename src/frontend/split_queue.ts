@@ -1,5 +1,6 @@
 import { MAX_QUEUE_SIZE, needsEvent, splitRingBytes } from "../virtqueue/mod.ts";
 import { ChainSlots } from "./chain_slots.ts";
+import type { DriverRing } from "./driver_ring.ts";
 import { FrontendError } from "./frontend_error.ts";
 import {
   DESCRIPTOR_BYTES,
@@ -52,7 +53,7 @@ const RING = 2;
  * assertEquals([queue.poll(), queue.written, queue.poll()], [head, 48, -1]);
  * ```
  */
-export class DriverQueue extends DriverQueueBase {
+export class DriverQueue extends DriverQueueBase implements DriverRing {
   /** The ring's memory without any rule, for what a driver must not do. */
   readonly raw: RawSplitRing;
 

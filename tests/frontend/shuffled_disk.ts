@@ -52,7 +52,7 @@ export default defineDevice({
 
     return {
       requestq(chain, queue) {
-        switch (random.below(8)) {
+        switch (random.below(32)) {
           case 0:
             return answer(chain);
           case 1:

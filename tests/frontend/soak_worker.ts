@@ -116,7 +116,7 @@ class Soak {
   #trickle(milliseconds: number): void {
     const queue = this.#queue;
     const random = this.#random;
-    const longest = random.pick([1, 30, 300, 1000]);
+    const longest = random.pick([1, 30, 100, 300, 1000, 10_000]);
     const inFlight = random.pick([1, 1, 2, 8]);
     while (queue.inFlight > 0) this.#await();
     queue.disarm();

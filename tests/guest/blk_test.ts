@@ -6,7 +6,6 @@ import { programPath } from "../../tools/guest/programs.ts";
 import { MACHINES } from "../../tools/guest/qemu.ts";
 import { makeExt4 } from "../../tools/guest/root_image.ts";
 import {
-  acknowledged,
   allocatedBytes,
   Backend,
   eventually,
@@ -14,7 +13,7 @@ import {
   expectEndedRecord,
   expectLiveRecord,
   fails,
-  left,
+  negotiated,
   ok,
   sha256Of,
   steps,
@@ -119,12 +118,21 @@ for (const machine of MACHINES) {
         const record = await disk.record();
         expectLiveRecord(record, guest);
         assertEquals(record.connections.total, 1);
-        assertEquals(acknowledged(record), [
-          ...["SEG_MAX", "BLK_SIZE", "FLUSH", "TOPOLOGY", "CONFIG_WCE", "DISCARD", "WRITE_ZEROES"],
-          ...["INDIRECT_DESC", "EVENT_IDX", "VERSION_1"],
-        ]);
-        // QEMU hands it on for a disk only with packed=on.
-        assertEquals(left(record), ["RING_PACKED"]);
+        assertEquals(negotiated(record), {
+          acknowledged: [
+            ...[
+              "SEG_MAX",
+              "BLK_SIZE",
+              "FLUSH",
+              "TOPOLOGY",
+              "CONFIG_WCE",
+              "DISCARD",
+              "WRITE_ZEROES",
+            ],
+            ...["INDIRECT_DESC", "EVENT_IDX", "VERSION_1"],
+          ],
+          left: [],
+        });
         const [queue] = record.queues;
         // Booted, rebooted, reset; on a q35 the firmware drives the disk first.
         assertEquals(queue.starts, machine === "q35" ? 6 : 3);
@@ -261,7 +269,7 @@ Deno.test("a guest uses disks of every kind", async (t) => {
       await fails(guest, "blkdiscard /dev/vdb");
       assertEquals(await sha256Of(fixed), fixedHash);
       const record = await readOnly.record();
-      assert(acknowledged(record).includes("RO"));
+      assert(negotiated(record).acknowledged.includes("RO"));
     },
 
     "memory keeps what was written": async () => {
@@ -299,8 +307,8 @@ Deno.test("a guest uses disks of every kind", async (t) => {
       for (const disk of [file, readOnly, memory, nothing]) {
         expectLiveRecord(await disk.record(), guest);
       }
-      assert(acknowledged(await file.record()).includes("MQ"));
-      assertNotEquals(acknowledged(await memory.record()), acknowledged(await readOnly.record()));
+      assert(negotiated(await file.record()).acknowledged.includes("MQ"));
+      assertNotEquals(negotiated(await memory.record()), negotiated(await readOnly.record()));
     },
   });
 });
