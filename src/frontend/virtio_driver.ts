@@ -1,4 +1,4 @@
-import type { UnixConnection } from "../linux/mod.ts";
+import { drainEventfd, type UnixConnection } from "../linux/mod.ts";
 import type { ConfigTransport } from "../virtio/config_driver.ts";
 import type { ProtocolFeature } from "../vhost_user/mod.ts";
 import { FrontendConnection, type InflightBuffer } from "./connection.ts";
@@ -322,7 +322,11 @@ export class VirtioDriver implements AsyncDisposable {
     if (this.#running) await this.stop();
     if (this.#has("RESET_DEVICE")) await this.#connection.resetDevice();
     for (const requests of this.#requests) requests.abandon("The device was reset");
-    for (const queue of this.queues) queue.reset();
+    for (const queue of this.queues) {
+      // That it broke before is no news to later requests.
+      drainEventfd(queue.handle.errFd);
+      queue.reset();
+    }
     this.#bases = this.queues.map((queue) => queue.resumeBase);
   }
 

@@ -471,6 +471,8 @@ Deno.test("blk breaks only the queue whose chain has no room for a status", asyn
       "broken",
     );
     assertEquals((await disk.read(0, 512, { queue: 1 })).data, pattern(512, 1));
+    // The record hears of it from the queue's thread, the driver by an eventfd.
+    while (server.record().queues[0].faults.length === 0) await driver.connection.getFeatures();
     const [broken, other] = server.record().queues;
     assertEquals([broken.broken, other.broken], [true, false]);
     assertEquals(broken.faults.length, 1);

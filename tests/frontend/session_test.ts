@@ -164,6 +164,8 @@ forBothPlanes("A bad chain breaks its queue, and no other", async (server, path)
   splitRing(driver).setDescriptor(0, { gpa: 0xdead_0000_0000n, bytes: 1, flags: 0, next: 0 });
   await assertRejects(() => broken, FrontendError, "broken");
   assertEquals(text((await driver.request(1, [bytes(" fine")], [5])).data[0]), " fine");
+  // The record hears of it from the queue's thread, the driver by an eventfd.
+  while (server.record().queues[0].faults.length === 0) await driver.connection.getFeatures();
   const record = server.record();
   assertEquals(record.queues.map(({ broken }) => broken), [true, false, false]);
   assertEquals(record.queues[0].faults.at(-1)!.rule, "buffer-address");

@@ -13,7 +13,7 @@ import { findProgram, progress, run } from "./process.ts";
 const PACKAGES = {
   "debootstrap": "debootstrap",
   "mke2fs": "e2fsprogs",
-  "qemu-storage-daemon": "qemu-system-x86",
+  "qemu-storage-daemon": "qemu-utils",
   "qemu-system-x86_64": "qemu-system-x86",
 } as const;
 
@@ -78,7 +78,7 @@ async function unpack(packageName: string, directory: string): Promise<void> {
   progress(`downloading ${packageName} and what it needs`);
   await unpackPackages([packageName], directory, {
     withDependencies: true,
-    fromBackports: packageName === "qemu-system-x86",
+    fromBackports: packageName.startsWith("qemu-"),
   });
   for (const [name, from] of Object.entries(PACKAGES)) {
     if (from !== packageName) continue;
