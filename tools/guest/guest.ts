@@ -51,6 +51,9 @@ export interface CommandResult {
   bytes: Uint8Array<ArrayBuffer>;
 }
 
+/** How long the shell may take to begin with the agent before it is nudged. */
+const NUDGE_MS = 5000;
+
 /** A root shell that waits for a command: `guest:~# ` and the like. */
 // deno-lint-ignore no-control-regex
 export const PROMPT = /# (\x1b\[[^a-zA-Z]*[a-zA-Z])*$/;
@@ -316,13 +319,19 @@ export class Guest {
   }
 
   async #takeShell(): Promise<void> {
+    let nudges: ReturnType<typeof setInterval> | undefined;
     try {
       await this.#console.readUntil(PROMPT, this.#timeoutMs);
       await this.#console.write(AGENT);
+      // On a busy machine the shell has been seen to lose the line's end. For
+      // the agent itself an empty line is a command that does nothing.
+      nudges = setInterval(() => this.#console.write("\n").catch(() => {}), NUDGE_MS);
       await this.#console.readUntil("\x1eready\n", this.#timeoutMs);
     } catch (error) {
       const { message } = error as Error;
       throw new GuestError(`The guest has no shell. ${message}`);
+    } finally {
+      clearInterval(nudges);
     }
   }
 
