@@ -88,9 +88,9 @@ export async function bootFiles(options: GuestOptions): Promise<BootFiles> {
 }
 
 /**
- * A microvm has no keyboard controller to be reset by. Told nothing, Linux jumps
- * to the firmware instead, where one in six reboots got lost; a triple fault
- * resets the machine always.
+ * Linux is to reset a microvm by a triple fault. Told nothing, it said
+ * "Restarting system" and QEMU never reset the machine in 7 of 15 first reboots
+ * with a mounted disk; with this word in none of 15, one by one in turn.
  *
  * A microvm has nothing to measure the processor's clock by but a PIT that is
  * often too late under TCG. The kernel then marks the clock as unusable and
