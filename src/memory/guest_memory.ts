@@ -77,52 +77,36 @@ export class GuestMemory implements Disposable {
    * not fit, or its file is too short; nothing has changed then.
    */
   add(request: RegionRequest, fd: number): void {
-    const guestAddress = toNumber(request.guestAddress, "guest address");
-    const bytes = toNumber(request.size, "size");
-    const userAddress = toNumber(request.userAddress, "user address");
-    const fileOffset = toNumber(request.mmapOffset, "mmap offset");
-    const name = `${hex(guestAddress)}+${hex(bytes)}`;
-    if (bytes === 0) throw new RegionError(`Expected a region with a size, got ${name}`);
-    if (this.#placements.length >= MAX_REGIONS) {
-      throw new RegionError(
-        `Expected at most ${MAX_REGIONS} memory regions, got one more: ${name}`,
-      );
+    this.#map(checkRegion(request, fd, this.#placements.map(({ region }) => region)), fd);
+    this.#publish();
+  }
+
+  /**
+   * Puts regions in the place of all that there are.
+   *
+   * @throws {RegionError} As {@linkcode GuestMemory.add}; what was there before
+   * is there still then.
+   */
+  replace(requests: readonly RegionRequest[], fds: readonly number[]): void {
+    const checked: CheckedRegion[] = [];
+    for (const [i, request] of requests.entries()) {
+      checked.push(checkRegion(request, fds[i], checked));
     }
-    for (const { region } of this.#placements) {
-      if (
-        overlaps(guestAddress, bytes, region.guestAddress, region.bytes) ||
-        overlaps(userAddress, bytes, region.userAddress, region.bytes)
-      ) {
-        throw new RegionError(
-          `Expected regions apart, got ${name} over ${hex(region.guestAddress)}+${
-            hex(region.bytes)
-          }`,
-        );
-      }
-    }
-    const file = Deno.statSync(`/proc/self/fd/${fd}`);
-    if (!file.isFile) {
-      throw new RegionError(`Expected a memory file for region ${name}, got another kind of file`);
-    }
-    if (file.size < fileOffset + bytes) {
-      throw new RegionError(
-        `Expected a memory file of at least ${
-          fileOffset + bytes
-        } bytes for region ${name}, got ${file.size}`,
-      );
-    }
-    // A huge page file (its block size is the page size) maps in huge pages only.
-    const page = Math.max(PAGE_BYTES, file.blksize ?? 0);
-    const slack = fileOffset % page;
-    const mapped = Math.ceil((slack + bytes) / page) * page;
-    const start = this.#place(guestAddress - slack, mapped, page, name);
+    this.clear();
+    checked.forEach((region, i) => this.#map(region, fds[i]));
+    this.#publish();
+  }
+
+  #map({ fileOffset, pageBytes, ...region }: CheckedRegion, fd: number): void {
+    const slack = fileOffset % pageBytes;
+    const mapped = Math.ceil((slack + region.bytes) / pageBytes) * pageBytes;
+    const start = this.#place(region.guestAddress - slack, mapped, pageBytes, nameOf(region));
     this.#span.map(start, mapped, fd, fileOffset - slack);
     this.#placements.push({
-      region: { guestAddress, bytes, userAddress, index: start + slack },
+      region: { ...region, index: start + slack },
       start,
       end: start + mapped,
     });
-    this.#publish();
   }
 
   /** Where a mapping goes: at its guest address, or else the highest gap that holds it. */
@@ -182,6 +166,56 @@ export class GuestMemory implements Disposable {
     this.#publish();
     this.#span[Symbol.dispose]();
   }
+}
+
+/** A region that can be mapped. */
+interface CheckedRegion extends Omit<Region, "index"> {
+  fileOffset: number;
+  /** The unit in which its file is mapped. */
+  pageBytes: number;
+}
+
+/** Checks what a front-end says of a region, whole, beside the regions that there are. */
+function checkRegion(
+  request: RegionRequest,
+  fd: number,
+  others: readonly Omit<Region, "index">[],
+): CheckedRegion {
+  const guestAddress = toNumber(request.guestAddress, "guest address");
+  const bytes = toNumber(request.size, "size");
+  const userAddress = toNumber(request.userAddress, "user address");
+  const fileOffset = toNumber(request.mmapOffset, "mmap offset");
+  const name = nameOf({ guestAddress, bytes });
+  if (bytes === 0) throw new RegionError(`Expected a region with a size, got ${name}`);
+  if (others.length >= MAX_REGIONS) {
+    throw new RegionError(`Expected at most ${MAX_REGIONS} memory regions, got one more: ${name}`);
+  }
+  for (const other of others) {
+    if (
+      overlaps(guestAddress, bytes, other.guestAddress, other.bytes) ||
+      overlaps(userAddress, bytes, other.userAddress, other.bytes)
+    ) {
+      throw new RegionError(`Expected regions apart, got ${name} over ${nameOf(other)}`);
+    }
+  }
+  const file = Deno.statSync(`/proc/self/fd/${fd}`);
+  if (!file.isFile) {
+    throw new RegionError(`Expected a memory file for region ${name}, got another kind of file`);
+  }
+  if (file.size < fileOffset + bytes) {
+    throw new RegionError(
+      `Expected a memory file of at least ${
+        fileOffset + bytes
+      } bytes for region ${name}, got ${file.size}`,
+    );
+  }
+  // A huge page file (its block size is the page size) maps in huge pages only.
+  const pageBytes = Math.max(PAGE_BYTES, file.blksize ?? 0);
+  return { guestAddress, bytes, userAddress, fileOffset, pageBytes };
+}
+
+function nameOf({ guestAddress, bytes }: Pick<Region, "guestAddress" | "bytes">): string {
+  return `${hex(guestAddress)}+${hex(bytes)}`;
 }
 
 function overlaps(a: number, aBytes: number, b: number, bBytes: number): boolean {

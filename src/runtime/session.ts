@@ -401,15 +401,8 @@ export class Session {
 
   async #setMemoryTable(regions: MemoryRegion[], fds: Fd[]): Promise<void> {
     const { memory } = this.#host;
-    await this.#changeMemory(() => {
-      memory.clear();
-      try {
-        regions.forEach((region, i) => memory.add(region, fds[i].number));
-      } catch (error) {
-        memory.clear();
-        throw error;
-      }
-    });
+    const numbers = fds.map((fd) => fd.number);
+    await this.#changeMemory(() => memory.replace(regions, numbers));
   }
 
   /**

@@ -254,6 +254,23 @@ forBothPlanes("SET_MEM_TABLE replaces the memory of running rings", async (_serv
   }
 });
 
+forBothPlanes("A SET_MEM_TABLE that is wrong changes nothing", async (server, path) => {
+  await using driver = await start(path, { useMemSlots: false });
+  const [{ message, fd }] = driver.memory.regions;
+  const wrong = [
+    [message, message],
+    [{ ...message, size: message.size + 4096n }],
+    [{ ...message, size: 0n }],
+  ];
+  for (const regions of wrong) {
+    const fds = regions.map(() => fd.number);
+    const refused = driver.connection.tell({ request: "SET_MEM_TABLE", regions }, fds);
+    assertEquals((await assertRejects(() => refused, FrontendError)).reason, "refused");
+    assertEquals((await driver.request(0, [Uint8Array.of(0, 8)], [2])).data[0][1], 8);
+  }
+  assertEquals(server.record().errors.total, wrong.length);
+});
+
 forBothPlanes(
   "A ring without descriptors is polled, and nobody is notified",
   async (_server, path) => {
