@@ -33,6 +33,7 @@ import {
   zeroRange,
 } from "../../src/linux/mod.ts";
 import { descriptorFor } from "./direct.ts";
+import { MappedFile, MappedStore } from "./mapped_store.ts";
 import type { FileHandle, IoMode, OpenStore, Store, StoreHost, StoreRequest } from "./store.ts";
 import { UringStore } from "./uring_store.ts";
 
@@ -61,6 +62,9 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
     if (options.direct) directFd = openDirect(path, readOnly);
     const alignment = directFd && directAlignment(directFd.number);
     const punch = !readOnly && canPunchHole(fd.number, isBlockDevice);
+    const mapped = options.io === "auto" && !isBlockDevice && !options.direct && !readOnly
+      ? MappedFile.shared(fd.number, fileBytes(fd.number))
+      : undefined;
     return {
       kind: isBlockDevice ? "block device" : "file",
       abilities: { ...limits, readOnly, durable: true, discard: punch, unmap: punch },
@@ -72,15 +76,18 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
         directFd: directFd?.number ?? -1,
         directOffsetAlign: alignment?.offsetBytes ?? limits.logicalBlockBytes,
         directMemoryAlign: alignment?.memoryBytes ?? limits.logicalBlockBytes,
+        map: mapped?.handle,
       },
       bytes: () => fileBytes(fd.number),
       describe: () => ({
         path,
         io: options.io,
         cache: options.direct ? "none" : "writeback",
+        ...mapped && { isMapped: mapped.isOpen },
         ...!isBlockDevice && { allocatedBytes: allocatedBytes(fd.number) },
       }),
       [Symbol.dispose]() {
+        mapped?.[Symbol.dispose]();
         fd.close();
         directFd?.close();
       },
@@ -179,6 +186,7 @@ export function allocatedBytes(fd: number): number {
 /** Attaches a queue thread to a file. */
 export function attachFileStore(handle: FileHandle, host: StoreHost): Store {
   const store = new FileStore(handle, host);
+  if (handle.map !== undefined) return new MappedStore(handle.map, host, store);
   const { io } = host;
   return io === undefined || handle.io === "sync" ? store : new UringStore(handle, host, io, store);
 }

@@ -1,17 +1,13 @@
 /**
- * A store in memory: a memory file, which all queue threads use as the file
- * that it is.
- *
- * It is not mapped on purpose. Reading an empty page of a mapping allocates it,
- * so a guest that reads an empty disk once would cost the host all of it; and
- * a page that cannot be had, or that a shrinking file has lost, is a SIGBUS to
- * a mapping, which ends the process, but an errno to a system call.
+ * A store in memory: a memory file. A guest that reads an empty disk takes no
+ * memory for it: see `mapped_store.ts`.
  *
  * @module
  */
 
 import { createMemfd, resizeFile } from "../../src/linux/mod.ts";
 import { allocatedBytes } from "./file_store.ts";
+import { MappedFile } from "./mapped_store.ts";
 import type { OpenStore } from "./store.ts";
 
 /**
@@ -21,6 +17,7 @@ import type { OpenStore } from "./store.ts";
  */
 export function openMemoryStore(bytes: number, { readOnly }: { readOnly: boolean }): OpenStore {
   const fd = createMemfd("vhostd-blk", bytes);
+  const mapped = MappedFile.own(fd.number, bytes);
   return {
     kind: "memory",
     abilities: {
@@ -42,13 +39,17 @@ export function openMemoryStore(bytes: number, { readOnly }: { readOnly: boolean
       directFd: -1,
       directOffsetAlign: 1,
       directMemoryAlign: 1,
+      map: mapped.handle,
     },
     bytes: () => bytes,
     resize(wanted) {
-      resizeFile(fd.number, wanted);
+      mapped.resize(() => resizeFile(fd.number, wanted));
       bytes = wanted;
     },
     describe: () => ({ allocatedBytes: allocatedBytes(fd.number) }),
-    [Symbol.dispose]: () => fd.close(),
+    [Symbol.dispose]() {
+      mapped[Symbol.dispose]();
+      fd.close();
+    },
   };
 }

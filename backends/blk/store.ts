@@ -122,12 +122,22 @@ export interface FileHandle {
   readonly directOffsetAlign: number;
   /** What addresses on `directFd` are multiples of, in bytes. */
   readonly directMemoryAlign: number;
+  /** Where it is mapped; only what is in memory anyway is. */
+  readonly map?: MapHandle;
+}
+
+/** A file in memory that is mapped. The mapping stays the control half's. */
+export interface MapHandle {
+  /** The address of the file's first byte. */
+  readonly address: number;
+  /** The state of `MappedPages`. */
+  readonly pages: SharedArrayBuffer;
 }
 
 /**
  * How a file's requests are carried out: `sync`, by a system call each, while
  * the queue waits; `uring`, all by io_uring; `auto`, at once where the page
- * cache can answer, else by io_uring.
+ * cache can answer, else by io_uring, and by copying where the file is in memory.
  */
 export type IoMode = "auto" | "uring" | "sync";
 

@@ -85,6 +85,15 @@ export function fileKind(fd: number): "file" | "block" | "directory" | "other" {
   return info.isDirectory ? "directory" : "other";
 }
 
+const TMPFS_MAGIC = 0x0102_1994; // linux/magic.h
+
+/** Whether a file is in memory alone: on tmpfs. */
+export function isInMemory(fd: number): boolean {
+  const info = new Uint32Array(pinnedBuffer(120), 0, 30);
+  check(libc.fstatfs(fd, info), "fstatfs");
+  return info[0] === TMPFS_MAGIC;
+}
+
 /** How a block device wants to be used; sizes in bytes. */
 export interface BlockLimits {
   /** Its logical block size. */

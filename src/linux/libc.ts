@@ -49,6 +49,8 @@ const symbols = {
     result: "u64",
   }, // addr, length, prot, flags, fd, offset
   munmap: { parameters: ["u64", "u64"], result: "i32" }, // addr, length
+  mincore: { parameters: ["u64", "u64", "buffer"], result: "i32" }, // addr, length, vec
+  memcpy: { parameters: ["u64", "u64", "u32"], result: "void" }, // dest, src, n
   // files
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" }, // pathname, flags, mode
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // fd, offset, whence
@@ -58,6 +60,7 @@ const symbols = {
   pwritev: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" }, // fd, iov, iovcnt, offset
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // fd, iov, iovcnt, offset, flags
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // dirfd, pathname, flags, mask, statxbuf
+  fstatfs: { parameters: ["i32", "buffer"], result: "i32" }, // fd, buf
   fdatasync: { parameters: ["i32"], result: "i32" }, // fd
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" }, // fd, mode, offset, len
   // io_uring has no wrappers in libc

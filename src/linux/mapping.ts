@@ -6,7 +6,7 @@
 
 import { check, LinuxError, retry } from "./errors.ts";
 import { Fd } from "./fd.ts";
-import { cString, libc } from "./libc.ts";
+import { cString, libc, pinnedBuffer } from "./libc.ts";
 
 const PROT_NONE = 0;
 const PROT_READ_WRITE = 3;
@@ -138,12 +138,13 @@ export class Mapping implements Disposable {
   readonly buffer: ArrayBuffer;
   /** Its address. */
   readonly address: number;
-  #bytes: number;
+  /** How many bytes of it there are. */
+  readonly bytes: number;
   #mapped = true;
 
   /** Maps `bytes` of a file from `fileOffset`, a multiple of a page. */
   constructor(fd: number, bytes: number, fileOffset = 0) {
-    this.#bytes = bytes;
+    this.bytes = bytes;
     this.address = Number(
       mmap(0n, bytes, PROT_READ_WRITE, MAP_SHARED, fd, fileOffset),
     );
@@ -154,6 +155,27 @@ export class Mapping implements Disposable {
   [Symbol.dispose](): void {
     if (!this.#mapped) return;
     this.#mapped = false;
-    libc.munmap(BigInt(this.address), BigInt(this.#bytes));
+    libc.munmap(BigInt(this.address), BigInt(this.bytes));
   }
+}
+
+/**
+ * Tells which pages of a mapped file are in memory, a byte for each: bit 0 says
+ * so. `address` is a multiple of a page.
+ */
+export function residentPages(address: number, bytes: number, pages: Uint8Array): void {
+  retry("mincore", () => libc.mincore(BigInt(address), BigInt(bytes), pages));
+}
+
+// Addresses that are loaded from here reach libc without a BigInt being made.
+const copied = new BigUint64Array(pinnedBuffer(16), 0, 2);
+const copiedWords = new Uint32Array(copied.buffer, 0, 4);
+
+/** Copies memory from address to address; the two may not overlap. */
+export function copyMemory(to: number, from: number, bytes: number): void {
+  copiedWords[0] = to >>> 0;
+  copiedWords[1] = (to / 2 ** 32) >>> 0;
+  copiedWords[2] = from >>> 0;
+  copiedWords[3] = (from / 2 ** 32) >>> 0;
+  libc.memcpy(copied[0], copied[1], bytes);
 }

@@ -10,6 +10,7 @@ export * from "./evdev.ts";
 export * from "./eventfd.ts";
 export * from "./fd.ts";
 export * from "./file.ts";
+export * from "./file_lease.ts";
 export * from "./io_uring.ts";
 export { addressOf, errno, pinnedBuffer } from "./libc.ts";
 export * from "./mapping.ts";

@@ -1,0 +1,196 @@
+/**
+ * Which pages of a mapped image may be touched, shared by all queue threads and
+ * the control half.
+ *
+ * Touching a page that the file does not have takes memory, and where there is
+ * none (or the file ends before it) the process gets SIGBUS. So a page is
+ * touched only while it is known to be there, and it goes away only when no
+ * thread touches anything.
+ *
+ * @module
+ */
+
+/** The unit in which pages are known, in bytes. */
+export const MAPPED_PAGE_BYTES = 4096;
+
+/** Pages are looked up so many at a time. */
+export const CHUNK_PAGES = 512;
+
+/** The most threads that touch pages. */
+const MAX_THREADS = 256;
+
+/** How long a thread may take with one request, or with what it holds the lock for. */
+const PATIENCE_MS = 30_000;
+
+// Places, in words of 32 bits.
+const IS_OPEN = 0;
+const LOCK = 1;
+const THREADS = 2;
+const COUNT = 3;
+const TOUCHING = 4; // by thread
+const CHUNKS = TOUCHING + MAX_THREADS; // a bit for each chunk: its pages were looked up
+
+/** The pages of an image; each thread has an object of its own over the same memory. */
+export class MappedPages {
+  /** What another thread makes its own object of. */
+  readonly memory: SharedArrayBuffer;
+  readonly #words: Int32Array<SharedArrayBuffer>;
+  /** A bit for each page: it is there. */
+  readonly #pages: Int32Array<SharedArrayBuffer>;
+  readonly #touching: number;
+  /** How many pages there are. */
+  readonly count: number;
+
+  /**
+   * Makes the state of `pages` pages, none of which may be touched yet, or joins
+   * one.
+   *
+   * @throws {RangeError} When there are too many threads.
+   */
+  constructor(pages: number | SharedArrayBuffer) {
+    const memory = typeof pages === "number" ? new SharedArrayBuffer(memoryBytes(pages)) : pages;
+    this.memory = memory;
+    this.#words = new Int32Array(memory);
+    if (typeof pages === "number") this.#words[COUNT] = pages;
+    this.count = this.#words[COUNT];
+    const chunks = chunksOf(memory.byteLength);
+    this.#pages = new Int32Array(memory, (CHUNKS + chunks) * 4);
+    const thread = Atomics.add(this.#words, THREADS, 1);
+    if (thread >= MAX_THREADS) {
+      throw new RangeError(`Expected at most ${MAX_THREADS} threads, got one more`);
+    }
+    this.#touching = TOUCHING + thread;
+  }
+
+  /** Whether pages may be touched at all. */
+  get isOpen(): boolean {
+    return Atomics.load(this.#words, IS_OPEN) === 1;
+  }
+
+  /**
+   * Begins to touch pages: until {@linkcode MappedPages.leave}, those from
+   * `first` to `last` stay there.
+   *
+   * @returns Whether they may be touched; if not, nothing has begun.
+   */
+  enter(first: number, last: number): boolean {
+    const words = this.#words;
+    // Who takes pages away says so first and looks then whether somebody touches
+    // them; here it is the other way round. Both go through Atomics.
+    Atomics.store(words, this.#touching, 1);
+    if (Atomics.load(words, IS_OPEN) === 1 && this.#has(first, last)) return true;
+    Atomics.store(words, this.#touching, 0);
+    return false;
+  }
+
+  /** Ends what {@linkcode MappedPages.enter} began. */
+  leave(): void {
+    Atomics.store(this.#words, this.#touching, 0);
+  }
+
+  #has(first: number, last: number): boolean {
+    if (last >= this.count) return false;
+    for (let word = first >>> 5; word <= last >>> 5; word++) {
+      const mask = maskOf(word, first, last);
+      if ((Atomics.load(this.#pages, word) & mask) !== mask) return false;
+    }
+    return true;
+  }
+
+  /** Whether the pages of a chunk were looked up. */
+  isKnown(chunk: number): boolean {
+    return (Atomics.load(this.#words, CHUNKS + (chunk >>> 5)) & 1 << (chunk & 31)) !== 0;
+  }
+
+  /** Notes that the pages of a chunk were looked up; only with the lock. */
+  setKnown(chunk: number): void {
+    Atomics.or(this.#words, CHUNKS + (chunk >>> 5), 1 << (chunk & 31));
+  }
+
+  /** Notes that pages are there; only with the lock. */
+  add(first: number, last: number): void {
+    const end = Math.min(last, this.count - 1);
+    for (let word = first >>> 5; word <= end >>> 5; word++) {
+      Atomics.or(this.#pages, word, maskOf(word, first, end));
+    }
+  }
+
+  /** Has nobody touch pages any more, and waits until nobody does; only with the lock. */
+  remove(first: number, last: number): void {
+    const end = Math.min(last, this.count - 1);
+    for (let word = first >>> 5; word <= end >>> 5; word++) {
+      Atomics.and(this.#pages, word, ~maskOf(word, first, end));
+    }
+    this.#awaitUntouched();
+  }
+
+  /** Lets pages be touched, of which nothing is known yet. */
+  open(): void {
+    this.locked(() => {
+      this.#words.fill(0, CHUNKS);
+      Atomics.store(this.#words, IS_OPEN, 1);
+    });
+  }
+
+  /** Has nobody touch anything any more, and waits until nobody does. */
+  close(): void {
+    this.locked(() => {
+      Atomics.store(this.#words, IS_OPEN, 0);
+      this.#awaitUntouched();
+    });
+  }
+
+  /**
+   * Does something that no two threads may do at once: what makes pages come or
+   * go, together with saying so.
+   *
+   * @throws {Error} When another thread does not come to an end.
+   */
+  locked<T>(action: () => T): T {
+    const words = this.#words;
+    const deadline = Date.now() + PATIENCE_MS;
+    while (Atomics.compareExchange(words, LOCK, 0, 1) !== 0) {
+      if (Atomics.wait(words, LOCK, 1, PATIENCE_MS) === "timed-out" || Date.now() > deadline) {
+        throw new Error("Expected the lock of a mapped image within 30 s, another thread keeps it");
+      }
+    }
+    try {
+      return action();
+    } finally {
+      Atomics.store(words, LOCK, 0);
+      Atomics.notify(words, LOCK, 1);
+    }
+  }
+
+  #awaitUntouched(): void {
+    const words = this.#words;
+    const threads = Math.min(Atomics.load(words, THREADS), MAX_THREADS);
+    const deadline = Date.now() + PATIENCE_MS;
+    for (let at = TOUCHING; at < TOUCHING + threads; at++) {
+      // A thread touches for microseconds, unless it lost its processor.
+      for (let looks = 0; Atomics.load(words, at) !== 0; looks++) {
+        if (looks > 1000) Atomics.wait(words, at, 1, 1);
+        if (Date.now() > deadline) {
+          throw new Error("Expected a request on a mapped image to end within 30 s, it goes on");
+        }
+      }
+    }
+  }
+}
+
+function memoryBytes(pages: number): number {
+  return (CHUNKS + Math.ceil(pages / CHUNK_PAGES / 32) + Math.ceil(pages / 32)) * 4;
+}
+
+/** How many words for chunks there are in so much memory. */
+function chunksOf(bytes: number): number {
+  // A word for chunks stands for as many pages as CHUNK_PAGES words for pages.
+  return Math.ceil((bytes / 4 - CHUNKS) / (CHUNK_PAGES + 1));
+}
+
+/** The bits of a word that stand for pages from `first` to `last`. */
+function maskOf(word: number, first: number, last: number): number {
+  const from = word === first >>> 5 ? -1 << (first & 31) : -1;
+  const to = word === last >>> 5 ? -1 >>> (31 - (last & 31)) : -1;
+  return from & to;
+}

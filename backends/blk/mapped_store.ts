@@ -1,0 +1,225 @@
+/**
+ * A store in a file that is in memory anyway (tmpfs, a memory file): mapped, so
+ * that a request is a copy from memory to memory and no system call.
+ *
+ * A mapping has two dangers that a system call has not: reading a page that the
+ * file does not have takes memory for it, and a page that cannot be had is a
+ * SIGBUS in place of an errno. So only pages that are there are touched (see
+ * {@linkcode MappedPages}); all others go by system calls. They stay there
+ * because nobody else can take them away: a memory file is nobody else's, and
+ * on a file there is a lease, which makes whoever opens it wait until nothing is
+ * touched any more. What happens then goes by system calls, until the file is
+ * ours alone again.
+ *
+ * @module
+ */
+
+import {
+  copyMemory,
+  FileLease,
+  isInMemory,
+  LinuxError,
+  Mapping,
+  residentPages,
+} from "../../src/linux/mod.ts";
+import { CHUNK_PAGES, MAPPED_PAGE_BYTES, MappedPages } from "./mapped_pages.ts";
+import type { MapHandle, Store, StoreHost, StoreRequest } from "./store.ts";
+
+/** How long a file is left to others before it is asked for again, in milliseconds. */
+const RETAKE_MS = 1000;
+
+/** A file that is mapped as long as it is open. */
+export class MappedFile implements Disposable {
+  /** From what queue threads attach to it. */
+  readonly handle: MapHandle;
+  readonly #pages: MappedPages;
+  readonly #mapping: Mapping;
+  readonly #lease: FileLease | undefined;
+  readonly #retake: ReturnType<typeof setInterval> | undefined;
+
+  private constructor(fd: number, bytes: number, isShared: boolean) {
+    this.#mapping = new Mapping(fd, bytes);
+    this.#pages = new MappedPages(Math.ceil(bytes / MAPPED_PAGE_BYTES));
+    this.handle = { address: this.#mapping.address, pages: this.#pages.memory };
+    if (!isShared) return this.#pages.open(), this;
+    this.#lease = new FileLease(fd, () => this.#pages.close());
+    this.#take();
+    const retake = setInterval(() => this.#take(), RETAKE_MS);
+    Deno.unrefTimer(retake);
+    this.#retake = retake;
+  }
+
+  /** Maps a memory file that nobody else has. */
+  static own(fd: number, bytes: number): MappedFile {
+    return new MappedFile(fd, bytes, false);
+  }
+
+  /**
+   * Maps a file that others may open, if it is in memory.
+   *
+   * @returns Nothing where it is on a disk, or cannot be mapped.
+   */
+  static shared(fd: number, bytes: number): MappedFile | undefined {
+    if (bytes === 0 || !isInMemory(fd)) return undefined;
+    try {
+      return new MappedFile(fd, bytes, true);
+    } catch (error) {
+      // Out of addresses, or of mappings: it goes without.
+      if (error instanceof LinuxError) return undefined;
+      throw error;
+    }
+  }
+
+  #take(): void {
+    if (!this.#lease!.isHeld && this.#lease!.take()) this.#pages.open();
+  }
+
+  /** Whether requests are copies just now. */
+  get isOpen(): boolean {
+    return this.#pages.isOpen;
+  }
+
+  /** Changes the size of a file that nobody else has: `resize` does it. */
+  resize(resize: () => void): void {
+    this.#pages.close();
+    try {
+      resize();
+    } finally {
+      this.#pages.open();
+    }
+  }
+
+  /** Ends it; no queue thread may use it any more. */
+  [Symbol.dispose](): void {
+    clearInterval(this.#retake);
+    this.#lease?.[Symbol.dispose]();
+    this.#mapping[Symbol.dispose]();
+  }
+}
+
+const pagesOfChunk = new Uint8Array(new ArrayBuffer(4096), 0, CHUNK_PAGES);
+
+/** Carries requests out by copying, and what cannot be copied by `inline`. */
+export class MappedStore implements Store {
+  readonly #inline: Store;
+  readonly #pages: MappedPages;
+  /** The address of the file's first byte. */
+  readonly #file: number;
+  /** The address of index 0 of guest memory. */
+  readonly #base: number;
+
+  /** Attaches to a mapped file. */
+  constructor(handle: MapHandle, { memory }: StoreHost, inline: Store) {
+    this.#inline = inline;
+    this.#pages = new MappedPages(handle.pages);
+    this.#file = handle.address;
+    this.#base = memory.base;
+  }
+
+  read(request: StoreRequest): ReturnType<Store["read"]> {
+    if (!this.#enter(request)) return this.#inline.read(request);
+    const { data } = request;
+    let from = this.#file + request.offset;
+    for (let i = 0; i < data.count; i++) {
+      const bytes = data.length(i);
+      copyMemory(this.#base + data.index(i), from, bytes);
+      from += bytes;
+    }
+    this.#pages.leave();
+    return 0;
+  }
+
+  write(request: StoreRequest): ReturnType<Store["write"]> {
+    if (!this.#enter(request)) return this.#writeNew(request);
+    const { data } = request;
+    let to = this.#file + request.offset;
+    for (let i = 0; i < data.count; i++) {
+      const bytes = data.length(i);
+      copyMemory(to, this.#base + data.index(i), bytes);
+      to += bytes;
+    }
+    this.#pages.leave();
+    return 0;
+  }
+
+  /** Begins to touch the pages of a request, if all of them are there. */
+  #enter({ offset, bytes }: StoreRequest): boolean {
+    if (bytes === 0) return false;
+    const first = Math.floor(offset / MAPPED_PAGE_BYTES);
+    const last = Math.floor((offset + bytes - 1) / MAPPED_PAGE_BYTES);
+    if (this.#pages.enter(first, last)) return true;
+    return this.#lookUp(first, last) && this.#pages.enter(first, last);
+  }
+
+  /** Looks up pages of which nothing is known; returns whether there were any. */
+  #lookUp(first: number, last: number): boolean {
+    const pages = this.#pages;
+    if (!pages.isOpen || last >= pages.count) return false;
+    let isNew = false;
+    for (let at = first - first % CHUNK_PAGES; at <= last; at += CHUNK_PAGES) {
+      if (pages.isKnown(at / CHUNK_PAGES)) continue;
+      pages.locked(() => this.#lookUpChunk(at));
+      isNew = true;
+    }
+    return isNew;
+  }
+
+  #lookUpChunk(start: number): void {
+    const pages = this.#pages;
+    const end = Math.min(start + CHUNK_PAGES, pages.count);
+    const address = this.#file + start * MAPPED_PAGE_BYTES;
+    residentPages(address, (end - start) * MAPPED_PAGE_BYTES, pagesOfChunk);
+    let from = start;
+    for (let page = start; page <= end; page++) {
+      if (page < end && (pagesOfChunk[page - start] & 1) !== 0) continue;
+      if (page > from) pages.add(from, page - 1);
+      from = page + 1;
+    }
+    pages.setKnown(start / CHUNK_PAGES);
+  }
+
+  /** Writes by a system call, after which the pages are there. */
+  #writeNew(request: StoreRequest): ReturnType<Store["write"]> {
+    if (!this.#pages.isOpen || request.bytes === 0) return this.#inline.write(request);
+    return this.#pages.locked(() => {
+      const result = this.#inline.write(request);
+      if (result === 0) {
+        const { offset, bytes } = request;
+        this.#pages.add(
+          Math.floor(offset / MAPPED_PAGE_BYTES),
+          Math.floor((offset + bytes - 1) / MAPPED_PAGE_BYTES),
+        );
+      }
+      return result;
+    });
+  }
+
+  flush(request: StoreRequest): ReturnType<Store["flush"]> {
+    return this.#inline.flush(request);
+  }
+
+  discard(request: StoreRequest): ReturnType<Store["discard"]> {
+    return this.#without(request, () => this.#inline.discard(request));
+  }
+
+  writeZeroes(request: StoreRequest, unmap: boolean): ReturnType<Store["writeZeroes"]> {
+    return this.#without(request, () => this.#inline.writeZeroes(request, unmap));
+  }
+
+  /** Does something that may take pages away. */
+  #without<T>({ offset, bytes }: StoreRequest, action: () => T): T {
+    const pages = this.#pages;
+    if (!pages.isOpen || bytes === 0) return action();
+    return pages.locked(() => {
+      pages.remove(
+        Math.floor(offset / MAPPED_PAGE_BYTES),
+        Math.floor((offset + bytes - 1) / MAPPED_PAGE_BYTES),
+      );
+      return action();
+    });
+  }
+
+  close(): void {
+    this.#inline.close?.();
+  }
+}

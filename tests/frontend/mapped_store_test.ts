@@ -1,0 +1,239 @@
+/**
+ * A file that is in memory is mapped: what may go wrong with a mapping goes as
+ * well as with system calls.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { openFileStore } from "../../backends/blk/file_store.ts";
+import { attachStore } from "../../backends/blk/stores.ts";
+import type { OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts";
+import { addressOf, Errno, isInMemory, openFile, pinnedBuffer } from "../../src/linux/mod.ts";
+import { Parts } from "../../src/virtqueue/mod.ts";
+
+const MIB = 2 ** 20;
+
+/** Memory of this process that stands for a guest's. */
+const u8 = new Uint8Array(pinnedBuffer(4 * MIB));
+const memory = { u8, base: addressOf(u8) };
+
+function request(offset: number, bytes: number): StoreRequest {
+  const data = new Parts(u8);
+  data.push(0, bytes);
+  return { data, offset, bytes };
+}
+
+interface Disk {
+  path: string;
+  open: OpenStore;
+  store: Store;
+  /** Whether requests are copies just now. */
+  isMapped(): boolean;
+  /** Bytes that the file takes. */
+  allocated(): number;
+  write(offset: number, bytes: number, value: number): number;
+  /** What is read, as one value; -1 where there are several; a thrown errno. */
+  read(offset: number, bytes: number): number;
+}
+
+/** Runs a test with an image on tmpfs. */
+async function withDisk(
+  test: (disk: Disk) => Promise<void> | void,
+  { directory = "/dev/shm", bytes = 4 * MIB } = {},
+): Promise<void> {
+  const path = Deno.makeTempFileSync({ dir: directory, prefix: "vhostd-test-" });
+  try {
+    Deno.truncateSync(path, bytes);
+    {
+      using file = openFile(path);
+      assert(isInMemory(file.number), `Expected ${directory} to be tmpfs; mount one there`);
+    }
+    using open = openFileStore(path, { readOnly: false, io: "auto", direct: false, log() {} });
+    const store = attachStore(open.handle, {
+      memory,
+      io: undefined,
+      watch: () => ({ [Symbol.dispose]() {} }),
+      done() {},
+      flush() {},
+    });
+    await test({
+      path,
+      open,
+      store,
+      isMapped: () => open.describe().isMapped as boolean,
+      allocated: () => open.describe().allocatedBytes as number,
+      write(offset, bytes, value) {
+        u8.fill(value, 0, bytes);
+        return store.write(request(offset, bytes)) as number;
+      },
+      read(offset, bytes) {
+        u8.fill(0xee, 0, bytes);
+        const outcome = store.read(request(offset, bytes)) as number;
+        if (outcome !== 0) throw new Error(`errno ${outcome}`);
+        const [value] = u8;
+        return u8.subarray(0, bytes).every((byte) => byte === value) ? value : -1;
+      },
+    });
+  } finally {
+    Deno.removeSync(path);
+  }
+}
+
+/** Waits until something is so: it is asked for by a timer of the store's. */
+async function until(is: () => boolean): Promise<void> {
+  const deadline = performance.now() + 30_000;
+  while (!is()) {
+    assert(performance.now() < deadline, "Expected it within 30 s");
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+async function run(program: string, ...args: string[]): Promise<string> {
+  const { success, stdout, stderr } = await new Deno.Command(program, { args }).output();
+  const text = new TextDecoder();
+  assert(success, `${program} ${args.join(" ")}: ${text.decode(stderr)}`);
+  return text.decode(stdout);
+}
+
+Deno.test("A mapped file has what was written to it, by copies and by system calls", () =>
+  withDisk(({ path, write, read, isMapped, open }) => {
+    assert(isMapped());
+    // The first time pages are not there and are written by system calls.
+    for (const value of [1, 2, 3]) {
+      assertEquals(write(MIB - 512, 8192, value), 0);
+      assertEquals(read(MIB - 512, 8192), value);
+    }
+    assertEquals(read(MIB - 1024, 512), 0);
+    open[Symbol.dispose]();
+    const content = Deno.readFileSync(path);
+    assert(content.subarray(MIB - 512, MIB - 512 + 8192).every((byte) => byte === 3));
+    assertEquals(content[MIB - 513], 0);
+  }));
+
+Deno.test("A mapped file takes no memory for what is read and was never written", () =>
+  withDisk(({ read, write, allocated }) => {
+    assertEquals(read(0, 2 * MIB), 0);
+    assertEquals(read(0, 2 * MIB), 0);
+    assertEquals(allocated(), 0);
+    assertEquals(write(4096, 4096, 7), 0);
+    assertEquals(read(0, 4096), 0);
+    assertEquals(allocated(), 4096);
+  }));
+
+Deno.test("A mapped file finds what it had before it was opened", async () => {
+  const path = Deno.makeTempFileSync({ dir: "/dev/shm", prefix: "vhostd-test-" });
+  try {
+    const content = new Uint8Array(2 * MIB);
+    content.fill(5, 8192, MIB + 8192);
+    await Deno.writeFile(path, content);
+    using open = openFileStore(path, { readOnly: false, io: "auto", direct: false, log() {} });
+    const store = attachStore(open.handle, {
+      ...{ memory, io: undefined, done() {}, flush() {} },
+      watch: () => ({ [Symbol.dispose]() {} }),
+    });
+    for (let times = 0; times < 2; times++) {
+      u8.fill(9);
+      assertEquals(store.read(request(0, 2 * MIB)), 0);
+      assertEquals(u8.subarray(0, 2 * MIB), content);
+    }
+  } finally {
+    Deno.removeSync(path);
+  }
+});
+
+Deno.test("A mapped file gives space back, reads as zeroes there and can be written again", () =>
+  withDisk(({ store, read, write, allocated }) => {
+    for (const discard of [true, false]) {
+      assertEquals(write(0, MIB, 1), 0);
+      assertEquals(write(0, MIB, 2), 0);
+      const range = { ...request(0, 0), offset: 65536, bytes: 131072 };
+      assertEquals(discard ? store.discard(range) : store.writeZeroes(range, true), 0);
+      assertEquals(allocated(), MIB - 131072);
+      assertEquals([read(65536, 131072), read(0, 65536), read(196608, 65536)], [0, 2, 2]);
+      assertEquals(allocated(), MIB - 131072);
+    }
+    assertEquals(write(65536, 4096, 3), 0);
+    assertEquals([read(65536, 4096), read(65536 + 4096, 4096)], [3, 0]);
+  }));
+
+Deno.test("A mapped file that somebody else reads has everything, and is mapped again after", () =>
+  withDisk(async ({ path, write, read, isMapped }) => {
+    assertEquals(write(0, 8192, 65), 0);
+    assertEquals(write(0, 8192, 66), 0);
+    assert(isMapped());
+    const text = await run("head", "--bytes=4", path);
+    assertEquals(text, "BBBB");
+    await until(isMapped);
+    assertEquals(write(4096, 4096, 67), 0);
+    assertEquals([read(0, 4096), read(4096, 4096)], [66, 67]);
+  }));
+
+Deno.test("A mapped file that somebody has open goes by system calls, until it is closed", () =>
+  withDisk(async ({ path, write, read, isMapped }) => {
+    assertEquals(write(0, 8192, 1), 0);
+    const file = await Deno.open(path, { read: true, write: true });
+    try {
+      assertEquals(isMapped(), false);
+      await file.write(new Uint8Array(4096).fill(2));
+      assertEquals([read(0, 4096), read(4096, 4096)], [2, 1]);
+      assertEquals(write(4096, 4096, 3), 0);
+      await file.seek(4096, Deno.SeekMode.Start);
+      const bytes = new Uint8Array(1);
+      await file.read(bytes);
+      assertEquals(bytes[0], 3);
+    } finally {
+      file.close();
+    }
+    await until(isMapped);
+    assertEquals([read(0, 4096), read(4096, 4096)], [2, 3]);
+  }));
+
+Deno.test("A mapped file that somebody makes shorter fails requests, and not the process", () =>
+  withDisk(async ({ path, write, read, store, isMapped }) => {
+    assertEquals(write(0, 4 * MIB, 1), 0);
+    assertEquals(write(0, 4 * MIB, 2), 0);
+    await Deno.truncate(path, MIB);
+    await until(isMapped);
+    u8.fill(0);
+    assertEquals(store.read(request(2 * MIB, 4096)), Errno.ENODATA);
+    assertEquals(read(MIB - 4096, 4096), 2);
+    // Made whole again it is as any file: zeroes where it was cut.
+    await Deno.truncate(path, 4 * MIB);
+    await until(isMapped);
+    assertEquals([read(2 * MIB, 4096), read(0, MIB)], [0, 2]);
+    assertEquals(write(2 * MIB, 4096, 3), 0);
+    assertEquals(read(2 * MIB, 4096), 3);
+  }));
+
+Deno.test("A mapped file on a full tmpfs says ENOSPC, and goes on where there is room", async () => {
+  const directory = Deno.makeTempDirSync({ prefix: "vhostd-test-" });
+  try {
+    // Mounting takes root, as in CI.
+    await run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", directory);
+    try {
+      await withDisk(({ write, read, store }) => {
+        assertEquals(write(0, MIB / 2, 1), 0);
+        assertEquals(write(2 * MIB, MIB, 2), Errno.ENOSPC);
+        assertEquals(write(0, MIB / 2, 3), 0);
+        assertEquals(read(0, MIB / 2), 3);
+        assertEquals(read(3 * MIB, 4096), 0);
+        assertEquals(store.discard({ ...request(0, 0), offset: 2 * MIB, bytes: MIB }), 0);
+        assertEquals(write(3 * MIB, MIB / 4, 4), 0);
+        assertEquals([read(3 * MIB, MIB / 4), read(2 * MIB, 4096)], [4, 0]);
+      }, { directory });
+    } finally {
+      await run("umount", directory);
+    }
+  } finally {
+    Deno.removeSync(directory);
+  }
+});
+
+Deno.test("A file on tmpfs that may only be read is not mapped", () => {
+  const path = Deno.makeTempFileSync({ dir: "/dev/shm", prefix: "vhostd-test-" });
+  try {
+    Deno.truncateSync(path, MIB);
+    using open = openFileStore(path, { readOnly: true, io: "auto", direct: false, log() {} });
+    assertEquals("isMapped" in open.describe(), false);
+  } finally {
+    Deno.removeSync(path);
+  }
+});
