@@ -124,19 +124,28 @@ export class MappedPages {
     this.#awaitUntouched();
   }
 
-  /** Lets pages be touched, of which nothing is known yet. */
-  open(): void {
+  /**
+   * Lets pages be touched, of which nothing is known yet; not if `isAllowed` says
+   * no, which is asked with the lock.
+   */
+  open(isAllowed: () => boolean = () => true): void {
     this.locked(() => {
+      if (this.isOpen || !isAllowed()) return;
       this.#words.fill(0, CHUNKS);
       Atomics.store(this.#words, IS_OPEN, 1);
     });
   }
 
-  /** Has nobody touch anything any more, and waits until nobody does. */
-  close(): void {
+  /**
+   * Has nobody touch anything any more, and waits until nobody does; `then` is
+   * called with the lock.
+   */
+  close(then: () => void = () => {}): void {
     this.locked(() => {
+      if (!this.isOpen) return;
       Atomics.store(this.#words, IS_OPEN, 0);
       this.#awaitUntouched();
+      then();
     });
   }
 

@@ -16,11 +16,14 @@
 
 import {
   copyMemory,
-  FileLease,
+  giveLeaseBack,
   isInMemory,
+  isLeaseWhole,
   LinuxError,
   Mapping,
+  onLeaseBreak,
   residentPages,
+  takeLease,
 } from "../../src/linux/mod.ts";
 import { CHUNK_PAGES, MAPPED_PAGE_BYTES, MappedPages } from "./mapped_pages.ts";
 import type { MapHandle, Store, StoreHost, StoreRequest } from "./store.ts";
@@ -28,25 +31,37 @@ import type { MapHandle, Store, StoreHost, StoreRequest } from "./store.ts";
 /** How long a file is left to others before it is asked for again, in milliseconds. */
 const RETAKE_MS = 1000;
 
+/** Ends the copying if somebody waits for the file. */
+function yieldFile(fd: number, pages: MappedPages): void {
+  if (pages.isOpen && !isLeaseWhole(fd)) pages.close(() => giveLeaseBack(fd));
+}
+
 /** A file that is mapped as long as it is open. */
 export class MappedFile implements Disposable {
   /** From what queue threads attach to it. */
   readonly handle: MapHandle;
   readonly #pages: MappedPages;
   readonly #mapping: Mapping;
-  readonly #lease: FileLease | undefined;
-  readonly #retake: ReturnType<typeof setInterval> | undefined;
+  readonly #lease = new DisposableStack();
 
   private constructor(fd: number, bytes: number, isShared: boolean) {
     this.#mapping = new Mapping(fd, bytes);
-    this.#pages = new MappedPages(Math.ceil(bytes / MAPPED_PAGE_BYTES));
-    this.handle = { address: this.#mapping.address, pages: this.#pages.memory };
-    if (!isShared) return this.#pages.open(), this;
-    this.#lease = new FileLease(fd, () => this.#pages.close());
-    this.#take();
-    const retake = setInterval(() => this.#take(), RETAKE_MS);
+    const pages = this.#pages = new MappedPages(Math.ceil(bytes / MAPPED_PAGE_BYTES));
+    this.handle = {
+      address: this.#mapping.address,
+      pages: pages.memory,
+      leasedFd: isShared ? fd : -1,
+    };
+    if (!isShared) return pages.open(), this;
+    const take = () => {
+      if (!pages.isOpen) pages.open(() => takeLease(fd));
+    };
+    this.#lease.use(onLeaseBreak(() => yieldFile(fd, pages)));
+    const retake = setInterval(take, RETAKE_MS);
     Deno.unrefTimer(retake);
-    this.#retake = retake;
+    this.#lease.defer(() => clearInterval(retake));
+    this.#lease.defer(() => pages.close(() => giveLeaseBack(fd)));
+    take();
   }
 
   /** Maps a memory file that nobody else has. */
@@ -70,10 +85,6 @@ export class MappedFile implements Disposable {
     }
   }
 
-  #take(): void {
-    if (!this.#lease!.isHeld && this.#lease!.take()) this.#pages.open();
-  }
-
   /** Whether requests are copies just now. */
   get isOpen(): boolean {
     return this.#pages.isOpen;
@@ -91,8 +102,7 @@ export class MappedFile implements Disposable {
 
   /** Ends it; no queue thread may use it any more. */
   [Symbol.dispose](): void {
-    clearInterval(this.#retake);
-    this.#lease?.[Symbol.dispose]();
+    this.#lease.dispose();
     this.#mapping[Symbol.dispose]();
   }
 }
@@ -107,6 +117,9 @@ export class MappedStore implements Store {
   readonly #file: number;
   /** The address of index 0 of guest memory. */
   readonly #base: number;
+  readonly #leasedFd: number;
+  /** The lease was looked at since the last batch of requests. */
+  #isLeaseKnown = false;
 
   /** Attaches to a mapped file. */
   constructor(handle: MapHandle, { memory }: StoreHost, inline: Store) {
@@ -114,6 +127,7 @@ export class MappedStore implements Store {
     this.#pages = new MappedPages(handle.pages);
     this.#file = handle.address;
     this.#base = memory.base;
+    this.#leasedFd = handle.leasedFd;
   }
 
   read(request: StoreRequest): ReturnType<Store["read"]> {
@@ -145,10 +159,24 @@ export class MappedStore implements Store {
   /** Begins to touch the pages of a request, if all of them are there. */
   #enter({ offset, bytes }: StoreRequest): boolean {
     if (bytes === 0) return false;
+    if (!this.#isLeaseKnown) this.#lookAtLease();
     const first = Math.floor(offset / MAPPED_PAGE_BYTES);
     const last = Math.floor((offset + bytes - 1) / MAPPED_PAGE_BYTES);
     if (this.#pages.enter(first, last)) return true;
     return this.#lookUp(first, last) && this.#pages.enter(first, last);
+  }
+
+  /**
+   * Who waits for the file is noticed here too, once per batch: the main thread
+   * may be the one that waits, and a lease that nobody gives back ends after 45 s.
+   */
+  #lookAtLease(): void {
+    this.#isLeaseKnown = true;
+    if (this.#leasedFd >= 0) yieldFile(this.#leasedFd, this.#pages);
+  }
+
+  submit(): void {
+    this.#isLeaseKnown = false;
   }
 
   /** Looks up pages of which nothing is known; returns whether there were any. */

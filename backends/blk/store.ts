@@ -132,6 +132,8 @@ export interface MapHandle {
   readonly address: number;
   /** The state of `MappedPages`. */
   readonly pages: SharedArrayBuffer;
+  /** The descriptor that has a lease; -1 where the file is nobody else's. */
+  readonly leasedFd: number;
 }
 
 /**

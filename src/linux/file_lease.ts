@@ -14,74 +14,48 @@ const F_GETLEASE = 1025;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
 
-/** The leases of this process: the signal does not say which one is meant. */
-const leases = new Set<FileLease>();
-
-function onSignal(): void {
-  for (const lease of leases) lease.check();
+/**
+ * Takes a write lease on a file: while it is whole, nobody else has the file
+ * open. Somebody who opens it (or truncates it by its path) waits until the
+ * lease is given back, or has `EWOULDBLOCK` if it does not want to wait. The
+ * kernel sends SIGIO then, and waits 45 s (`/proc/sys/fs/lease-break-time`).
+ *
+ * This process has to listen to SIGIO ({@linkcode onLeaseBreak}), which would
+ * end it. A thread that opens the file itself waits like all others, so the
+ * thread that gives the lease back may not.
+ *
+ * @returns Whether the lease could be had: nobody else may have the file open,
+ * it has to be ours, and its file system has to know leases.
+ */
+export function takeLease(fd: number): boolean {
+  return libc.fcntl(fd, F_SETLEASE, F_WRLCK) >= 0;
 }
 
-/**
- * A write lease on a file. While it is held, no other open file is the same
- * one: somebody who opens it (or truncates it by its path) waits until the
- * holder has given the lease back, or has `EWOULDBLOCK` when it does not want
- * to wait. The kernel waits 45 s for the holder (`/proc/sys/fs/lease-break-time`).
- */
-export class FileLease implements Disposable {
-  readonly #fd: number;
-  readonly #onBreak: () => void;
-  #isHeld = false;
+/** Whether a lease is held for which nobody waits. */
+export function isLeaseWhole(fd: number): boolean {
+  return libc.fcntl(fd, F_GETLEASE, 0) === F_WRLCK;
+}
 
-  /**
-   * Prepares a lease; {@linkcode FileLease.take} takes it.
-   *
-   * @param fd The file; it stays the caller's, and stays open as long as this.
-   * @param onBreak Called when somebody waits for the file: ends what the lease
-   * allowed, then the lease is given back.
-   */
-  constructor(fd: number, onBreak: () => void) {
-    this.#fd = fd;
-    this.#onBreak = onBreak;
-    // The signal would end the process that does not listen to it.
-    if (leases.size === 0) Deno.addSignalListener("SIGIO", onSignal);
-    leases.add(this);
-  }
+/** Gives a lease back, if there is one. */
+export function giveLeaseBack(fd: number): void {
+  libc.fcntl(fd, F_SETLEASE, F_UNLCK);
+}
 
-  /** Whether the lease is ours. */
-  get isHeld(): boolean {
-    return this.#isHeld;
-  }
+const listeners = new Set<() => void>();
 
-  /**
-   * Takes the lease.
-   *
-   * @returns Whether it could be had: nobody else may have the file open, it has
-   * to be ours, and its file system has to know leases.
-   */
-  take(): boolean {
-    return this.#isHeld ||= libc.fcntl(this.#fd, F_SETLEASE, F_WRLCK) >= 0;
-  }
+function tell(): void {
+  for (const listener of listeners) listener();
+}
 
-  /**
-   * Gives the lease back if somebody waits for it.
-   *
-   * @internal
-   */
-  check(): void {
-    if (!this.#isHeld || libc.fcntl(this.#fd, F_GETLEASE, 0) === F_WRLCK) return;
-    this.#onBreak();
-    this.#release();
-  }
-
-  #release(): void {
-    this.#isHeld = false;
-    libc.fcntl(this.#fd, F_SETLEASE, F_UNLCK);
-  }
-
-  /** Gives the lease back. */
-  [Symbol.dispose](): void {
-    if (!leases.delete(this)) return;
-    if (this.#isHeld) this.#release();
-    if (leases.size === 0) Deno.removeSignalListener("SIGIO", onSignal);
-  }
+/** Calls `listener` when somebody waits for a lease of this process, whichever; main thread only. */
+export function onLeaseBreak(listener: () => void): Disposable {
+  if (listeners.size === 0) Deno.addSignalListener("SIGIO", tell);
+  listeners.add(listener);
+  return {
+    [Symbol.dispose]() {
+      if (listeners.delete(listener) && listeners.size === 0) {
+        Deno.removeSignalListener("SIGIO", tell);
+      }
+    },
+  };
 }

@@ -238,7 +238,7 @@ const blocks = (path: string) => Deno.statSync(path).blocks!;
 
 Deno.test("blk makes its image sparse where the driver discards", async () => {
   await withImage(MIB, async (path) => {
-    await withDisk({ device: { blkFile: path } }, async ({ disk, server }) => {
+    await withDisk({ device: { blkFile: path, io: "uring" } }, async ({ disk, server }) => {
       await disk.write(0, pattern(MIB, 1));
       await disk.flush();
       const full = blocks(path);
@@ -250,7 +250,7 @@ Deno.test("blk makes its image sparse where the driver discards", async () => {
       assertEquals(data, expected);
       const { store } = server.record().report as { store: Record<string, unknown> };
       assertEquals(store, {
-        io: "auto",
+        io: "uring",
         cache: "writeback",
         kind: "file",
         readOnly: false,
@@ -312,7 +312,7 @@ for (const [name, dir] of [["the temporary directory", undefined], ["tmpfs", "/d
         assertEquals((await disk.writeZeroes(8192, 4096, { unmap: true })).status, OK);
         data.fill(0, 8192 * 512, 12288 * 512);
         assert(Math.abs(full - blocks(path) - 4096) <= 16);
-        const now = Deno.readFileSync(path);
+        const now = await Deno.readFile(path);
         assert(now.every((byte, at) => byte === data[at]));
       });
     }, dir);
@@ -331,7 +331,7 @@ Deno.test("blk that is read-only refuses writes and changes nothing", async () =
       assertEquals((await disk.read(0, 512)).data, new Uint8Array(512));
       assertEquals((await disk.flush()).status, OK);
     });
-    assert(Deno.readFileSync(path).every((byte) => byte === 0));
+    assert((await Deno.readFile(path)).every((byte) => byte === 0));
   });
 });
 
@@ -370,13 +370,13 @@ Deno.test("blk announces that its image grew or shrank", async () => {
       const channel = driver.negotiated.backChannel!;
       assertEquals((await disk.read(4095, 512)).status, IOERR);
 
-      Deno.truncateSync(path, 2 * MIB);
+      await Deno.truncate(path, 2 * MIB);
       await onReload!();
       assertEquals((await channel.next()).message.request, "CONFIG_CHANGE_MSG");
       assertEquals(await disk.capacitySectors(), 4096);
       assertEquals((await disk.read(4095, 512)).status, OK);
 
-      Deno.truncateSync(path, MIB / 2);
+      await Deno.truncate(path, MIB / 2);
       assertEquals((await disk.read(1024, 512)).status, IOERR); // not known yet
       assertEquals(await commands!.resize.run(undefined), { before: 2 * MIB, bytes: MIB / 2 });
       assertEquals((await channel.next()).message.request, "CONFIG_CHANGE_MSG");
@@ -393,7 +393,7 @@ Deno.test("blk announces that its image grew or shrank", async () => {
       ]);
 
       // A size that cannot be leaves everything as it was
-      Deno.truncateSync(path, MIB + 1);
+      await Deno.truncate(path, MIB + 1);
       await assertRejects(async () => await onReload!(), RangeError, "multiple of 512");
       await assertRejects(
         async () => await commands!.resize.run({ size: "4M" }),
