@@ -12,6 +12,7 @@ import {
   FALLOCATE_PUNCH_HOLE,
   type IoUring,
   IoVectors,
+  LinuxError,
   MAX_IO_VECTORS,
   type ThreadIo,
 } from "../../src/linux/mod.ts";
@@ -49,6 +50,9 @@ export class UringStore implements Store {
   readonly #io: ThreadIo;
   readonly #host: StoreHost;
   readonly #handle: FileHandle;
+  /** What stands for the file in operations, and for the one past the page cache. */
+  readonly #file: number;
+  readonly #directFile: number;
   /** The address of index 0 of guest memory. */
   readonly #base: number;
   readonly #slots: Slot[] = [];
@@ -68,6 +72,7 @@ export class UringStore implements Store {
     this.#ring = io.ring;
     this.#inline = inline;
     this.#base = host.memory.base;
+    [this.#file, this.#directFile] = registered(this.#ring, handle);
     const isBuffered = handle.directFd < 0;
     this.#triesCache = isBuffered && handle.io === "auto";
     this.#writesInline = isBuffered && handle.io === "auto";
@@ -126,17 +131,17 @@ export class UringStore implements Store {
     while (ring.room === 0) ring.enter(false);
     const request = slot.request!;
     const data = this.#io.data(slot.index);
-    const { fd } = this.#handle;
     switch (slot.kind) {
       case SYNC:
-        return ring.dataSync(fd, data);
+        return ring.dataSync(this.#file, data);
       case PUNCH:
-        return ring.allocate(fd, FALLOCATE_PUNCH_HOLE, request.offset, request.bytes, data);
+        return ring.allocate(this.#file, FALLOCATE_PUNCH_HOLE, request.offset, request.bytes, data);
     }
     const offset = request.offset + slot.done;
     const parts = request.data;
     const bytes = request.bytes - slot.done;
-    const file = descriptorFor(this.#handle, parts, offset, bytes);
+    const isDirect = descriptorFor(this.#handle, parts, offset, bytes) !== this.#handle.fd;
+    const file = isDirect ? this.#directFile : this.#file;
     if (parts.count === 1) {
       const address = this.#base + parts.index(0) + slot.done;
       if (slot.kind === READ) ring.read(file, address, bytes, offset, data);
@@ -173,6 +178,23 @@ export class UringStore implements Store {
       const next = this.#waiting.shift()!;
       this.#begin(next.request, next.kind);
     }
+  }
+}
+
+/**
+ * Registers a store's files, which saves the kernel to look them up for each
+ * operation.
+ *
+ * @returns The numbers that stand for them: where the kernel does not take them,
+ * their descriptors.
+ */
+function registered(ring: IoUring, { fd, directFd }: FileHandle): [file: number, direct: number] {
+  try {
+    ring.registerFiles(directFd < 0 ? [fd] : [fd, directFd]);
+    return [0, 1];
+  } catch (error) {
+    if (!(error instanceof LinuxError)) throw error;
+    return [fd, directFd];
   }
 }
 
