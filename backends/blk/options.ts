@@ -30,8 +30,8 @@ export const blkOptions = {
     placeholder: "auto|uring|sync",
     choices: ["auto", "uring", "sync"],
     default: "auto",
-    about: "How files are read and written: what the page cache has at once and the rest by " +
-      "io_uring (auto), all by io_uring, or by a system call each",
+    about: "How files are read and written: what the page cache has at once, the rest by " +
+      "io_uring, files on tmpfs by copying (auto); all by io_uring; or by a system call each",
   },
   cache: {
     type: "text",
