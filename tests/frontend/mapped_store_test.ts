@@ -8,6 +8,8 @@ import { attachStore } from "../../backends/blk/stores.ts";
 import type { OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts";
 import { addressOf, Errno, isInMemory, openFile, pinnedBuffer } from "../../src/linux/mod.ts";
 import { Parts } from "../../src/virtqueue/mod.ts";
+import type { MappedMessage, MappedOrder, MappedOutcome } from "./mapped_store_worker.ts";
+import { Random } from "./random.ts";
 
 const MIB = 2 ** 20;
 
@@ -223,6 +225,64 @@ Deno.test("A mapped file on a full tmpfs says ENOSPC, and goes on where there is
       await run("umount", directory);
     }
   } finally {
+    Deno.removeSync(directory);
+  }
+});
+
+Deno.test("A mapped file outlives threads that discard and write, others that cut it, and a full tmpfs", async () => {
+  const seed = Number(Deno.env.get("SEED") ?? Date.now() % 2 ** 31);
+  console.log(`SEED=${seed}`);
+  const directory = Deno.makeTempDirSync({ prefix: "vhostd-test-" });
+  await run("mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", directory);
+  try {
+    await withDisk(async ({ open, path, isMapped }) => {
+      const control = new SharedArrayBuffer(4);
+      const workers = [1, 2].map((nth) => {
+        const worker = new Worker(new URL("./mapped_store_worker.ts", import.meta.url), {
+          type: "module",
+        });
+        const begun = Promise.withResolvers<void>();
+        const outcome = new Promise<MappedOutcome>((resolve, reject) => {
+          worker.onmessage = ({ data }: MessageEvent<MappedMessage>) =>
+            data === "begins" ? begun.resolve() : resolve(data);
+          worker.onerror = (event) => {
+            event.preventDefault();
+            reject(new Error(event.message));
+          };
+        });
+        const order: MappedOrder = {
+          ...{ handle: open.handle, bytes: 4 * MIB, seed: seed + nth, control },
+        };
+        worker.postMessage(order);
+        return { worker, begun: begun.promise, outcome };
+      });
+      const random = new Random(seed);
+      const failed = Promise.race(workers.map(({ outcome }) => outcome));
+      const script = async () => {
+        await Promise.all(workers.map(({ begun }) => begun));
+        for (let round = 0; round < 6; round++) {
+          await until(isMapped);
+          await Deno.truncate(path, random.below(4 * MIB));
+          await Deno.truncate(path, 4 * MIB);
+        }
+      };
+      try {
+        await Promise.race([script(), failed]);
+      } finally {
+        Atomics.store(new Int32Array(control), 0, 1);
+        Atomics.notify(new Int32Array(control), 0);
+      }
+      const outcomes = await Promise.all(workers.map(({ outcome }) => outcome));
+      for (const { worker } of workers) worker.terminate();
+      for (const counts of outcomes) {
+        assert(counts[0] > 1000, JSON.stringify(outcomes));
+        const known = [0, Errno.ENOSPC, Errno.ENODATA].map(String);
+        assertEquals(Object.keys(counts).filter((code) => !known.includes(code)), []);
+      }
+      assert(outcomes.some((counts) => counts[Errno.ENOSPC] > 0), JSON.stringify(outcomes));
+    }, { directory });
+  } finally {
+    await run("umount", directory);
     Deno.removeSync(directory);
   }
 });
