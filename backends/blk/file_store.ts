@@ -63,7 +63,7 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
     const alignment = directFd && directAlignment(directFd.number);
     const punch = !readOnly && canPunchHole(fd.number, isBlockDevice);
     const mapped = options.io === "auto" && !isBlockDevice && !options.direct && !readOnly
-      ? MappedFile.shared(fd.number, fileBytes(fd.number))
+      ? MappedFile.open(fd.number, fileBytes(fd.number), true)
       : undefined;
     return {
       kind: isBlockDevice ? "block device" : "file",

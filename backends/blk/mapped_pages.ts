@@ -102,13 +102,19 @@ export class MappedPages {
     return (Atomics.load(this.#words, CHUNKS + (chunk >>> 5)) & 1 << (chunk & 31)) !== 0;
   }
 
-  /** Notes that the pages of a chunk were looked up; only with the lock. */
+  /**
+   * Notes that the pages of a chunk were looked up; only with the lock. What is
+   * said while nothing may be touched may be wrong when it is allowed again, so
+   * this and {@linkcode MappedPages.add} do nothing then.
+   */
   setKnown(chunk: number): void {
+    if (!this.isOpen) return;
     Atomics.or(this.#words, CHUNKS + (chunk >>> 5), 1 << (chunk & 31));
   }
 
   /** Notes that pages are there; only with the lock. */
   add(first: number, last: number): void {
+    if (!this.isOpen) return;
     const end = Math.min(last, this.count - 1);
     for (let word = first >>> 5; word <= end >>> 5; word++) {
       Atomics.or(this.#pages, word, maskOf(word, first, end));
@@ -130,21 +136,21 @@ export class MappedPages {
    */
   open(isAllowed: () => boolean = () => true): void {
     this.locked(() => {
-      if (this.isOpen || !isAllowed()) return;
-      this.#words.fill(0, CHUNKS);
-      Atomics.store(this.#words, IS_OPEN, 1);
+      if (!this.isOpen && isAllowed()) Atomics.store(this.#words, IS_OPEN, 1);
     });
   }
 
   /**
-   * Has nobody touch anything any more, and waits until nobody does; `then` is
-   * called with the lock.
+   * Has nobody touch anything any more, waits until nobody does, and forgets
+   * which pages are there; `then` is called with the lock.
    */
   close(then: () => void = () => {}): void {
     this.locked(() => {
       if (!this.isOpen) return;
       Atomics.store(this.#words, IS_OPEN, 0);
       this.#awaitUntouched();
+      // Here, so that it costs nothing where it never happens.
+      this.#words.fill(0, CHUNKS);
       then();
     });
   }

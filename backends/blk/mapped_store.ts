@@ -28,6 +28,9 @@ import {
 import { CHUNK_PAGES, MAPPED_PAGE_BYTES, MappedPages } from "./mapped_pages.ts";
 import type { MapHandle, Store, StoreHost, StoreRequest } from "./store.ts";
 
+/** The largest file that is mapped, in bytes: what is known of its pages takes 32 MiB. */
+const MOST_BYTES = 2 ** 40;
+
 /** How long a file is left to others before it is asked for again, in milliseconds. */
 const RETAKE_MS = 1000;
 
@@ -64,20 +67,16 @@ export class MappedFile implements Disposable {
     take();
   }
 
-  /** Maps a memory file that nobody else has. */
-  static own(fd: number, bytes: number): MappedFile {
-    return new MappedFile(fd, bytes, false);
-  }
-
   /**
-   * Maps a file that others may open, if it is in memory.
+   * Maps a file that is in memory.
    *
+   * @param isShared Whether others can open it too.
    * @returns Nothing where it is on a disk, or cannot be mapped.
    */
-  static shared(fd: number, bytes: number): MappedFile | undefined {
-    if (bytes === 0 || !isInMemory(fd)) return undefined;
+  static open(fd: number, bytes: number, isShared: boolean): MappedFile | undefined {
+    if (bytes === 0 || bytes > MOST_BYTES || !isInMemory(fd)) return undefined;
     try {
-      return new MappedFile(fd, bytes, true);
+      return new MappedFile(fd, bytes, isShared);
     } catch (error) {
       // Out of addresses, or of mappings: it goes without.
       if (error instanceof LinuxError) return undefined;

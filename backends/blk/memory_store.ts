@@ -17,7 +17,7 @@ import type { OpenStore } from "./store.ts";
  */
 export function openMemoryStore(bytes: number, { readOnly }: { readOnly: boolean }): OpenStore {
   const fd = createMemfd("vhostd-blk", bytes);
-  const mapped = MappedFile.own(fd.number, bytes);
+  const mapped = MappedFile.open(fd.number, bytes, false);
   return {
     kind: "memory",
     abilities: {
@@ -39,16 +39,17 @@ export function openMemoryStore(bytes: number, { readOnly }: { readOnly: boolean
       directFd: -1,
       directOffsetAlign: 1,
       directMemoryAlign: 1,
-      map: mapped.handle,
+      map: mapped?.handle,
     },
     bytes: () => bytes,
     resize(wanted) {
-      mapped.resize(() => resizeFile(fd.number, wanted));
+      if (mapped === undefined) resizeFile(fd.number, wanted);
+      else mapped.resize(() => resizeFile(fd.number, wanted));
       bytes = wanted;
     },
     describe: () => ({ allocatedBytes: allocatedBytes(fd.number) }),
     [Symbol.dispose]() {
-      mapped[Symbol.dispose]();
+      mapped?.[Symbol.dispose]();
       fd.close();
     },
   };

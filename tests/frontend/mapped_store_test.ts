@@ -260,7 +260,7 @@ Deno.test("A mapped file outlives threads that discard and write, others that cu
       const failed = Promise.race(workers.map(({ outcome }) => outcome));
       const script = async () => {
         await Promise.all(workers.map(({ begun }) => begun));
-        for (let round = 0; round < 6; round++) {
+        for (let round = 0; round < 4; round++) {
           await until(isMapped);
           await Deno.truncate(path, random.below(4 * MIB));
           await Deno.truncate(path, 4 * MIB);
