@@ -41,6 +41,7 @@ const report: Report = {
     kernel: "Linux 6.1",
     disk: "ext4 on /dev/vda",
     loadAverage: 0.5,
+    wakeUpUs: 12.3,
     versions: { vhostd: "0.1.0", deno: "2.9.6", v8: "15.0", peer: "10.0.2" },
   },
   runs: 3,

@@ -10,6 +10,7 @@ import { version } from "../../src/cli/version.ts";
 import { BenchError } from "./bench_error.ts";
 import type { Options } from "./options.ts";
 import { PEER } from "./sides.ts";
+import { wakeUpUs } from "./wake_up.ts";
 
 /** What figures depend on. */
 export interface Machine {
@@ -21,6 +22,8 @@ export interface Machine {
   disk: string;
   /** Load average of the minute before: what else was running. */
   loadAverage: number;
+  /** How long it takes to wake a thread, in microseconds. */
+  wakeUpUs: number;
   versions: { vhostd: string; deno: string; v8: string; peer: string };
 }
 
@@ -35,6 +38,7 @@ export async function describeMachine({ diskDirectory }: Options): Promise<Machi
     kernel: `Linux ${Deno.osRelease()}`,
     disk: (await fileSystemOf(diskDirectory)).join(" on "),
     loadAverage: Deno.loadavg()[0],
+    wakeUpUs: (await wakeUpUs()).median,
     versions: {
       vhostd: await version(),
       deno: Deno.version.deno,

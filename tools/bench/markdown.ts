@@ -35,12 +35,14 @@ export function table(rows: readonly (readonly string[])[]): string {
 }
 
 function head({ date, machine, runs, seconds, driver, chains }: Report): string {
-  const { processor, cores, memoryBytes, kernel, disk, loadAverage, versions } = machine;
+  const { processor, cores, memoryBytes, kernel, disk, loadAverage, wakeUpUs, versions } = machine;
   return `Measured on ${date.slice(0, 16).replace("T", " ")} UTC: ${processor}, ${cores} cores, ${
     Math.round(memoryBytes / 2 ** 30)
   } GiB; ${kernel}; disk: ${disk}; load average before: ${
     loadAverage.toFixed(2)
-  }. vhostd ${versions.vhostd} on Deno ${versions.deno} (V8 ${versions.v8}), qemu-storage-daemon ${versions.peer}. Medians of ${runs} ${
+  }; waking a thread takes ${
+    digits(wakeUpUs)
+  } µs. vhostd ${versions.vhostd} on Deno ${versions.deno} (V8 ${versions.v8}), qemu-storage-daemon ${versions.peer}. Medians of ${runs} ${
     runs === 1 ? "run" : "runs"
   } of ${seconds} s each; the load generator ${driver}, its chains are ${chains}.`;
 }

@@ -1,0 +1,47 @@
+/**
+ * How long this machine takes to wake a thread whose processor sleeps: at small
+ * queue depths a result is made of little else.
+ *
+ * @module
+ */
+
+import { createEventfd, signalEventfd } from "../../src/linux/mod.ts";
+import { readClock } from "./clock.ts";
+import { type Summary, summary } from "./statistics.ts";
+import type { WakeUpOrder } from "./wake_up_worker.ts";
+
+const WAKE_UPS = 200;
+const PAUSE_MS = 2;
+
+/** Microseconds from a signal until the thread that waits for it runs. */
+export async function wakeUpUs(): Promise<Summary> {
+  const sent = new Int32Array(new SharedArrayBuffer(4));
+  using eventfd = createEventfd();
+  const worker = new Worker(new URL("./wake_up_worker.ts", import.meta.url), { type: "module" });
+  try {
+    const answers = new ReadableStream<number>({
+      start(controller) {
+        worker.onmessage = ({ data }: MessageEvent<number>) => controller.enqueue(data);
+        worker.onerror = (event) => {
+          event.preventDefault();
+          controller.error(new Error(event.message));
+        };
+      },
+    }).getReader();
+    const order: WakeUpOrder = { eventfd: eventfd.number, sent: sent.buffer, count: WAKE_UPS };
+    worker.postMessage(order);
+    const times: number[] = [];
+    // The first answer only says that the thread waits.
+    for (let i = 0; i <= WAKE_UPS; i++) {
+      const { value } = await answers.read();
+      if (i > 0) times.push(value! / 1000);
+      if (i === WAKE_UPS) break;
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+      Atomics.store(sent, 0, readClock());
+      signalEventfd(eventfd.number);
+    }
+    return summary(times)!;
+  } finally {
+    worker.terminate();
+  }
+}
