@@ -5,6 +5,7 @@
  */
 
 import { placeAnyRing, playEpisode } from "./ring/episode.ts";
+import { playServedRings } from "./ring/served.ts";
 import { randomOf, Tally } from "./seeds.ts";
 import type { FuzzTarget } from "./target.ts";
 
@@ -31,13 +32,18 @@ export function playRings(
   }
 }
 
+/** The part of the cases that go to a served disk. */
+const SERVED = 1 / 2;
+
 /** The target. */
 export const target: FuzzTarget = {
   name: "ring",
   about: "descriptors, indexes, flags, event fields and indirect tables, overwritten at random",
-  run({ seed, cases, progress }) {
+  async run({ seed, cases, progress }) {
     const tally = new Tally();
-    playRings(seed, cases, tally, progress);
-    return Promise.resolve({ cases, reached: tally.counts });
+    const served = Math.floor(cases * SERVED);
+    playRings(seed, cases - served, tally, progress);
+    await playServedRings(seed, served, tally, (done) => progress(cases - served + done));
+    return { cases, reached: tally.counts };
   },
 };
