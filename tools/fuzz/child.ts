@@ -22,8 +22,11 @@ const WARM_UP_CASES = 40;
 /** What memory may grow by, in MiB: far more than the garbage that V8 leaves lying around. */
 const GROWTH_MIB = 256;
 
-/** How often a process is looked at before what it holds counts as left behind. */
-const LOOKS = 50;
+/** What a process holds is counted once it has been the same for so long, in milliseconds. */
+const STEADY_MS = 500;
+
+/** How long that may take. */
+const SETTLE_MS = 20_000;
 
 const encoder = new TextEncoder();
 
@@ -36,12 +39,16 @@ function residentMiB(): number {
   return Math.round(Deno.memoryUsage().rss / 2 ** 20);
 }
 
-/** Waits for threads and descriptors that are on their way out. */
-async function settled(before: ProcessState): Promise<ProcessState> {
+/** What this process holds, once nothing of it is on its way out any more. */
+async function settled(): Promise<ProcessState> {
+  const deadline = performance.now() + SETTLE_MS;
   let state = processState();
-  for (let i = 0; i < LOOKS && JSON.stringify(state) !== JSON.stringify(before); i++) {
+  for (let since = performance.now(); performance.now() - since < STEADY_MS;) {
     await new Promise((resolve) => setTimeout(resolve, 20));
-    state = processState();
+    const now = processState();
+    if (JSON.stringify(now) === JSON.stringify(state)) continue;
+    state = now;
+    if (performance.now() < deadline) since = performance.now();
   }
   return state;
 }
@@ -49,16 +56,28 @@ async function settled(before: ProcessState): Promise<ProcessState> {
 function expectNothingLeft(before: ProcessState, after: ProcessState): void {
   for (const what of ["fds", "mappings", "threads"] as const) {
     if (after[what] > before[what]) {
-      throw new Error(`Expected ${before[what]} ${what} afterwards, got ${after[what]}`);
+      const list = what === "fds" ? `: ${descriptors()}` : "";
+      throw new Error(`Expected ${before[what]} ${what} afterwards, got ${after[what]}${list}`);
     }
   }
+}
+
+/** What the open descriptors are. */
+function descriptors(): string {
+  return [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => {
+    try {
+      return `${name} ${Deno.readLinkSync(`/proc/self/fd/${name}`)}`;
+    } catch {
+      return name; // the directory itself
+    }
+  }).join(", ");
 }
 
 async function main([name, seed, cases]: string[]): Promise<void> {
   const target = await loadTarget(name);
   await target.run({ seed: 1, cases: WARM_UP_CASES, progress() {} });
   await watchesEnded();
-  const before = await settled(processState());
+  const before = await settled();
   const residentBefore = residentMiB();
   const report = await target.run({
     seed: Number(seed),
@@ -66,7 +85,7 @@ async function main([name, seed, cases]: string[]): Promise<void> {
     progress: (done) => tell({ kind: "progress", done }),
   });
   await watchesEnded();
-  expectNothingLeft(before, await settled(before));
+  expectNothingLeft(before, await settled());
   const residentAfter = residentMiB();
   if (residentAfter > residentBefore + GROWTH_MIB) {
     throw new Error(

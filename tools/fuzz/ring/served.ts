@@ -104,7 +104,7 @@ async function playDriver(
   for (let i = 0; i < RESETS && done < limit; i++) {
     const faultsBefore = faults();
     const other = expectId(driver, 1, "attacked");
-    const burst = Math.min(limit - done, random.between(1, MAX_BURST));
+    const burst = Math.min(limit - done, random.between(1, random.pick([4, 16, 64, MAX_BURST])));
     attack.run(burst);
     done += burst;
     await other;
