@@ -11,7 +11,7 @@ import { Tally } from "./seeds.ts";
 import type { FuzzTarget } from "./target.ts";
 
 /** The most cases of one device, before it is closed and another one comes. */
-const LIFE_CASES = 500;
+const LIFE_CASES = 250;
 
 /** The kinds of lives, more of those that are more complex. */
 const LIVES = [liveAsDisk, liveAsDisk, liveAsInput, liveAsDisk, liveAsDisk, liveAsEntropy];
