@@ -10,6 +10,6 @@ Deno.test(`devices hold under any requests, beside a model (deno task fuzz devic
   const tally = new Tally();
   await liveThroughDevices(SEED, 3_000, tally, () => {});
   await watchesEnded();
-  const reached = ["blk: IN, status 0", "rng: requests", "input: events", "config: reads refused"];
+  const reached = ["blk: IN, status 0", "rng: requests", "input: lives", "config: reads refused"];
   for (const what of reached) assert(tally.counts[what] > 0, what);
 });
