@@ -124,20 +124,22 @@ export class Operation {
     return !FLUSH || (CONFIG_WCE && this.#config.writeback === 0);
   }
 
-  /** Has the store do the next step. */
+  /** Has the store do the next step, if there is something to do in it. */
   #perform(request: Request, step: number): StoreResult {
     const store = this.#store;
     switch (request.type) {
       case VIRTIO_BLK_T.IN:
-        return store.read(request);
+        return request.bytes === 0 ? 0 : store.read(request);
       case VIRTIO_BLK_T.OUT:
-        return step === 0 ? store.write(request) : store.flush(request);
+        if (step > 0) return store.flush(request);
+        return request.bytes === 0 ? 0 : store.write(request);
       case VIRTIO_BLK_T.DISCARD:
         request.useSegment(step);
-        return store.discard(request);
+        return request.bytes === 0 ? 0 : store.discard(request);
       case VIRTIO_BLK_T.WRITE_ZEROES:
         if (step === request.segments) return store.flush(request);
         request.useSegment(step);
+        if (request.bytes === 0) return 0;
         return store.writeZeroes(request, request.unmap && this.#unmap);
       default:
         return store.flush(request);

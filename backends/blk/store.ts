@@ -21,7 +21,7 @@ export interface StoreRequest {
   readonly data: Parts;
   /** Where in the store, in bytes: a multiple of 512, and with `bytes` inside the capacity. */
   readonly offset: number;
-  /** How many bytes: a multiple of 512. */
+  /** How many bytes: a multiple of 512, and not 0. */
   readonly bytes: number;
 }
 

@@ -33,22 +33,37 @@ export default defineDevice({
   },
   handlers({ options: { maxBytes = Infinity, period } }) {
     let left = maxBytes;
-    let next = Promise.withResolvers<void>(); // settled when a new period starts
-    const renew = () => (left = maxBytes, next.resolve(), next = Promise.withResolvers());
+    let isOver = true; // the period
+    let next = Promise.withResolvers<number | undefined>(); // settled when chains may go on
+    /** Lets chains that wait go on: as far as the limit goes, or with a number of bytes each. */
+    function release(bytes?: number): void {
+      next.resolve(bytes);
+      next = Promise.withResolvers();
+    }
+    function renew(): void {
+      left = maxBytes;
+      isOver = true;
+      release();
+    }
 
-    function fill(chain: Chain): number | Promise<number> {
-      if (left <= 0) return next.promise.then(() => fill(chain));
+    function fill(chain: Chain, most = left): number | Promise<number> {
+      if (most <= 0) return next.promise.then((bytes) => fill(chain, bytes));
       let written = 0;
       for (const part of chain.writable) {
-        if (written === 0 && left === maxBytes && maxBytes !== Infinity) setTimeout(renew, period);
-        const bytes = part.subarray(0, Math.min(left, 65_536)); // what getRandomValues takes at once
+        const bytes = part.subarray(0, Math.min(most, 65_536)); // what getRandomValues takes at once
         crypto.getRandomValues(bytes);
-        left -= bytes.length;
+        most -= bytes.length;
         written += bytes.length;
         if (bytes.length < part.length) break; // fewer than asked for are fine: virtio 1.3, 5.4.6.2
       }
+      left -= written;
+      if (isOver && written > 0 && maxBytes !== Infinity) {
+        isOver = false;
+        setTimeout(renew, period);
+      }
       return written;
     }
-    return { requestq: fill, stop: renew };
+    // A stop waits for all chains: each gets one byte, the least there is, whatever the limit.
+    return { requestq: (chain) => fill(chain), stop: () => release(1) };
   },
 });

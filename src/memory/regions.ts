@@ -58,7 +58,10 @@ export class RegionTable {
    */
   translate(gpa: number, bytes: number): number {
     const hit = this.#hit;
-    if (gpa >= this.#start[hit] && gpa + bytes <= this.#end[hit]) return gpa + this.#delta[hit];
+    // A range without bytes is inside as well, so its address has to be.
+    if (
+      gpa >= this.#start[hit] && gpa < this.#end[hit] && gpa + bytes <= this.#end[hit]
+    ) return gpa + this.#delta[hit];
     const found = this.#find(gpa);
     return found >= 0 && gpa + bytes <= this.#end[found] ? gpa + this.#delta[found] : -1;
   }

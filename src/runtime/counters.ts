@@ -55,6 +55,11 @@ export class QueueCounters implements QueueCounts {
     this.#values[5]--;
   }
 
+  /** Counts a chain that was taken and will not be completed. */
+  abandoned(): void {
+    this.#values[5]--;
+  }
+
   /** Counts a notification from the driver. */
   kicked(): void {
     this.#values[3]++;

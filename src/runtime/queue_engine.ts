@@ -366,7 +366,7 @@ export class QueueEngine {
           try {
             result = handler(chain, queue);
           } catch (error) {
-            ring.abandon(chain);
+            this.#abandon(queue, chain);
             throw error;
           }
           if (typeof result !== "number") this.#promised(queue, chain, result);
@@ -436,7 +436,7 @@ export class QueueEngine {
       this.flush(queue);
     }).catch((error) => {
       this.#break(queue, error);
-      if (chain.inFlight && chain.epoch === queue.epoch) queue.ring?.abandon(chain);
+      this.#abandon(queue, chain);
     }).finally(() => {
       this.#pending--;
       this.#stopIfDrained(queue);
@@ -466,7 +466,7 @@ export class QueueEngine {
     if (ring === undefined || chain.epoch !== queue.epoch) return;
     if (!chain.inFlight) throw new Error(`The device completed a chain of ${queue.name} twice`);
     if (!(written >= 0 && written <= chain.writableBytes)) {
-      ring.abandon(chain);
+      this.#abandon(queue, chain);
       throw new RangeError(
         `The device said that it wrote ${written} bytes to a chain with ${chain.writableBytes}`,
       );
@@ -486,8 +486,16 @@ export class QueueEngine {
   fail(queue: EngineQueue, error: Error, chain?: Chain): void {
     this.flush(queue);
     this.#break(queue, error);
-    if (chain?.inFlight && chain.epoch === queue.epoch) queue.ring?.abandon(chain);
+    if (chain !== undefined) this.#abandon(queue, chain);
     this.#stopIfDrained(queue);
+  }
+
+  /** Gives up a chain that is in flight. Once: what comes of it later is dropped. */
+  #abandon(queue: EngineQueue, chain: Chain): void {
+    if (!chain.inFlight || chain.epoch !== queue.epoch) return;
+    chain.epoch = -1;
+    queue.ring?.abandon(chain);
+    queue.counters.abandoned();
   }
 
   #publish(queue: EngineQueue): void {

@@ -32,14 +32,25 @@ self.onmessage = ({ data }) => {
   });
 };
 
-async function main({ module, setup, memory, wakeFd, port }: ThreadStart): Promise<void> {
+async function main(start: ThreadStart): Promise<void> {
+  const { port } = start;
+  const closeId = await run(start);
+  // Who asked for the end terminates this thread: what it holds is given back before that.
+  const closed: ThreadMessage = { kind: "answer", id: closeId, result: 0 };
+  port.postMessage(closed);
+  port.close();
+  self.close();
+}
+
+/** Runs the engine until it is closed; returns the number of the command that asked for that. */
+async function run({ module, setup, memory, wakeFd, port }: ThreadStart): Promise<number> {
   const { default: device } = await import(module) as { default?: AnyDevice };
   if (device?.handlers === undefined) {
     throw new TypeError(`Expected a device as the default export of ${module}`);
   }
   const send = (message: ThreadMessage) => port.postMessage(message);
   using reactor: ThreadReactor = createReactor();
-  let closed = false;
+  let closeId: number | undefined;
   const engine = new QueueEngine(device, setup, viewMemory(memory), {
     watch: (fd, callback) => reactor.watch(fd, callback),
     watchSignals: (fd, callback) => reactor.watchSignals(fd, callback),
@@ -60,8 +71,8 @@ async function main({ module, setup, memory, wakeFd, port }: ThreadStart): Promi
       const { id, command } = received.message;
       try {
         engine.execute(command, (result) => {
-          if (command.kind === "close") closed = true;
-          send({ kind: "answer", id, result });
+          if (command.kind === "close") closeId = id;
+          else send({ kind: "answer", id, result });
         });
       } catch (error) {
         send({ kind: "refused", id, error: error as Error });
@@ -71,15 +82,14 @@ async function main({ module, setup, memory, wakeFd, port }: ThreadStart): Promi
 
   const glance = () => reactor.glance();
   send({ kind: "ready" });
-  while (!closed) {
+  while (closeId === undefined) {
     // Promises of the device need the event loop; without any, blocking in the
     // wait itself saves two thread changes per wake-up.
     if (engine.isPending) await reactor.turnAsync();
     else reactor.turn();
     engine.poll(glance);
   }
-  port.close();
-  self.close();
+  return closeId;
 }
 
 /** The newest way to wait that this kernel allows. */

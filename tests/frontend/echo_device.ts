@@ -16,6 +16,7 @@ export const Answer = {
   REJECT: 4,
   TOO_MUCH: 5,
   NEVER: 6,
+  PROMISE_TOO_MUCH: 7,
 } as const;
 
 /** The echo device. */
@@ -95,6 +96,8 @@ export default defineDevice({
             return Promise.reject(new Error("The device changed its mind"));
           case Answer.TOO_MUCH:
             return chain.writableBytes + 1;
+          case Answer.PROMISE_TOO_MUCH:
+            return Promise.resolve(chain.writableBytes + 1);
           case Answer.NEVER:
             return LATER;
           default: {

@@ -20,7 +20,7 @@ import {
 } from "../../mod.ts";
 import rng from "../../backends/rng/mod.ts";
 import echo, { Answer } from "./echo_device.ts";
-import { processState } from "./process_state.ts";
+import { processState } from "../../tools/process_state.ts";
 import { packedRing, splitRing } from "./raw_rings.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -180,7 +180,7 @@ for (
   const [name, how] of [["throws", Answer.THROW], ["rejects", Answer.REJECT], [
     "says too much",
     Answer.TOO_MUCH,
-  ]] as const
+  ], ["promises too much", Answer.PROMISE_TOO_MUCH]] as const
 ) {
   forBothPlanes(
     `A device that ${name} breaks its queue, and a reset mends it`,
@@ -193,11 +193,25 @@ for (
       );
       await driver.reset();
       assertEquals(server.record().queues[0].faults.at(-1)!.rule, "device");
+      assertEquals(server.record().queues[0].inFlight, 0);
       await driver.restart();
       assertEquals((await driver.request(0, [Uint8Array.of(0, 7)], [2])).data[0][1], 7);
     },
   );
 }
+
+forBothPlanes(
+  "GET_VRING_BASE waits for what is in flight on a queue that broke meanwhile",
+  async (server, path) => {
+    await using driver = await start(path);
+    const slow = driver.request(0, [Uint8Array.of(Answer.PROMISED)], [1]);
+    const wrong = driver.request(0, [Uint8Array.of(Answer.PROMISE_TOO_MUCH)], [1]);
+    await Promise.allSettled([slow, wrong]);
+    await driver.stop();
+    const [{ requests, inFlight }] = server.record().queues;
+    assertEquals([requests, inFlight], [1, 0], "the slow one was completed, the other given up");
+  },
+);
 
 forBothPlanes(
   "GET_VRING_BASE waits until what is in flight is completed",

@@ -4,7 +4,7 @@ import { type DeviceServer, serve, type ServeOptions, transportMask } from "../.
 import { RawSplitRing, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import echo from "./echo_device.ts";
-import { processState } from "./process_state.ts";
+import { processState } from "../../tools/process_state.ts";
 
 const FEATURES = transportMask("VERSION_1", "EVENT_IDX", "INDIRECT_DESC", "PROTOCOL_FEATURES");
 
@@ -46,6 +46,25 @@ Deno.test("a queue thread starts when the first of its queues does", () =>
     for (const queue of [0, 1, 2]) await ask(driver, queue, queue);
     assertEquals(processState().threads, threads + 2);
   }));
+
+Deno.test("queue threads give their io_uring back before their device is closed", async () => {
+  const rings = () =>
+    [...Deno.readDirSync("/proc/self/fd")].filter(({ name }) => {
+      try {
+        return Deno.readLinkSync(`/proc/self/fd/${name}`) === "anon_inode:[io_uring]";
+      } catch {
+        return false; // the directory itself
+      }
+    }).length;
+  const before = rings();
+  for (let i = 0; i < 8; i++) {
+    await withEcho({ options: { queues: 2 }, threads: 2 }, async (_server, path) => {
+      await using driver = await start(path, 2);
+      for (const queue of [0, 1]) await ask(driver, queue, i);
+    });
+    assertEquals(rings(), before);
+  }
+});
 
 Deno.test("queues on several threads answer at the same time, through stops and other memory", () =>
   withEcho({ options: { queues: 3 }, threads: 3 }, async (server, path) => {

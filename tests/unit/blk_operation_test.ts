@@ -112,13 +112,6 @@ Deno.test("Operation has the store read, write and flush", () => {
   assertEquals(store.calls, ["read 1536+1024", "write 2048+512", "flush"]);
 });
 
-Deno.test("Operation takes a read of nothing up to the very end", () => {
-  const { store, request } = setUp();
-  assertEquals(request(read(1000, 0)).status(), OK);
-  assertEquals(request(read(1001, 0)).status(), IOERR);
-  assertEquals(store.calls, ["read 512000+0"]);
-});
-
 const failures: [name: string, content: ChainContent, setup: Setup, status: number][] = [
   ["a read behind the end", read(1000), {}, IOERR],
   ["a read across the end", read(999, 1024), {}, IOERR],
@@ -225,6 +218,18 @@ Deno.test("Operation checks against the capacity of the moment", () => {
   assertEquals(request(read(1500)).status(), OK);
   state.capacitySectors = 10;
   assertEquals(request(read(500)).status(), IOERR);
+});
+
+Deno.test("Operation does nothing up to the very end, and asks the store for none of it", () => {
+  const { store, request } = setUp({ writeback: 0 });
+  for (
+    const content of [read(3, 0), read(1000, 0), write(1000, 0), ranges(DISCARD, segment(5, 0))]
+  ) {
+    assertEquals(request(content).status(), OK);
+  }
+  assertEquals(request(ranges(WRITE_ZEROES, segment(1000, 0, 1))).status(), OK);
+  assertEquals(store.calls, ["flush", "flush"], "of the writes alone");
+  assertEquals(request(read(1001, 0)).status(), IOERR);
 });
 
 Deno.test("Operation makes writes durable where the driver asked for it or cannot flush", () => {

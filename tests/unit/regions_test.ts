@@ -30,8 +30,7 @@ Deno.test("RegionTable.translate() agrees with a search through all regions", ()
           );
           const fits = region !== undefined && gpa + bytes <= region.guestAddress + region.bytes;
           const expected = fits ? gpa - region.guestAddress + region.index : -1;
-          // An empty range may stand at the end of a region: nothing is touched there.
-          if (bytes > 0) assertEquals(table.translate(gpa, bytes), expected);
+          assertEquals(table.translate(gpa, bytes), expected);
           if (bytes > 0) assertEquals(table.translateUser(gpa + 0x10_0000, bytes), expected);
           assertEquals(
             table.contiguous(gpa),
@@ -50,4 +49,13 @@ Deno.test("RegionTable without regions has no addresses", () => {
     -1,
     0,
   ]);
+});
+
+Deno.test("RegionTable.translate() refuses no bytes behind a region, whatever was found before", () => {
+  const table = new RegionTable([
+    { guestAddress: 0x1000, bytes: 0x10, userAddress: 0, index: 0x1000 },
+  ]);
+  assertEquals(table.translate(0x1010, 0), -1);
+  assertEquals(table.translate(0x100f, 1), 0x100f);
+  assertEquals(table.translate(0x1010, 0), -1);
 });

@@ -1,0 +1,104 @@
+/**
+ * The process that runs one target: `child.ts NAME SEED CASES`. It tells what
+ * happens as lines of JSON on stdout.
+ *
+ * @module
+ */
+
+import { watchesEnded } from "../../src/linux/mod.ts";
+import { type ProcessState, processState } from "../process_state.ts";
+import type { FuzzReport } from "./target.ts";
+import { loadTarget } from "./targets.ts";
+
+/** What the process tells. */
+export type ChildMessage =
+  | { kind: "progress"; done: number }
+  | { kind: "report"; report: FuzzReport; residentMiB: [before: number, after: number] }
+  | { kind: "finding"; message: string };
+
+/** Cases that run first, so that what is made once for a process exists before it is counted. */
+const WARM_UP_CASES = 40;
+
+/** What memory may grow by, in MiB: far more than the garbage that V8 leaves lying around. */
+const GROWTH_MIB = 256;
+
+/** What a process holds is counted once it has been the same for so long, in milliseconds. */
+const STEADY_MS = 500;
+
+/** How long that may take. */
+const SETTLE_MS = 20_000;
+
+const encoder = new TextEncoder();
+
+function tell(message: ChildMessage): void {
+  const line = encoder.encode(JSON.stringify(message) + "\n");
+  for (let at = 0; at < line.length;) at += Deno.stdout.writeSync(line.subarray(at));
+}
+
+function residentMiB(): number {
+  return Math.round(Deno.memoryUsage().rss / 2 ** 20);
+}
+
+/** What this process holds, once nothing of it is on its way out any more. */
+async function settled(): Promise<ProcessState> {
+  const deadline = performance.now() + SETTLE_MS;
+  let state = processState();
+  for (let since = performance.now(); performance.now() - since < STEADY_MS;) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const now = processState();
+    if (JSON.stringify(now) === JSON.stringify(state)) continue;
+    state = now;
+    if (performance.now() < deadline) since = performance.now();
+  }
+  return state;
+}
+
+function expectNothingLeft(before: ProcessState, after: ProcessState): void {
+  for (const what of ["fds", "mappings", "threads"] as const) {
+    if (after[what] > before[what]) {
+      const list = what === "fds" ? `: ${descriptors()}` : "";
+      throw new Error(`Expected ${before[what]} ${what} afterwards, got ${after[what]}${list}`);
+    }
+  }
+}
+
+/** What the open descriptors are. */
+function descriptors(): string {
+  return [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => {
+    try {
+      return `${name} ${Deno.readLinkSync(`/proc/self/fd/${name}`)}`;
+    } catch {
+      return name; // the directory itself
+    }
+  }).join(", ");
+}
+
+async function main([name, seed, cases]: string[]): Promise<void> {
+  const target = await loadTarget(name);
+  await target.run({ seed: 1, cases: WARM_UP_CASES, progress() {} });
+  await watchesEnded();
+  const before = await settled();
+  const residentBefore = residentMiB();
+  const report = await target.run({
+    seed: Number(seed),
+    cases: Number(cases),
+    progress: (done) => tell({ kind: "progress", done }),
+  });
+  await watchesEnded();
+  expectNothingLeft(before, await settled());
+  const residentAfter = residentMiB();
+  if (residentAfter > residentBefore + GROWTH_MIB) {
+    throw new Error(
+      `Expected memory to grow by at most ${GROWTH_MIB} MiB, got ${residentBefore} to ${residentAfter}`,
+    );
+  }
+  tell({ kind: "report", report, residentMiB: [residentBefore, residentAfter] });
+}
+
+try {
+  await main(Deno.args);
+} catch (error) {
+  const message = error instanceof Error ? error.stack ?? error.message : String(error);
+  tell({ kind: "finding", message });
+  Deno.exitCode = 1;
+}

@@ -1,0 +1,72 @@
+/**
+ * The entropy device under requests of any size, with and without a limit.
+ *
+ * @module
+ */
+
+import rng from "../../../backends/rng/mod.ts";
+import { randomOf, type Tally } from "../seeds.ts";
+import { divide, join, withLife } from "./life.ts";
+
+/** The limits, in bytes per period. */
+const LIMITS = [
+  {},
+  { maxBytes: 1, period: 1 },
+  { maxBytes: 100, period: 5 },
+  // For as long as the test lasts.
+  { maxBytes: 64, period: 60_000 },
+];
+
+/** Lives through one entropy device with at most `cases` requests; returns how many there were. */
+export async function liveAsEntropy(
+  seed: number,
+  number: number,
+  cases: number,
+  tally: Tally,
+): Promise<number> {
+  const random = randomOf(seed, number);
+  const options = random.pick(LIMITS);
+  return await withLife(random, tally, rng, { options }, 1, async ({ driver }) => {
+    const isLimited = options.maxBytes !== undefined;
+    const most = Math.min(cases, isLimited ? 40 : 200);
+    let done = 0;
+    while (done < most) {
+      const count = Math.min(random.between(1, 8), most - done);
+      const requests = Array.from({ length: count }, async () => {
+        const room = random.pick([0, 1, 16, random.below(300), random.below(200_000)]);
+        const readable = random.chance(1, 8) ? [new Uint8Array(random.below(40))] : [];
+        const { written, data } = await driver.request(0, readable, divide(random, room));
+        if (written > room || (room > 0 && written === 0)) {
+          throw new Error(`rng: expected 1 to ${room} bytes, got ${written}`);
+        }
+        const bytes = join(data).subarray(0, written);
+        // 1 of 2^128 would be zeroes by chance.
+        if (written >= 16 && bytes.every((byte) => byte === 0)) {
+          throw new Error(`rng: expected random bytes, got ${written} zeroes`);
+        }
+        tally.add(room === 0 ? "rng: requests without room" : "rng: requests");
+      });
+      const all = Promise.all(requests);
+      // It is awaited below, whatever happens first.
+      all.catch(() => {});
+      if (isLimited || random.chance(1, 4)) {
+        // What waits for the next period goes back before the queue stops.
+        await driver.stop();
+        await driver.restart();
+        tally.add("rng: stopped and started");
+      }
+      // What was not taken before the stop may wait again.
+      for (let isDone = false; !isDone;) {
+        const ending = all.then(() => isDone = true);
+        const pause = new Promise<void>((resolve) => setTimeout(resolve, 20));
+        await Promise.race([ending, pause]);
+        if (isDone || !isLimited) continue;
+        await driver.stop();
+        await driver.restart();
+      }
+      done += count;
+    }
+    tally.add(`rng: lives ${isLimited ? "with" : "without"} a limit`);
+    return done;
+  });
+}

@@ -1,0 +1,339 @@
+/**
+ * The same against a served disk: its queue thread reads the ring while the
+ * driver overwrites it from another thread. Nothing else may be harmed: the
+ * disk's other queue, another disk of the process.
+ *
+ * @module
+ */
+
+import blk from "../../../backends/blk/mod.ts";
+import { type DeviceServer, serve } from "../../../mod.ts";
+import {
+  BlkDriver,
+  DriverQueue,
+  packedDescriptorFlags,
+  PackedDriverQueue,
+  SharedMemory,
+  VirtioDriver,
+  writeDescriptor,
+} from "../../../src/frontend/mod.ts";
+import { drainEventfd } from "../../../src/linux/mod.ts";
+import { ringRules } from "../../../src/virtqueue/mod.ts";
+import type { Random } from "../../random.ts";
+import { randomOf, type Tally } from "../seeds.ts";
+
+/** How often a driver overwrites a ring before the device is reset. */
+const MAX_BURST = 400;
+
+/** How often a driver is reset before the next one comes. */
+const RESETS = 6;
+
+const RING_BYTES = 0x10_0000, SCRATCH_BYTES = 0x1_0000;
+
+/** How long anything may take on a busy machine. */
+const TIMEOUT_MS = 60_000;
+
+const DISK_BYTES = 0x10_0000;
+
+/** Plays rings of a served disk. */
+export async function playServedRings(
+  seed: number,
+  cases: number,
+  tally: Tally,
+  progress: (done: number) => void,
+): Promise<void> {
+  if (cases === 0) return;
+  const directory = Deno.makeTempDirSync();
+  try {
+    const open = (serial: string) =>
+      serve(blk, {
+        socketPath: `${directory}/${serial}.sock`,
+        threads: 2,
+        options: { size: DISK_BYTES, numQueues: 2, serial },
+      });
+    await using server = await open("attacked");
+    await using _other = await open("neighbour");
+    await using neighbour = await VirtioDriver.start(`${directory}/neighbour.sock`, {
+      timeoutMs: TIMEOUT_MS,
+    });
+    let done = 0;
+    for (let number = 0; done < cases; number++) {
+      const random = randomOf(seed, number);
+      try {
+        done += await playDriver(random, server, `${directory}/attacked.sock`, cases - done, tally);
+        await checkNeighbour(new BlkDriver(neighbour), random);
+      } catch (cause) {
+        throw new Error(`Driver ${number}, after case ${done}: ${(cause as Error).message}`, {
+          cause,
+        });
+      }
+      progress(done);
+    }
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+}
+
+/** One hostile driver: connects, overwrites, is reset, and so on. Returns how many cases that were. */
+async function playDriver(
+  random: Random,
+  server: DeviceServer,
+  socketPath: string,
+  limit: number,
+  tally: Tally,
+): Promise<number> {
+  // Neighbours for the guest, apart in the span: buffers may cross from one to the other.
+  using memory = new SharedMemory([
+    { bytes: RING_BYTES },
+    { bytes: SCRATCH_BYTES + random.below(4096) },
+  ]);
+  const packed = random.chance(1, 2);
+  const size = packed ? random.between(2, 256) : 1 << random.between(1, 8);
+  await using driver = await VirtioDriver.start(socketPath, {
+    queues: [size, 16],
+    memory,
+    packed,
+    eventIndex: random.chance(1, 2),
+    indirect: random.chance(3, 4),
+    inOrder: random.chance(1, 4),
+    timeoutMs: TIMEOUT_MS,
+  });
+  const attack = new Attack(random, driver);
+  const faults = () => server.record().queues[0].errors;
+  let done = 0;
+  for (let i = 0; i < RESETS && done < limit; i++) {
+    const faultsBefore = faults();
+    const other = expectId(driver, 1, "attacked");
+    const burst = Math.min(limit - done, random.between(1, random.pick([4, 16, 64, MAX_BURST])));
+    attack.run(burst);
+    done += burst;
+    await other;
+    await driver.stop();
+    // The thread told of the fault before it answered that the queue stopped.
+    const [attacked, healthy] = server.record().queues;
+    const isSignalled = drainEventfd(driver.queues[0].handle.errFd);
+    const isCounted = faults() > faultsBefore;
+    if (attacked.broken !== isSignalled || attacked.broken !== isCounted) {
+      throw new Error(
+        `Expected the record, the descriptor and the counter to agree on a fault, got ${attacked.broken}, ${isSignalled}, ${isCounted}`,
+      );
+    }
+    if (healthy.broken || healthy.faults.length > 0) {
+      throw new Error(`The other queue broke: ${JSON.stringify(healthy.faults)}`);
+    }
+    if (attacked.broken) {
+      const { rule, section, message } = attacked.faults.at(-1)!;
+      if (rule !== "device" && (!(rule in ringRules) || section === null)) {
+        throw new Error(`Expected a rule of the ring, got ${rule}: ${message}`);
+      }
+      if (rule === "device" && !message.includes("status byte")) {
+        throw new Error(`Expected a request without a status to break the queue, got ${message}`);
+      }
+      tally.add(`served: ${rule}`);
+    } else {
+      tally.add("served: bursts without a fault");
+    }
+    if (attacked.inFlight !== 0) {
+      throw new Error(`Expected nothing in flight after a stop, got ${attacked.inFlight}`);
+    }
+    await driver.reset();
+    await driver.restart();
+    await expectId(driver, 0, "attacked");
+    tally.add(`served: ${packed ? "packed" : "split"} queues mended by a reset`);
+  }
+  return done;
+}
+
+const GET_ID = 8;
+
+async function expectId(driver: VirtioDriver, queue: number, serial: string): Promise<void> {
+  const header = new Uint8Array(16);
+  header[0] = GET_ID;
+  // Two parts: the smallest rings have room for no more.
+  const { data: [answer] } = await driver.request(queue, [header], [21], { indirect: false });
+  const id = new TextDecoder().decode(answer.subarray(0, serial.length));
+  if (id !== serial || answer[20] !== 0) {
+    throw new Error(`Expected ID ${serial} of queue ${queue}, got ${id}, status ${answer[20]}`);
+  }
+}
+
+/** The other disk of the process still does what it is told. */
+async function checkNeighbour(disk: BlkDriver, random: Random): Promise<void> {
+  const sector = random.below(DISK_BYTES / 512 - 8);
+  const bytes = new Uint8Array(4096).map(() => random.u32());
+  const written = await disk.write(sector, bytes);
+  const { status, data } = await disk.read(sector, bytes.length);
+  if (written.status !== 0 || status !== 0 || data.some((byte, i) => byte !== bytes[i])) {
+    throw new Error(`Another disk of the process lost what was written to sector ${sector}`);
+  }
+}
+
+const { NEXT, WRITE, INDIRECT, AVAIL, USED } = packedDescriptorFlags;
+
+/** What overwrites queue 0. It points the device only at memory that nothing else lives in. */
+class Attack {
+  readonly #random: Random;
+  readonly #driver: VirtioDriver;
+  readonly #scratch: number;
+  readonly #scratchBytes: number;
+  #place = 0;
+
+  constructor(random: Random, driver: VirtioDriver) {
+    this.#random = random;
+    this.#driver = driver;
+    const { guestAddress, bytes } = driver.memory.regions[1].handle;
+    this.#scratch = guestAddress;
+    this.#scratchBytes = bytes;
+    // Headers to find by chance, of every type.
+    const u8 = driver.memory.regions[1].u8;
+    for (let at = 0; at + 16 <= u8.length; at += 16) {
+      u8[at] = random.pick([0, 1, 4, 8, 11, 13, random.u32()]);
+      u8[at + 8] = random.u32();
+    }
+  }
+
+  /** Overwrites so many things, without waiting for the device. */
+  run(times: number): void {
+    const queue = this.#driver.queues[0];
+    // A driver that was reset begins again.
+    this.#place = 0;
+    for (let i = 0; i < times; i++) {
+      if (queue instanceof DriverQueue) this.#split(queue);
+      else this.#packed(queue);
+      if (this.#random.chance(1, 4)) queue.kick();
+    }
+    queue.kick();
+  }
+
+  #split({ raw, size }: DriverQueue): void {
+    const random = this.#random;
+    const u16 = () => random.chance(1, 4) ? random.u32() & 0xffff : random.below(size + 2);
+    const slot = random.below(size);
+    switch (random.below(16)) {
+      case 0:
+        return void (raw.availableIndex = random.chance(1, 4) ? u16() : raw.availableIndex + 1);
+      case 1:
+        return raw.setAvailable(slot, u16());
+      case 2:
+        return void (raw.availableFlags = u16());
+      case 3:
+        return void (raw.usedEvent = u16());
+      case 4:
+        return raw.setUsed(slot, random.u32(), random.u32());
+      case 5:
+        return void (raw.usedIndex = u16());
+      case 6:
+        return void (raw.availableEvent = u16());
+      case 7:
+      case 8:
+        return raw.setDescriptor(slot, { ...this.#part(), flags: this.#flags(), next: u16() });
+      case 9:
+        return this.#table(u16);
+      default: {
+        // A request, nearly right.
+        const count = Math.min(random.between(1, 4), size);
+        for (let i = 0; i < count; i++) {
+          const isLast = i === count - 1;
+          raw.setDescriptor((slot + i) % size, {
+            ...this.#part(i === 0 ? 16 : undefined),
+            flags: (isLast ? 0 : NEXT) | (i > 0 || count === 1 ? WRITE : 0),
+            next: (slot + i + 1) % size,
+          });
+        }
+        return raw.push(slot);
+      }
+    }
+  }
+
+  #packed({ raw, size }: PackedDriverQueue): void {
+    const random = this.#random;
+    const u16 = () => random.chance(1, 4) ? random.u32() & 0xffff : random.below(size + 2);
+    const owner = () => random.pick([0, AVAIL, USED, AVAIL | USED]);
+    switch (random.below(12)) {
+      case 0:
+        return void (raw.driverEvent = { offWrap: u16(), flags: random.below(5) });
+      case 1:
+        return void (raw.deviceEvent = { offWrap: u16(), flags: random.below(5) });
+      case 2:
+      case 3:
+        return raw.setDescriptor(random.below(size), {
+          ...this.#part(),
+          flags: this.#flags() | owner(),
+          id: u16(),
+        });
+      case 4:
+        return this.#table(u16);
+      default: {
+        const count = Math.min(random.between(1, 4), size);
+        const id = random.below(size);
+        for (let i = count - 1; i >= 0; i--) {
+          const place = (this.#place + i) % (2 * size);
+          raw.setDescriptor(place % size, {
+            ...this.#part(i === 0 ? 16 : undefined),
+            flags: (place < size ? AVAIL : USED) | (i < count - 1 ? NEXT : 0) |
+              (i > 0 || count === 1 ? WRITE : 0),
+            id,
+          });
+        }
+        this.#place = (this.#place + count) % (2 * size);
+      }
+    }
+  }
+
+  /** An entry of what may be used as an indirect table. */
+  #table(u16: () => number): void {
+    const at = 16 * this.#random.below(Math.floor(this.#scratchBytes / 16));
+    writeDescriptor(this.#driver.memory, this.#scratch + at, {
+      ...this.#part(),
+      flags: this.#flags(),
+      next: u16(),
+    });
+  }
+
+  #flags(): number {
+    const random = this.#random;
+    return random.chance(1, 8) ? random.u32() & 0xffff : random.pick([0, 1, 2, 3, INDIRECT, 7]);
+  }
+
+  /** Where a buffer is: in memory that nothing else lives in, over its edges, or nowhere. */
+  #part(wanted?: number): { gpa: bigint; bytes: number } {
+    const random = this.#random;
+    const bytes = wanted ?? random.pick([
+      0,
+      1,
+      16,
+      512,
+      16 * random.below(300),
+      random.below(this.#scratchBytes + 2),
+      random.below(8192),
+      random.below(600),
+      random.chance(1, 4) ? random.u32() : 512,
+    ]);
+    const end = this.#scratch + this.#scratchBytes;
+    switch (random.chance(1, 12) ? random.below(6) : 6) {
+      case 0: // from the last page of the other region, where nothing is, into this one
+        return { gpa: BigInt(this.#scratch - random.below(4096)), bytes };
+      case 1:
+        return { gpa: BigInt(end - random.below(3)), bytes };
+      case 2:
+        return {
+          gpa: BigInt(
+            end - bytes + random.below(3) - 1 < this.#scratch
+              ? end
+              : end - bytes + random.below(3) - 1,
+          ),
+          bytes,
+        };
+      case 3:
+        return {
+          gpa: random.pick([0n, 2n ** 32n - 1n, 2n ** 52n, 2n ** 64n - 1n]),
+          bytes: bytes % 2 ** 16,
+        };
+      default:
+        return {
+          gpa: BigInt(this.#scratch + random.below(Math.max(this.#scratchBytes - bytes, 1))),
+          bytes,
+        };
+    }
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * A block device in memory whose store fails when it is told to, at once,
+ * by promises, or later.
+ *
+ * @module
+ */
+
+import blk from "../../../backends/blk/mod.ts";
+import { Operation } from "../../../backends/blk/operation.ts";
+import { blkOptions } from "../../../backends/blk/options.ts";
+import { SharedState } from "../../../backends/blk/shared_state.ts";
+import type { Store, StoreHost, StoreRequest, StoreResult } from "../../../backends/blk/store.ts";
+import { attachStore } from "../../../backends/blk/stores.ts";
+import { defineDevice, LATER, type QueueHandle } from "../../../mod.ts";
+import { createTimerfd, drainEventfd, LinuxError } from "../../../src/linux/mod.ts";
+
+/** The size of a range of the disk that has an order of its own. */
+export const STRIPE_BYTES = 8192;
+
+/** The stripes that there can be; behind them is the order for flushes. */
+export const MAX_STRIPES = 64;
+
+/** How often it is looked at what is answered later. */
+const PERIOD_MS = 1;
+
+/** How the store answers. */
+export type Manner = "now" | "promise" | "later";
+
+/** The faulty block device. */
+export default defineDevice({
+  ...blk,
+  name: "faulty-blk",
+  module: import.meta.url,
+  options: {
+    ...blkOptions,
+    manner: { type: "text", placeholder: "now|promise|later", about: "How it answers" },
+  },
+  async open(context) {
+    const opened = await blk.open!(context);
+    const orders = new SharedArrayBuffer((MAX_STRIPES + 1) * 4);
+    return { ...opened, shared: { ...opened.shared!, orders } };
+  },
+  handlers({ options, shared, features, config, memory, queues, watch, io }) {
+    const store = new FaultyStore(
+      {
+        memory,
+        watch,
+        io,
+        done: (request, result) => operation.done(request, result),
+        flush: () => queues.requestq.forEach((queue) => queue.flush()),
+      },
+      (host) => attachStore(shared.store, host),
+      new Int32Array(shared.orders),
+      options.manner as Manner,
+    );
+    const operation = new Operation({
+      ...shared,
+      store,
+      state: new SharedState(shared.state),
+      features,
+      config,
+      memory,
+    });
+    return {
+      requestq: (chain, queue) => operation.handle(chain, queue),
+      start: (queue: QueueHandle) => operation.start(queue),
+      close: () => store.close(),
+    };
+  },
+});
+
+/** Fails the next request of a stripe with the errno of its order. */
+class FaultyStore implements Store {
+  readonly #host: StoreHost;
+  readonly #inner: Store;
+  readonly #orders: Int32Array<SharedArrayBuffer>;
+  readonly #manner: Manner;
+  readonly #waiting: { request: StoreRequest; result: number }[] = [];
+  readonly #timer = createTimerfd(PERIOD_MS);
+  readonly #watch: Disposable;
+
+  constructor(
+    host: StoreHost,
+    attach: (host: StoreHost) => Store,
+    orders: Int32Array<SharedArrayBuffer>,
+    manner: Manner,
+  ) {
+    this.#host = host;
+    this.#inner = attach(host);
+    this.#orders = orders;
+    this.#manner = manner;
+    this.#watch = host.watch(this.#timer.number, () => {
+      drainEventfd(this.#timer.number);
+      this.#answerSome();
+    });
+  }
+
+  read(request: StoreRequest): StoreResult {
+    return this.#answer(request, () => this.#inner.read(request));
+  }
+  write(request: StoreRequest): StoreResult {
+    return this.#answer(request, () => this.#inner.write(request));
+  }
+  flush(request: StoreRequest): StoreResult {
+    return this.#answer(request, () => this.#inner.flush(request), MAX_STRIPES);
+  }
+  discard(request: StoreRequest): StoreResult {
+    return this.#answer(request, () => this.#inner.discard(request));
+  }
+  writeZeroes(request: StoreRequest, unmap: boolean): StoreResult {
+    return this.#answer(request, () => this.#inner.writeZeroes(request, unmap));
+  }
+
+  #answer(
+    request: StoreRequest,
+    perform: () => StoreResult,
+    stripe: number = Math.floor(request.offset / STRIPE_BYTES),
+  ): StoreResult {
+    const order = Atomics.exchange(this.#orders, stripe, 0);
+    // What is in memory is done at once.
+    const result = order === 0 ? perform() as number : order;
+    switch (this.#manner) {
+      case "now":
+        return result;
+      case "promise":
+        return new Promise((resolve, reject) => {
+          const isThrown = result !== 0 && request.offset % 1024 === 0;
+          const settle = () => isThrown ? reject(new LinuxError("test", result)) : resolve(result);
+          if (request.offset % 3 === 0) settle();
+          else setTimeout(settle, request.offset % 5);
+        });
+      case "later":
+        this.#waiting.push({ request, result });
+        return LATER;
+    }
+  }
+
+  /** Answers half of what waits, the last first. */
+  #answerSome(): void {
+    if (this.#waiting.length === 0) return;
+    for (let i = Math.ceil(this.#waiting.length / 2); i > 0; i--) {
+      const { request, result } = this.#waiting.pop()!;
+      this.#host.done(request, result);
+    }
+    this.#host.flush();
+  }
+
+  close(): void {
+    this.#watch[Symbol.dispose]();
+    this.#timer.close();
+    this.#inner.close?.();
+  }
+}
