@@ -33,6 +33,7 @@ import {
   zeroRange,
 } from "../../src/linux/mod.ts";
 import { descriptorFor } from "./direct.ts";
+import { lockImage, patiently } from "./image_lock.ts";
 import { MappedFile, MappedStore } from "./mapped_store.ts";
 import type { FileHandle, IoMode, OpenStore, Store, StoreHost, StoreRequest } from "./store.ts";
 import { UringStore } from "./uring_store.ts";
@@ -57,6 +58,7 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
   let directFd: Fd | undefined;
   try {
     const isBlockDevice = expectImage(path, fd.number) === "block";
+    if (options.lock) lockImage(path, fd.number, readOnly);
     setNonblocking(fd.number, false);
     const limits = isBlockDevice ? blockLimits(fd.number) : FILE_LIMITS;
     if (options.direct) directFd = openDirect(path, readOnly);
@@ -107,6 +109,8 @@ export interface FileStoreOptions {
   io: IoMode;
   /** Past the page cache. */
   direct: boolean;
+  /** Exclude other programs that write to it. */
+  lock: boolean;
   /** Takes what the person who runs the device should know. */
   log(message: string): void;
 }
@@ -137,8 +141,10 @@ function openDirect(path: string, readOnly: boolean): Fd {
 
 function openImage(path: string, readOnly: boolean): Fd {
   try {
-    // Not waiting: a named pipe would not open before somebody writes to it.
-    return openFile(path, { write: !readOnly, nonblocking: true });
+    return patiently(() => {
+      // Not waiting: a named pipe would not open before somebody writes to it.
+      return openFile(path, { write: !readOnly, nonblocking: true });
+    });
   } catch (error) {
     if (!(error instanceof LinuxError)) throw error;
     throw new Error(`Cannot open disk image ${path}: ${whyNot(error, readOnly)}`, {
@@ -160,6 +166,8 @@ function whyNot({ code, message }: LinuxError, readOnly: boolean): string {
       return readOnly
         ? "no permission to read it"
         : "no permission to read and write it (--read-only needs only the first)";
+    case "EAGAIN":
+      return "another program has it for itself (a lease) and does not let go";
     case "EROFS":
     case "ETXTBSY":
       return "it can only be read; add --read-only";

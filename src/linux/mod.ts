@@ -11,6 +11,7 @@ export * from "./eventfd.ts";
 export * from "./fd.ts";
 export * from "./file.ts";
 export * from "./file_lease.ts";
+export * from "./file_lock.ts";
 export * from "./io_uring.ts";
 export { addressOf, errno, pinnedBuffer } from "./libc.ts";
 export * from "./mapping.ts";
