@@ -295,10 +295,18 @@ export class UnixConnection implements Disposable {
   }
 }
 
+/** What says that there is no room for a connection just now. */
+const EXHAUSTED: readonly number[] = [Errno.EMFILE, Errno.ENFILE, Errno.ENOBUFS, Errno.ENOMEM];
+
+/** How long a connection is left waiting that there is no room for, in milliseconds. */
+const EXHAUSTED_PAUSE_MS = 50;
+
 /** A listening Unix socket. */
 export class UnixListener implements Disposable {
   #fd: Fd;
   #closed = false;
+  /** Ends the pause while there is no room. */
+  #wake: (() => void) | undefined;
 
   /** Takes ownership of a listening socket. */
   constructor(fd: Fd) {
@@ -328,7 +336,11 @@ export class UnixListener implements Disposable {
     return this.#fd;
   }
 
-  /** Waits for the next connection; undefined once the listener is closed. */
+  /**
+   * Waits for the next connection; undefined once the listener is closed. While
+   * the process or the machine has no descriptor or memory left for one, it
+   * waits in the backlog.
+   */
   async accept(): Promise<UnixConnection | undefined> {
     while (!this.#closed) {
       const fd = libc.accept4(
@@ -340,6 +352,7 @@ export class UnixListener implements Disposable {
       if (fd >= 0) return new UnixConnection(new Fd(fd));
       const code = errno();
       if (code === Errno.EAGAIN) await ready(this.#fd.number, EPOLLIN);
+      else if (EXHAUSTED.includes(code)) await this.#pause();
       else if (code !== Errno.EINTR && code !== Errno.ECONNRESET) {
         if (this.#closed) break;
         throw new LinuxError("accept4", code);
@@ -349,9 +362,20 @@ export class UnixListener implements Disposable {
     return undefined;
   }
 
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, EXHAUSTED_PAUSE_MS);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
   /** Makes the pending (or next) accept return undefined and close the socket. */
   stop(): void {
     this.#closed = true;
+    this.#wake?.();
     if (this.#fd.isOpen) libc.shutdown(this.#fd.number, SHUT_RDWR);
   }
 

@@ -21,12 +21,7 @@ export class EndpointError extends Error {
  * @throws {Deno.errors.NotCapable} When Deno may not.
  */
 export function listenOnPath<T>(path: string, listen: (path: string) => T): T {
-  const bytes = new TextEncoder().encode(path).length;
-  if (bytes < 1 || bytes > MAX_SOCKET_PATH_BYTES) {
-    throw new EndpointError(
-      `Expected a socket path of 1 to ${MAX_SOCKET_PATH_BYTES} bytes, got ${bytes}: ${path}`,
-    );
-  }
+  expectSocketPath(path);
   try {
     return listen(path);
   } catch (error) {
@@ -37,6 +32,23 @@ export function listenOnPath<T>(path: string, listen: (path: string) => T): T {
     return listen(path);
   } catch (error) {
     throw cannotListen(path, error);
+  }
+}
+
+/**
+ * Expects a path that a socket can have.
+ *
+ * @throws {EndpointError} When it is empty or too long, or has a zero byte.
+ */
+export function expectSocketPath(path: string): void {
+  const bytes = new TextEncoder().encode(path).length;
+  if (bytes < 1 || bytes > MAX_SOCKET_PATH_BYTES) {
+    throw new EndpointError(
+      `Expected a socket path of 1 to ${MAX_SOCKET_PATH_BYTES} bytes, got ${bytes}: ${path}`,
+    );
+  }
+  if (path.includes("\0")) {
+    throw new EndpointError(`Expected a socket path without zero bytes: ${JSON.stringify(path)}`);
   }
 }
 
