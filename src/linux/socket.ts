@@ -8,7 +8,7 @@ import { EPOLLIN, EPOLLOUT } from "./epoll.ts";
 import { check, Errno, LinuxError } from "./errors.ts";
 import { closeAll, Fd } from "./fd.ts";
 import { addressOf, errno, libc, pinnedBuffer } from "./libc.ts";
-import { ready } from "./reactor.ts";
+import { ready, watch } from "./reactor.ts";
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
@@ -305,7 +305,7 @@ const EXHAUSTED_PAUSE_MS = 50;
 export class UnixListener implements Disposable {
   #fd: Fd;
   #closed = false;
-  /** Ends the pause while there is no room. */
+  /** Ends the wait of {@linkcode UnixListener.accept}. */
   #wake: (() => void) | undefined;
 
   /** Takes ownership of a listening socket. */
@@ -351,15 +351,25 @@ export class UnixListener implements Disposable {
       );
       if (fd >= 0) return new UnixConnection(new Fd(fd));
       const code = errno();
-      if (code === Errno.EAGAIN) await ready(this.#fd.number, EPOLLIN);
+      if (code === Errno.EAGAIN) await this.#ready();
       else if (EXHAUSTED.includes(code)) await this.#pause();
       else if (code !== Errno.EINTR && code !== Errno.ECONNRESET) {
-        if (this.#closed) break;
         throw new LinuxError("accept4", code);
       }
     }
     this.#fd.close();
     return undefined;
+  }
+
+  #ready(): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        waiting[Symbol.dispose]();
+        resolve();
+      };
+      const waiting = watch(this.#fd.number, wake);
+      this.#wake = wake;
+    });
   }
 
   #pause(): Promise<void> {
@@ -372,11 +382,13 @@ export class UnixListener implements Disposable {
     });
   }
 
-  /** Makes the pending (or next) accept return undefined and close the socket. */
+  /**
+   * Makes the pending (or next) accept return undefined and close the socket.
+   * Whoever else has the socket, such as systemd, can go on listening on it.
+   */
   stop(): void {
     this.#closed = true;
     this.#wake?.();
-    if (this.#fd.isOpen) libc.shutdown(this.#fd.number, SHUT_RDWR);
   }
 
   /** Closes the socket; nobody may be waiting on it. */
