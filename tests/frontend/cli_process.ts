@@ -96,6 +96,10 @@ export class CliProcess implements AsyncDisposable {
     return (await this.#stdout.read()).value;
   }
 
+  get pid(): number {
+    return this.#child.pid;
+  }
+
   kill(signal: Deno.Signal): void {
     this.#child.kill(signal);
   }

@@ -196,6 +196,24 @@ Deno.test("vhostd on an inherited connection ends with it", async () => {
   assertEquals(await cli.end(), { status: 0, stderr: "" });
 });
 
+Deno.test("vhostd that has no descriptor left lets front-ends wait until it has", async () => {
+  using directory = temporary();
+  const path = `${directory.path}/rng.sock`;
+  await using cli = new CliProcess(["rng", `--socket-path=${path}`]);
+  await cli.until("listens");
+  const limit = (descriptors: number) =>
+    new Deno.Command("prlimit", { args: [`--pid=${cli.pid}`, `--nofile=${descriptors}:4096`] })
+      .output();
+  await limit(3);
+  let answered = false;
+  const waiting = getFeatures(UnixConnection.connect(path)).then(() => answered = true);
+  await Promise.race([waiting, new Promise((resolve) => setTimeout(resolve, 200))]);
+  assertEquals(answered, false);
+  await limit(4096);
+  await waiting;
+  assertEquals(await cli.stop(), { status: 0, stderr: "" });
+});
+
 /** Asks for the features that the device offers, and closes the connection. */
 async function getFeatures(connection: UnixConnection): Promise<void> {
   const request = new Uint8Array(12);
