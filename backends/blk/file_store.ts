@@ -19,6 +19,7 @@ import {
   type Fd,
   fileBytes,
   fileKind,
+  fileStat,
   IoUring,
   IoVectors,
   LinuxError,
@@ -188,7 +189,7 @@ function expectImage(path: string, fd: number): "file" | "block" {
 
 /** How much space a file takes, in bytes. */
 export function allocatedBytes(fd: number): number {
-  return (Deno.statSync(`/proc/self/fd/${fd}`).blocks ?? 0) * 512;
+  return fileStat(fd).allocatedBytes;
 }
 
 /** Attaches a queue thread to a file. */

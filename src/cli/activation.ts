@@ -8,15 +8,13 @@
 
 import { setCloseOnExec } from "../linux/mod.ts";
 import { UsageError } from "./usage_error.ts";
+import { ACTIVATION_VARIABLES, isPermitted } from "./variables.ts";
 
 /** SD_LISTEN_FDS_START: the number of the first socket that is passed. */
 const FIRST_FD = 3;
 
 /** The most sockets that are looked at. */
 const MAX_SOCKETS = 1024;
-
-/** The variables by which sockets are passed. */
-export const ACTIVATION_VARIABLES = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] as const;
 
 /** Where variables are, as `Deno.env`. */
 export type Environment = Pick<typeof Deno.env, "get" | "delete">;
@@ -61,7 +59,3 @@ export const permittedEnvironment: Environment = {
   get: (name) => isPermitted(name) ? Deno.env.get(name) : undefined,
   delete: (name) => isPermitted(name) && Deno.env.delete(name),
 };
-
-function isPermitted(variable: string): boolean {
-  return Deno.permissions.querySync({ name: "env", variable }).state === "granted";
-}

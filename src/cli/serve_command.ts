@@ -9,7 +9,7 @@ import { removeSocketFile } from "../runtime/socket_path.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { loadDevice } from "./devices.ts";
-import { endpointOf, type EndpointValues } from "./endpoint_options.ts";
+import { endpointOf, type EndpointValues } from "./endpoint.ts";
 import { EXIT_FAILURE, say, tellFailure } from "./failure.ts";
 import { capabilities, qemuArguments, SHARED_MEMORY_ARGUMENTS } from "./qemu.ts";
 import { optionsOf, sharedOptions, type SharedValues } from "./shared_options.ts";

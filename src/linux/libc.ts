@@ -62,6 +62,9 @@ const symbols = {
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // fd, iov, iovcnt, offset, flags
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // dirfd, pathname, flags, mask, statxbuf
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" }, // fd, buf
+  umask: { parameters: ["u32"], result: "u32" }, // mask
+  unlink: { parameters: ["buffer"], result: "i32" }, // pathname
+  readlink: { parameters: ["buffer", "buffer", "u32"], result: "i32" }, // pathname, buf, bufsiz
   fdatasync: { parameters: ["i32"], result: "i32" }, // fd
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" }, // fd, mode, offset, len
   // io_uring has no wrappers in libc

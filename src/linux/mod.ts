@@ -15,6 +15,7 @@ export * from "./file_lock.ts";
 export * from "./io_uring.ts";
 export { addressOf, errno, pinnedBuffer } from "./libc.ts";
 export * from "./mapping.ts";
+export * from "./path.ts";
 export * from "./reactor.ts";
 export * from "./socket.ts";
 export * from "./timerfd.ts";

@@ -14,6 +14,7 @@
  * @module
  */
 
+import { withUmask } from "../linux/mod.ts";
 import type { DeviceCommand } from "../virtio/mod.ts";
 import type { DeviceHost } from "./device_host.ts";
 import { listenOnPath, removeSocketFile } from "./socket_path.ts";
@@ -55,16 +56,12 @@ export class ControlSocket implements AsyncDisposable {
   constructor(host: DeviceHost, path: string) {
     this.#host = host;
     this.#path = path;
-    const umask = Deno.umask(UMASK);
-    try {
-      this.#server = listenOnPath(path, (path) =>
+    this.#server = listenOnPath(path, (path) =>
+      withUmask(UMASK, () =>
         Deno.serve(
           { path, onListen: () => {}, onError: (error) => failed(500, error) },
           (request) => this.#answer(request),
-        ));
-    } finally {
-      Deno.umask(umask);
-    }
+        )));
   }
 
   async #answer(request: Request): Promise<Response> {

@@ -4,7 +4,14 @@
  * @module
  */
 
-import { Errno, LinuxError, MAX_SOCKET_PATH_BYTES, UnixConnection } from "../linux/mod.ts";
+import {
+  Errno,
+  kindAt,
+  LinuxError,
+  MAX_SOCKET_PATH_BYTES,
+  removeName,
+  UnixConnection,
+} from "../linux/mod.ts";
 
 /** A socket that cannot be served. */
 export class EndpointError extends Error {
@@ -54,11 +61,7 @@ export function expectSocketPath(path: string): void {
 
 /** Removes the file of a socket; that it is gone already is no error. */
 export function removeSocketFile(path: string): void {
-  try {
-    Deno.removeSync(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
+  removeName(path);
 }
 
 function isInUse(error: unknown): boolean {
@@ -67,7 +70,7 @@ function isInUse(error: unknown): boolean {
 
 /** Removes a socket file that nobody listens on. */
 function removeStaleSocket(path: string): void {
-  if (!Deno.lstatSync(path).isSocket) {
+  if (kindAt(path) !== "socket") {
     throw new EndpointError(
       `Cannot listen on ${path}: it exists and is not a socket; remove it or name another path`,
     );
@@ -75,7 +78,7 @@ function removeStaleSocket(path: string): void {
   try {
     UnixConnection.connect(path)[Symbol.dispose]();
   } catch (error) {
-    if (errnoOf(error) === Errno.ECONNREFUSED) return Deno.removeSync(path);
+    if (errnoOf(error) === Errno.ECONNREFUSED) return removeName(path);
     // EAGAIN: the backlog of a living listener is full.
     if (errnoOf(error) !== Errno.EAGAIN) throw cannotListen(path, error);
   }

@@ -161,8 +161,8 @@ Deno.test("vhostd names the permission that it misses", async () => {
   for (
     const [permissions, args_, flag] of [
       [[], args, "--allow-ffi"],
-      [["--allow-ffi", "--allow-read", "--allow-write"], control, "--allow-sys"],
-      [["--allow-ffi", "--allow-read", "--allow-write", "--allow-sys"], control, "--allow-net"],
+      [["--allow-ffi", "--allow-read"], control, "--allow-write"],
+      [["--allow-ffi", "--allow-read", "--allow-write"], control, "--allow-net"],
     ] as const
   ) {
     const { status, stderr } = await runCli(args_, { permissions });

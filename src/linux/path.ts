@@ -1,0 +1,58 @@
+/**
+ * What is at a path. By libc like all else here, so that a device needs no
+ * permission of Deno's beside `--allow-ffi`, and none for `/proc`, which Deno
+ * shows only to who may do everything.
+ *
+ * @module
+ */
+
+import { check, Errno, LinuxError } from "./errors.ts";
+import { type FileKind, openFile, readStat } from "./file.ts";
+import { cString, errno, libc, pinnedBuffer } from "./libc.ts";
+
+const AT_FDCWD = -100;
+const AT_SYMLINK_NOFOLLOW = 0x100;
+
+/** The most that is read of a file in one call, or of a link. */
+const SMALL_BYTES = 4096;
+
+const buffer = new Uint8Array(pinnedBuffer(SMALL_BYTES), 0, SMALL_BYTES);
+const decoder = new TextDecoder();
+
+/** What is at a path, without following a link there. */
+export function kindAt(path: string): FileKind {
+  return readStat(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW).kind;
+}
+
+/** Removes a name; that there is none is no error. */
+export function removeName(path: string): void {
+  if (libc.unlink(cString(path)) >= 0 || errno() === Errno.ENOENT) return;
+  throw new LinuxError("unlink", undefined, path);
+}
+
+/**
+ * Does something while the files that this process makes lack some permissions;
+ * what they lack anyway they lack still.
+ */
+export function withUmask<T>(lacking: number, make: () => T): T {
+  const before = libc.umask(lacking);
+  try {
+    libc.umask(before | lacking);
+    return make();
+  } finally {
+    libc.umask(before);
+  }
+}
+
+/** Where a symbolic link leads, as it is written. */
+export function readLink(path: string): string {
+  const bytes = check(libc.readlink(cString(path), buffer, SMALL_BYTES), "readlink", path);
+  return decoder.decode(buffer.subarray(0, bytes));
+}
+
+/** The text of a file that the kernel makes up, such as those of `/proc`; up to 4096 bytes of it. */
+export function readKernelFile(path: string): string {
+  using fd = openFile(path);
+  const bytes = check(libc.read(fd.number, buffer, SMALL_BYTES), "read", path);
+  return decoder.decode(buffer.subarray(0, bytes));
+}
