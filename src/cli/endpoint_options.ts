@@ -26,3 +26,21 @@ export const endpointOptions = {
     about: "Use the inherited Unix socket N instead, listening or connected",
   },
 } as const satisfies Options;
+
+/** The flags that say who may connect to `--socket-path`. */
+export const accessOptions = {
+  socketMode: {
+    type: "text",
+    placeholder: "OCTAL",
+    about:
+      "The permissions of the socket at --socket-path, such as 660; by default what the umask " +
+      "leaves of 777. Who may write to it may connect",
+  },
+  socketOwner: {
+    type: "text",
+    placeholder: "USER[:GROUP]",
+    about:
+      "The user and group of the socket at --socket-path, as names or numbers; :GROUP leaves " +
+      "the user",
+  },
+} as const satisfies Options;

@@ -7,7 +7,7 @@
 
 import { type AnyDevice, flagName, type Options, type OptionValues } from "../virtio/mod.ts";
 import type { OptionTable } from "./arguments.ts";
-import { endpointOptions } from "./endpoint_options.ts";
+import { accessOptions, endpointOptions } from "./endpoint_options.ts";
 
 /** The flag that every command has. */
 export const helpOption = {
@@ -17,6 +17,7 @@ export const helpOption = {
 /** The flags that every device has. */
 export const sharedOptions = {
   ...endpointOptions,
+  ...accessOptions,
   threads: {
     type: "number",
     placeholder: "N",

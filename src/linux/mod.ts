@@ -4,6 +4,7 @@
  * @module
  */
 
+export * from "./account.ts";
 export * from "./epoll.ts";
 export * from "./errors.ts";
 export * from "./evdev.ts";

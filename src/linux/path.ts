@@ -7,11 +7,19 @@
  */
 
 import { check, Errno, LinuxError } from "./errors.ts";
-import { type FileKind, openFile, readStat } from "./file.ts";
+import { Fd } from "./fd.ts";
+import { type FileKind, fileStat, openFile, readStat } from "./file.ts";
 import { cString, errno, libc, pinnedBuffer } from "./libc.ts";
 
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
+const AT_EMPTY_PATH = 0x1000;
+const O_PATH = 0o10000000;
+const O_NOFOLLOW = Deno.build.arch === "x86_64" ? 0o400000 : 0o100000;
+const O_CLOEXEC = 0o2000000;
+
+/** chown(2): leave it as it is. */
+const SAME = 0xffff_ffff;
 
 /** The most that is read of a file in one call, or of a link. */
 const SMALL_BYTES = 4096;
@@ -28,6 +36,41 @@ export function kindAt(path: string): FileKind {
 export function removeName(path: string): void {
   if (libc.unlink(cString(path)) >= 0 || errno() === Errno.ENOENT) return;
   throw new LinuxError("unlink", undefined, path);
+}
+
+/** Who may use a file. */
+export interface Access {
+  /** Its permission bits, such as `0o660`; as they are if not given. */
+  mode?: number;
+  /** The number of its user; as it is if not given. */
+  uid?: number;
+  /** The number of its group; as it is if not given. */
+  gid?: number;
+}
+
+/**
+ * Changes who may use the socket at a path. What is no socket is left alone,
+ * also if it takes the socket's place at this moment.
+ *
+ * @throws {LinuxError} EPERM when this user may not.
+ */
+export function setSocketAccess(path: string, { mode, uid, gid }: Access): void {
+  // Found once, and from then on by its descriptor: the path may come to mean something else.
+  using fd = new Fd(
+    check(libc.open(cString(path), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0), "open", path),
+  );
+  const { kind } = fileStat(fd.number);
+  if (kind !== "socket") throw new TypeError(`Expected a socket at ${path}, got another file`);
+  if (uid !== undefined || gid !== undefined) {
+    check(
+      libc.fchownat(fd.number, cString(""), uid ?? SAME, gid ?? SAME, AT_EMPTY_PATH),
+      "chown",
+      path,
+    );
+  }
+  if (mode !== undefined) {
+    check(libc.chmod(cString(`/proc/self/fd/${fd.number}`), mode), "chmod", path);
+  }
 }
 
 /**

@@ -8,6 +8,7 @@ import { EPOLLIN, EPOLLOUT } from "./epoll.ts";
 import { check, Errno, LinuxError } from "./errors.ts";
 import { closeAll, Fd } from "./fd.ts";
 import { addressOf, errno, libc, pinnedBuffer } from "./libc.ts";
+import { type Access, removeName, setSocketAccess } from "./path.ts";
 import { ready, watch } from "./reactor.ts";
 
 const AF_UNIX = 1;
@@ -314,20 +315,23 @@ export class UnixListener implements Disposable {
   }
 
   /**
-   * Binds and listens. The file must not exist.
+   * Binds and listens. The file must not exist. Nobody can connect before it
+   * has the access that is given; without any it has that of the umask.
    *
    * @throws {LinuxError} EADDRINUSE when the path exists, EACCES or ENOENT
-   * when it cannot be made.
+   * when it cannot be made, EPERM when it cannot have that access.
    */
-  static listen(path: string): UnixListener {
-    const fd = newSocket();
-    try {
-      check(libc.bind(fd.number, ...socketAddress(path)), "bind", path);
-      check(libc.listen(fd.number, BACKLOG), "listen", path);
-    } catch (error) {
-      fd.close();
-      throw error;
-    }
+  static listen(path: string, access: Access = {}): UnixListener {
+    using made = new DisposableStack();
+    const fd = made.use(newSocket());
+    // The file has no more than this from its first moment on.
+    if (access.mode !== undefined) check(libc.fchmod(fd.number, access.mode), "fchmod");
+    check(libc.bind(fd.number, ...socketAddress(path)), "bind", path);
+    made.defer(() => removeName(path));
+    setSocketAccess(path, access);
+    // Only from here on does connecting succeed.
+    check(libc.listen(fd.number, BACKLOG), "listen", path);
+    made.move();
     return new UnixListener(fd);
   }
 

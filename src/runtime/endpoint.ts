@@ -5,6 +5,7 @@
  */
 
 import {
+  type Access,
   Fd,
   inspectSocket,
   LinuxError,
@@ -20,6 +21,13 @@ import { EndpointError, listenOnPath, removeSocketFile } from "./socket_path.ts"
 export type Endpoint = {
   /** The path of a Unix socket to listen on. A stale socket file is replaced. */
   socketPath: string;
+  /**
+   * Who may connect: those who may write to the socket's file. Nobody can
+   * before that is settled.
+   *
+   * @default {this process's user, and what its umask leaves}
+   */
+  socketAccess?: Access;
 } | {
   /**
    * The path of a Unix socket to connect to: the front-end listens. While it
@@ -52,8 +60,9 @@ export interface FrontendSource extends Disposable {
 export function openEndpoint(endpoint: Endpoint, log: (message: string) => void): FrontendSource {
   if ("connectPath" in endpoint) return new Connector(endpoint.connectPath, log);
   if ("socketPath" in endpoint) {
-    const { socketPath } = endpoint;
-    return new Listening(listenOnPath(socketPath, UnixListener.listen), socketPath);
+    const { socketPath, socketAccess } = endpoint;
+    const listener = listenOnPath(socketPath, (path) => UnixListener.listen(path, socketAccess));
+    return new Listening(listener, socketPath);
   }
   return openDescriptor(endpoint.fd);
 }

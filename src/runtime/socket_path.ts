@@ -95,6 +95,9 @@ function cannotListen(path: string, cause: unknown): Error {
     reason = "its directory does not exist; make it or name another path";
   } else if (errno === Errno.EACCES || cause instanceof Deno.errors.PermissionDenied) {
     reason = "no permission to write to its directory; name another path";
+  } else if (errno === Errno.EPERM) {
+    reason = "no permission to give the socket to another user or group; run as root, or as a " +
+      "member of the group";
   } else if (errno === Errno.EROFS) {
     reason = "its file system is read-only; name another path";
   }
