@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Access, groupId, userId } from "../linux/mod.ts";
+import { groupId, type SocketAccess, userId } from "../linux/mod.ts";
 import type { Endpoint } from "../runtime/mod.ts";
 import type { OptionValues } from "../virtio/mod.ts";
 import { activatedSocket, permittedEnvironment } from "./activation.ts";
@@ -49,7 +49,7 @@ export function endpointOf(values: EndpointValues, name: string): Endpoint {
 }
 
 /** Who may connect, as the flags have it. */
-function accessOf({ socketPath, socketMode, socketOwner }: EndpointValues): Access {
+function accessOf({ socketPath, socketMode, socketOwner }: EndpointValues): SocketAccess {
   if (socketPath === undefined && (socketMode ?? socketOwner) !== undefined) {
     throw new UsageError(
       `Expected --socket-path with --socket-${socketMode === undefined ? "owner" : "mode"}: ` +
@@ -67,7 +67,7 @@ function modeOf(text: string): number {
   throw new UsageError(`--socket-mode takes three octal digits, such as 660, got ${text}`);
 }
 
-function ownerOf(text: string): Access {
+function ownerOf(text: string): SocketAccess {
   const [, user, group] = /^([^:]*)(?::([^:]+))?$/.exec(text) ?? [];
   if (!user && !group) {
     throw new UsageError(`--socket-owner takes USER, USER:GROUP or :GROUP, got ${text}`);

@@ -39,7 +39,7 @@ export function removeName(path: string): void {
 }
 
 /** Who may use a file. */
-export interface Access {
+export interface SocketAccess {
   /** Its permission bits, such as `0o660`; as they are if not given. */
   mode?: number;
   /** The number of its user; as it is if not given. */
@@ -54,7 +54,7 @@ export interface Access {
  *
  * @throws {LinuxError} EPERM when this user may not.
  */
-export function setSocketAccess(path: string, { mode, uid, gid }: Access): void {
+export function setSocketAccess(path: string, { mode, uid, gid }: SocketAccess): void {
   // Found once, and from then on by its descriptor: the path may come to mean something else.
   using fd = new Fd(
     check(libc.open(cString(path), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0), "open", path),

@@ -8,7 +8,7 @@ import { EPOLLIN, EPOLLOUT } from "./epoll.ts";
 import { check, Errno, LinuxError } from "./errors.ts";
 import { closeAll, Fd } from "./fd.ts";
 import { addressOf, errno, libc, pinnedBuffer } from "./libc.ts";
-import { type Access, removeName, setSocketAccess } from "./path.ts";
+import { removeName, setSocketAccess, type SocketAccess } from "./path.ts";
 import { ready, watch } from "./reactor.ts";
 
 const AF_UNIX = 1;
@@ -88,9 +88,9 @@ class MessageHeader {
     return (length + 7) & ~7;
   }
 
-  /** Room for the most descriptors there can be. */
-  get controlCapacity(): number {
-    return (CMSG_HEADER_BYTES + SCM_MAX_FD * 4 + 7) & ~7;
+  /** The length of a control buffer with room for so many descriptors. */
+  controlCapacity(fds: number): number {
+    return fds === 0 ? 0 : (CMSG_HEADER_BYTES + fds * 4 + 7) & ~7;
   }
 
   /** Takes every descriptor that came; all of them are the caller's. */
@@ -182,7 +182,8 @@ export class UnixConnection implements Disposable {
    * @returns The bytes filled (0 at the end of the stream, fewer than asked
    * for when the stream ended in the middle) and the descriptors that came.
    * @throws {LinuxError} When the connection broke, or when the kernel had to
-   * drop descriptors (code EMFILE); nothing that came is leaked then.
+   * drop descriptors (code EMFILE): this process has no more, or more came than
+   * one message can have. Nothing that came is leaked then.
    */
   async receive(into: Uint8Array): Promise<Received> {
     const fds: Fd[] = [];
@@ -208,7 +209,7 @@ export class UnixConnection implements Disposable {
     for (;;) {
       incoming.set(
         Math.min(into.length, STAGING_BYTES),
-        incoming.controlCapacity,
+        incoming.controlCapacity(SCM_MAX_FD - fds.length),
       );
       const count = libc.recvmsg(
         this.#fd.number,
@@ -321,7 +322,7 @@ export class UnixListener implements Disposable {
    * @throws {LinuxError} EADDRINUSE when the path exists, EACCES or ENOENT
    * when it cannot be made, EPERM when it cannot have that access.
    */
-  static listen(path: string, access: Access = {}): UnixListener {
+  static listen(path: string, access: SocketAccess = {}): UnixListener {
     using made = new DisposableStack();
     const fd = made.use(newSocket());
     // The file has no more than this from its first moment on.

@@ -5,12 +5,12 @@
  */
 
 import {
-  type Access,
   Fd,
   inspectSocket,
   LinuxError,
   setCloseOnExec,
   setNonblocking,
+  type SocketAccess,
   UnixConnection,
   UnixListener,
 } from "../linux/mod.ts";
@@ -27,7 +27,7 @@ export type Endpoint = {
    *
    * @default {this process's user, and what its umask leaves}
    */
-  socketAccess?: Access;
+  socketAccess?: SocketAccess;
 } | {
   /**
    * The path of a Unix socket to connect to: the front-end listens. While it
