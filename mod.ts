@@ -25,4 +25,4 @@ export type {
 } from "./src/runtime/record.ts";
 export type { QueueCounts } from "./src/runtime/counters.ts";
 export type { Visibility } from "./src/runtime/visibility.ts";
-export type { IoUring, IoUringOptions, ThreadIo } from "./src/linux/mod.ts";
+export type { IoUring, IoUringOptions, SocketAccess, ThreadIo } from "./src/linux/mod.ts";

@@ -19,6 +19,7 @@ import {
   type Fd,
   fileBytes,
   fileKind,
+  fileStat,
   IoUring,
   IoVectors,
   LinuxError,
@@ -33,6 +34,7 @@ import {
   zeroRange,
 } from "../../src/linux/mod.ts";
 import { descriptorFor } from "./direct.ts";
+import { lockImage, patiently } from "./image_lock.ts";
 import { MappedFile, MappedStore } from "./mapped_store.ts";
 import type { FileHandle, IoMode, OpenStore, Store, StoreHost, StoreRequest } from "./store.ts";
 import { UringStore } from "./uring_store.ts";
@@ -57,6 +59,7 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
   let directFd: Fd | undefined;
   try {
     const isBlockDevice = expectImage(path, fd.number) === "block";
+    if (options.lock) lockImage(path, fd.number, readOnly);
     setNonblocking(fd.number, false);
     const limits = isBlockDevice ? blockLimits(fd.number) : FILE_LIMITS;
     if (options.direct) directFd = openDirect(path, readOnly);
@@ -107,6 +110,8 @@ export interface FileStoreOptions {
   io: IoMode;
   /** Past the page cache. */
   direct: boolean;
+  /** Exclude other programs that write to it. */
+  lock: boolean;
   /** Takes what the person who runs the device should know. */
   log(message: string): void;
 }
@@ -137,8 +142,10 @@ function openDirect(path: string, readOnly: boolean): Fd {
 
 function openImage(path: string, readOnly: boolean): Fd {
   try {
-    // Not waiting: a named pipe would not open before somebody writes to it.
-    return openFile(path, { write: !readOnly, nonblocking: true });
+    return patiently(() => {
+      // Not waiting: a named pipe would not open before somebody writes to it.
+      return openFile(path, { write: !readOnly, nonblocking: true });
+    });
   } catch (error) {
     if (!(error instanceof LinuxError)) throw error;
     throw new Error(`Cannot open disk image ${path}: ${whyNot(error, readOnly)}`, {
@@ -160,6 +167,8 @@ function whyNot({ code, message }: LinuxError, readOnly: boolean): string {
       return readOnly
         ? "no permission to read it"
         : "no permission to read and write it (--read-only needs only the first)";
+    case "EAGAIN":
+      return "another program has it for itself (a lease) and does not let go";
     case "EROFS":
     case "ETXTBSY":
       return "it can only be read; add --read-only";
@@ -180,7 +189,7 @@ function expectImage(path: string, fd: number): "file" | "block" {
 
 /** How much space a file takes, in bytes. */
 export function allocatedBytes(fd: number): number {
-  return (Deno.statSync(`/proc/self/fd/${fd}`).blocks ?? 0) * 512;
+  return fileStat(fd).allocatedBytes;
 }
 
 /** Attaches a queue thread to a file. */

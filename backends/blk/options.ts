@@ -41,6 +41,13 @@ export const blkOptions = {
     about: "Whether files go through the host's page cache; none is O_DIRECT",
   },
   readOnly: { type: "flag", about: "Refuse writes" },
+  lock: {
+    type: "text",
+    placeholder: "on|off",
+    choices: ["on", "off"],
+    default: "on",
+    about: "Whether others are kept from writing to the file, by the locks that QEMU uses too",
+  },
   numQueues: {
     type: "number",
     placeholder: "N",

@@ -26,6 +26,7 @@ export function openStore(options: BlkOptions, log: (message: string) => void): 
       readOnly,
       io: options.io,
       direct: options.cache === "none",
+      lock: options.lock === "on",
       log,
     });
   }

@@ -30,7 +30,8 @@ const options = {
 
 const USAGE = "describe [--json | --libvirt [--binary=PATH]] <device>";
 
-const ABOUT = `Describes a device: its queues, feature bits and config fields.
+const ABOUT =
+  `Describes a device: its queues, feature bits, config fields, and the permissions it takes.
 
 libvirt reads descriptions from /etc/qemu/vhost-user/NN-NAME.json and starts the program in
 them with --socket-path or --fd. That program is a script:

@@ -19,6 +19,7 @@ import {
 import type { OptionTable } from "./arguments.ts";
 import { flagText, optionLines } from "./help.ts";
 import { type Ink, makeInk } from "./ink.ts";
+import { type PermissionNeed, permissionsOf } from "./permissions.ts";
 import { capabilities } from "./qemu.ts";
 import { type Cell, table } from "./table.ts";
 
@@ -51,6 +52,8 @@ export interface DeviceDescription {
     fields: readonly ConfigField[];
   } | null;
   options: ({ flag: string } & OptionDefinition)[];
+  /** What serving it needs of Deno. */
+  permissions: PermissionNeed[];
 }
 
 /** Describes a device from its definition. */
@@ -69,6 +72,7 @@ export function describeDevice(device: AnyDevice): DeviceDescription {
       : { layout: layout.kind, bytes: layout.size, fields: layout.fields },
     options: Object.entries((device.options ?? {}) as OptionTable)
       .map(([name, option]) => ({ flag: flagText(name, option), ...option })),
+    permissions: permissionsOf(device),
   };
 }
 
@@ -118,6 +122,7 @@ export function describeText(device: AnyDevice, coloured = false): string {
   if (options.length > 0) {
     parts.push([ink("bold", "Options"), optionLines(device.options).trimEnd()]);
   }
+  parts.push(permissionLines(description, ink));
   return parts.map((lines) => lines.join("\n") + "\n").join("\n");
 }
 
@@ -191,4 +196,13 @@ function configLines({ config }: DeviceDescription, ink: Ink): string[] {
   });
   const note = ink("dim", `${config.layout}, ${config.bytes} bytes`);
   return [`${title}  ${note}`, ...table(columns, rows, { ink })];
+}
+
+function permissionLines({ permissions }: DeviceDescription, ink: Ink): string[] {
+  const rows = permissions.map((need): Cell[] => [need.for, need.flags.join(" ")]);
+  const note = ink("dim", "of deno run; --allow-ffi is all of libc, so these hold mistakes only");
+  return [
+    `${ink("bold", "Permissions")}  ${note}`,
+    ...table([{ title: "for" }, { title: "flags" }], rows, { ink }),
+  ];
 }

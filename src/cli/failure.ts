@@ -7,6 +7,7 @@
 import { OptionError } from "../virtio/options.ts";
 import { oneLine } from "./one_line.ts";
 import { UsageError } from "./usage_error.ts";
+import { isPermitted, TRACE_VARIABLE } from "./variables.ts";
 
 /** The exit status of a command line that cannot be understood. */
 export const EXIT_USAGE = 2;
@@ -68,8 +69,6 @@ export function tellFailure(error: unknown): number {
 }
 
 function wantsTrace(): boolean {
-  const variable = "VHOSTD_TRACE";
-  // Never ask the person at the terminal for a permission that only serves this.
-  const { state } = Deno.permissions.querySync({ name: "env", variable });
-  return state === "granted" && !["", "0", undefined].includes(Deno.env.get(variable));
+  return isPermitted(TRACE_VARIABLE) &&
+    !["", "0", undefined].includes(Deno.env.get(TRACE_VARIABLE));
 }

@@ -8,6 +8,7 @@ import type { AnyDevice } from "../virtio/mod.ts";
 import { flagName, type OptionDefinition } from "../virtio/options.ts";
 import type { OptionTable } from "./arguments.ts";
 import { deviceNames } from "./devices.ts";
+import { endpointOptions } from "./endpoint_options.ts";
 import { sharedOptions } from "./shared_options.ts";
 import { wrap } from "./table.ts";
 
@@ -37,12 +38,16 @@ VHOSTD_TRACE=1 prints the stack of an error.
 /** The help of a device's command. */
 export function deviceHelp(device: AnyDevice, name: string): string {
   const own = (device.options ?? {}) as OptionTable;
-  const { socketPath, fd, ...others } = sharedOptions;
+  const others = Object.fromEntries(
+    Object.entries(sharedOptions).filter(([name]) => !(name in endpointOptions)),
+  );
   const width = flagWidth({ ...own, ...sharedOptions });
   const parts = [
     `${device.name}: ${device.about} (virtio device ${device.deviceId})\n`,
     `Usage: vhostd ${name} --socket-path=PATH [options]\n`,
-    `Where front-ends come from, one of:\n${optionLines({ socketPath, fd }, width)}`,
+    `Where front-ends come from, one of these, or a socket from systemd:\n${
+      optionLines(endpointOptions, width)
+    }`,
     ...(Object.keys(own).length > 0 ? [`The device:\n${optionLines(own, width)}`] : []),
     `Every device:\n${optionLines(others, width)}`,
   ];

@@ -71,11 +71,18 @@ export function libvirtDescription(
  * The arguments of QEMU that connect a guest to a device on a socket.
  *
  * @param queues How many queues the device has.
+ * @param isServer Whether QEMU listens, rather than the device.
  */
-export function qemuArguments(device: AnyDevice, path: string, queues: number): string {
+export function qemuArguments(
+  device: AnyDevice,
+  path: string,
+  queues: number,
+  isServer = false,
+): string {
   const id = device.name;
   // In QEMU's options a comma is doubled.
-  const chardev = shellWord(`socket,id=${id},path=${path.replaceAll(",", ",,")}`);
+  const place = `path=${path.replaceAll(",", ",,")}${isServer ? ",server=on" : ""}`;
+  const chardev = shellWord(`socket,id=${id},${place}`);
   return `-chardev ${chardev} ${frontend(device, id, queues)}`;
 }
 

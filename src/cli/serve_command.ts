@@ -9,6 +9,7 @@ import { removeSocketFile } from "../runtime/socket_path.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { loadDevice } from "./devices.ts";
+import { endpointOf, type EndpointValues } from "./endpoint.ts";
 import { EXIT_FAILURE, say, tellFailure } from "./failure.ts";
 import { capabilities, qemuArguments, SHARED_MEMORY_ARGUMENTS } from "./qemu.ts";
 import { optionsOf, sharedOptions, type SharedValues } from "./shared_options.ts";
@@ -51,23 +52,8 @@ export async function serveCommand(
       `Expected only flags after ${name}, got ${positional[0]}; vhostd ${name} --help lists them`,
     );
   }
-  const endpoint = endpointOf(values, name);
+  const endpoint = endpointOf(values as EndpointValues, name);
   return await new Service(device, endpoint, values).run();
-}
-
-/** Where front-ends come from. */
-function endpointOf(values: ParsedArguments["values"], name: string): Endpoint {
-  const { socketPath, fd } = values as Partial<SharedValues>;
-  if (socketPath !== undefined && fd !== undefined) {
-    throw new UsageError("Expected --socket-path or --fd, got both; give one of them");
-  }
-  if (socketPath !== undefined) return { socketPath };
-  if (fd !== undefined) return { fd };
-  throw new UsageError(
-    `Expected --socket-path or --fd, got neither; try vhostd ${name} --socket-path=/tmp/${
-      name.replace(/^.*\//, "").replace(/\..*$/, "")
-    }.sock`,
-  );
 }
 
 /** Is never settled. */
@@ -156,11 +142,14 @@ class Service {
 
   /** What is said when the device can be reached. */
   #greeting(server: DeviceServer): string {
-    const { name } = this.#device;
-    if ("fd" in this.#endpoint) return `${name} serves on file descriptor ${this.#endpoint.fd}`;
-    const { socketPath } = this.#endpoint;
-    const args = qemuArguments(this.#device, socketPath, server.host.queues.length);
-    return `${name} listens on ${socketPath}; QEMU: ${args} ${SHARED_MEMORY_ARGUMENTS} ` +
+    const device = this.#device;
+    const endpoint = this.#endpoint;
+    if ("fd" in endpoint) return `${device.name} serves on file descriptor ${endpoint.fd}`;
+    const [verb, path, isServer] = "socketPath" in endpoint
+      ? ["listens on", endpoint.socketPath, false] as const
+      : ["connects to", endpoint.connectPath, true] as const;
+    const args = qemuArguments(device, path, server.host.queues.length, isServer);
+    return `${device.name} ${verb} ${path}; QEMU: ${args} ${SHARED_MEMORY_ARGUMENTS} ` +
       "(SIZE is that of -m: guest memory must be shared)";
   }
 

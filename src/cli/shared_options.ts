@@ -7,6 +7,7 @@
 
 import { type AnyDevice, flagName, type Options, type OptionValues } from "../virtio/mod.ts";
 import type { OptionTable } from "./arguments.ts";
+import { accessOptions, endpointOptions } from "./endpoint_options.ts";
 
 /** The flag that every command has. */
 export const helpOption = {
@@ -15,17 +16,8 @@ export const helpOption = {
 
 /** The flags that every device has. */
 export const sharedOptions = {
-  socketPath: {
-    type: "text",
-    placeholder: "PATH",
-    about: "Listen on a Unix socket; a stale socket file is replaced",
-  },
-  fd: {
-    type: "number",
-    placeholder: "N",
-    most: 2 ** 31 - 1,
-    about: "Use the inherited Unix socket N instead, listening or connected",
-  },
+  ...endpointOptions,
+  ...accessOptions,
   threads: {
     type: "number",
     placeholder: "N",

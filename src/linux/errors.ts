@@ -31,6 +31,7 @@ export const Errno = {
   EOPNOTSUPP: 95,
   EADDRINUSE: 98,
   ECONNRESET: 104,
+  ENOBUFS: 105,
   ETIMEDOUT: 110,
   ECONNREFUSED: 111,
 } as const;

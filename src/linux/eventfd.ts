@@ -7,6 +7,7 @@
 import { check, Errno, LinuxError } from "./errors.ts";
 import { Fd } from "./fd.ts";
 import { errno, libc } from "./libc.ts";
+import { readLink } from "./path.ts";
 
 const EFD_CLOEXEC = 0o2000000;
 const EFD_NONBLOCK = 0o4000;
@@ -21,7 +22,7 @@ export function createEventfd(): Fd {
 
 /** Whether a descriptor is an eventfd; front-ends may use pipes where there are none. */
 export function isEventfd(fd: number): boolean {
-  return Deno.readLinkSync(`/proc/self/fd/${fd}`) === "anon_inode:[eventfd]";
+  return readLink(`/proc/self/fd/${fd}`) === "anon_inode:[eventfd]";
 }
 
 /**

@@ -8,6 +8,8 @@ import { check } from "./errors.ts";
 import { libc } from "./libc.ts";
 
 const F_DUPFD_CLOEXEC = 1030;
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
@@ -67,6 +69,11 @@ export class Fd implements Disposable {
 /** Closes descriptors that came with a message nobody wants. */
 export function closeAll(fds: readonly Fd[]): void {
   for (const fd of fds) fd.close();
+}
+
+/** Keeps a descriptor that was inherited from being inherited further. */
+export function setCloseOnExec(fd: number): void {
+  check(libc.fcntl(fd, F_SETFD, FD_CLOEXEC), "fcntl");
 }
 
 /** Sets or clears O_NONBLOCK of a descriptor's open file. */

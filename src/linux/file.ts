@@ -77,12 +77,64 @@ export function resizeFile(fd: number, bytes: number): void {
   retry("ftruncate", () => libc.ftruncate(fd, BigInt(bytes)), `${bytes} bytes`);
 }
 
+/** What a file is, as far as it matters. */
+export type FileKind = "file" | "block" | "directory" | "socket" | "other";
+
+// inode(7)
+const S_IFMT = 0o170000;
+const KINDS: Readonly<Record<number, FileKind>> = {
+  0o100000: "file",
+  0o060000: "block",
+  0o040000: "directory",
+  0o140000: "socket",
+};
+
+const STATX_BASIC_STATS = 0x7ff;
+/** stx_blocks counts in these, whatever the file system's own. */
+const STAT_BLOCK_BYTES = 512;
+
+/** What the kernel knows of a file. */
+export interface FileStat {
+  /** What it is. */
+  kind: FileKind;
+  /** Its size; of a device 0. */
+  bytes: number;
+  /** The size of a block of its file system; of a huge page file that of its pages. */
+  blockBytes: number;
+  /** How much space it takes. */
+  allocatedBytes: number;
+}
+
+const stat = new DataView(pinnedBuffer(256));
+
+/**
+ * Asks for a file at a path, which is relative to a directory's descriptor.
+ *
+ * @internal
+ */
+export function readStat(directory: number, path: string, flags: number): FileStat {
+  check(
+    libc.statx(directory, cString(path), flags, STATX_BASIC_STATS, stat),
+    "statx",
+    path || `file descriptor ${directory}`,
+  );
+  // struct statx: stx_blksize, stx_mode, stx_size, stx_blocks
+  return {
+    kind: KINDS[stat.getUint16(28, true) & S_IFMT] ?? "other",
+    bytes: Number(stat.getBigUint64(40, true)),
+    blockBytes: stat.getUint32(4, true),
+    allocatedBytes: Number(stat.getBigUint64(48, true)) * STAT_BLOCK_BYTES,
+  };
+}
+
+/** What the kernel knows of an open file. */
+export function fileStat(fd: number): FileStat {
+  return readStat(fd, "", AT_EMPTY_PATH);
+}
+
 /** What kind of file a descriptor is. */
-export function fileKind(fd: number): "file" | "block" | "directory" | "other" {
-  const info = Deno.statSync(`/proc/self/fd/${fd}`);
-  if (info.isFile) return "file";
-  if (info.isBlockDevice) return "block";
-  return info.isDirectory ? "directory" : "other";
+export function fileKind(fd: number): FileKind {
+  return fileStat(fd).kind;
 }
 
 const TMPFS_MAGIC = 0x0102_1994; // linux/magic.h

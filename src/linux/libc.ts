@@ -11,6 +11,7 @@ const symbols = {
   // fd
   close: { parameters: ["i32"], result: "i32" },
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" }, // fd, cmd, arg
+  fcntl_lock: { name: "fcntl", parameters: ["i32", "i32", "buffer"], result: "i32" }, // fd, cmd, lock
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" }, // fd, request, argp
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   write: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
@@ -61,8 +62,17 @@ const symbols = {
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // fd, iov, iovcnt, offset, flags
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // dirfd, pathname, flags, mask, statxbuf
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" }, // fd, buf
+  umask: { parameters: ["u32"], result: "u32" }, // mask
+  fchmod: { parameters: ["i32", "u32"], result: "i32" }, // fd, mode
+  chmod: { parameters: ["buffer", "u32"], result: "i32" }, // pathname, mode
+  fchownat: { parameters: ["i32", "buffer", "u32", "u32", "i32"], result: "i32" }, // dirfd, pathname, owner, group, flags
+  unlink: { parameters: ["buffer"], result: "i32" }, // pathname
+  readlink: { parameters: ["buffer", "buffer", "u32"], result: "i32" }, // pathname, buf, bufsiz
   fdatasync: { parameters: ["i32"], result: "i32" }, // fd
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" }, // fd, mode, offset, len
+  // accounts
+  getpwnam: { parameters: ["buffer"], result: "pointer" }, // name
+  getgrnam: { parameters: ["buffer"], result: "pointer" }, // name
   // io_uring has no wrappers in libc
   syscall_io_uring_setup: {
     name: "syscall",

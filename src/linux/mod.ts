@@ -4,6 +4,7 @@
  * @module
  */
 
+export * from "./account.ts";
 export * from "./epoll.ts";
 export * from "./errors.ts";
 export * from "./evdev.ts";
@@ -11,9 +12,11 @@ export * from "./eventfd.ts";
 export * from "./fd.ts";
 export * from "./file.ts";
 export * from "./file_lease.ts";
+export * from "./file_lock.ts";
 export * from "./io_uring.ts";
 export { addressOf, errno, pinnedBuffer } from "./libc.ts";
 export * from "./mapping.ts";
+export * from "./path.ts";
 export * from "./reactor.ts";
 export * from "./socket.ts";
 export * from "./timerfd.ts";

@@ -8,7 +8,8 @@ import { EPOLLIN, EPOLLOUT } from "./epoll.ts";
 import { check, Errno, LinuxError } from "./errors.ts";
 import { closeAll, Fd } from "./fd.ts";
 import { addressOf, errno, libc, pinnedBuffer } from "./libc.ts";
-import { ready } from "./reactor.ts";
+import { removeName, setSocketAccess, type SocketAccess } from "./path.ts";
+import { ready, watch } from "./reactor.ts";
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
@@ -87,9 +88,9 @@ class MessageHeader {
     return (length + 7) & ~7;
   }
 
-  /** Room for the most descriptors there can be. */
-  get controlCapacity(): number {
-    return (CMSG_HEADER_BYTES + SCM_MAX_FD * 4 + 7) & ~7;
+  /** The length of a control buffer with room for so many descriptors. */
+  controlCapacity(fds: number): number {
+    return fds === 0 ? 0 : (CMSG_HEADER_BYTES + fds * 4 + 7) & ~7;
   }
 
   /** Takes every descriptor that came; all of them are the caller's. */
@@ -181,7 +182,8 @@ export class UnixConnection implements Disposable {
    * @returns The bytes filled (0 at the end of the stream, fewer than asked
    * for when the stream ended in the middle) and the descriptors that came.
    * @throws {LinuxError} When the connection broke, or when the kernel had to
-   * drop descriptors (code EMFILE); nothing that came is leaked then.
+   * drop descriptors (code EMFILE): this process has no more, or more came than
+   * one message can have. Nothing that came is leaked then.
    */
   async receive(into: Uint8Array): Promise<Received> {
     const fds: Fd[] = [];
@@ -207,7 +209,7 @@ export class UnixConnection implements Disposable {
     for (;;) {
       incoming.set(
         Math.min(into.length, STAGING_BYTES),
-        incoming.controlCapacity,
+        incoming.controlCapacity(SCM_MAX_FD - fds.length),
       );
       const count = libc.recvmsg(
         this.#fd.number,
@@ -295,10 +297,18 @@ export class UnixConnection implements Disposable {
   }
 }
 
+/** What says that there is no room for a connection just now. */
+const EXHAUSTED: readonly number[] = [Errno.EMFILE, Errno.ENFILE, Errno.ENOBUFS, Errno.ENOMEM];
+
+/** How long a connection is left waiting that there is no room for, in milliseconds. */
+const EXHAUSTED_PAUSE_MS = 50;
+
 /** A listening Unix socket. */
 export class UnixListener implements Disposable {
   #fd: Fd;
   #closed = false;
+  /** Ends the wait of {@linkcode UnixListener.accept}. */
+  #wake: (() => void) | undefined;
 
   /** Takes ownership of a listening socket. */
   constructor(fd: Fd) {
@@ -306,20 +316,23 @@ export class UnixListener implements Disposable {
   }
 
   /**
-   * Binds and listens. The file must not exist.
+   * Binds and listens. The file must not exist. Nobody can connect before it
+   * has the access that is given; without any it has that of the umask.
    *
    * @throws {LinuxError} EADDRINUSE when the path exists, EACCES or ENOENT
-   * when it cannot be made.
+   * when it cannot be made, EPERM when it cannot have that access.
    */
-  static listen(path: string): UnixListener {
-    const fd = newSocket();
-    try {
-      check(libc.bind(fd.number, ...socketAddress(path)), "bind", path);
-      check(libc.listen(fd.number, BACKLOG), "listen", path);
-    } catch (error) {
-      fd.close();
-      throw error;
-    }
+  static listen(path: string, access: SocketAccess = {}): UnixListener {
+    using made = new DisposableStack();
+    const fd = made.use(newSocket());
+    // The file has no more than this from its first moment on.
+    if (access.mode !== undefined) check(libc.fchmod(fd.number, access.mode), "fchmod");
+    check(libc.bind(fd.number, ...socketAddress(path)), "bind", path);
+    made.defer(() => removeName(path));
+    setSocketAccess(path, access);
+    // Only from here on does connecting succeed.
+    check(libc.listen(fd.number, BACKLOG), "listen", path);
+    made.move();
     return new UnixListener(fd);
   }
 
@@ -328,7 +341,11 @@ export class UnixListener implements Disposable {
     return this.#fd;
   }
 
-  /** Waits for the next connection; undefined once the listener is closed. */
+  /**
+   * Waits for the next connection; undefined once the listener is closed. While
+   * the process or the machine has no descriptor or memory left for one, it
+   * waits in the backlog.
+   */
   async accept(): Promise<UnixConnection | undefined> {
     while (!this.#closed) {
       const fd = libc.accept4(
@@ -339,9 +356,9 @@ export class UnixListener implements Disposable {
       );
       if (fd >= 0) return new UnixConnection(new Fd(fd));
       const code = errno();
-      if (code === Errno.EAGAIN) await ready(this.#fd.number, EPOLLIN);
+      if (code === Errno.EAGAIN) await this.#ready();
+      else if (EXHAUSTED.includes(code)) await this.#pause();
       else if (code !== Errno.EINTR && code !== Errno.ECONNRESET) {
-        if (this.#closed) break;
         throw new LinuxError("accept4", code);
       }
     }
@@ -349,10 +366,34 @@ export class UnixListener implements Disposable {
     return undefined;
   }
 
-  /** Makes the pending (or next) accept return undefined and close the socket. */
+  #ready(): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        waiting[Symbol.dispose]();
+        resolve();
+      };
+      const waiting = watch(this.#fd.number, wake);
+      this.#wake = wake;
+    });
+  }
+
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, EXHAUSTED_PAUSE_MS);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  /**
+   * Makes the pending (or next) accept return undefined and close the socket.
+   * Whoever else has the socket, such as systemd, can go on listening on it.
+   */
   stop(): void {
     this.#closed = true;
-    if (this.#fd.isOpen) libc.shutdown(this.#fd.number, SHUT_RDWR);
+    this.#wake?.();
   }
 
   /** Closes the socket; nobody may be waiting on it. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { bufferAt, PAGE_BYTES, Span } from "../linux/mod.ts";
+import { bufferAt, fileStat, PAGE_BYTES, Span } from "../linux/mod.ts";
 import { MAX_REGIONS, type MemoryView, type Region, RegionTable } from "./regions.ts";
 
 /**
@@ -198,19 +198,19 @@ function checkRegion(
       throw new RegionError(`Expected regions apart, got ${name} over ${nameOf(other)}`);
     }
   }
-  const file = Deno.statSync(`/proc/self/fd/${fd}`);
-  if (!file.isFile) {
+  const file = fileStat(fd);
+  if (file.kind !== "file") {
     throw new RegionError(`Expected a memory file for region ${name}, got another kind of file`);
   }
-  if (file.size < fileOffset + bytes) {
+  if (file.bytes < fileOffset + bytes) {
     throw new RegionError(
       `Expected a memory file of at least ${
         fileOffset + bytes
-      } bytes for region ${name}, got ${file.size}`,
+      } bytes for region ${name}, got ${file.bytes}`,
     );
   }
   // A huge page file (its block size is the page size) maps in huge pages only.
-  const pageBytes = Math.max(PAGE_BYTES, file.blksize ?? 0);
+  const pageBytes = Math.max(PAGE_BYTES, file.blockBytes);
   return { guestAddress, bytes, userAddress, fileOffset, pageBytes };
 }
 

@@ -8,18 +8,22 @@
  * | `POST /NAME` | what the device's command NAME answers; the body is JSON or empty |
  *
  * An answer that is no success is `{ "error": "…" }`: 400 for a body that the
- * command does not take, 404, 405, 413 for a body above 1 MiB, and 500 when the
- * command failed.
+ * command does not take, 404, 405, 413 for a body above 1 MiB, 500 when the
+ * command failed, and 503 when too many requests are being answered.
  *
  * @module
  */
 
+import { withUmask } from "../linux/mod.ts";
 import type { DeviceCommand } from "../virtio/mod.ts";
 import type { DeviceHost } from "./device_host.ts";
 import { listenOnPath, removeSocketFile } from "./socket_path.ts";
 
 /** The largest body of a request, in bytes. */
 export const MAX_CONTROL_BODY_BYTES = 2 ** 20;
+
+/** How many requests may be answered at the same time. */
+export const MAX_CONTROL_REQUESTS = 16;
 
 /** How long requests that are being answered have when the socket is closed. */
 const CLOSING_MS = 500;
@@ -55,19 +59,21 @@ export class ControlSocket implements AsyncDisposable {
   constructor(host: DeviceHost, path: string) {
     this.#host = host;
     this.#path = path;
-    const umask = Deno.umask(UMASK);
-    try {
-      this.#server = listenOnPath(path, (path) =>
+    this.#server = listenOnPath(path, (path) =>
+      withUmask(UMASK, () =>
         Deno.serve(
           { path, onListen: () => {}, onError: (error) => failed(500, error) },
           (request) => this.#answer(request),
-        ));
-    } finally {
-      Deno.umask(umask);
-    }
+        )));
   }
 
   async #answer(request: Request): Promise<Response> {
+    if (this.#pending.size >= MAX_CONTROL_REQUESTS) {
+      return failed(
+        503,
+        new Error(`Expected at most ${MAX_CONTROL_REQUESTS} requests at a time; try again`),
+      );
+    }
     const end = Promise.withResolvers<Response>();
     const endNow = () => end.resolve(failed(503, new Error("The device ends")));
     this.#pending.add(endNow);

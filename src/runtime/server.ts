@@ -4,34 +4,18 @@
  * @module
  */
 
-import {
-  Fd,
-  inspectSocket,
-  LinuxError,
-  setNonblocking,
-  UnixConnection,
-  UnixListener,
-} from "../linux/mod.ts";
+import type { UnixConnection } from "../linux/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { DeviceHost, type DeviceHostOptions } from "./device_host.ts";
+import { type Endpoint, type FrontendSource, openEndpoint } from "./endpoint.ts";
 import type { RecordJson } from "./record.ts";
 import { Session } from "./session.ts";
-import { EndpointError, listenOnPath, removeSocketFile } from "./socket_path.ts";
-
-/** Where front-ends come from: a socket path, or an inherited descriptor. */
-export type Endpoint = {
-  /** The path of a Unix socket to listen on. A stale socket file is replaced. */
-  socketPath: string;
-} | {
-  /** A descriptor that is a listening or a connected Unix stream socket. */
-  fd: number;
-};
 
 /** How to serve a device. */
 export type ServeOptions = Endpoint & DeviceHostOptions;
 
 /**
- * A device that is being served: one front-end at a time, the next one waits
+ * A device that is being served: to one front-end at a time, the next one waits
  * in the socket's backlog.
  *
  * @example
@@ -51,30 +35,29 @@ export class DeviceServer implements AsyncDisposable {
    * @internal
    */
   readonly host: DeviceHost;
-  /** Resolves when serving has ended: by {@linkcode DeviceServer.close}, or with the one connection that was inherited. */
+  /**
+   * Resolves when serving has ended: by {@linkcode DeviceServer.close}, or with the one connection
+   * that was inherited. Rejects when no more front-ends can come.
+   */
   readonly finished: Promise<void>;
-  readonly #listener: UnixListener | undefined;
-  readonly #socketPath: string | undefined;
+  readonly #source: FrontendSource;
   #session: Session | undefined;
   #connected: Promise<void> = Promise.resolve();
   #closing = false;
   #released: Promise<void> | undefined;
 
   /** Use {@linkcode serve}. */
-  constructor(host: DeviceHost, socket: UnixListener | UnixConnection, socketPath?: string) {
+  constructor(host: DeviceHost, source: FrontendSource) {
     this.host = host;
-    this.#socketPath = socketPath;
-    if (socket instanceof UnixListener) {
-      this.#listener = socket;
-      this.finished = this.#accept(socket);
-    } else {
-      this.finished = this.#serve(socket);
-    }
+    this.#source = source;
+    this.finished = this.#serveAll();
+    // It need not be looked at before the end.
+    this.finished.catch(() => {});
   }
 
-  async #accept(listener: UnixListener): Promise<void> {
+  async #serveAll(): Promise<void> {
     for (;;) {
-      const connection = await listener.accept();
+      const connection = await this.#source.next();
       if (connection === undefined) return;
       await this.#serve(connection);
     }
@@ -107,12 +90,12 @@ export class DeviceServer implements AsyncDisposable {
 
   async #close(): Promise<void> {
     this.#closing = true;
-    this.#listener?.stop();
-    this.#session?.stop();
     try {
-      if (this.#socketPath !== undefined) removeSocketFile(this.#socketPath);
+      this.#source.stop();
     } finally {
-      await this.finished;
+      this.#session?.stop();
+      // Why it ended by itself, if it did, `finished` says.
+      await this.finished.catch(() => {});
       await this.host[Symbol.asyncDispose]();
     }
   }
@@ -126,42 +109,15 @@ export class DeviceServer implements AsyncDisposable {
 /**
  * Serves a device.
  *
- * @throws {EndpointError} When the socket cannot be had.
+ * @throws {EndpointError} When the endpoint cannot be had.
  * @throws What the device's `open` throws.
  */
 export async function serve(device: AnyDevice, options: ServeOptions): Promise<DeviceServer> {
-  const socket = openEndpoint(options);
-  const path = "socketPath" in options ? options.socketPath : undefined;
+  const source = openEndpoint(options, options.log ?? (() => {}));
   try {
-    return new DeviceServer(await DeviceHost.open(device, options), socket, path);
+    return new DeviceServer(await DeviceHost.open(device, options), source);
   } catch (error) {
-    socket[Symbol.dispose]();
-    if (path !== undefined) removeSocketFile(path);
+    source[Symbol.dispose]();
     throw error;
   }
-}
-
-function openEndpoint(endpoint: Endpoint): UnixListener | UnixConnection {
-  if ("socketPath" in endpoint) return listenOnPath(endpoint.socketPath, UnixListener.listen);
-  const { fd } = endpoint;
-  let kind: ReturnType<typeof inspectSocket>;
-  try {
-    kind = inspectSocket(fd);
-    setNonblocking(fd, true);
-  } catch (cause) {
-    throw new EndpointError(
-      `Expected file descriptor ${fd} to be a Unix stream socket; ${whyNoSocket(cause)}`,
-      { cause },
-    );
-  }
-  return kind === "listening" ? new UnixListener(new Fd(fd)) : new UnixConnection(new Fd(fd));
-}
-
-function whyNoSocket(cause: unknown): string {
-  if (cause instanceof LinuxError) {
-    if (cause.code === "EBADF") return "it is not open";
-    if (cause.code === "ENOTSOCK") return "it is not a socket";
-    return cause.message;
-  }
-  return "it is another kind of socket";
 }

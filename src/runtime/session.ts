@@ -11,7 +11,14 @@
  * @module
  */
 
-import { closeAll, Fd, LinuxError, setNonblocking, UnixConnection } from "../linux/mod.ts";
+import {
+  closeAll,
+  Fd,
+  LinuxError,
+  readKernelFile,
+  setNonblocking,
+  UnixConnection,
+} from "../linux/mod.ts";
 import { MAX_REGIONS } from "../memory/mod.ts";
 import {
   decodeFrontendMessage,
@@ -598,12 +605,9 @@ function refusal(request: FrontendRequest | undefined, header: Header): Uint8Arr
 function frontendProcess(connection: UnixConnection): { pid: number; command: string } | null {
   try {
     const pid = connection.peerPid();
-    return { pid, command: Deno.readTextFileSync(`/proc/${pid}/comm`).trim() };
+    return { pid, command: readKernelFile(`/proc/${pid}/comm`).trim() };
   } catch (error) {
-    if (
-      error instanceof LinuxError || error instanceof Deno.errors.NotFound ||
-      error instanceof Deno.errors.NotCapable
-    ) return null;
+    if (error instanceof LinuxError) return null;
     throw error;
   }
 }

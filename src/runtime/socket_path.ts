@@ -4,7 +4,14 @@
  * @module
  */
 
-import { Errno, LinuxError, MAX_SOCKET_PATH_BYTES, UnixConnection } from "../linux/mod.ts";
+import {
+  Errno,
+  kindAt,
+  LinuxError,
+  MAX_SOCKET_PATH_BYTES,
+  removeName,
+  UnixConnection,
+} from "../linux/mod.ts";
 
 /** A socket that cannot be served. */
 export class EndpointError extends Error {
@@ -21,12 +28,7 @@ export class EndpointError extends Error {
  * @throws {Deno.errors.NotCapable} When Deno may not.
  */
 export function listenOnPath<T>(path: string, listen: (path: string) => T): T {
-  const bytes = new TextEncoder().encode(path).length;
-  if (bytes < 1 || bytes > MAX_SOCKET_PATH_BYTES) {
-    throw new EndpointError(
-      `Expected a socket path of 1 to ${MAX_SOCKET_PATH_BYTES} bytes, got ${bytes}: ${path}`,
-    );
-  }
+  expectSocketPath(path);
   try {
     return listen(path);
   } catch (error) {
@@ -40,13 +42,26 @@ export function listenOnPath<T>(path: string, listen: (path: string) => T): T {
   }
 }
 
+/**
+ * Expects a path that a socket can have.
+ *
+ * @throws {EndpointError} When it is empty or too long, or has a zero byte.
+ */
+export function expectSocketPath(path: string): void {
+  const bytes = new TextEncoder().encode(path).length;
+  if (bytes < 1 || bytes > MAX_SOCKET_PATH_BYTES) {
+    throw new EndpointError(
+      `Expected a socket path of 1 to ${MAX_SOCKET_PATH_BYTES} bytes, got ${bytes}: ${path}`,
+    );
+  }
+  if (path.includes("\0")) {
+    throw new EndpointError(`Expected a socket path without zero bytes: ${JSON.stringify(path)}`);
+  }
+}
+
 /** Removes the file of a socket; that it is gone already is no error. */
 export function removeSocketFile(path: string): void {
-  try {
-    Deno.removeSync(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
+  removeName(path);
 }
 
 function isInUse(error: unknown): boolean {
@@ -55,7 +70,7 @@ function isInUse(error: unknown): boolean {
 
 /** Removes a socket file that nobody listens on. */
 function removeStaleSocket(path: string): void {
-  if (!Deno.lstatSync(path).isSocket) {
+  if (kindAt(path) !== "socket") {
     throw new EndpointError(
       `Cannot listen on ${path}: it exists and is not a socket; remove it or name another path`,
     );
@@ -63,7 +78,7 @@ function removeStaleSocket(path: string): void {
   try {
     UnixConnection.connect(path)[Symbol.dispose]();
   } catch (error) {
-    if (errnoOf(error) === Errno.ECONNREFUSED) return Deno.removeSync(path);
+    if (errnoOf(error) === Errno.ECONNREFUSED) return removeName(path);
     // EAGAIN: the backlog of a living listener is full.
     if (errnoOf(error) !== Errno.EAGAIN) throw cannotListen(path, error);
   }
@@ -80,6 +95,9 @@ function cannotListen(path: string, cause: unknown): Error {
     reason = "its directory does not exist; make it or name another path";
   } else if (errno === Errno.EACCES || cause instanceof Deno.errors.PermissionDenied) {
     reason = "no permission to write to its directory; name another path";
+  } else if (errno === Errno.EPERM) {
+    reason = "no permission to give the socket to another user or group; run as root, or as a " +
+      "member of the group";
   } else if (errno === Errno.EROFS) {
     reason = "its file system is read-only; name another path";
   }

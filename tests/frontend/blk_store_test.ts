@@ -7,7 +7,7 @@ import { addressOf, Errno, pinnedBuffer } from "../../src/linux/mod.ts";
 import { Parts } from "../../src/virtqueue/mod.ts";
 
 /** By system calls, through the page cache. */
-const OPTIONS = { io: "sync", direct: false, log() {} } as const;
+const OPTIONS = { io: "sync", direct: false, lock: true, log() {} } as const;
 
 const MIB = 2 ** 20;
 

@@ -18,16 +18,19 @@ export interface CliOptions {
   /** What it may do. @default {["--allow-all"]} */
   permissions?: readonly string[];
   env?: Record<string, string>;
+  /** A command that becomes it: one that ends in `exec "$@"`, say. */
+  through?: readonly string[];
 }
 
 function command(args: readonly string[], options: CliOptions): Deno.Command {
-  const { permissions = ["--allow-all"], env } = options;
+  const { permissions = ["--allow-all"], env, through = [] } = options;
   // It ends with this process, however that ends.
   return new Deno.Command("setpriv", {
     args: [
       "--pdeathsig",
       "KILL",
       "--",
+      ...through,
       Deno.execPath(),
       "run",
       "--quiet",
@@ -91,6 +94,10 @@ export class CliProcess implements AsyncDisposable {
   /** Reads something from stdout; undefined at its end. */
   async readStdout(): Promise<string | undefined> {
     return (await this.#stdout.read()).value;
+  }
+
+  get pid(): number {
+    return this.#child.pid;
   }
 
   kill(signal: Deno.Signal): void {

@@ -91,8 +91,10 @@ Deno.test("vhostd tells bad input in one line", async () => {
     [["lsit"], 2, "Unknown device lsit; did you mean list?"],
     [["network"], 2, "Unknown device network; there are blk, input, rng,"],
     [["--hlep"], 2, "got --hlep; did you mean --help?"],
-    [["rng"], 2, "Expected --socket-path or --fd, got neither"],
-    [["rng", socket, "--fd=3"], 2, "Expected --socket-path or --fd, got both"],
+    [["rng"], 2, "Expected --socket-path, --connect or --fd, or a socket from systemd, got none"],
+    [["rng", socket, "--fd=3"], 2, "--connect and --fd, got --socket-path and --fd"],
+    [["rng", "--connect=/x", "--fd=3"], 2, "--connect and --fd, got --connect and --fd"],
+    [["rng", `--connect=/tmp/${"x".repeat(103)}`], 1, "of 1 to 107 bytes, got 108"],
     [["rng", "--sokcet-path=x"], 2, "Unknown flag --sokcet-path; did you mean --socket-path?"],
     [["rng", "--socket-path"], 2, "Expected a value after --socket-path"],
     [["rng", socket, "more"], 2, "Expected only flags after rng, got more"],
@@ -159,8 +161,8 @@ Deno.test("vhostd names the permission that it misses", async () => {
   for (
     const [permissions, args_, flag] of [
       [[], args, "--allow-ffi"],
-      [["--allow-ffi", "--allow-read", "--allow-write"], control, "--allow-sys"],
-      [["--allow-ffi", "--allow-read", "--allow-write", "--allow-sys"], control, "--allow-net"],
+      [["--allow-ffi", "--allow-read"], control, "--allow-write"],
+      [["--allow-ffi", "--allow-read", "--allow-write"], control, "--allow-net"],
     ] as const
   ) {
     const { status, stderr } = await runCli(args_, { permissions });
@@ -192,6 +194,24 @@ Deno.test("vhostd on an inherited connection ends with it", async () => {
   await cli.until("serves");
   await getFeatures(ours);
   assertEquals(await cli.end(), { status: 0, stderr: "" });
+});
+
+Deno.test("vhostd that has no descriptor left lets front-ends wait until it has", async () => {
+  using directory = temporary();
+  const path = `${directory.path}/rng.sock`;
+  await using cli = new CliProcess(["rng", `--socket-path=${path}`]);
+  await cli.until("listens");
+  const limit = (descriptors: number) =>
+    new Deno.Command("prlimit", { args: [`--pid=${cli.pid}`, `--nofile=${descriptors}:4096`] })
+      .output();
+  await limit(3);
+  let answered = false;
+  const waiting = getFeatures(UnixConnection.connect(path)).then(() => answered = true);
+  await Promise.race([waiting, new Promise((resolve) => setTimeout(resolve, 200))]);
+  assertEquals(answered, false);
+  await limit(4096);
+  await waiting;
+  assertEquals(await cli.stop(), { status: 0, stderr: "" });
 });
 
 /** Asks for the features that the device offers, and closes the connection. */

@@ -1,5 +1,9 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { ControlSocket, MAX_CONTROL_BODY_BYTES } from "../../src/runtime/control_socket.ts";
+import {
+  ControlSocket,
+  MAX_CONTROL_BODY_BYTES,
+  MAX_CONTROL_REQUESTS,
+} from "../../src/runtime/control_socket.ts";
 import { DeviceHost } from "../../src/runtime/mod.ts";
 import { defineDevice, type DeviceCommand } from "../../src/virtio/mod.ts";
 
@@ -104,6 +108,22 @@ Deno.test("requests that are not possible have a status that says why", async ()
   }
   const largest = `"${"x".repeat(MAX_CONTROL_BODY_BYTES - 2)}"`;
   assertEquals((await control.request("POST", "/echo", largest))[0], 200);
+});
+
+Deno.test("ControlSocket answers so many requests at a time, and refuses one more", async () => {
+  const running = Array.from({ length: MAX_CONTROL_REQUESTS }, () => Promise.withResolvers<void>());
+  const release = Promise.withResolvers<void>();
+  let started = 0;
+  await using control = await opened({
+    wait: { about: "Waits", run: () => (running[started++].resolve(), release.promise) },
+  });
+  const requests = running.map(() => control.request("POST", "/wait"));
+  await Promise.all(running.map(({ promise }) => promise));
+  const [status, { error }] = await control.request("GET", "/record");
+  assertEquals([status, error], [503, "Expected at most 16 requests at a time; try again"]);
+  release.resolve();
+  for (const request of requests) assertEquals(await request, [200, {}]);
+  assertEquals((await control.request("GET", "/record"))[0], 200);
 });
 
 Deno.test("ControlSocket ends also while requests are being answered", async () => {

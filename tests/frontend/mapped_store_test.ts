@@ -48,7 +48,13 @@ async function withDisk(
       using file = openFile(path);
       assert(isInMemory(file.number), `Expected ${directory} to be tmpfs; mount one there`);
     }
-    using open = openFileStore(path, { readOnly: false, io: "auto", direct: false, log() {} });
+    using open = openFileStore(path, {
+      readOnly: false,
+      io: "auto",
+      direct: false,
+      lock: true,
+      log() {},
+    });
     const store = attachStore(open.handle, {
       memory,
       io: undefined,
@@ -126,7 +132,13 @@ Deno.test("A mapped file finds what it had before it was opened", async () => {
     const content = new Uint8Array(2 * MIB);
     content.fill(5, 8192, MIB + 8192);
     await Deno.writeFile(path, content);
-    using open = openFileStore(path, { readOnly: false, io: "auto", direct: false, log() {} });
+    using open = openFileStore(path, {
+      readOnly: false,
+      io: "auto",
+      direct: false,
+      lock: true,
+      log() {},
+    });
     const store = attachStore(open.handle, {
       ...{ memory, io: undefined, done() {}, flush() {} },
       watch: () => ({ [Symbol.dispose]() {} }),
@@ -291,7 +303,13 @@ Deno.test("A file on tmpfs that may only be read is not mapped", () => {
   const path = Deno.makeTempFileSync({ dir: "/dev/shm", prefix: "vhostd-test-" });
   try {
     Deno.truncateSync(path, MIB);
-    using open = openFileStore(path, { readOnly: true, io: "auto", direct: false, log() {} });
+    using open = openFileStore(path, {
+      readOnly: true,
+      io: "auto",
+      direct: false,
+      lock: true,
+      log() {},
+    });
     assertEquals("isMapped" in open.describe(), false);
   } finally {
     Deno.removeSync(path);

@@ -15,6 +15,9 @@ import { CliProcess } from "../frontend/cli_process.ts";
 /** How long a process, an answer or a change in the guest may take. */
 const TIMEOUT_MS = 30_000;
 
+/** What a back-end says that waits for QEMU. */
+const CONNECTS = /^vhostd: \w+: (Waits for a front-end|Connected to the front-end) .*\n/gm;
+
 /** A directory that is removed at the end of the block. */
 export interface TemporaryDirectory extends Disposable {
   path: string;
@@ -33,15 +36,17 @@ export class Backend implements AsyncDisposable {
   readonly #cli: CliProcess;
   readonly #control: Deno.HttpClient;
   readonly #recordPath: string;
+  readonly #connects: boolean;
   #lines = "";
 
-  private constructor(kind: string, base: string, flags: readonly string[]) {
+  private constructor(kind: string, base: string, flags: readonly string[], connects: boolean) {
     this.kind = kind;
     this.socketPath = `${base}.sock`;
     this.#recordPath = `${base}.json`;
+    this.#connects = connects;
     this.#cli = new CliProcess([
       kind,
-      `--socket-path=${this.socketPath}`,
+      `${connects ? "--connect" : "--socket-path"}=${this.socketPath}`,
       `--control-path=${base}.control`,
       `--record=${this.#recordPath}`,
       ...flags,
@@ -52,21 +57,23 @@ export class Backend implements AsyncDisposable {
   }
 
   /**
-   * Starts a back-end and waits until it listens.
+   * Starts a back-end and waits until it listens, or until it tries to connect.
    *
    * @param kind The device's name.
    * @param flags Its flags, but for the sockets and the record.
    * @param directory Where these are.
+   * @param connects QEMU is to listen.
    */
   static async start(
     kind: string,
     flags: readonly string[],
     directory: TemporaryDirectory,
+    { connects = false }: { connects?: boolean } = {},
   ): Promise<Backend> {
     const base = `${directory.path}/${kind}-${crypto.randomUUID().slice(0, 8)}`;
-    const backend = new Backend(kind, base, flags);
+    const backend = new Backend(kind, base, flags, connects);
     try {
-      await backend.untilSays(`listens on ${backend.socketPath}`);
+      await backend.untilSays(`${connects ? "connects to" : "listens on"} ${backend.socketPath}`);
       return backend;
     } catch (error) {
       await backend[Symbol.asyncDispose]();
@@ -76,7 +83,12 @@ export class Backend implements AsyncDisposable {
 
   /** The device as QEMU is to know it. */
   device(qemuProperties?: GuestDevice["qemuProperties"]): GuestDevice {
-    return { kind: this.kind, socketPath: this.socketPath, qemuProperties };
+    return {
+      kind: this.kind,
+      socketPath: this.socketPath,
+      isServer: this.#connects,
+      qemuProperties,
+    };
   }
 
   /** Waits until it has said a text on stderr. */
@@ -154,8 +166,9 @@ export class Backend implements AsyncDisposable {
       TIMEOUT_MS,
       () => `The ${this.kind} has not ended on SIGTERM`,
     );
-    assertEquals(end, { status: 0, stderr: "" });
-    assert(!exists(this.socketPath), "The socket is still there");
+    const stderr = end.stderr.replaceAll(CONNECTS, "");
+    assertEquals({ ...end, stderr }, { status: 0, stderr: "" });
+    assert(this.#connects || !exists(this.socketPath), "The socket is still there");
     return JSON.parse(await Deno.readTextFile(this.#recordPath));
   }
 

@@ -33,6 +33,8 @@ Deno.test("every device has the name that it is known by", async () => {
   for (const name of deviceNames) assertEquals((await loadDevice(name)).name, name);
 });
 
+const ROOT = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
+
 Deno.test("describeText() has all of rng", async () => {
   assertEquals(
     describeText(await loadDevice("rng")),
@@ -56,6 +58,15 @@ Config space  none
 Options
   --max-bytes=N  Give at most N bytes per period (bytes, or with K, M, G or T)
   --period=MS    The period of --max-bytes (1 to 60000 ms; default 1000)
+
+Permissions  of deno run; --allow-ffi is all of libc, so these hold mistakes only
+  for                    flags
+  always                 --allow-ffi
+  queue threads          --allow-read=${ROOT}
+  --control-path=PATH    --allow-read=PATH --allow-write=PATH --allow-net=unix:PATH
+  --record=FILE          --allow-write=FILE
+  a socket from systemd  --allow-env=LISTEN_FDS,LISTEN_PID,LISTEN_FDNAMES
+  VHOSTD_TRACE=1         --allow-env=VHOSTD_TRACE
 `,
   );
 });

@@ -22,8 +22,10 @@ export type Machine = typeof MACHINES[number];
 export interface GuestDevice {
   /** What QEMU calls it between `vhost-user-` and `-pci`, such as `blk`. */
   kind: string;
-  /** The socket on which the back-end listens. */
+  /** The socket by which QEMU and the back-end meet. */
   socketPath: string;
+  /** QEMU listens on it, and waits for the back-end. @default {false} */
+  isServer?: boolean;
   /** More properties of QEMU's device, such as `{ "num-queues": 2 }`. */
   qemuProperties?: Record<string, string | number | boolean>;
 }
@@ -108,7 +110,9 @@ export async function qemuDeviceArguments(
   ) => `${key}=${typeof value === "boolean" ? value ? "on" : "off" : value}`);
   return [
     "-chardev",
-    `socket,id=${id},path=${device.socketPath.replaceAll(",", ",,")}`,
+    `socket,id=${id},path=${device.socketPath.replaceAll(",", ",,")}${
+      device.isServer ? ",server=on" : ""
+    }`,
     "-device",
     [name, `chardev=${id}`, ...properties].join(","),
   ];

@@ -1,0 +1,93 @@
+/**
+ * Where front-ends come from, as the command line has it.
+ *
+ * @module
+ */
+
+import { groupId, type SocketAccess, userId } from "../linux/mod.ts";
+import type { Endpoint } from "../runtime/mod.ts";
+import type { OptionValues } from "../virtio/mod.ts";
+import { activatedSocket, permittedEnvironment } from "./activation.ts";
+import type { accessOptions, endpointOptions } from "./endpoint_options.ts";
+import { UsageError } from "./usage_error.ts";
+import { ACTIVATION_VARIABLES, isPermitted } from "./variables.ts";
+
+/** The values of the flags that were given. */
+export type EndpointValues = Partial<OptionValues<typeof endpointOptions & typeof accessOptions>>;
+
+/**
+ * Where front-ends come from, by the flags, or else by what systemd passed.
+ *
+ * @param name What the device was called on the command line.
+ * @throws {UsageError} When there is not one such place.
+ */
+export function endpointOf(values: EndpointValues, name: string): Endpoint {
+  const { socketPath, connect, fd } = values;
+  const given = Object.entries({ "--socket-path": socketPath, "--connect": connect, "--fd": fd })
+    .filter(([, value]) => value !== undefined).map(([flag]) => flag);
+  if (given.length > 1) {
+    throw new UsageError(
+      `Expected one of --socket-path, --connect and --fd, got ${given.join(" and ")}`,
+    );
+  }
+  const socketAccess = accessOf(values);
+  if (socketPath !== undefined) return { socketPath, socketAccess };
+  if (connect !== undefined) return { connectPath: connect };
+  if (fd !== undefined) return { fd };
+  const activated = activatedSocket(permittedEnvironment, Deno.pid);
+  if (activated !== undefined) return { fd: activated };
+  // Without leave to look, there may be one.
+  const leave = ACTIVATION_VARIABLES.every(isPermitted)
+    ? ""
+    : ` (which takes --allow-env=${ACTIVATION_VARIABLES.join(",")})`;
+  throw new UsageError(
+    `Expected --socket-path, --connect or --fd, or a socket from systemd${leave}, got none; ` +
+      `try vhostd ${name} --socket-path=/tmp/${
+        name.replace(/^.*\//, "").replace(/\..*$/, "")
+      }.sock`,
+  );
+}
+
+/** Who may connect, as the flags have it. */
+function accessOf({ socketPath, socketMode, socketOwner }: EndpointValues): SocketAccess {
+  if (socketPath === undefined && (socketMode ?? socketOwner) !== undefined) {
+    throw new UsageError(
+      `Expected --socket-path with --socket-${socketMode === undefined ? "owner" : "mode"}: ` +
+        "whoever made another socket says who may connect to it",
+    );
+  }
+  return {
+    ...socketMode !== undefined && { mode: modeOf(socketMode) },
+    ...socketOwner !== undefined && ownerOf(socketOwner),
+  };
+}
+
+function modeOf(text: string): number {
+  if (/^0?[0-7]{3}$/.test(text)) return parseInt(text, 8);
+  throw new UsageError(`--socket-mode takes three octal digits, such as 660, got ${text}`);
+}
+
+function ownerOf(text: string): SocketAccess {
+  const [, user, group] = /^([^:]*)(?::([^:]+))?$/.exec(text) ?? [];
+  if (!user && !group) {
+    throw new UsageError(`--socket-owner takes USER, USER:GROUP or :GROUP, got ${text}`);
+  }
+  return {
+    ...user && { uid: numberOf(user, "user", userId) },
+    ...group && { gid: numberOf(group, "group", groupId) },
+  };
+}
+
+/** The largest number of a user or group: the one above it means none (chown(2)). */
+const MAX_ID = 2 ** 32 - 2;
+
+function numberOf(
+  text: string,
+  kind: string,
+  byName: (name: string) => number | undefined,
+): number {
+  // As chown(1) has it: a name may look like a number, and comes first.
+  const id = byName(text) ?? (/^\d+$/.test(text) ? Number(text) : undefined);
+  if (id !== undefined && id <= MAX_ID) return id;
+  throw new UsageError(`--socket-owner takes a ${kind} that there is, or its number, got ${text}`);
+}

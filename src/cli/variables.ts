@@ -1,0 +1,16 @@
+/**
+ * The environment variables that mean something to vhostd.
+ *
+ * @module
+ */
+
+/** The variables by which systemd passes sockets: sd_listen_fds(3). */
+export const ACTIVATION_VARIABLES = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] as const;
+
+/** Has the stack of an error printed, when it is set and not 0. */
+export const TRACE_VARIABLE = "VHOSTD_TRACE";
+
+/** Whether this process may look at a variable; it never asks the person at the terminal. */
+export function isPermitted(variable: string): boolean {
+  return Deno.permissions.querySync({ name: "env", variable }).state === "granted";
+}

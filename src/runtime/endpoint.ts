@@ -1,0 +1,144 @@
+/**
+ * Where front-ends come from.
+ *
+ * @module
+ */
+
+import {
+  Fd,
+  inspectSocket,
+  LinuxError,
+  setCloseOnExec,
+  setNonblocking,
+  type SocketAccess,
+  UnixConnection,
+  UnixListener,
+} from "../linux/mod.ts";
+import { Connector } from "./connector.ts";
+import { EndpointError, listenOnPath, removeSocketFile } from "./socket_path.ts";
+
+/** Where front-ends come from: a path to listen on or to connect to, or an inherited descriptor. */
+export type Endpoint = {
+  /** The path of a Unix socket to listen on. A stale socket file is replaced. */
+  socketPath: string;
+  /**
+   * Who may connect: those who may write to the socket's file. Nobody can
+   * before that is settled.
+   *
+   * @default {this process's user, and what its umask leaves}
+   */
+  socketAccess?: SocketAccess;
+} | {
+  /**
+   * The path of a Unix socket to connect to: the front-end listens. While it
+   * does not, and when it has gone, connecting is tried again.
+   */
+  connectPath: string;
+} | {
+  /** A descriptor that is a listening or a connected Unix stream socket. */
+  fd: number;
+};
+
+/** The front-ends of an endpoint, one after the other. */
+export interface FrontendSource extends Disposable {
+  /**
+   * Waits for the next front-end; undefined when there are no more.
+   *
+   * @throws {Error} When there cannot be more.
+   */
+  next(): Promise<UnixConnection | undefined>;
+  /** Makes the pending (or next) `next` resolve to undefined, and removes what is in the file system. */
+  stop(): void;
+}
+
+/**
+ * Opens an endpoint.
+ *
+ * @param log Takes what the person who runs the device should know.
+ * @throws {EndpointError} When it cannot be had.
+ */
+export function openEndpoint(endpoint: Endpoint, log: (message: string) => void): FrontendSource {
+  if ("connectPath" in endpoint) return new Connector(endpoint.connectPath, log);
+  if ("socketPath" in endpoint) {
+    const { socketPath, socketAccess } = endpoint;
+    const listener = listenOnPath(socketPath, (path) => UnixListener.listen(path, socketAccess));
+    return new Listening(listener, socketPath);
+  }
+  return openDescriptor(endpoint.fd);
+}
+
+/** Front-ends that connect to a socket. */
+class Listening implements FrontendSource {
+  readonly #listener: UnixListener;
+  readonly #path: string | undefined;
+
+  /** @param path The socket's file, if that is to go with it. */
+  constructor(listener: UnixListener, path?: string) {
+    this.#listener = listener;
+    this.#path = path;
+  }
+
+  next(): Promise<UnixConnection | undefined> {
+    return this.#listener.accept();
+  }
+
+  stop(): void {
+    this.#listener.stop();
+    if (this.#path !== undefined) removeSocketFile(this.#path);
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener[Symbol.dispose]();
+    if (this.#path !== undefined) removeSocketFile(this.#path);
+  }
+}
+
+/** The one front-end of a connection that was inherited. */
+class Connected implements FrontendSource {
+  #connection: UnixConnection | undefined;
+
+  constructor(connection: UnixConnection) {
+    this.#connection = connection;
+  }
+
+  next(): Promise<UnixConnection | undefined> {
+    const connection = this.#connection;
+    this.#connection = undefined;
+    return Promise.resolve(connection);
+  }
+
+  stop(): void {
+    this[Symbol.dispose]();
+  }
+
+  [Symbol.dispose](): void {
+    this.#connection?.[Symbol.dispose]();
+    this.#connection = undefined;
+  }
+}
+
+function openDescriptor(fd: number): FrontendSource {
+  let kind: ReturnType<typeof inspectSocket>;
+  try {
+    kind = inspectSocket(fd);
+    setNonblocking(fd, true);
+    setCloseOnExec(fd);
+  } catch (cause) {
+    throw new EndpointError(
+      `Expected file descriptor ${fd} to be a Unix stream socket; ${whyNoSocket(cause)}`,
+      { cause },
+    );
+  }
+  return kind === "listening"
+    ? new Listening(new UnixListener(new Fd(fd)))
+    : new Connected(new UnixConnection(new Fd(fd)));
+}
+
+function whyNoSocket(cause: unknown): string {
+  if (cause instanceof LinuxError) {
+    if (cause.code === "EBADF") return "it is not open";
+    if (cause.code === "ENOTSOCK") return "it is not a socket";
+    return cause.message;
+  }
+  return "it is another kind of socket";
+}

@@ -1,0 +1,138 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import blk from "../../backends/blk/mod.ts";
+import input from "../../backends/input/mod.ts";
+import rng from "../../backends/rng/mod.ts";
+import type { AnyDevice } from "../../mod.ts";
+import { type PermissionNeed, permissionsOf } from "../../src/cli/permissions.ts";
+import { BlkDriver, VirtioDriver } from "../../src/frontend/mod.ts";
+import { openRecordSource } from "../../src/cli/record_file.ts";
+import { CliProcess, runCli } from "./cli_process.ts";
+
+/** A device, how it is started, and a request that shows that it works. */
+interface Served {
+  device: AnyDevice;
+  args: (directory: string) => string[];
+  queues: number;
+  use: (driver: VirtioDriver) => Promise<void>;
+}
+
+const served: Served[] = [
+  {
+    device: rng,
+    args: () => [],
+    queues: 1,
+    use: async (driver) => assertEquals((await driver.request(0, [], [16])).written, 16),
+  },
+  {
+    device: blk,
+    args(directory) {
+      const image = `${directory}/disk.img`;
+      Deno.writeFileSync(image, new Uint8Array(1 << 20));
+      return [`--blk-file=${image}`];
+    },
+    queues: 1,
+    async use(driver) {
+      const disk = new BlkDriver(driver);
+      const data = crypto.getRandomValues(new Uint8Array(4096));
+      assertEquals((await disk.write(8, data)).status, 0);
+      assertEquals((await disk.flush()).status, 0);
+      assertEquals((await disk.read(8, 4096)).data, data);
+      assertEquals((await disk.discard(8, 8)).status, 0);
+    },
+  },
+  {
+    device: input,
+    args: () => [],
+    queues: 2,
+    // An LED, to the status queue
+    use: async (driver) =>
+      void await driver.request(1, [Uint8Array.of(0x11, 0, 0, 0, 1, 0, 0, 0)], []),
+  },
+];
+
+async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
+  const directory = Deno.makeTempDirSync({ prefix: "vhostd-permissions-" });
+  try {
+    await test(directory);
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+}
+
+/** The flags of all that is needed for some things, with the paths that stand in them. */
+function flagsFor(needs: PermissionNeed[], things: string[], paths: Record<string, string> = {}) {
+  return needs.filter((need) => things.includes(need.for)).flatMap(({ flags }) => flags)
+    .map((flag) =>
+      Object.entries(paths).reduce((flag, [name, path]) => flag.replace(name, path), flag)
+    );
+}
+
+for (const { device, args, queues, use } of served) {
+  Deno.test(`${device.name} works with the permissions that it is said to take, and needs each`, () =>
+    withDirectory(async (directory) => {
+      const socket = `${directory}/device.sock`;
+      const command = [device.name, `--socket-path=${socket}`, ...args(directory)];
+      const permissions = flagsFor(permissionsOf(device), ["always", "queue threads"]);
+      {
+        await using cli = new CliProcess(command, { permissions });
+        await cli.until("listens");
+        await using driver = await VirtioDriver.start(socket, { queues });
+        await use(driver);
+        cli.kill("SIGHUP");
+        cli.kill("SIGUSR1");
+        await cli.until("Errors  none");
+        assertEquals((await cli.stop()).status, 0);
+      }
+      for (const missing of permissions) {
+        const { status, stderr } = await runCli(command, {
+          permissions: permissions.filter((flag) => flag !== missing),
+        });
+        assertEquals(status, 1, stderr);
+        assertStringIncludes(stderr, missing.split("=")[0]);
+      }
+    }));
+}
+
+Deno.test("the control socket and the record take the permissions that they are said to, and each", () =>
+  withDirectory(async (directory) => {
+    const socket = `${directory}/rng.sock`, control = `${directory}/control.sock`;
+    const record = `${directory}/record.json`;
+    const command = [
+      ...["rng", `--socket-path=${socket}`, `--control-path=${control}`, `--record=${record}`],
+    ];
+    const needs = permissionsOf(rng);
+    const things = ["always", "queue threads", "--control-path=PATH", "--record=FILE"];
+    const permissions = flagsFor(needs, things, { PATH: control, FILE: record });
+    {
+      await using cli = new CliProcess(command, { permissions });
+      await cli.until("listens");
+      await using source = await openRecordSource(control);
+      assertEquals((await source.read()).device.name, "rng");
+      assertEquals((await cli.stop()).status, 0);
+    }
+    assertEquals(JSON.parse(Deno.readTextFileSync(record)).device.name, "rng");
+    const optional = flagsFor(needs, things.slice(2), { PATH: control, FILE: record });
+    for (const missing of optional) {
+      const { status, stderr } = await runCli(command, {
+        permissions: permissions.filter((flag) => flag !== missing),
+      });
+      assertEquals(status, 1, stderr);
+      assertStringIncludes(stderr, missing.split("=")[0]);
+    }
+  }));
+
+Deno.test("the environment is not looked at without leave, and nobody is asked for it", async () => {
+  const permissions = flagsFor(permissionsOf(rng), ["always"]);
+  const env = { VHOSTD_TRACE: "1", LISTEN_FDS: "1", LISTEN_PID: "1" };
+  const { status, stderr } = await runCli(["rng"], { permissions, env });
+  assertEquals([status, stderr.split("\n").length], [2, 2]);
+  assertStringIncludes(stderr, "(which takes --allow-env=LISTEN_FDS,LISTEN_PID,LISTEN_FDNAMES)");
+  const leave = flagsFor(permissionsOf(rng), ["a socket from systemd", "VHOSTD_TRACE=1"])
+    .map((flag) => flag.split("=")[1]);
+  const looked = await runCli(["rng"], {
+    permissions: [...permissions, `--allow-env=${leave.join(",")}`],
+    env,
+  });
+  assertStringIncludes(looked.stderr, "got LISTEN_PID=1");
+  assert(looked.stderr.split("\n").length > 2, "with its stack");
+});

@@ -1,0 +1,60 @@
+import { assert, assertEquals } from "@std/assert";
+import { Guest } from "../../tools/guest/guest.ts";
+import { Backend, expectEndedRecord, expectLiveRecord, ok, steps, temporary } from "./helpers.ts";
+
+Deno.test("back-ends connect to QEMU, and to the next one when it is gone", async (t) => {
+  using directory = temporary();
+  const image = `${directory.path}/disk.img`;
+  await Deno.writeFile(image, new Uint8Array());
+  await Deno.truncate(image, 2 ** 24);
+  const connects = { connects: true };
+  await using disk = await Backend.start(
+    "blk",
+    [`--blk-file=${image}`, "--num-queues=1"],
+    directory,
+    connects,
+  );
+  await using rng = await Backend.start("rng", [], directory, connects);
+  await using input = await Backend.start("input", [], directory, connects);
+  const backends = [disk, rng, input];
+  const boot = () =>
+    Guest.boot({
+      devices: [disk.device({ "num-queues": 1 }), rng.device(), input.device()],
+    });
+  const hash = "dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum";
+  let written = "";
+
+  await steps(t, {
+    "a guest uses devices that came to QEMU": async () => {
+      await using guest = await boot();
+      await ok(guest, "head -c 4194304 /dev/hwrng >/tmp/random");
+      await ok(guest, "dd if=/tmp/random of=/dev/vda bs=1M conv=fsync");
+      await ok(guest, "[ -c /dev/input/event0 ]");
+      written = await ok(guest, hash);
+      for (const backend of backends) {
+        expectLiveRecord(await backend.record(), guest);
+        await backend.untilSays("Connected to the front-end");
+      }
+      await ok(guest, "(while :; do cat /dev/vda; done) >/dev/null 2>&1 &");
+      Deno.kill(guest.pid, "SIGKILL");
+      for (const backend of backends) await backend.untilSays("Waits for a front-end");
+    },
+
+    "the next QEMU has them too": async () => {
+      await using guest = await boot();
+      assertEquals(await ok(guest, hash), written);
+      await ok(guest, "head -c 64 /dev/hwrng >/dev/null; [ -c /dev/input/event0 ]");
+      for (const backend of backends) {
+        const record = await backend.record();
+        expectLiveRecord(record, guest);
+        assertEquals(record.connections.total, 2);
+        assert(record.connections.latest[0].disconnectedAt !== null);
+      }
+      await guest.powerOff();
+    },
+
+    "they end while they wait": async () => {
+      for (const backend of backends) expectEndedRecord(await backend.stop());
+    },
+  });
+});
