@@ -47,7 +47,7 @@ export class Fd implements Disposable {
 
   /** A second descriptor of the same open file. */
   duplicate(): Fd {
-    return new Fd(check(libc.fcntl(this.number, F_DUPFD_CLOEXEC, 3), "fcntl"));
+    return duplicateFd(this.number);
   }
 
   /** Closes it; closing again does nothing. */
@@ -62,6 +62,11 @@ export class Fd implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+/** A second descriptor of the open file that a number stands for. */
+export function duplicateFd(fd: number): Fd {
+  return new Fd(check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 3), "fcntl"));
 }
 
 /** Closes descriptors that came with a message nobody wants. */

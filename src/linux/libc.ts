@@ -49,6 +49,8 @@ const symbols = {
     result: "u64",
   }, // addr, length, prot, flags, fd, offset
   munmap: { parameters: ["u64", "u64"], result: "i32" }, // addr, length
+  madvise: { parameters: ["u64", "u64", "i32"], result: "i32" }, // addr, length, advice
+  sigaction: { parameters: ["i32", "buffer", "buffer"], result: "i32" }, // signum, act, oldact
   // files
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" }, // pathname, flags, mode
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // fd, offset, whence

@@ -80,6 +80,8 @@ export type EngineCommand =
   | { kind: "enable"; queue: number; enabled: boolean }
   | { kind: "call"; queue: number; fd: number }
   | { kind: "err"; queue: number; fd: number }
+  /** Ends a queue because of its front-end. */
+  | { kind: "break"; queue: number; rule: string; message: string }
   | { kind: "stop"; queue: number }
   | { kind: "close" };
 
@@ -87,7 +89,10 @@ export type EngineCommand =
 export type EngineEvent = {
   kind: "broken";
   queue: number;
-  /** The rule that was broken, or `device` when the device could not make sense of a chain. */
+  /**
+   * The rule that was broken, `device` when the device could not make sense of a chain, or
+   * `memory` when guest memory was lost.
+   */
   rule: string;
   /** The section of the standard that has the rule. */
   section?: string;
@@ -267,6 +272,11 @@ export class QueueEngine {
       case "err":
         this.#queue(command.queue).err = command.fd;
         break;
+      case "break": {
+        const queue = this.#queue(command.queue);
+        if (queue.ring !== undefined) this.#break(queue, command.message, command.rule);
+        break;
+      }
       case "stop":
         this.#stop(this.#queue(command.queue), done);
         return;
@@ -501,7 +511,11 @@ export class QueueEngine {
   }
 
   /** A fault of the driver (or a device that cannot go on) ends its queue, and nothing else. */
-  #break(queue: EngineQueue, error: unknown): void {
+  #break(
+    queue: EngineQueue,
+    error: unknown,
+    rule: string = error instanceof RingError ? error.rule : DEVICE_RULE,
+  ): void {
     if (queue.broken) return;
     queue.broken = true;
     queue.counters.failed();
@@ -510,7 +524,7 @@ export class QueueEngine {
     this.#host.emit({
       kind: "broken",
       queue: queue.index,
-      rule: error instanceof RingError ? error.rule : DEVICE_RULE,
+      rule,
       section: error instanceof RingError ? error.section : undefined,
       message: error instanceof Error ? error.message : String(error),
     });

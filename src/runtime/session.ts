@@ -12,7 +12,7 @@
  */
 
 import { closeAll, Fd, LinuxError, setNonblocking, UnixConnection } from "../linux/mod.ts";
-import { MAX_REGIONS } from "../memory/mod.ts";
+import { type LostMemory, MAX_REGIONS } from "../memory/mod.ts";
 import {
   decodeFrontendMessage,
   decodeHeader,
@@ -50,6 +50,9 @@ class RequestError extends Error {
 
 /** SET_CONFIG, flags: the front-end restores the space of a migrated device. */
 const CONFIG_MIGRATION = 1;
+
+/** What the record calls the loss of guest memory. */
+const MEMORY_RULE = "memory";
 
 /** A ring, as the front-end set it up so far. */
 class RingState {
@@ -111,6 +114,7 @@ export class Session {
     record.connected(frontendProcess(this.#connection));
     this.#host.onConfigChange = () => void this.#announceConfig();
     this.#host.onEvent = (event) => this.#onEvent(event);
+    this.#host.memory.onLost = (lost) => void this.#memoryLost(lost);
     let reason = "the front-end closed the connection";
     try {
       while (await this.#serveOne());
@@ -119,7 +123,7 @@ export class Session {
     } finally {
       this.#host.onConfigChange = undefined;
       await this.#cleanUp();
-      this.#host.onEvent = undefined;
+      this.#host.memory.onLost = this.#host.onEvent = undefined;
       record.disconnected(reason);
     }
   }
@@ -222,6 +226,7 @@ export class Session {
         await this.#setMemoryTable(message.regions, fds);
         return;
       case "ADD_MEM_REG":
+        await host.memory.prepare([fds[0].number]);
         host.memory.add(message.region, fds[0].number);
         await this.#tellMemory();
         return;
@@ -402,6 +407,7 @@ export class Session {
   async #setMemoryTable(regions: MemoryRegion[], fds: Fd[]): Promise<void> {
     const { memory } = this.#host;
     const numbers = fds.map((fd) => fd.number);
+    await memory.prepare(numbers);
     await this.#changeMemory(() => memory.replace(regions, numbers));
   }
 
@@ -418,6 +424,20 @@ export class Session {
       await this.#tellMemory();
       for (const ring of running) await this.#goOn(ring);
     }
+  }
+
+  /** Ends what could go on only with memory that is not the guest's any more. */
+  async #memoryLost({ guestAddress, bytes }: LostMemory): Promise<void> {
+    const message = `Expected guest memory 0x${guestAddress.toString(16)}+0x${
+      bytes.toString(16)
+    } to stay as long as it is given, got a file without some of its pages`;
+    this.#host.record.refused(MEMORY_RULE, message);
+    const running = this.#rings.filter((ring) => ring.running);
+    await Promise.allSettled(
+      running.map(({ queue }) =>
+        queue.engine.call({ kind: "break", queue: queue.index, rule: MEMORY_RULE, message })
+      ),
+    );
   }
 
   // Rings
