@@ -24,7 +24,7 @@
 
 import { check } from "./errors.ts";
 import { Guarded, GuardTable, MAX_GUARDED } from "./guard_table.ts";
-import type { Fd } from "./fd.ts";
+import { expectDescriptors, type Fd, WORKER_DESCRIPTORS } from "./fd.ts";
 import { libc } from "./libc.ts";
 import { inspectMemoryFile } from "./memory_file.ts";
 
@@ -85,12 +85,14 @@ export class MemoryGuard implements Disposable {
     try {
       return await (MemoryGuard.#shared ??= MemoryGuard.#start());
     } catch (error) {
+      MemoryGuard.#shared = undefined;
       MemoryGuard.#users--;
       throw error;
     }
   }
 
   static async #start(): Promise<MemoryGuard> {
+    expectDescriptors(WORKER_DESCRIPTORS);
     const previous = getAction(SIGBUS);
     const worker = new Worker(new URL("./memory_fault_watcher.ts", import.meta.url), {
       type: "module",
@@ -113,7 +115,6 @@ export class MemoryGuard implements Disposable {
     try {
       await ready.promise;
     } catch (error) {
-      MemoryGuard.#shared = undefined;
       guard.#end();
       throw error;
     }

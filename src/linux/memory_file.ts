@@ -5,6 +5,7 @@
  */
 
 import { check, Errno, LinuxError } from "./errors.ts";
+import { Fd } from "./fd.ts";
 import { cString, errno, libc, pinnedBuffer } from "./libc.ts";
 
 const F_ADD_SEALS = 1033;
@@ -18,11 +19,16 @@ const AT_STATX_DONT_SYNC = 0x4000;
 const STATX_BASIC_STATS = 0x7ff;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
+const S_IFIFO = 0o010000;
+
+const O_CLOEXEC = 0o2000000;
 
 /** What is known of a file. */
 export interface MemoryFile {
   /** It is a regular file. */
   isFile: boolean;
+  /** It is a pipe. */
+  isPipe: boolean;
   /** Its size. */
   bytes: number;
   /** The size of a block; of a huge page file, that of its pages. */
@@ -40,8 +46,10 @@ export function inspectMemoryFile(fd: number): MemoryFile {
     "statx",
     `file descriptor ${fd}`,
   );
+  const type = info.getUint16(28, true) & S_IFMT;
   return {
-    isFile: (info.getUint16(28, true) & S_IFMT) === S_IFREG,
+    isFile: type === S_IFREG,
+    isPipe: type === S_IFIFO,
     bytes: Number(info.getBigUint64(40, true)),
     blockBytes: info.getUint32(4, true),
     changedAt: Number(info.getBigInt64(96, true)) + info.getUint32(104, true) / 1e9,
@@ -74,10 +82,23 @@ export function isLocalFile(fd: number): boolean {
   // Only tmpfs (with memfds) and hugetlbfs know seals.
   if (libc.fcntl(fd, F_GET_SEALS, 0) >= 0) return true;
   if (errno() !== Errno.EINVAL) throw new LinuxError("fcntl", errno(), `file descriptor ${fd}`);
-  const id = Deno.readTextFileSync(`/proc/self/fdinfo/${fd}`).match(/^mnt_id:\s*(\d+)/m)?.[1];
-  const mount = Deno.readTextFileSync("/proc/self/mountinfo").split("\n")
+  const id = readProc(`/proc/self/fdinfo/${fd}`).match(/^mnt_id:\s*(\d+)/m)?.[1];
+  const mount = readProc("/proc/self/mountinfo").split("\n")
     .find((line) => line.startsWith(`${id} `));
   // proc_pid_mountinfo(5): optional fields, " - ", the file system's type.
   const type = mount?.split(" - ")[1]?.split(" ")[0] ?? "";
   return LOCAL_FILE_SYSTEMS.has(type);
+}
+
+/** The text of a file of `/proc`, for which Deno asks every permission that there is. */
+function readProc(path: string): string {
+  using fd = new Fd(check(libc.open(cString(path), O_CLOEXEC, 0), "open", path));
+  const decoder = new TextDecoder();
+  const part = new Uint8Array(pinnedBuffer(4096));
+  let text = "";
+  for (;;) {
+    const count = check(libc.read(fd.number, part, part.length), "read", path);
+    if (count === 0) return text;
+    text += decoder.decode(part.subarray(0, count), { stream: true });
+  }
 }

@@ -123,6 +123,8 @@ export interface Received {
   bytes: number;
   /** The descriptors that came with them; the caller's to close. */
   fds: Fd[];
+  /** More descriptors came than this process has room for; those are gone. */
+  fdsLost: boolean;
 }
 
 /**
@@ -132,6 +134,8 @@ export interface Received {
 export class UnixConnection implements Disposable {
   #fd: Fd;
   #receiving: Promise<unknown> = Promise.resolve();
+  #sending: Promise<unknown> = Promise.resolve();
+  #fdsLost = false;
   #closed = false;
 
   /** Takes ownership of a connected socket. */
@@ -180,12 +184,12 @@ export class UnixConnection implements Disposable {
    *
    * @returns The bytes filled (0 at the end of the stream, fewer than asked
    * for when the stream ended in the middle) and the descriptors that came.
-   * @throws {LinuxError} When the connection broke, or when the kernel had to
-   * drop descriptors (code EMFILE); nothing that came is leaked then.
+   * @throws {LinuxError} When the connection broke; nothing that came is leaked then.
    */
   async receive(into: Uint8Array): Promise<Received> {
     const fds: Fd[] = [];
     let bytes = 0;
+    this.#fdsLost = false;
     try {
       while (bytes < into.length) {
         const count = this.#receiveSome(into.subarray(bytes), fds);
@@ -199,7 +203,7 @@ export class UnixConnection implements Disposable {
       closeAll(fds);
       throw error;
     }
-    return { bytes, fds };
+    return { bytes, fds, fdsLost: this.#fdsLost };
   }
 
   /** One recvmsg; -1 when there is nothing yet. */
@@ -216,13 +220,8 @@ export class UnixConnection implements Disposable {
       );
       if (count >= 0) {
         fds.push(...incoming.takeFds());
-        if (incoming.flags & MSG_CTRUNC) {
-          throw new LinuxError(
-            "recvmsg",
-            Errno.EMFILE,
-            "file descriptors of a message were lost",
-          );
-        }
+        // The control buffer holds the most that one message carries, so the process is out of them.
+        if (incoming.flags & MSG_CTRUNC) this.#fdsLost = true;
         into.set(incoming.data.subarray(0, count));
         return count;
       }
@@ -244,7 +243,7 @@ export class UnixConnection implements Disposable {
     let sent = 0;
     while (sent < data.length) {
       const count = this.#sendSome(data.subarray(sent), sent === 0 ? fds : []);
-      if (count < 0) await ready(this.#fd.number, EPOLLOUT);
+      if (count < 0) await (this.#sending = ready(this.#fd.number, EPOLLOUT));
       else sent += count;
       if (this.#closed) throw new LinuxError("sendmsg", Errno.EPIPE);
     }
@@ -286,6 +285,7 @@ export class UnixConnection implements Disposable {
   async close(): Promise<void> {
     this.shutdown();
     await this.#receiving;
+    await this.#sending;
     this.#fd.close();
   }
 

@@ -294,14 +294,15 @@ export class QueueEngine {
   }
 
   #start(queue: EngineQueue, command: EngineCommand & { kind: "start" }): void {
-    queue.ring = createRing(this.#memory, command.ring);
+    const ring = createRing(this.#memory, command.ring);
+    queue.kick = command.kick;
+    queue.kickWatch = this.#watchKick(queue);
+    queue.ring = ring;
     queue.epoch++;
     queue.broken = queue.polled = false;
-    queue.kick = command.kick;
     queue.call = command.call;
     queue.err = command.err;
     queue.enabled = command.enabled;
-    queue.kickWatch = this.#watchKick(queue);
     this.#handlers.start?.(queue);
     this.#run(queue);
   }
@@ -318,8 +319,12 @@ export class QueueEngine {
     if (kick < 0) queue.timer = createTimerfd(POLL_PERIOD_MS);
     const fd = queue.timer?.number ?? kick;
     return this.#host.watch(fd, () => {
-      drainEventfd(fd);
-      if (queue.timer === undefined) queue.counters.kicked();
+      const signalled = drainEventfd(fd);
+      if (queue.timer === undefined) {
+        // A pipe that is ready and empty has nobody at its other end, and stays ready.
+        if (!signalled) return this.#unwatch(queue);
+        queue.counters.kicked();
+      }
       this.#run(queue);
     });
   }

@@ -6,7 +6,7 @@ import { GuestMemory, viewMemory } from "../../src/memory/mod.ts";
 import { serve } from "../../mod.ts";
 import blk from "../../backends/blk/mod.ts";
 import echo from "./echo_device.ts";
-import { processState } from "./process_state.ts";
+import { processState } from "../../tools/process_state.ts";
 
 const MiB = 2 ** 20;
 const F_ADD_SEALS = 1033;

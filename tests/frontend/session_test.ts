@@ -20,7 +20,7 @@ import {
 } from "../../mod.ts";
 import rng from "../../backends/rng/mod.ts";
 import echo, { Answer } from "./echo_device.ts";
-import { processState } from "./process_state.ts";
+import { processState } from "../../tools/process_state.ts";
 import { packedRing, splitRing } from "./raw_rings.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
