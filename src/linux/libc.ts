@@ -14,6 +14,7 @@ const symbols = {
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" }, // fd, request, argp
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   write: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
+  pipe2: { parameters: ["buffer", "i32"], result: "i32" }, // pipefd, flags
   // eventfd, timerfd, epoll
   eventfd: { parameters: ["u32", "i32"], result: "i32" }, // initval, flags
   timerfd_create: { parameters: ["i32", "i32"], result: "i32" }, // clockid, flags
