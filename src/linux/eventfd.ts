@@ -4,10 +4,11 @@
  * @module
  */
 
-import { check, Errno, LinuxError } from "./errors.ts";
+import { check, Errno } from "./errors.ts";
 import { Fd } from "./fd.ts";
 import { errno, libc } from "./libc.ts";
 import { readLink } from "./path.ts";
+import { fileKind } from "./file.ts";
 
 const EFD_CLOEXEC = 0o2000000;
 const EFD_NONBLOCK = 0o4000;
@@ -23,6 +24,11 @@ export function createEventfd(): Fd {
 /** Whether a descriptor is an eventfd; front-ends may use pipes where there are none. */
 export function isEventfd(fd: number): boolean {
   return readLink(`/proc/self/fd/${fd}`) === "anon_inode:[eventfd]";
+}
+
+/** Whether a descriptor can carry signals: an eventfd, or a pipe. */
+export function carriesSignals(fd: number): boolean {
+  return isEventfd(fd) || fileKind(fd) === "pipe";
 }
 
 /**
@@ -44,14 +50,13 @@ export function signalEventfd(fd: number): boolean {
  * Takes the signals of an eventfd (or the bytes of a pipe that stands for
  * one).
  *
- * @returns Whether there were any.
+ * @returns Whether there were any. There are none in a pipe that nobody can
+ * write to, or that cannot be read.
  */
 export function drainEventfd(fd: number): boolean {
   for (;;) {
     const count = libc.read(fd, drained, drained.length);
     if (count >= 0) return count > 0;
-    const code = errno();
-    if (code === Errno.EAGAIN) return false;
-    if (code !== Errno.EINTR) throw new LinuxError("read", code, "eventfd");
+    if (errno() !== Errno.EINTR) return false;
   }
 }

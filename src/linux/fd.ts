@@ -49,7 +49,7 @@ export class Fd implements Disposable {
 
   /** A second descriptor of the same open file. */
   duplicate(): Fd {
-    return new Fd(check(libc.fcntl(this.number, F_DUPFD_CLOEXEC, 3), "fcntl"));
+    return duplicateFd(this.number);
   }
 
   /** Closes it; closing again does nothing. */
@@ -64,6 +64,33 @@ export class Fd implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+/** A second descriptor of the open file that a number stands for. */
+export function duplicateFd(fd: number): Fd {
+  return new Fd(check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 3), "fcntl"));
+}
+
+/** More descriptors than a Worker needs to start, with a reactor of its own. */
+export const WORKER_DESCRIPTORS = 24;
+
+/**
+ * Checks that a process has room for `count` more descriptors. Deno ends the
+ * process when a Worker finds none for its event loop.
+ *
+ * @throws {LinuxError} EMFILE when it has not
+ */
+export function expectDescriptors(count: number): void {
+  const taken: Fd[] = [];
+  try {
+    while (taken.length < count) taken.push(createSpare());
+  } finally {
+    closeAll(taken);
+  }
+}
+
+function createSpare(): Fd {
+  return new Fd(check(libc.eventfd(0, 0), "eventfd", "no room for more file descriptors"));
 }
 
 /** Closes descriptors that came with a message nobody wants. */

@@ -78,7 +78,7 @@ export function resizeFile(fd: number, bytes: number): void {
 }
 
 /** What a file is, as far as it matters. */
-export type FileKind = "file" | "block" | "directory" | "socket" | "other";
+export type FileKind = "file" | "block" | "directory" | "pipe" | "socket" | "other";
 
 // inode(7)
 const S_IFMT = 0o170000;
@@ -86,6 +86,7 @@ const KINDS: Readonly<Record<number, FileKind>> = {
   0o100000: "file",
   0o060000: "block",
   0o040000: "directory",
+  0o010000: "pipe",
   0o140000: "socket",
 };
 
@@ -103,6 +104,8 @@ export interface FileStat {
   blockBytes: number;
   /** How much space it takes. */
   allocatedBytes: number;
+  /** When it was changed last, in seconds since 1970. */
+  changedAt: number;
 }
 
 const stat = new DataView(pinnedBuffer(256));
@@ -118,12 +121,13 @@ export function readStat(directory: number, path: string, flags: number): FileSt
     "statx",
     path || `file descriptor ${directory}`,
   );
-  // struct statx: stx_blksize, stx_mode, stx_size, stx_blocks
+  // struct statx: stx_blksize, stx_mode, stx_size, stx_blocks, stx_ctime
   return {
     kind: KINDS[stat.getUint16(28, true) & S_IFMT] ?? "other",
     bytes: Number(stat.getBigUint64(40, true)),
     blockBytes: stat.getUint32(4, true),
     allocatedBytes: Number(stat.getBigUint64(48, true)) * STAT_BLOCK_BYTES,
+    changedAt: Number(stat.getBigInt64(96, true)) + stat.getUint32(104, true) / 1e9,
   };
 }
 

@@ -15,6 +15,7 @@ const symbols = {
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" }, // fd, request, argp
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   write: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
+  pipe2: { parameters: ["buffer", "i32"], result: "i32" }, // pipefd, flags
   // eventfd, timerfd, epoll
   eventfd: { parameters: ["u32", "i32"], result: "i32" }, // initval, flags
   timerfd_create: { parameters: ["i32", "i32"], result: "i32" }, // clockid, flags
@@ -52,6 +53,8 @@ const symbols = {
   munmap: { parameters: ["u64", "u64"], result: "i32" }, // addr, length
   mincore: { parameters: ["u64", "u64", "buffer"], result: "i32" }, // addr, length, vec
   memcpy: { parameters: ["u64", "u64", "u32"], result: "void" }, // dest, src, n
+  madvise: { parameters: ["u64", "u64", "i32"], result: "i32" }, // addr, length, advice
+  sigaction: { parameters: ["i32", "buffer", "buffer"], result: "i32" }, // signum, act, oldact
   // files
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" }, // pathname, flags, mode
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // fd, offset, whence

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { check, LinuxError, retry } from "./errors.ts";
+import { check, Errno, LinuxError, retry } from "./errors.ts";
 import { Fd } from "./fd.ts";
-import { cString, libc, pinnedBuffer } from "./libc.ts";
+import { cString, errno, libc, pinnedBuffer } from "./libc.ts";
 
 const PROT_NONE = 0;
 const PROT_READ_WRITE = 3;
@@ -17,6 +17,7 @@ const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
 
 /** The size of a page, in bytes. */
 export const PAGE_BYTES = 4096;
@@ -27,7 +28,7 @@ const SPAN_ALIGN_BYTES = 2 ** 32;
 /** A new memory file; `bytes` is its size. */
 export function createMemfd(name: string, bytes: number): Fd {
   const fd = new Fd(
-    check(libc.memfd_create(cString(name), MFD_CLOEXEC), "memfd_create"),
+    check(libc.memfd_create(cString(name), MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create"),
   );
   try {
     retry("ftruncate", () => libc.ftruncate(fd.number, BigInt(bytes)));
@@ -89,16 +90,26 @@ export class Span implements Disposable {
       SPAN_ALIGN_BYTES;
   }
 
-  /** Maps a part of a file, shared and writable, at an index. All are multiples of a page. */
+  /**
+   * Maps a part of a file, shared and writable, at an index. All are multiples of a page.
+   *
+   * @throws {LinuxError} When it cannot be mapped; the part is empty then.
+   */
   map(index: number, bytes: number, fd: number, fileOffset: number): void {
-    mmap(
-      BigInt(this.base + index),
-      bytes,
-      PROT_READ_WRITE,
-      MAP_SHARED | MAP_FIXED,
-      fd,
-      fileOffset,
-    );
+    try {
+      mmap(
+        BigInt(this.base + index),
+        bytes,
+        PROT_READ_WRITE,
+        MAP_SHARED | MAP_FIXED,
+        fd,
+        fileOffset,
+      );
+    } catch (error) {
+      // A kernel may have taken the reservation away before the mapping failed.
+      this.unmap(index, bytes);
+      throw error;
+    }
   }
 
   /** Makes a part empty again. */
@@ -119,6 +130,34 @@ export class Span implements Disposable {
     libc.munmap(this.#reserved, BigInt(this.#reservedBytes));
     this.#reserved = 0n;
   }
+}
+
+/** Maps a part of a file and gives it up again, to learn whether it can be mapped. */
+export function tryMapping(bytes: number, fd: number, fileOffset: number): void {
+  libc.munmap(mmap(0n, bytes, PROT_READ_WRITE, MAP_SHARED, fd, fileOffset), BigInt(bytes));
+}
+
+/** Puts zeros in the place of whatever is mapped at an address, on every thread at once. */
+export function mapZeros(address: number, bytes: number): void {
+  mmap(
+    BigInt(address),
+    bytes,
+    PROT_READ_WRITE,
+    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+    -1,
+    0,
+  );
+}
+
+const MADV_POPULATE_WRITE = 23;
+
+/**
+ * Whether every page of a mapping can be had, which gets them all. Where it
+ * cannot be told (before Linux 5.14), they can.
+ */
+export function canPopulate(address: number, bytes: number): boolean {
+  return libc.madvise(BigInt(address), BigInt(bytes), MADV_POPULATE_WRITE) === 0 ||
+    errno() === Errno.EINVAL;
 }
 
 /**

@@ -16,6 +16,8 @@ export * from "./file_lock.ts";
 export * from "./io_uring.ts";
 export { addressOf, errno, pinnedBuffer } from "./libc.ts";
 export * from "./mapping.ts";
+export * from "./memory_fault.ts";
+export * from "./memory_file.ts";
 export * from "./path.ts";
 export * from "./reactor.ts";
 export * from "./socket.ts";

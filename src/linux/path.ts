@@ -21,7 +21,7 @@ const O_CLOEXEC = 0o2000000;
 /** chown(2): leave it as it is. */
 const SAME = 0xffff_ffff;
 
-/** The most that is read of a file in one call, or of a link. */
+/** The most that is read of a file in one call, and of a link. */
 const SMALL_BYTES = 4096;
 
 const buffer = new Uint8Array(pinnedBuffer(SMALL_BYTES), 0, SMALL_BYTES);
@@ -93,9 +93,13 @@ export function readLink(path: string): string {
   return decoder.decode(buffer.subarray(0, bytes));
 }
 
-/** The text of a file that the kernel makes up, such as those of `/proc`; up to 4096 bytes of it. */
+/** The text of a file that the kernel makes up, such as those of `/proc`. */
 export function readKernelFile(path: string): string {
   using fd = openFile(path);
-  const bytes = check(libc.read(fd.number, buffer, SMALL_BYTES), "read", path);
-  return decoder.decode(buffer.subarray(0, bytes));
+  const decoder = new TextDecoder();
+  for (let text = "";;) {
+    const bytes = check(libc.read(fd.number, buffer, SMALL_BYTES), "read", path);
+    if (bytes === 0) return text;
+    text += decoder.decode(buffer.subarray(0, bytes), { stream: true });
+  }
 }

@@ -124,6 +124,8 @@ export interface Received {
   bytes: number;
   /** The descriptors that came with them; the caller's to close. */
   fds: Fd[];
+  /** More descriptors came than this process has room for; those are gone. */
+  fdsLost: boolean;
 }
 
 /**
@@ -133,6 +135,8 @@ export interface Received {
 export class UnixConnection implements Disposable {
   #fd: Fd;
   #receiving: Promise<unknown> = Promise.resolve();
+  #sending: Promise<unknown> = Promise.resolve();
+  #fdsLost = false;
   #closed = false;
 
   /** Takes ownership of a connected socket. */
@@ -188,6 +192,7 @@ export class UnixConnection implements Disposable {
   async receive(into: Uint8Array): Promise<Received> {
     const fds: Fd[] = [];
     let bytes = 0;
+    this.#fdsLost = false;
     try {
       while (bytes < into.length) {
         const count = this.#receiveSome(into.subarray(bytes), fds);
@@ -201,7 +206,7 @@ export class UnixConnection implements Disposable {
       closeAll(fds);
       throw error;
     }
-    return { bytes, fds };
+    return { bytes, fds, fdsLost: this.#fdsLost };
   }
 
   /** One recvmsg; -1 when there is nothing yet. */
@@ -218,13 +223,8 @@ export class UnixConnection implements Disposable {
       );
       if (count >= 0) {
         fds.push(...incoming.takeFds());
-        if (incoming.flags & MSG_CTRUNC) {
-          throw new LinuxError(
-            "recvmsg",
-            Errno.EMFILE,
-            "file descriptors of a message were lost",
-          );
-        }
+        // The control buffer holds the most that one message carries, so the process is out of them.
+        if (incoming.flags & MSG_CTRUNC) this.#fdsLost = true;
         into.set(incoming.data.subarray(0, count));
         return count;
       }
@@ -246,7 +246,7 @@ export class UnixConnection implements Disposable {
     let sent = 0;
     while (sent < data.length) {
       const count = this.#sendSome(data.subarray(sent), sent === 0 ? fds : []);
-      if (count < 0) await ready(this.#fd.number, EPOLLOUT);
+      if (count < 0) await (this.#sending = ready(this.#fd.number, EPOLLOUT));
       else sent += count;
       if (this.#closed) throw new LinuxError("sendmsg", Errno.EPIPE);
     }
@@ -288,6 +288,7 @@ export class UnixConnection implements Disposable {
   async close(): Promise<void> {
     this.shutdown();
     await this.#receiving;
+    await this.#sending;
     this.#fd.close();
   }
 

@@ -4,7 +4,17 @@
  * @module
  */
 
-import { bufferAt, fileStat, PAGE_BYTES, Span } from "../linux/mod.ts";
+import {
+  bufferAt,
+  duplicateFd,
+  inspectMemoryFile,
+  isLocalFile,
+  MemoryGuard,
+  PAGE_BYTES,
+  sealAgainstShrinking,
+  Span,
+  tryMapping,
+} from "../linux/mod.ts";
 import { MAX_REGIONS, type MemoryView, type Region, RegionTable } from "./regions.ts";
 
 /**
@@ -36,6 +46,16 @@ interface Placement {
   /** The part of the span that is mapped: the region, rounded out to pages. */
   start: number;
   end: number;
+  /** Watches over it, where its file can become shorter. */
+  guard?: Disposable;
+}
+
+/** Guest memory whose file became shorter: it is zeros from now on, and the guest's no more. */
+export interface LostMemory {
+  /** The first guest physical address of its region. */
+  guestAddress: number;
+  /** The size of its region in bytes. */
+  bytes: number;
 }
 
 /** What another thread needs to see the same memory. */
@@ -59,6 +79,9 @@ export class GuestMemory implements Disposable {
   #span = new Span(SPAN_BYTES);
   #placements: Placement[] = [];
   #table = new RegionTable();
+  #guard: MemoryGuard | undefined;
+  /** Told when memory is lost while it is mapped, after whoever touched it went on. */
+  onLost: ((lost: LostMemory) => void) | undefined;
 
   /** What another thread needs to see the same memory. */
   get handle(): MemoryHandle {
@@ -70,14 +93,21 @@ export class GuestMemory implements Disposable {
     return this.#table;
   }
 
+  /** Makes ready for files whose pages can go away while they are mapped: starts a guard for them. */
+  async prepare(fds: readonly number[]): Promise<void> {
+    if (this.#guard === undefined && !fds.every(isSealedMemory)) {
+      this.#guard = await MemoryGuard.acquire();
+    }
+  }
+
   /**
-   * Maps a region. The descriptor stays the caller's and may be closed at once.
+   * Maps a region, whose file was given to {@linkcode GuestMemory.prepare}. The descriptor stays the caller's and may be closed at once.
    *
    * @throws {RegionError} When the region is empty, overlaps another one, does
    * not fit, or its file is too short; nothing has changed then.
    */
   add(request: RegionRequest, fd: number): void {
-    this.#map(checkRegion(request, fd, this.#placements.map(({ region }) => region)), fd);
+    this.#map(this.#check(request, fd, this.#placements.map(({ region }) => region)), fd);
     this.#publish();
   }
 
@@ -90,23 +120,66 @@ export class GuestMemory implements Disposable {
   replace(requests: readonly RegionRequest[], fds: readonly number[]): void {
     const checked: CheckedRegion[] = [];
     for (const [i, request] of requests.entries()) {
-      checked.push(checkRegion(request, fds[i], checked));
+      checked.push(this.#check(request, fds[i], checked));
     }
     this.clear();
     checked.forEach((region, i) => this.#map(region, fds[i]));
     this.#publish();
   }
 
-  #map({ fileOffset, pageBytes, ...region }: CheckedRegion, fd: number): void {
-    const slack = fileOffset % pageBytes;
-    const mapped = Math.ceil((slack + region.bytes) / pageBytes) * pageBytes;
+  /** As {@linkcode checkRegion}; and what is not sealed can be guarded. */
+  #check(
+    request: RegionRequest,
+    fd: number,
+    others: readonly Omit<Region, "index">[],
+  ): CheckedRegion {
+    const checked = checkRegion(request, fd, others);
+    if (!checked.isSealed && this.#guard === undefined) {
+      throw new TypeError("Expected a file that was prepared, got one that can become shorter");
+    }
+    return checked;
+  }
+
+  #map(checked: CheckedRegion, fd: number): void {
+    const { fileOffset, pageBytes, isSealed, ...region } = checked;
+    const { slack, mapped } = pagesOf(checked);
     const start = this.#place(region.guestAddress - slack, mapped, pageBytes, nameOf(region));
     this.#span.map(start, mapped, fd, fileOffset - slack);
-    this.#placements.push({
+    const placement: Placement = {
       region: { ...region, index: start + slack },
       start,
       end: start + mapped,
-    });
+    };
+    try {
+      if (!isSealed) placement.guard = this.#guarded(placement, fd, fileOffset - slack, pageBytes);
+    } catch (error) {
+      this.#span.unmap(start, mapped);
+      throw error;
+    }
+    this.#placements.push(placement);
+  }
+
+  #guarded(
+    { region, start, end }: Placement,
+    fd: number,
+    fileOffset: number,
+    pageBytes: number,
+  ): Disposable {
+    const own = duplicateFd(fd);
+    try {
+      return this.#guard!.guard(
+        { address: this.#span.base + start, bytes: end - start, fd: own, fileOffset, pageBytes },
+        () => this.onLost?.(region),
+      );
+    } catch (error) {
+      own.close();
+      throw error;
+    }
+  }
+
+  #unmap({ start, end, guard }: Placement): void {
+    guard?.[Symbol.dispose]();
+    this.#span.unmap(start, end - start);
   }
 
   /** Where a mapping goes: at its guest address, or else the highest gap that holds it. */
@@ -145,14 +218,13 @@ export class GuestMemory implements Disposable {
         }`,
       );
     }
-    const [{ start, end }] = this.#placements.splice(at, 1);
-    this.#span.unmap(start, end - start);
+    for (const removed of this.#placements.splice(at, 1)) this.#unmap(removed);
     this.#publish();
   }
 
   /** Removes every region. */
   clear(): void {
-    for (const { start, end } of this.#placements.splice(0)) this.#span.unmap(start, end - start);
+    for (const removed of this.#placements.splice(0)) this.#unmap(removed);
     this.#publish();
   }
 
@@ -162,8 +234,9 @@ export class GuestMemory implements Disposable {
 
   /** Gives everything back. No view may be touched afterwards, on any thread. */
   [Symbol.dispose](): void {
-    this.#placements = [];
-    this.#publish();
+    this.clear();
+    this.#guard?.[Symbol.dispose]();
+    this.#guard = undefined;
     this.#span[Symbol.dispose]();
   }
 }
@@ -173,6 +246,17 @@ interface CheckedRegion extends Omit<Region, "index"> {
   fileOffset: number;
   /** The unit in which its file is mapped. */
   pageBytes: number;
+  /** Its pages cannot go away. */
+  isSealed: boolean;
+}
+
+/** What is mapped for a region: its pages, and how far into the first one it begins. */
+function pagesOf({ fileOffset, bytes, pageBytes }: CheckedRegion): {
+  slack: number;
+  mapped: number;
+} {
+  const slack = fileOffset % pageBytes;
+  return { slack, mapped: Math.ceil((slack + bytes) / pageBytes) * pageBytes };
 }
 
 /** Checks what a front-end says of a region, whole, beside the regions that there are. */
@@ -198,7 +282,14 @@ function checkRegion(
       throw new RegionError(`Expected regions apart, got ${name} over ${nameOf(other)}`);
     }
   }
-  const file = fileStat(fd);
+  if (!isLocalFile(fd)) {
+    throw new RegionError(
+      `Expected the file of region ${name} in memory or on a disk, got one of another process`,
+    );
+  }
+  // Sealed first: what its size is then, it stays.
+  const isSealed = isSealedMemory(fd);
+  const file = inspectMemoryFile(fd);
   if (file.kind !== "file") {
     throw new RegionError(`Expected a memory file for region ${name}, got another kind of file`);
   }
@@ -211,7 +302,18 @@ function checkRegion(
   }
   // A huge page file (its block size is the page size) maps in huge pages only.
   const pageBytes = Math.max(PAGE_BYTES, file.blockBytes);
-  return { guestAddress, bytes, userAddress, fileOffset, pageBytes };
+  const checked = { guestAddress, bytes, userAddress, fileOffset, pageBytes, isSealed };
+  const { slack, mapped } = pagesOf(checked);
+  tryMapping(mapped, fd, fileOffset - slack);
+  return checked;
+}
+
+/**
+ * Whether the pages of a file are there to stay: it is sealed, and is no huge
+ * page file, which can be out of pages where the front-end gave some back.
+ */
+function isSealedMemory(fd: number): boolean {
+  return sealAgainstShrinking(fd) && inspectMemoryFile(fd).blockBytes <= PAGE_BYTES;
 }
 
 function nameOf({ guestAddress, bytes }: Pick<Region, "guestAddress" | "bytes">): string {

@@ -4,7 +4,15 @@
  * @module
  */
 
-import { createEventfd, type Fd, signalEventfd, watch, watchSignals } from "../linux/mod.ts";
+import {
+  createEventfd,
+  expectDescriptors,
+  type Fd,
+  signalEventfd,
+  watch,
+  watchSignals,
+  WORKER_DESCRIPTORS,
+} from "../linux/mod.ts";
 import { type MemoryHandle, viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import {
@@ -109,6 +117,7 @@ export class ThreadEngine implements Engine {
     onFailure: (error: Error) => void = () => {},
   ) {
     this.#onFailure = onFailure;
+    expectDescriptors(WORKER_DESCRIPTORS);
     const { port1, port2 } = new MessageChannel();
     this.#wake = createEventfd();
     this.#port = port1;

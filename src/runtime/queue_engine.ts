@@ -80,6 +80,8 @@ export type EngineCommand =
   | { kind: "enable"; queue: number; enabled: boolean }
   | { kind: "call"; queue: number; fd: number }
   | { kind: "err"; queue: number; fd: number }
+  /** Ends a queue because of its front-end. */
+  | { kind: "break"; queue: number; rule: string; message: string }
   | { kind: "stop"; queue: number }
   | { kind: "close" };
 
@@ -87,7 +89,10 @@ export type EngineCommand =
 export type EngineEvent = {
   kind: "broken";
   queue: number;
-  /** The rule that was broken, or `device` when the device could not make sense of a chain. */
+  /**
+   * The rule that was broken, `device` when the device could not make sense of a chain, or
+   * `memory` when guest memory was lost.
+   */
   rule: string;
   /** The section of the standard that has the rule. */
   section?: string;
@@ -267,6 +272,11 @@ export class QueueEngine {
       case "err":
         this.#queue(command.queue).err = command.fd;
         break;
+      case "break": {
+        const queue = this.#queue(command.queue);
+        if (queue.ring !== undefined) this.#break(queue, command.message, command.rule);
+        break;
+      }
       case "stop":
         this.#stop(this.#queue(command.queue), done);
         return;
@@ -284,14 +294,15 @@ export class QueueEngine {
   }
 
   #start(queue: EngineQueue, command: EngineCommand & { kind: "start" }): void {
-    queue.ring = createRing(this.#memory, command.ring);
+    const ring = createRing(this.#memory, command.ring);
+    queue.kick = command.kick;
+    queue.kickWatch = this.#watchKick(queue);
+    queue.ring = ring;
     queue.epoch++;
     queue.broken = queue.polled = false;
-    queue.kick = command.kick;
     queue.call = command.call;
     queue.err = command.err;
     queue.enabled = command.enabled;
-    queue.kickWatch = this.#watchKick(queue);
     this.#handlers.start?.(queue);
     this.#run(queue);
   }
@@ -308,8 +319,12 @@ export class QueueEngine {
     if (kick < 0) queue.timer = createTimerfd(POLL_PERIOD_MS);
     const fd = queue.timer?.number ?? kick;
     return this.#host.watch(fd, () => {
-      drainEventfd(fd);
-      if (queue.timer === undefined) queue.counters.kicked();
+      const signalled = drainEventfd(fd);
+      if (queue.timer === undefined) {
+        // A pipe that is ready and empty has nobody at its other end, and stays ready.
+        if (!signalled) return this.#unwatch(queue);
+        queue.counters.kicked();
+      }
       this.#run(queue);
     });
   }
@@ -509,7 +524,11 @@ export class QueueEngine {
   }
 
   /** A fault of the driver (or a device that cannot go on) ends its queue, and nothing else. */
-  #break(queue: EngineQueue, error: unknown): void {
+  #break(
+    queue: EngineQueue,
+    error: unknown,
+    rule: string = error instanceof RingError ? error.rule : DEVICE_RULE,
+  ): void {
     if (queue.broken) return;
     queue.broken = true;
     queue.counters.failed();
@@ -518,7 +537,7 @@ export class QueueEngine {
     this.#host.emit({
       kind: "broken",
       queue: queue.index,
-      rule: error instanceof RingError ? error.rule : DEVICE_RULE,
+      rule,
       section: error instanceof RingError ? error.section : undefined,
       message: error instanceof Error ? error.message : String(error),
     });

@@ -12,14 +12,16 @@
  */
 
 import {
+  carriesSignals,
   closeAll,
   Fd,
+  inspectSocket,
   LinuxError,
   readKernelFile,
   setNonblocking,
   UnixConnection,
 } from "../linux/mod.ts";
-import { MAX_REGIONS } from "../memory/mod.ts";
+import { type LostMemory, MAX_REGIONS } from "../memory/mod.ts";
 import {
   decodeFrontendMessage,
   decodeHeader,
@@ -58,6 +60,12 @@ class RequestError extends Error {
 /** SET_CONFIG, flags: the front-end restores the space of a migrated device. */
 const CONFIG_MIGRATION = 1;
 
+/** How long a ring may take to stop before the record says so. */
+const STOP_PATIENCE_MS = 5000;
+
+/** What the record calls the loss of guest memory. */
+const MEMORY_RULE = "memory";
+
 /** A ring, as the front-end set it up so far. */
 class RingState {
   readonly queue: HostQueue;
@@ -90,6 +98,7 @@ export class Session {
   #status = 0;
   /** Config changed, and the front-end does not know it yet. */
   #configChanged = false;
+  #announcing = false;
 
   /** Takes over a connection; it is closed at the end of {@linkcode Session.run}. */
   constructor(host: DeviceHost, connection: UnixConnection) {
@@ -118,6 +127,7 @@ export class Session {
     record.connected(frontendProcess(this.#connection));
     this.#host.onConfigChange = () => void this.#announceConfig();
     this.#host.onEvent = (event) => this.#onEvent(event);
+    this.#host.memory.onLost = (lost) => void this.#memoryLost(lost);
     let reason = "the front-end closed the connection";
     try {
       while (await this.#serveOne());
@@ -126,7 +136,7 @@ export class Session {
     } finally {
       this.#host.onConfigChange = undefined;
       await this.#cleanUp();
-      this.#host.onEvent = undefined;
+      this.#host.memory.onLost = this.#host.onEvent = undefined;
       record.disconnected(reason);
     }
   }
@@ -139,7 +149,9 @@ export class Session {
   /** Receives and answers one message; false at the end of the stream. */
   async #serveOne(): Promise<boolean> {
     const head = new Uint8Array(HEADER_BYTES);
-    const { bytes, fds } = await this.#connection.receive(head);
+    const received = await this.#connection.receive(head);
+    const { bytes, fds } = received;
+    let { fdsLost } = received;
     try {
       if (bytes === 0) return false;
       if (bytes < HEADER_BYTES) {
@@ -150,6 +162,7 @@ export class Session {
       if (header.size > 0) {
         const rest = await this.#connection.receive(payload);
         fds.push(...rest.fds);
+        fdsLost ||= rest.fdsLost;
         if (rest.bytes < header.size) {
           throw new ProtocolError(
             "stream",
@@ -158,7 +171,7 @@ export class Session {
         }
       }
       this.#host.record.message();
-      await this.#answer(header, payload, fds);
+      await this.#answer(header, payload, fdsLost ? null : fds);
       return true;
     } finally {
       // What a handler keeps it has duplicated or released.
@@ -166,11 +179,17 @@ export class Session {
     }
   }
 
-  async #answer(header: Header, payload: Uint8Array, fds: Fd[]): Promise<void> {
+  /** @param fds What came with the message; null where the process had no room for it. */
+  async #answer(header: Header, payload: Uint8Array, fds: Fd[] | null): Promise<void> {
     let reply: Uint8Array | undefined;
     let failure: unknown;
     let message: FrontendMessage | undefined;
     try {
+      if (fds === null) {
+        throw new RequestError(
+          "Expected the message's file descriptors, got none: this process has no room for more",
+        );
+      }
       message = decodeFrontendMessage(header, payload, fds.length);
       reply = await this.#handle(message, fds);
     } catch (error) {
@@ -229,6 +248,7 @@ export class Session {
         await this.#setMemoryTable(message.regions, fds);
         return;
       case "ADD_MEM_REG":
+        await host.memory.prepare([fds[0].number]);
         host.memory.add(message.region, fds[0].number);
         await this.#tellMemory();
         return;
@@ -241,7 +261,7 @@ export class Session {
       case "SET_VRING_ADDR": {
         const ring = this.#ring(message.index);
         this.#locate(ring, message);
-        await this.#rearrange(ring, () => ring.address = message);
+        await this.#rearrange(ring, { address: message });
         return;
       }
       case "SET_VRING_BASE": {
@@ -263,19 +283,22 @@ export class Session {
       }
       case "SET_VRING_KICK": {
         const ring = this.#ring(message.index);
-        const kick = message.noFd ? undefined : kept(fds[0]);
-        await this.#rearrange(ring, () => {
-          ring.kick?.close();
-          ring.kick = kick;
-          ring.started = true;
-        });
+        const kick = message.noFd ? undefined : keptSignal(fds[0]);
+        const old = ring.kick;
+        try {
+          await this.#rearrange(ring, { kick, started: true });
+        } catch (error) {
+          kick?.close();
+          throw error;
+        }
+        old?.close();
         return;
       }
       case "SET_VRING_CALL":
       case "SET_VRING_ERR": {
         const ring = this.#ring(message.index);
         const which = message.request === "SET_VRING_CALL" ? "call" : "err";
-        const fd = message.noFd ? undefined : kept(fds[0]);
+        const fd = message.noFd ? undefined : keptSignal(fds[0]);
         const old = ring[which];
         ring[which] = fd;
         if (ring.running) {
@@ -300,7 +323,10 @@ export class Session {
         return;
       case "SET_BACKEND_REQ_FD":
         this.#expectProtocol("BACKEND_REQ");
-        await this.#backChannel?.close();
+        if (inspectSocket(fds[0].number) !== "connected") {
+          throw new RequestError("Expected a connected socket, got one that listens");
+        }
+        await this.#closeBackChannel();
         this.#backChannel = new UnixConnection(kept(fds[0]));
         return;
       case "RESET_DEVICE":
@@ -390,14 +416,29 @@ export class Session {
    */
   async #announceConfig(): Promise<void> {
     this.#configChanged = true;
-    if (this.#backChannel === undefined || !this.#rings.some((ring) => ring.running)) return;
-    this.#configChanged = false;
+    // One at a time: a front-end that reads none finds one for all when it does.
+    if (this.#announcing) return;
+    this.#announcing = true;
     try {
-      // No acknowledgement is asked for: QEMU gives none while it waits for a reply itself.
-      await this.#backChannel.send(encodeBackendMessage({ request: "CONFIG_CHANGE_MSG" }));
+      while (
+        this.#configChanged && this.#backChannel !== undefined &&
+        this.#rings.some((ring) => ring.running)
+      ) {
+        this.#configChanged = false;
+        // No acknowledgement is asked for: QEMU gives none while it waits for a reply itself.
+        await this.#backChannel.send(encodeBackendMessage({ request: "CONFIG_CHANGE_MSG" }));
+      }
     } catch (error) {
       this.#host.record.refused("CONFIG_CHANGE_MSG", (error as Error).message);
+    } finally {
+      this.#announcing = false;
     }
+  }
+
+  async #closeBackChannel(): Promise<void> {
+    const channel = this.#backChannel;
+    this.#backChannel = undefined;
+    await channel?.close();
   }
 
   // Memory
@@ -409,6 +450,7 @@ export class Session {
   async #setMemoryTable(regions: MemoryRegion[], fds: Fd[]): Promise<void> {
     const { memory } = this.#host;
     const numbers = fds.map((fd) => fd.number);
+    await memory.prepare(numbers);
     await this.#changeMemory(() => memory.replace(regions, numbers));
   }
 
@@ -425,6 +467,20 @@ export class Session {
       await this.#tellMemory();
       for (const ring of running) await this.#goOn(ring);
     }
+  }
+
+  /** Ends what could go on only with memory that is not the guest's any more. */
+  async #memoryLost({ guestAddress, bytes }: LostMemory): Promise<void> {
+    const message = `Expected guest memory 0x${guestAddress.toString(16)}+0x${
+      bytes.toString(16)
+    } to stay as long as it is given, got a file without some of its pages`;
+    this.#host.record.refused(MEMORY_RULE, message);
+    const running = this.#rings.filter((ring) => ring.running);
+    await Promise.allSettled(
+      running.map(({ queue }) =>
+        queue.engine.call({ kind: "break", queue: queue.index, rule: MEMORY_RULE, message })
+      ),
+    );
   }
 
   // Rings
@@ -475,16 +531,30 @@ export class Session {
     };
   }
 
-  /** Changes something about a ring; one that runs is stopped before and started after. */
-  async #rearrange(ring: RingState, change: () => void): Promise<void> {
+  /**
+   * Changes something about a ring; one that runs is stopped before and started
+   * after. Where it cannot start as changed, it goes on as it was.
+   */
+  async #rearrange(
+    ring: RingState,
+    changes: Partial<Pick<RingState, "address" | "kick" | "started">>,
+  ): Promise<void> {
+    const { address, kick, started, running } = ring;
     await this.#stop(ring);
-    change();
-    await this.#startIfReady(ring);
+    Object.assign(ring, changes);
+    try {
+      await this.#startIfReady(ring);
+    } catch (error) {
+      Object.assign(ring, { address, kick, started });
+      if (running) await this.#goOn(ring);
+      throw error;
+    }
   }
 
   async #restartAll(): Promise<void> {
     for (const ring of this.#rings.filter((ring) => ring.running)) {
-      await this.#rearrange(ring, () => {});
+      await this.#stop(ring);
+      await this.#goOn(ring);
     }
   }
 
@@ -517,7 +587,8 @@ export class Session {
       const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK } = deviceStatus;
       record.status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, "inferred");
     }
-    if (this.#configChanged) await this.#announceConfig();
+    // Not awaited: who does not read its announcements gets its answers all the same.
+    if (this.#configChanged) void this.#announceConfig();
   }
 
   /** Starts a ring again whose memory may be gone: then it stays stopped. */
@@ -532,7 +603,22 @@ export class Session {
   /** Stops a ring and waits until everything in flight is completed. */
   async #stop(ring: RingState): Promise<void> {
     if (!ring.running) return;
-    ring.base = await ring.queue.engine.call({ kind: "stop", queue: ring.queue.index });
+    const { index, engine } = ring.queue;
+    // There is no limit: what is in flight may still write to guest memory, which can be given back
+    // only after. But whoever looks for the reason finds it.
+    const late = setTimeout(() => {
+      this.#host.record.refused(
+        "stop",
+        `Expected queue ${index} to complete what it has in flight within ${
+          STOP_PATIENCE_MS / 1000
+        } s, still waiting for the device`,
+      );
+    }, STOP_PATIENCE_MS);
+    try {
+      ring.base = await engine.call({ kind: "stop", queue: index });
+    } finally {
+      clearTimeout(late);
+    }
     ring.running = false;
     this.#host.record.stopped(ring.queue.index);
   }
@@ -558,7 +644,7 @@ export class Session {
     await host.tell({ kind: "features", bits: 0n });
     host.config.reset();
     host.control.onReset?.();
-    await this.#backChannel?.close();
+    await this.#closeBackChannel();
     await this.#connection.close();
   }
 
@@ -578,10 +664,17 @@ function featuresByName(device: AnyDevice, mask: bigint): Record<string, boolean
 
 /** A descriptor that outlives its message. */
 function kept(fd: Fd): Fd {
-  const own = new Fd(fd.release());
   // A descriptor that blocks would stop its queue's thread.
-  setNonblocking(own.number, true);
-  return own;
+  setNonblocking(fd.number, true);
+  return new Fd(fd.release());
+}
+
+/** A descriptor for signals that outlives its message. */
+function keptSignal(fd: Fd): Fd {
+  if (!carriesSignals(fd.number)) {
+    throw new RequestError("Expected an eventfd or a pipe, got another kind of file");
+  }
+  return kept(fd);
 }
 
 function requestName(id: number): string {

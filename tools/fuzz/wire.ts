@@ -1,0 +1,221 @@
+/**
+ * A front-end that breaks the vhost-user protocol in every way, against two
+ * devices of this process; a third one must not notice.
+ *
+ * A case is one message of a sequence in which something is wrong.
+ *
+ * @module
+ */
+
+import blk from "../../backends/blk/mod.ts";
+import { type DeviceServer, serve } from "../../mod.ts";
+import { BlkDriver, VirtioDriver } from "../../src/frontend/mod.ts";
+import { type ProcessState, processState } from "../process_state.ts";
+import type { Random } from "../random.ts";
+import { randomOf, Tally } from "./seeds.ts";
+import type { FuzzTarget } from "./target.ts";
+import { DescriptorPool } from "./wire/descriptors.ts";
+import device from "./wire/device.ts";
+import { flood, storm } from "./wire/crowd.ts";
+import { randomMessage, scribble, validSession } from "./wire/messages.ts";
+import { mutate } from "./wire/mutate.ts";
+import { play } from "./wire/play.ts";
+import { type Message, readRecordings } from "./wire/recording.ts";
+
+/** How many connections there are between two looks at what is left of them. */
+const CHECK_CONNECTIONS = 200;
+/** How many looks there are between a flood and a storm. */
+const CROWD_CHECKS = 20;
+/** How long anything may take on a busy machine. */
+const TIMEOUT_MS = 60_000;
+/** How much more memory the process may have at the end than when it was warm. */
+const MOST_GROWTH_BYTES = 128 * 2 ** 20;
+const WARM_CONNECTIONS = 400;
+
+/** Something that is served, and attacked. */
+interface Victim {
+  name: string;
+  path: string;
+  server: DeviceServer;
+  /** Has it do what it is for. */
+  check(driver: VirtioDriver): Promise<void>;
+  queues: number[];
+}
+
+/** The whole of it: what is attacked, and what must not notice. */
+class World implements AsyncDisposable {
+  readonly victims: Victim[] = [];
+  readonly #stack = new AsyncDisposableStack();
+  #bystander!: VirtioDriver;
+  #bystanderServer!: DeviceServer;
+  readonly #unhandled: unknown[] = [];
+  #warm: ProcessState | undefined;
+  #warmBytes = 0;
+  pool!: DescriptorPool;
+
+  static async open(): Promise<World> {
+    const world = new World();
+    const directory = Deno.makeTempDirSync();
+    world.#stack.defer(() => Deno.removeSync(directory, { recursive: true }));
+    const onRejection = (event: PromiseRejectionEvent) => {
+      event.preventDefault();
+      world.#unhandled.push(event.reason);
+    };
+    globalThis.addEventListener("unhandledrejection", onRejection);
+    world.#stack.defer(() => globalThis.removeEventListener("unhandledrejection", onRejection));
+    world.pool = world.#stack.use(new DescriptorPool(directory));
+    const open = async (name: string, definition: Parameters<typeof serve>[0], options: object) => {
+      const path = `${directory}/${name}`;
+      const server = await serve(definition, { socketPath: path, threads: 1, ...options });
+      world.#stack.use(server);
+      return { name, path, server };
+    };
+    world.victims.push({
+      ...await open("main", device, { plane: "main" }),
+      queues: [64, 64],
+      async check(driver) {
+        const { data } = await driver.request(0, [Uint8Array.of(1, 2, 3)], [3]);
+        if (data[0].join() !== "1,2,3") throw new Error(`Expected an echo, got ${data[0]}`);
+      },
+    }, {
+      ...await open("thread", blk, { options: { size: 2 ** 20 } }),
+      queues: [64],
+      check: (driver) => checkDisk(new BlkDriver(driver)),
+    });
+    const bystander = await open("bystander", blk, { options: { size: 2 ** 20 } });
+    world.#bystanderServer = bystander.server;
+    world.#bystander = world.#stack.use(
+      await VirtioDriver.start(bystander.path, { timeoutMs: TIMEOUT_MS }),
+    );
+    return world;
+  }
+
+  /** Looks whether everybody is well. */
+  async check(connections: number): Promise<void> {
+    for (const { path, queues, check } of this.victims) {
+      await using driver = await VirtioDriver.start(path, { queues, timeoutMs: TIMEOUT_MS });
+      await check(driver);
+    }
+    for (const { server } of this.victims) await server.idle();
+    await checkDisk(new BlkDriver(this.#bystander));
+    const { errors, queues, connections: had } = this.#bystanderServer.record();
+    if (errors.total + queues[0].errors > 0 || had.total !== 1) {
+      throw new Error(`Expected an unharmed bystander, got ${errors.total} errors`);
+    }
+    if (this.#unhandled.length > 0) throw this.#unhandled[0];
+    this.#checkLeaks(connections);
+  }
+
+  #checkLeaks(connections: number): void {
+    const now = processState();
+    const { rss } = Deno.memoryUsage();
+    if (this.#warm === undefined) {
+      if (connections < WARM_CONNECTIONS) return;
+      this.#warm = now;
+      this.#warmBytes = rss;
+      return;
+    }
+    for (const what of ["fds", "mappings", "threads"] as const) {
+      if (now[what] > this.#warm[what]) {
+        throw new Error(`Expected ${this.#warm[what]} ${what}, got ${now[what]}`);
+      }
+    }
+    if (rss - this.#warmBytes > MOST_GROWTH_BYTES) {
+      throw new Error(
+        `Expected about ${this.#warmBytes} bytes of resident memory, got ${rss}`,
+      );
+    }
+  }
+
+  /** Counts what the records say, as far as they keep it. */
+  tally(tally: Tally): void {
+    for (const { server } of this.victims) {
+      const { errors, connections, queues } = server.record();
+      for (const { rule } of errors.latest) tally.add(`refused: ${rule}`);
+      for (const { faults } of queues) for (const { rule } of faults) tally.add(`fault: ${rule}`);
+      for (const { reason } of connections.latest) {
+        if (reason) tally.add(`ended: ${reason.replaceAll(/0x[0-9a-f]+|\d+/g, "N")}`);
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stack[Symbol.asyncDispose]();
+  }
+}
+
+async function checkDisk(disk: BlkDriver): Promise<void> {
+  const sector = crypto.getRandomValues(new Uint8Array(512));
+  await disk.write(7, sector);
+  const { data: back } = await disk.read(7, 512);
+  if (back.some((byte, i) => byte !== sector[i])) throw new Error("Expected the sector back");
+}
+
+/** A sequence of messages in which something is wrong. */
+function sequence(random: Random, recordings: readonly Message[][], tally: Tally): Message[] {
+  switch (random.below(4)) {
+    case 0:
+      return Array.from({ length: random.between(1, 40) }, () => randomMessage(random));
+    case 1:
+      return mutate(random.pick(recordings), random, tally);
+    default: {
+      const more = Array.from({ length: random.below(12) }, () => randomMessage(random));
+      return mutate([...validSession(random), ...more], random, tally);
+    }
+  }
+}
+
+/** The target. */
+export const target: FuzzTarget = {
+  name: "wire",
+  about: "vhost-user messages and descriptors, wrong in every way, from front-ends of every kind",
+  async run({ seed, cases, progress }) {
+    const tally = new Tally();
+    const recordings = readRecordings();
+    await using world = await World.open();
+    let done = 0;
+    for (let number = 0; done < cases; number++) {
+      const random = randomOf(seed, number);
+      try {
+        const victim = random.pick(world.victims);
+        scribble(random, world.pool.memory);
+        done += await limited(
+          play(sequence(random, recordings, tally), victim.path, world.pool, random, tally),
+        );
+        if (number % CHECK_CONNECTIONS === CHECK_CONNECTIONS - 1) {
+          if (Math.floor(number / CHECK_CONNECTIONS) % CROWD_CHECKS === 0) {
+            await flood(victim.path, tally);
+            await storm(victim.path, tally);
+          }
+          world.tally(tally);
+          await limited(world.check(number));
+          progress(done);
+        }
+      } catch (cause) {
+        throw new Error(
+          `Connection ${number}, after case ${done}: ${(cause as Error).message}`,
+          { cause },
+        );
+      }
+      tally.add("connections");
+    }
+    world.tally(tally);
+    await limited(world.check(Infinity));
+    await limited(world.check(Infinity));
+    return { cases: done, reached: tally.counts };
+  },
+};
+
+/** Fails when something takes too long: then it hangs. */
+async function limited<T>(work: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => late.reject(new Error(`Expected an end within ${TIMEOUT_MS / 1000} s: it hangs`)),
+    TIMEOUT_MS,
+  );
+  try {
+    return await Promise.race([work, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

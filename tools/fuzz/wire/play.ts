@@ -1,0 +1,99 @@
+/**
+ * A hostile front-end's connection, from its first byte to its end.
+ *
+ * @module
+ */
+
+import { closeAll, UnixConnection } from "../../../src/linux/mod.ts";
+import { libc } from "../../../src/linux/libc.ts";
+import type { Random } from "../../random.ts";
+import type { Tally } from "../seeds.ts";
+import { type DescriptorPool, MEMORY_BYTES } from "./descriptors.ts";
+import type { Message } from "./recording.ts";
+
+const SHUT_WR = 1;
+
+/** How a connection goes. */
+const endings = [
+  "every reply read",
+  "every reply read",
+  "every reply read",
+  "no reply read",
+  "closed in the middle",
+] as const;
+
+/**
+ * Sends a sequence, and waits until the back-end has done with it where it
+ * reads the replies.
+ *
+ * @returns How many messages went out.
+ */
+export async function play(
+  messages: readonly Message[],
+  path: string,
+  pool: DescriptorPool,
+  random: Random,
+  tally: Tally,
+): Promise<number> {
+  const connection = UnixConnection.connect(path);
+  const ending = random.pick(endings);
+  const isSlow = random.chance(1, 40);
+  const shrinkAt = random.chance(1, 10) ? random.below(messages.length + 1) : -1;
+  let sent = 0;
+  try {
+    for (const [i, { bytes, fds }] of messages.entries()) {
+      if (i === shrinkAt) {
+        // Once what was sent so far has been carried out, or before that.
+        if (random.chance(3, 4)) await turn();
+        pool.resize(random.pick([0, 4096, MEMORY_BYTES / 2]));
+        tally.add("memory shrunk");
+      }
+      const numbers = fds.map((fd) =>
+        "kind" in fd ? pool.get(fd.kind) : pool.recorded(fd.memoryBytes)
+      );
+      if (isSlow) await sendSlowly(connection, bytes, numbers, random);
+      else await connection.send(bytes, numbers);
+      sent++;
+    }
+  } catch (error) {
+    if ((error as { code?: string }).code !== "EPIPE") throw error;
+    tally.add("ended by the back-end");
+  }
+  tally.add(isSlow ? `slow, ${ending}` : ending);
+  if (ending === "every reply read") await readReplies(connection, tally);
+  else if (ending === "no reply read") await turn();
+  await connection.close();
+  if (shrinkAt >= 0) pool.resize(MEMORY_BYTES);
+  return sent;
+}
+
+/** Lets everybody else go on. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0));
+}
+
+async function sendSlowly(
+  connection: UnixConnection,
+  bytes: Uint8Array,
+  fds: number[],
+  random: Random,
+): Promise<void> {
+  for (let at = 0; at < bytes.length;) {
+    const end = at + random.between(1, random.chance(1, 2) ? 3 : 64);
+    await connection.send(bytes.subarray(at, end), at === 0 ? fds : []);
+    at = end;
+    await turn();
+  }
+}
+
+/** Says that nothing more comes, and reads until the back-end has ended the connection. */
+async function readReplies(connection: UnixConnection, tally: Tally): Promise<void> {
+  libc.shutdown(connection.fd.number, SHUT_WR);
+  const into = new Uint8Array(8192);
+  for (;;) {
+    const { bytes, fds } = await connection.receive(into);
+    closeAll(fds);
+    tally.add("bytes of replies", bytes);
+    if (bytes < into.length) return;
+  }
+}

@@ -1,0 +1,53 @@
+/**
+ * What a real front-end said: its messages as bytes, with the kinds of the
+ * descriptors that came along.
+ *
+ * @module
+ */
+
+import { decodeHex, encodeHex } from "./hex.ts";
+import type { DescriptorKind } from "./descriptors.ts";
+
+/** A message as it stands in a file. */
+export interface RecordedMessage {
+  /** Header and payload. */
+  hex: string;
+  /** What came along: `memory:BYTES`, or a kind of {@linkcode DescriptorKind}. */
+  fds?: string[];
+}
+
+/** A message of a sequence. */
+export interface Message {
+  bytes: Uint8Array;
+  fds: Descriptor[];
+}
+
+/** A descriptor to be sent: memory of a size, or of a kind. */
+export type Descriptor = { memoryBytes: number } | { kind: DescriptorKind };
+
+/** Reads a recording. */
+export function readRecording(messages: readonly RecordedMessage[]): Message[] {
+  return messages.map(({ hex, fds = [] }) => ({
+    bytes: decodeHex(hex),
+    fds: fds.map((fd) =>
+      fd.startsWith("memory:")
+        ? { memoryBytes: Number(fd.slice("memory:".length)) }
+        : { kind: fd as DescriptorKind }
+    ),
+  }));
+}
+
+/** Writes a message as it stands in a file. */
+export function recordMessage(bytes: Uint8Array, fds: readonly string[]): RecordedMessage {
+  return fds.length === 0 ? { hex: encodeHex(bytes) } : { hex: encodeHex(bytes), fds: [...fds] };
+}
+
+const DIRECTORY = new URL("../../../tests/frontend/recordings/", import.meta.url);
+
+/** Every recording that there is, in the order of their names. */
+export function readRecordings(): Message[][] {
+  const names = [...Deno.readDirSync(DIRECTORY)].map(({ name }) => name).sort();
+  return names.map((name) =>
+    readRecording(JSON.parse(Deno.readTextFileSync(new URL(name, DIRECTORY))))
+  );
+}
