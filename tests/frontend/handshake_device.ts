@@ -18,6 +18,7 @@ import {
   writtenOf,
 } from "./handshake_order.ts";
 import { Random } from "./random.ts";
+import { answerOrders } from "./worker_thread.ts";
 
 class Device {
   readonly #random: Random;
@@ -59,7 +60,7 @@ class Device {
       this.#jitter.pass();
       if (ring.arm()) continue;
       this.result.sleeps++;
-      this.#mine.wait("An available buffer", () => ring.isAvailable);
+      this.#mine.wait("an available buffer", () => ring.isAvailable);
     }
   }
 
@@ -91,19 +92,14 @@ class Device {
   }
 }
 
-declare const self: {
-  onmessage: (event: MessageEvent<HandshakeOrder>) => void;
-  postMessage(result: HandshakeResult): void;
-};
-
-self.onmessage = ({ data }) => {
-  const device = new Device(data);
+answerOrders((order: HandshakeOrder): HandshakeResult => {
+  const device = new Device(order);
   try {
     device.run();
-    self.postMessage(device.result);
+    return device.result;
   } catch (error) {
-    self.postMessage({ ...device.result, error: (error as Error).message });
+    return { ...device.result, error: (error as Error).message };
   } finally {
-    Bell.end(data.bells);
+    Bell.end(order.bells);
   }
-};
+});

@@ -10,6 +10,7 @@ import {
   ANSWER_BYTES,
   Bell,
   CELL_BYTES,
+  cellsOf,
   type HandshakeOrder,
   type HandshakeResult,
   Jitter,
@@ -18,6 +19,7 @@ import {
   writtenOf,
 } from "./handshake_order.ts";
 import { Random } from "./random.ts";
+import { answerOrders } from "./worker_thread.ts";
 
 /** How many requests there are between two looks at the clock. */
 const REQUESTS_PER_CLOCK = 1000;
@@ -32,7 +34,10 @@ class Driver {
   readonly #milliseconds: number;
   /** The first word of each cell says which request it has. */
   readonly #words: Uint32Array<ArrayBuffer>;
-  readonly #free: number[];
+  /** The cells that are free, from `#nextFree` on; the longest free one is used first. */
+  readonly #free: Int32Array;
+  #nextFree = 0;
+  #freed = 0;
   /** The cell of each request in flight; -1 where there is none. */
   readonly #cells: Int32Array;
   #id = 0;
@@ -47,9 +52,10 @@ class Driver {
     this.#devices = Bell.ofDevice(bells);
     this.#gpa = gpa;
     this.#milliseconds = milliseconds;
-    const { buffer, offset } = view.locate(gpa, queue.size * CELL_BYTES);
-    this.#words = new Uint32Array(buffer, offset, queue.size * CELL_BYTES / 4);
-    this.#free = Array.from({ length: queue.size }, (_, cell) => cell);
+    const cells = cellsOf(queue.size);
+    const { buffer, offset } = view.locate(gpa, cells * CELL_BYTES);
+    this.#words = new Uint32Array(buffer, offset, cells * CELL_BYTES / 4);
+    this.#free = Int32Array.from({ length: cells }, (_, cell) => cell);
     this.#cells = new Int32Array(queue.size).fill(-1);
   }
 
@@ -76,7 +82,8 @@ class Driver {
   #add(): void {
     const queue = this.#queue;
     const id = this.#id = (this.#id + 1) >>> 0;
-    const cell = this.#free.pop()!;
+    const cell = this.#free[this.#nextFree];
+    this.#nextFree = (this.#nextFree + 1) % this.#free.length;
     const gpa = this.#gpa + cell * CELL_BYTES;
     this.#words[cell * CELL_BYTES / 4] = id;
     queue.begin(2);
@@ -101,7 +108,7 @@ class Driver {
       this.#jitter.pass();
       if (queue.arm()) continue;
       this.result.sleeps++;
-      this.#mine.wait("A used buffer", () => queue.arm());
+      this.#mine.wait("a used buffer", () => queue.arm());
       if (this.#mine.isEnded) throw new Error("The device's thread has ended");
     }
   }
@@ -119,24 +126,20 @@ class Driver {
       if (word !== id) throw new Error(`Request ${id} has the answer to ${word} in line ${line}`);
     }
     this.#cells[head] = -1;
-    this.#free.push(cell);
+    this.#free[this.#freed] = cell;
+    this.#freed = (this.#freed + 1) % this.#free.length;
     this.result.requests++;
   }
 }
 
-declare const self: {
-  onmessage: (event: MessageEvent<HandshakeOrder>) => void;
-  postMessage(result: HandshakeResult): void;
-};
-
-self.onmessage = ({ data }) => {
-  const driver = new Driver(data);
+answerOrders((order: HandshakeOrder): HandshakeResult => {
+  const driver = new Driver(order);
   try {
     driver.run();
-    self.postMessage(driver.result);
+    return driver.result;
   } catch (error) {
-    self.postMessage({ ...driver.result, error: (error as Error).message });
+    return { ...driver.result, error: (error as Error).message };
   } finally {
-    Bell.end(data.bells);
+    Bell.end(order.bells);
   }
-};
+});

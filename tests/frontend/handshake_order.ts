@@ -38,8 +38,16 @@ export function writtenOf(id: number): number {
 /** How long a notification may take, also where others want the processors. */
 const LOST_AFTER_MS = 5000;
 
+/** How often so long the other side may take, if there is nothing to notify of. */
+const MOST_TIMES = 6;
+
 /** How many looks there are before a thread sleeps: some hundred microseconds. */
 const LOOKS_BEFORE_SLEEP = 50_000;
+
+/** How many requests' memory there is: more than can be in flight, so that places change. */
+export function cellsOf(queueSize: number): number {
+  return 2 * queueSize;
+}
 
 /** What a thread is to do. */
 export interface HandshakeOrder {
@@ -47,7 +55,7 @@ export interface HandshakeOrder {
   queue: DriverQueueHandle;
   /** Memory of both bells. */
   bells: SharedArrayBuffer;
-  /** Guest physical address of `CELL_BYTES` for each descriptor. */
+  /** Guest physical address of `CELL_BYTES` for each cell. */
   gpa: number;
   seed: number;
   milliseconds: number;
@@ -130,11 +138,14 @@ export class Bell {
     }
     // Looked at twice: what is there only now may be announced in a moment.
     let wasThere = false;
-    while (Atomics.wait(words, at, seen, LOST_AFTER_MS) === "timed-out") {
+    for (let times = 1; Atomics.wait(words, at, seen, LOST_AFTER_MS) === "timed-out"; times++) {
       if (wasThere) {
         throw new LostNotification(
-          `${what} is in the ring, and no notification came in ${LOST_AFTER_MS} ms`,
+          `A notification was lost: ${what} is in the ring, and none came in ${LOST_AFTER_MS} ms`,
         );
+      }
+      if (times === MOST_TIMES) {
+        throw new Error(`Neither ${what} nor a notification came in ${times * LOST_AFTER_MS} ms`);
       }
       wasThere = isThere();
     }

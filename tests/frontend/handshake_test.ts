@@ -10,11 +10,13 @@ import { assert, assertEquals } from "@std/assert";
 import { createDriverQueue, SharedMemory } from "../../src/frontend/mod.ts";
 import {
   CELL_BYTES,
+  cellsOf,
   type HandshakeOrder,
   type HandshakeResult,
   makeBells,
 } from "./handshake_order.ts";
 import { Random } from "./random.ts";
+import { WorkerThread } from "./worker_thread.ts";
 
 const SECONDS = Number(Deno.env.get("HANDSHAKE_SECONDS") ?? 4);
 const SEED = Number(Deno.env.get("HANDSHAKE_SEED") ?? Math.floor(Math.random() * 2 ** 32));
@@ -22,28 +24,8 @@ const SEED = Number(Deno.env.get("HANDSHAKE_SEED") ?? Math.floor(Math.random() *
 /** How long each ring is used. */
 const PHASE_MS = 250;
 
-/** A thread that does what it is told, one order after the other. */
-class Thread implements Disposable {
-  readonly #worker: Worker;
-
-  constructor(module: string) {
-    this.#worker = new Worker(new URL(module, import.meta.url), { type: "module" });
-  }
-
-  async run(order: HandshakeOrder): Promise<HandshakeResult> {
-    const { promise, resolve, reject } = Promise.withResolvers<HandshakeResult>();
-    this.#worker.onmessage = ({ data }) => resolve(data);
-    this.#worker.onerror = (event) => {
-      event.preventDefault();
-      reject(new Error(event.message));
-    };
-    this.#worker.postMessage(order);
-    return await promise;
-  }
-
-  [Symbol.dispose](): void {
-    this.#worker.terminate();
-  }
+function start(module: string): WorkerThread<HandshakeOrder, HandshakeResult> {
+  return new WorkerThread(new URL(module, import.meta.url));
 }
 
 for (const packed of [false, true]) {
@@ -51,8 +33,8 @@ for (const packed of [false, true]) {
     const name = `${packed ? "packed" : "split"} rings ${eventIndex ? "with" : "without"}`;
     Deno.test(`${name} event index lose no notification`, async () => {
       // Threads of their own: code that has seen one kind of ring is the fastest.
-      using driver = new Thread("./handshake_driver.ts");
-      using device = new Thread("./handshake_device.ts");
+      using driver = start("./handshake_driver.ts");
+      using device = start("./handshake_device.ts");
       const random = new Random(SEED);
       const sum = { requests: 0, sleeps: 0 };
       for (let phase = 0; phase < SECONDS * 1000 / PHASE_MS; phase++) {
@@ -64,7 +46,7 @@ for (const packed of [false, true]) {
           memory: memory.handle,
           queue: queue.handle,
           bells: makeBells(),
-          gpa: memory.alloc(size * CELL_BYTES),
+          gpa: memory.alloc(cellsOf(size) * CELL_BYTES),
           seed: random.u32(),
           milliseconds: PHASE_MS,
         };
@@ -73,8 +55,8 @@ for (const packed of [false, true]) {
           device.run({ ...order, seed: random.u32() }),
         ]);
         const where = ` (phase ${phase}, size ${size}, HANDSHAKE_SEED=${SEED})`;
-        const errors = [drivers.error, devices.error].filter((error) => error !== undefined);
-        assertEquals(errors, [], errors.join("; ") + where);
+        const error = devices.error ?? drivers.error;
+        assert(error === undefined, error + where);
         assertEquals(drivers.requests, devices.requests, where);
         sum.requests += drivers.requests;
         sum.sleeps += drivers.sleeps + devices.sleeps;
