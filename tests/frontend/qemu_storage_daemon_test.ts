@@ -24,6 +24,7 @@ import { watchesEnded } from "../../src/linux/mod.ts";
 import { transportMask } from "../../src/virtio/features.ts";
 import { programPath } from "../../tools/guest/programs.ts";
 import type { LoadOrder, LoadResult } from "./split_queue_worker.ts";
+import { WorkerThread } from "./worker_thread.ts";
 
 const PROGRAM = "qemu-storage-daemon";
 /** This machine's, or else one that is downloaded into `.cache/`. */
@@ -344,26 +345,13 @@ Deno.test("DriverQueue can be driven by another thread that blocks", () =>
   withDaemon(async ({ start }) => {
     const driver = await start({ queues: [64] });
     const { memory, queues: [queue] } = driver;
-    const worker = new Worker(new URL("./split_queue_worker.ts", import.meta.url), {
-      type: "module",
-    });
-    try {
-      const { promise, resolve, reject } = Promise.withResolvers<LoadResult>();
-      worker.onmessage = ({ data }) => resolve(data);
-      worker.onerror = (event) => reject(new Error(event.message));
-      const gpa = memory.alloc(1024);
-      const order: LoadOrder = {
-        memory: memory.handle,
-        queue: queue.handle,
-        gpa,
-        requests: 1000,
-      };
-      worker.postMessage(order);
-      assertEquals(await promise, { completed: 1000, failed: 0 });
-      memory.free(gpa);
-    } finally {
-      worker.terminate();
-    }
+    using thread = new WorkerThread<LoadOrder, LoadResult>(
+      new URL("./split_queue_worker.ts", import.meta.url),
+    );
+    const gpa = memory.alloc(1024);
+    const order = { memory: memory.handle, queue: queue.handle, gpa, requests: 1000 };
+    assertEquals(await thread.run(order), { completed: 1000, failed: 0 });
+    memory.free(gpa);
     assertEquals(await driver.stop(), [1000]);
   }));
 

@@ -24,6 +24,7 @@ import {
   type SoakOrder,
   type SoakResult,
 } from "./soak_order.ts";
+import { WorkerThread } from "./worker_thread.ts";
 
 const SECONDS = Number(Deno.env.get("SOAK_SECONDS") ?? 20);
 const SEED = Number(Deno.env.get("SOAK_SEED") ?? Math.floor(Math.random() * 2 ** 32));
@@ -77,28 +78,20 @@ function randomRing(random: Random): Ring {
 
 /** The threads that drive queues. They outlive rings, so that their code is compiled. */
 class Drivers implements Disposable {
-  readonly #workers = Array.from(
+  readonly #threads = Array.from(
     { length: QUEUES },
-    () => new Worker(new URL("./soak_worker.ts", import.meta.url), { type: "module" }),
+    () => new WorkerThread<SoakOrder, SoakResult>(new URL("./soak_worker.ts", import.meta.url)),
   );
 
   /** Has a queue driven by its thread. */
   async run(queue: number, order: SoakOrder): Promise<number> {
-    const { promise, resolve, reject } = Promise.withResolvers<SoakResult>();
-    const worker = this.#workers[queue];
-    worker.onmessage = ({ data }) => resolve(data);
-    worker.onerror = (event) => {
-      event.preventDefault();
-      reject(new Error(event.message));
-    };
-    worker.postMessage(order);
-    const { requests, error } = await promise;
+    const { requests, error } = await this.#threads[queue].run(order);
     if (error === undefined) return requests;
     throw new Error(`Queue ${queue}, after ${requests} requests: ${error}`);
   }
 
   [Symbol.dispose](): void {
-    for (const worker of this.#workers) worker.terminate();
+    for (const thread of this.#threads) thread[Symbol.dispose]();
   }
 }
 

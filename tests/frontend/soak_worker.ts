@@ -20,6 +20,7 @@ import {
   type SoakOrder,
   type SoakResult,
 } from "./soak_order.ts";
+import { answerOrders } from "./worker_thread.ts";
 
 /** The most blocks of one request. */
 const MAX_BLOCKS = 8;
@@ -335,19 +336,14 @@ class Soak {
   }
 }
 
-declare const self: {
-  onmessage: (event: MessageEvent<SoakOrder>) => void;
-  postMessage(result: SoakResult): void;
-};
-
-self.onmessage = ({ data: order }) => {
+answerOrders((order: SoakOrder): SoakResult => {
   const memory = viewSharedMemory(order.memory);
   using queue = openDriverQueue(memory, order.queue);
   const soak = new Soak(order, memory, queue);
   try {
     soak.run();
-    self.postMessage({ requests: soak.completed });
+    return { requests: soak.completed };
   } catch (error) {
-    self.postMessage({ requests: soak.completed, error: (error as Error).message });
+    return { requests: soak.completed, error: (error as Error).message };
   }
-};
+});

@@ -12,6 +12,7 @@ import {
   type SharedRegionHandle,
   viewSharedMemory,
 } from "../../src/frontend/mod.ts";
+import { answerOrders } from "./worker_thread.ts";
 
 /** What the thread is to do. */
 export interface LoadOrder {
@@ -33,12 +34,7 @@ export interface LoadResult {
   failed: number;
 }
 
-declare const self: {
-  onmessage: (event: MessageEvent<LoadOrder>) => void;
-  postMessage(result: LoadResult): void;
-};
-
-self.onmessage = ({ data: { memory: handle, queue: place, gpa, requests } }) => {
+answerOrders(({ memory: handle, queue: place, gpa, requests }: LoadOrder): LoadResult => {
   const memory = viewSharedMemory(handle);
   using queue = openDriverQueue(memory, place);
   const bytes = memory.at(gpa, 1024);
@@ -56,5 +52,5 @@ self.onmessage = ({ data: { memory: handle, queue: place, gpa, requests } }) => 
     while (queue.poll() >= 0) completed++;
     if (bytes[16] !== 0) failed++;
   }
-  self.postMessage({ completed, failed });
-};
+  return { completed, failed };
+});

@@ -263,6 +263,11 @@ export function negotiated({ features }: RecordJson): { acknowledged: string[]; 
   return { acknowledged: names(true), left: names(false) };
 }
 
+/** Whether the driver acknowledged packed rings. */
+export function hasPackedRings({ features }: RecordJson): boolean {
+  return features.find(({ name }) => name === "RING_PACKED")!.acknowledged === true;
+}
+
 /** What is true of the record of every device that a guest of QEMU uses. */
 export function expectLiveRecord(record: RecordJson, guest: Guest): void {
   assertEquals(record.version, 1);

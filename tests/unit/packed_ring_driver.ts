@@ -34,6 +34,7 @@ export function baseAt(place: number, size: number): number {
 
 /** A driver and the device's ring that it talks to. */
 export class PackedRingDriver {
+  readonly layout = "packed";
   readonly memory: MemoryView;
   readonly size: number;
   readonly ring: PackedRing;

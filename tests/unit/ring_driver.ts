@@ -5,8 +5,18 @@
  * @module
  */
 
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { type MemoryView, RegionTable } from "../../src/memory/regions.ts";
-import { type RingOptions, SplitRing } from "../../src/virtqueue/mod.ts";
+import {
+  type Parts,
+  RingError,
+  type RingLayout,
+  type RingOptions,
+  type RingRule,
+  ringRules,
+  SplitRing,
+  type Virtqueue,
+} from "../../src/virtqueue/mod.ts";
 
 /** Where the test ring's parts are. */
 const DESCRIPTORS = 0x1000, AVAILABLE = 0x9000, USED = 0xb000;
@@ -37,8 +47,26 @@ export function testMemory(bytes = MEMORY_BYTES): MemoryView {
   };
 }
 
+/** Checks that taking the next chain breaks a rule, and that the error names it. */
+export function assertBreaks(
+  { ring, layout }: { ring: Virtqueue; layout: RingLayout },
+  rule: RingRule,
+): RingError {
+  const error = assertThrows(() => ring.take(), RingError);
+  assertEquals(error.rule, rule);
+  assertEquals(error.section, `virtio 1.3, ${ringRules[rule][layout]}`);
+  assert(error.message.includes(ringRules[rule].text), error.message);
+  return error;
+}
+
+/** Where parts are, and how many bytes they have. */
+export function places(parts: Parts): [number, number][] {
+  return [...parts].map((part) => [part.byteOffset, part.length]);
+}
+
 /** A driver and the device's ring that it talks to. */
 export class RingDriver {
+  readonly layout = "split";
   readonly memory: MemoryView;
   readonly size: number;
   readonly ring: SplitRing;

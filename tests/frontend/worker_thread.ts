@@ -1,0 +1,42 @@
+/**
+ * Threads of tests: each does what it is told, one order after the other.
+ *
+ * @module
+ */
+
+/** A thread that a test tells what to do. */
+export class WorkerThread<Order, Result> implements Disposable {
+  readonly #worker: Worker;
+
+  /** Starts a thread. Its module calls {@linkcode answerOrders}. */
+  constructor(module: URL) {
+    this.#worker = new Worker(module, { type: "module" });
+  }
+
+  /** Has an order carried out. */
+  async run(order: Order): Promise<Result> {
+    const { promise, resolve, reject } = Promise.withResolvers<Result>();
+    this.#worker.onmessage = ({ data }) => resolve(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      reject(new Error(event.message));
+    };
+    this.#worker.postMessage(order);
+    return await promise;
+  }
+
+  /** Ends the thread. */
+  [Symbol.dispose](): void {
+    this.#worker.terminate();
+  }
+}
+
+declare const self: {
+  onmessage: (event: MessageEvent) => void;
+  postMessage(result: unknown): void;
+};
+
+/** Carries orders out, on the thread's own side. */
+export function answerOrders<Order, Result>(carryOut: (order: Order) => Result): void {
+  self.onmessage = ({ data }) => self.postMessage(carryOut(data));
+}
