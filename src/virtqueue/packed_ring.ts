@@ -14,6 +14,8 @@ import {
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_WRITE,
 } from "./descriptor.ts";
+import type { InflightRegion } from "./inflight.ts";
+import { PackedInflight } from "./inflight_packed.ts";
 import {
   ahead,
   availableFlags,
@@ -32,7 +34,7 @@ import {
 } from "./packed_places.ts";
 import type { RingBytes } from "./ring.ts";
 import { RingError } from "./rules.ts";
-import { MAX_QUEUE_SIZE, type RingOptions, type Virtqueue } from "./virtqueue.ts";
+import { initialBase, MAX_QUEUE_SIZE, type RingOptions, type Virtqueue } from "./virtqueue.ts";
 
 /** The bytes that each part of a packed ring of `size` descriptors takes: virtio 1.3, 2.8.10.1. */
 export function packedRingBytes(size: number): RingBytes {
@@ -72,8 +74,10 @@ export class PackedRing implements Virtqueue {
   #next: number;
   /** Where the next used buffer goes. */
   #usedNext: number;
-  /** How many descriptors lie between: taken and not used. */
+  /** How many descriptors the driver has not got back: what lies between, and what is hidden. */
   #taken: number;
+  /** How many descriptors the used buffers have that the driver cannot see yet. */
+  #hiddenDescriptors = 0;
   /** The first used buffer that the driver cannot see yet, and the what will show it; -1 if none. */
   #hidden = -1;
   #hiddenIdAndFlags = 0;
@@ -83,14 +87,24 @@ export class PackedRing implements Virtqueue {
   /** The flags of device event suppression as last written; -1 before that. */
   #eventFlags = -1;
   inFlight = 0;
+  readonly isResumed: boolean;
+  /** The record of what is in flight, where the front-end keeps one. */
+  readonly #inflight: PackedInflight | null;
+  /** Chains that are taken again, by their numbers in the record. */
+  readonly #unfinished: readonly number[];
+  /** How many of them were. */
+  #takenAgain = 0;
+  /** The descriptors of the one that is being taken, as the record has them. */
+  #copies: Uint32Array<ArrayBuffer> | undefined;
 
   /**
    * Places a ring.
    *
    * @throws {RingError} When its size, alignment or place is wrong.
    * @throws {RangeError} When its base is no place in it.
+   * @throws {InflightError} When the record makes no sense, or none for this ring.
    */
-  constructor(memory: MemoryView, options: RingOptions) {
+  constructor(memory: MemoryView, options: RingOptions, inflight?: InflightRegion) {
     const { size, descriptorIndex, availableIndex, usedIndex } = options;
     if (size < 1 || size > MAX_QUEUE_SIZE) {
       throw new RingError("queue-size", `The queue size is ${size}`, "packed");
@@ -112,9 +126,26 @@ export class PackedRing implements Virtqueue {
     this.#chains = new Array(size).fill(undefined);
     this.#order = options.inOrder ? new CompletionOrder(size) : null;
     this.#idAndFlags = new Int32Array(size);
-    [this.#next, this.#usedNext] = places(options.base, size);
+    [this.#next, this.#usedNext] = places(options.base ?? initialBase(true), size);
+    const record = inflight === undefined ? null : new PackedInflight(inflight, {
+      size,
+      usedPlace: this.#usedNext,
+      flagsAt: (at) => this.#loadIdAndFlags(at) >>> 16,
+    });
+    this.#inflight = record;
+    this.#unfinished = record?.unfinished ?? [];
+    if (record !== null && !record.isFresh) {
+      // Better than the base: QEMU does not know it of a back-end that died.
+      this.#usedNext = record.usedPlace;
+      this.#next = ahead(record.usedPlace, record.unfinishedDescriptors, size);
+    }
     this.#signalled = this.#usedNext;
     this.#taken = distance(this.#usedNext, this.#next, size);
+    this.isResumed = this.#usedNext !== 0 || this.#unfinished.length > 0;
+  }
+
+  get resubmitted(): number {
+    return this.#unfinished.length;
   }
 
   get base(): number {
@@ -123,7 +154,7 @@ export class PackedRing implements Virtqueue {
   }
 
   get isAvailable(): boolean {
-    return this.#isAvailableAt(this.#next);
+    return this.#isAvailableAt(this.#next) || this.#takenAgain < this.#unfinished.length;
   }
 
   /** Whether the descriptor at a place is available: virtio 1.3, 2.8.1. */
@@ -138,6 +169,7 @@ export class PackedRing implements Virtqueue {
   }
 
   take(): Chain | null {
+    if (this.#takenAgain < this.#unfinished.length) return this.#takeAgain();
     const { size } = this;
     const place = this.#next;
     const first = place < size ? place : place - size;
@@ -151,12 +183,31 @@ export class PackedRing implements Virtqueue {
         "packed",
       );
     }
+    const chain = this.#takeChain(this.#words, first, count);
+    this.#inflight?.taken(chain.slot, this.#words, this.#idAndFlags, first, count);
+    this.#taken += count;
+    this.#next = ahead(place, count, size);
+    return chain;
+  }
+
+  /** Takes a chain that was in flight: its descriptors may be overwritten, but the record has them. */
+  #takeAgain(): Chain {
+    const record = this.#inflight!;
+    const entry = this.#unfinished[this.#takenAgain++];
+    this.#copies ??= new Uint32Array(this.size * 4);
+    const count = record.read(entry, this.#copies, this.#idAndFlags);
+    const chain = this.#takeChain(this.#copies, 0, count);
+    record.takenAgain(chain.slot, entry);
+    return chain;
+  }
+
+  #takeChain(words: Uint32Array<ArrayBuffer>, first: number, count: number): Chain {
     // The buffer ID stands in the last descriptor.
     const id = this.#idAndFlags[count - 1] & 0xffff;
-    if (id >= size) {
+    if (id >= this.size) {
       throw new RingError(
         "descriptor-index",
-        `The buffer ID is ${id} in a queue of ${size}`,
+        `The buffer ID is ${id} in a queue of ${this.size}`,
         "packed",
       );
     }
@@ -164,12 +215,10 @@ export class PackedRing implements Virtqueue {
     if (chain.inFlight || chain.held >= 0) {
       throw new RingError("head-in-flight", `Buffer ${id} is in flight`, "packed");
     }
-    this.#read(chain, first, count);
+    this.#read(chain, words, first, count);
     chain.inFlight = true;
     this.inFlight++;
     this.#order?.taken(chain);
-    this.#taken += count;
-    this.#next = ahead(place, count, size);
     return chain;
   }
 
@@ -211,8 +260,7 @@ export class PackedRing implements Virtqueue {
     return count;
   }
 
-  #read(chain: Chain, at: number, count: number): void {
-    const words = this.#words;
+  #read(chain: Chain, words: Uint32Array<ArrayBuffer>, at: number, count: number): void {
     chain.begin(this.#memory.u8, "packed");
     chain.ringDescriptors = count;
     for (let i = 0; i < count; i++) {
@@ -313,7 +361,8 @@ export class PackedRing implements Virtqueue {
       this.#signed[at * 4 + ID_AND_FLAGS] = idAndFlags;
     }
     this.#usedNext = ahead(place, chain.ringDescriptors, size);
-    this.#taken -= chain.ringDescriptors;
+    this.#hiddenDescriptors += chain.ringDescriptors;
+    this.#inflight?.used(chain.slot);
   }
 
   abandon(_chain: Chain): void {
@@ -324,9 +373,13 @@ export class PackedRing implements Virtqueue {
 
   publish(): boolean {
     if (this.#hidden < 0) return false;
-    Atomics.store(this.#signed, this.#hidden * 4 + ID_AND_FLAGS, this.#hiddenIdAndFlags);
-    this.#hidden = -1;
     const next = this.#usedNext, previous = this.#signalled;
+    this.#inflight?.publishing(previous, next);
+    Atomics.store(this.#signed, this.#hidden * 4 + ID_AND_FLAGS, this.#hiddenIdAndFlags);
+    this.#inflight?.published(next);
+    this.#hidden = -1;
+    this.#taken -= this.#hiddenDescriptors;
+    this.#hiddenDescriptors = 0;
     this.#signalled = next;
     // Flags first: the driver writes them after the place that they make valid.
     const flags = Atomics.load(this.#driverEvent, EVENT_FLAGS) & 3;
@@ -345,7 +398,7 @@ export class PackedRing implements Virtqueue {
     } else {
       this.#setEventFlags(RING_EVENT_FLAGS_ENABLE);
     }
-    return this.#isAvailableAt(this.#next);
+    return this.isAvailable;
   }
 
   disarm(): void {
