@@ -17,6 +17,7 @@ const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
 
 /** The size of a page, in bytes. */
 export const PAGE_BYTES = 4096;
@@ -27,7 +28,7 @@ const SPAN_ALIGN_BYTES = 2 ** 32;
 /** A new memory file; `bytes` is its size. */
 export function createMemfd(name: string, bytes: number): Fd {
   const fd = new Fd(
-    check(libc.memfd_create(cString(name), MFD_CLOEXEC), "memfd_create"),
+    check(libc.memfd_create(cString(name), MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create"),
   );
   try {
     retry("ftruncate", () => libc.ftruncate(fd.number, BigInt(bytes)));

@@ -13,6 +13,7 @@ export * from "./file.ts";
 export * from "./io_uring.ts";
 export { addressOf, errno, pinnedBuffer } from "./libc.ts";
 export * from "./mapping.ts";
+export * from "./memory_file.ts";
 export * from "./reactor.ts";
 export * from "./socket.ts";
 export * from "./timerfd.ts";
