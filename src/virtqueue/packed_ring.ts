@@ -141,7 +141,21 @@ export class PackedRing implements Virtqueue {
     }
     this.#signalled = this.#usedNext;
     this.#taken = distance(this.#usedNext, this.#next, size);
+    if (record !== null) this.#hideUsed();
     this.isResumed = this.#usedNext !== 0 || this.#unfinished.length > 0;
+  }
+
+  /**
+   * Makes what was taken and not used look so. Who died before it showed a batch
+   * to the driver may have written all of its used descriptors but the first:
+   * behind the next one that is shown the driver would take them for real.
+   */
+  #hideUsed(): void {
+    const { size } = this;
+    for (let place = this.#usedNext; place !== this.#next; place = ahead(place, 1, size)) {
+      const at = (place < size ? place : place - size) * 4 + ID_AND_FLAGS;
+      Atomics.store(this.#signed, at, availableFlags(place, size) << 16);
+    }
   }
 
   get resubmitted(): number {
