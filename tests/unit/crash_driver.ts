@@ -39,6 +39,8 @@ export function tagOf(chain: Chain): number {
 export abstract class CrashDriver {
   readonly size: number;
   readonly inOrder: boolean;
+  /** VIRTIO_F_INDIRECT_DESC was negotiated. */
+  indirect = true;
   memory: ArrayBuffer = new ArrayBuffer(MEMORY_BYTES);
   protected view = new DataView(this.memory);
   /** Requests that were made and did not come back, the oldest first. */
@@ -67,7 +69,7 @@ export abstract class CrashDriver {
       base,
       packed: this.packed,
       eventIndex: false,
-      indirect: true,
+      indirect: this.indirect,
       inOrder: this.inOrder,
     };
   }
@@ -88,10 +90,13 @@ export abstract class CrashDriver {
   protected abstract nextUsed(): number | undefined;
   protected abstract keyOf(request: Request): number;
 
-  /** Makes a request of up to three parts, if it fits. */
-  add(random: Random): void {
-    const parts = random.between(1, 3);
-    const isIndirect = this.size > 1 && random.chance(1, 3);
+  /** Makes a request of up to three parts, or an indirect one, if it fits. */
+  addAny(random: Random): void {
+    this.add(random.between(1, 3), this.size > 1 && random.chance(1, 3));
+  }
+
+  /** Makes a request, if it fits. */
+  add(parts: number, isIndirect = false): void {
     const count = isIndirect ? 1 : parts;
     if (this.free.length < count) return;
     const request = { tag: this.nextTag++, slots: this.free.splice(0, count) };
