@@ -14,8 +14,9 @@
  * The order of its stores makes a record right after a crash between any two of
  * them. What a thread had stored when it was killed, in the order of its
  * program, is what others find afterwards, whatever the processor; but V8 may
- * exchange plain stores. So those that must not be passed go through `Atomics`,
- * which neither exchanges with anything.
+ * exchange plain stores. So those that others must not pass go through
+ * `Atomics`, which is never exchanged with anything. They are dear, so there is
+ * none per request, only per batch.
  *
  * Source: QEMU, docs/interop/vhost-user.rst, Inflight I/O tracking.
  *
@@ -100,21 +101,24 @@ export class InflightMemory {
   }
 
   /**
-   * Puts chains into the order in which they were taken; later ones are counted
-   * on from there.
+   * Puts chains into the order of their counters.
    *
    * @param chains Their numbers
    * @param entry Where the entry of each begins, in units of u32
    */
   inOrder(chains: readonly number[], entry: (chain: number) => number): number[] {
-    const counted = chains.map((chain) => {
+    return chains.map((chain) => {
       const at = entry(chain) + COUNTER;
       return { chain, low: this.u32[at], high: this.u32[at + 1] };
-    }).sort((a, b) => a.high - b.high || a.low - b.low);
-    const last = counted.at(-1);
-    if (last !== undefined) {
-      this.#counter.set([last.low + 1, last.high + (last.low === 0xffff_ffff ? 1 : 0)]);
-    }
-    return counted.map(({ chain }) => chain);
+    }).sort((a, b) => a.high - b.high || a.low - b.low).map(({ chain }) => chain);
+  }
+
+  /** Counts on behind all of some chains. */
+  countFrom(chains: readonly number[], entry: (chain: number) => number): void {
+    const last = this.inOrder(chains, entry).at(-1);
+    if (last === undefined) return;
+    const low = this.u32[entry(last) + COUNTER] + 1;
+    const high = this.u32[entry(last) + COUNTER + 1] + (low > 0xffff_ffff ? 1 : 0);
+    this.#counter.set([low, high]);
   }
 }

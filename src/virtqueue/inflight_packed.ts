@@ -42,14 +42,16 @@ export interface PackedRingState {
  * entries that are taken from a list of free ones. A chain has the number of
  * its first entry.
  *
- * Each of the two steps that change what is in flight ends with one store that
- * makes it so: taking a chain with that of `old_free_head`, showing a batch to
- * the driver with that of the first used descriptor in the ring. What stands
- * in the fields without "old" before that is dropped after a crash.
+ * Chains that were taken become recorded as such by one store, of
+ * `old_free_head`. Until then their entries are still free ones. That store is
+ * due before the ring writes used descriptors over those of the chains, not
+ * sooner: what is not recorded is taken from the ring again. A batch becomes
+ * used by one store too, that of the first used descriptor, in the ring. What
+ * stands in the fields without "old" before that is dropped after a crash.
  *
- * The standard frees the entries of a chain when it is put back. Here that is
- * done for the whole batch just before the driver sees it, because in between
- * other chains may be taken, which must not reuse them.
+ * The standard says so for one chain at a time. Here all of it is done when a
+ * batch is published: in between other chains may be taken, which must not be
+ * recorded in entries of chains that are only put back.
  */
 export class PackedInflight {
   /** The chains that were in flight when the ring was placed, in the order in which they were taken. */
@@ -120,6 +122,7 @@ export class PackedInflight {
     const free = this.#checkFree();
     const heads = this.#checkInFlight(free);
     this.unfinished = memory.inOrder(heads, (entry) => entryAt(entry) / 4);
+    memory.countFrom(heads, (entry) => entryAt(entry) / 4);
     this.unfinishedDescriptors = heads.reduce((sum, entry) => sum + this.#num[entry], 0);
     if (this.unfinishedDescriptors > size) {
       throw new InflightError(
@@ -249,10 +252,8 @@ export class PackedInflight {
     this.#u16[half + NUM] = this.#num[head] = count;
     this.#memory.count(half / 2);
     this.#u8[half * 2] = 1;
-    this.#u16[FREE_HEAD] = this.#freeHead = entry;
+    this.#freeHead = entry;
     this.#entry[id] = head;
-    // Until here the entries are free ones, and the chain was not taken.
-    Atomics.store(this.#u16, OLD_FREE_HEAD, entry);
   }
 
   /**
@@ -280,6 +281,11 @@ export class PackedInflight {
   /** The ring put the chain of a buffer ID back; the driver does not see it yet. */
   used(id: number): void {
     this.#batch[this.#batchSize++] = this.#entry[id];
+  }
+
+  /** The ring is about to write over descriptors of chains that it took. */
+  commit(): void {
+    Atomics.store(this.#u16, OLD_FREE_HEAD, this.#freeHead);
   }
 
   /** The ring is about to show the batch to the driver, by `Atomics`. */

@@ -72,17 +72,16 @@ export class PackedRing implements Virtqueue {
   readonly #idAndFlags: Int32Array<ArrayBuffer>;
   /** Where the next available buffer is looked for. */
   #next: number;
-  /** Where the next used buffer goes. */
+  /** Where the next used buffer goes that the driver can see. */
   #usedNext: number;
-  /** How many descriptors the driver has not got back: what lies between, and what is hidden. */
+  /** How many descriptors lie between: the driver has not got them back. */
   #taken: number;
-  /** How many descriptors the used buffers have that the driver cannot see yet. */
-  #hiddenDescriptors = 0;
-  /** The first used buffer that the driver cannot see yet, and the what will show it; -1 if none. */
-  #hidden = -1;
-  #hiddenIdAndFlags = 0;
-  /** Where the driver was last asked whether it wants to know. */
-  #signalled: number;
+  // Used buffers that the driver cannot see yet: their IDs, what was written to
+  // them, how many descriptors each takes. They are no more than what was taken.
+  readonly #usedIds: Uint16Array<ArrayBuffer>;
+  readonly #usedWritten: Float64Array<ArrayBuffer>;
+  readonly #usedDescriptors: Uint16Array<ArrayBuffer>;
+  #unpublished = 0;
   #signalledValid = false;
   /** The flags of device event suppression as last written; -1 before that. */
   #eventFlags = -1;
@@ -126,6 +125,9 @@ export class PackedRing implements Virtqueue {
     this.#chains = new Array(size).fill(undefined);
     this.#order = options.inOrder ? new CompletionOrder(size) : null;
     this.#idAndFlags = new Int32Array(size);
+    this.#usedIds = new Uint16Array(size);
+    this.#usedWritten = new Float64Array(size);
+    this.#usedDescriptors = new Uint16Array(size);
     [this.#next, this.#usedNext] = places(options.base ?? initialBase(true), size);
     const record = inflight === undefined ? null : new PackedInflight(inflight, {
       size,
@@ -139,7 +141,6 @@ export class PackedRing implements Virtqueue {
       this.#usedNext = record.usedPlace;
       this.#next = ahead(record.usedPlace, record.unfinishedDescriptors, size);
     }
-    this.#signalled = this.#usedNext;
     this.#taken = distance(this.#usedNext, this.#next, size);
     if (record !== null) this.#hideUsed();
     this.isResumed = this.#usedNext !== 0 || this.#unfinished.length > 0;
@@ -358,24 +359,12 @@ export class PackedRing implements Virtqueue {
     }
   }
 
-  /** Writes the next used descriptor. */
+  /** Keeps a used buffer for the next publication. */
   #use(chain: Chain, written: number): void {
-    const { size } = this;
-    const place = this.#usedNext;
-    const at = place < size ? place : place - size;
-    const flags = usedFlags(place, size) | (written > 0 ? VIRTQ_DESC_F_WRITE : 0);
-    const idAndFlags = chain.slot | flags << 16;
-    this.#words[at * 4 + 2] = written;
-    // The driver looks at used buffers in ring order: while the first one of a
-    // batch is not shown, it sees none of them.
-    if (this.#hidden < 0) {
-      this.#hidden = at;
-      this.#hiddenIdAndFlags = idAndFlags;
-    } else {
-      this.#signed[at * 4 + ID_AND_FLAGS] = idAndFlags;
-    }
-    this.#usedNext = ahead(place, chain.ringDescriptors, size);
-    this.#hiddenDescriptors += chain.ringDescriptors;
+    const at = this.#unpublished++;
+    this.#usedIds[at] = chain.slot;
+    this.#usedWritten[at] = written;
+    this.#usedDescriptors[at] = chain.ringDescriptors;
     this.#inflight?.used(chain.slot);
   }
 
@@ -386,15 +375,11 @@ export class PackedRing implements Virtqueue {
   }
 
   publish(): boolean {
-    if (this.#hidden < 0) return false;
-    const next = this.#usedNext, previous = this.#signalled;
-    this.#inflight?.publishing(previous, next);
-    Atomics.store(this.#signed, this.#hidden * 4 + ID_AND_FLAGS, this.#hiddenIdAndFlags);
-    this.#inflight?.published(next);
-    this.#hidden = -1;
-    this.#taken -= this.#hiddenDescriptors;
-    this.#hiddenDescriptors = 0;
-    this.#signalled = next;
+    if (this.#unpublished === 0) return false;
+    const previous = this.#usedNext;
+    this.#inflight?.commit();
+    const next = this.#usedNext = this.#writeUsed(previous);
+    this.#unpublished = 0;
     // Flags first: the driver writes them after the place that they make valid.
     const flags = Atomics.load(this.#driverEvent, EVENT_FLAGS) & 3;
     if (flags !== RING_EVENT_FLAGS_DESC || !this.#eventIndex) {
@@ -403,6 +388,36 @@ export class PackedRing implements Virtqueue {
     const event = placeOf(Atomics.load(this.#driverEvent, OFF_WRAP), this.size);
     if (!this.#signalledValid) return this.#signalledValid = true;
     return passes(event, next, previous, this.size);
+  }
+
+  /**
+   * Writes the used descriptors of a batch, and the flags of the first one last:
+   * the driver looks at them in ring order, so it sees none before that.
+   *
+   * @returns The place behind them.
+   */
+  #writeUsed(first: number): number {
+    const { size } = this;
+    const firstAt = (first < size ? first : first - size) * 4;
+    let firstIdAndFlags = 0;
+    let place = first;
+    let descriptors = 0;
+    for (let i = 0; i < this.#unpublished; i++) {
+      const at = (place < size ? place : place - size) * 4;
+      const written = this.#usedWritten[i];
+      const flags = usedFlags(place, size) | (written > 0 ? VIRTQ_DESC_F_WRITE : 0);
+      const idAndFlags = this.#usedIds[i] | flags << 16;
+      this.#words[at + 2] = written;
+      if (i === 0) firstIdAndFlags = idAndFlags;
+      else this.#signed[at + ID_AND_FLAGS] = idAndFlags;
+      descriptors += this.#usedDescriptors[i];
+      place = ahead(place, this.#usedDescriptors[i], size);
+    }
+    this.#inflight?.publishing(first, place);
+    Atomics.store(this.#signed, firstAt + ID_AND_FLAGS, firstIdAndFlags);
+    this.#inflight?.published(place);
+    this.#taken -= descriptors;
+    return place;
   }
 
   arm(): boolean {

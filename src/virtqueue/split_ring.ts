@@ -14,7 +14,7 @@ import {
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_WRITE,
 } from "./descriptor.ts";
-import { InflightError, type InflightRegion } from "./inflight.ts";
+import type { InflightRegion } from "./inflight.ts";
 import { SplitInflight } from "./inflight_split.ts";
 import type { RingBytes } from "./ring.ts";
 import { RingError } from "./rules.ts";
@@ -115,24 +115,18 @@ export class SplitRing implements Virtqueue {
     this.#order = options.inOrder ? new CompletionOrder(size) : null;
     const used = Atomics.load(this.#used, IDX);
     this.#usedNext = this.#signalled = used;
-    this.#inflight = inflight === undefined ? null : new SplitInflight(inflight, size, used);
-    this.#unfinished = this.#inflight?.unfinished ?? [];
-    this.#next = this.#seen = this.#inflight === null || this.#inflight.isFresh
+    const record = inflight === undefined ? null : new SplitInflight(inflight, {
+      size,
+      used,
+      available: Atomics.load(this.#available, IDX),
+      headAt: (index) => this.#available[RING + (index & this.#mask)],
+    });
+    this.#inflight = record;
+    this.#unfinished = record?.unfinished ?? [];
+    this.#next = this.#seen = record === null || record.isFresh
       ? resumeAt(options, used)
-      : this.#behindUnfinished(used);
+      : (used + record.unfinished.length) & 0xffff;
     this.isResumed = used !== 0 || this.#unfinished.length > 0;
-  }
-
-  /** Where new chains begin: chains in flight are those that were taken and not used. */
-  #behindUnfinished(used: number): number {
-    const { length } = this.#unfinished;
-    const available = (Atomics.load(this.#available, IDX) - used) & 0xffff;
-    if (length > available) {
-      throw new InflightError(
-        `Expected at most ${available} chains in flight, as so many are available, got ${length}`,
-      );
-    }
-    return (used + length) & 0xffff;
   }
 
   get resubmitted(): number {

@@ -13,21 +13,31 @@ const KINDS = [
   "Float64Array",
 ] as const;
 
+/** A plain store, and what was there before. */
+export interface PlainStore {
+  buffer: ArrayBufferLike;
+  at: number;
+  before: Uint8Array;
+}
+
 type Numbers = Uint8Array | Uint16Array | Uint32Array | Int32Array | Float64Array;
 
 /**
  * Until it is disposed of, `onStore` is called after each store, plain or by
  * Atomics, through a typed array that was made meanwhile over one of these
- * buffers. It may throw, which is how a crash is made.
+ * buffers. It may throw, which is how a crash is made. It gets the plain stores
+ * since the last one by Atomics, in their order: a compiler may make them later.
  */
 export function traceStores(
   buffers: ReadonlySet<ArrayBufferLike>,
-  onStore: () => void,
+  onStore: (plain: readonly PlainStore[]) => void,
 ): Disposable {
   const world = globalThis as unknown as Record<string, unknown>;
   const originals = new Map<string, unknown>([["Atomics", Atomics]]);
+  const plain: PlainStore[] = [];
   const targets = new WeakMap<object, Numbers>();
 
+  const bytes = Uint8Array;
   function traced(target: Numbers): Numbers {
     const proxy = new Proxy(target, {
       get(target, key) {
@@ -36,13 +46,16 @@ export function traceStores(
         const method = value as (...values: unknown[]) => unknown;
         return (...values: unknown[]) => {
           const result = method.apply(target, values);
-          if (key === "fill" || key === "set") onStore();
+          if (key === "fill" || key === "set") onStore(plain);
           return result;
         };
       },
       set(target, key, value) {
+        const at = target.byteOffset + Number(key) * target.BYTES_PER_ELEMENT;
+        const before = new bytes(target.buffer, at, target.BYTES_PER_ELEMENT).slice();
+        plain.push({ buffer: target.buffer, at, before });
         Reflect.set(target, key, value, target);
-        onStore();
+        onStore(plain);
         return true;
       },
     });
@@ -66,7 +79,8 @@ export function traceStores(
     load: (array: Numbers, at: number) => load(behind(array), at),
     store(array: Numbers, at: number, value: number) {
       store(behind(array), at, value);
-      if (targets.has(array)) onStore();
+      plain.length = 0;
+      if (targets.has(array)) onStore(plain);
       return value;
     },
   };
@@ -75,4 +89,25 @@ export function traceStores(
       for (const [name, original] of originals) world[name] = original;
     },
   };
+}
+
+/**
+ * Takes some of the plain stores back, as if they had not been made yet. Those
+ * to one place stay in their order.
+ *
+ * @param isLate Whether one is late that may be
+ * @param copies Where what stands in each buffer was copied to
+ */
+export function delayStores(
+  plain: readonly PlainStore[],
+  isLate: () => boolean,
+  copies: ReadonlyMap<ArrayBufferLike, ArrayBuffer>,
+): void {
+  const made = new Set<string>();
+  for (const { buffer, at, before } of plain.toReversed()) {
+    const copy = copies.get(buffer)!;
+    const place = `${buffer === plain[0].buffer} ${at}`;
+    if (!made.has(place) && isLate()) new Uint8Array(copy).set(before, at);
+    else made.add(place);
+  }
 }
