@@ -38,6 +38,17 @@ export function traceStores(
   const targets = new WeakMap<object, Numbers>();
 
   const bytes = Uint8Array;
+
+  function stop(): void {
+    try {
+      onStore(plain);
+    } catch (error) {
+      // What a process had not stored when it died is never stored.
+      plain.length = 0;
+      throw error;
+    }
+  }
+
   function traced(target: Numbers): Numbers {
     const proxy = new Proxy(target, {
       get(target, key) {
@@ -46,7 +57,7 @@ export function traceStores(
         const method = value as (...values: unknown[]) => unknown;
         return (...values: unknown[]) => {
           const result = method.apply(target, values);
-          if (key === "fill" || key === "set") onStore(plain);
+          if (key === "fill" || key === "set") stop();
           return result;
         };
       },
@@ -55,7 +66,7 @@ export function traceStores(
         const before = new bytes(target.buffer, at, target.BYTES_PER_ELEMENT).slice();
         plain.push({ buffer: target.buffer, at, before });
         Reflect.set(target, key, value, target);
-        onStore(plain);
+        stop();
         return true;
       },
     });
@@ -79,8 +90,10 @@ export function traceStores(
     load: (array: Numbers, at: number) => load(behind(array), at),
     store(array: Numbers, at: number, value: number) {
       store(behind(array), at, value);
-      plain.length = 0;
-      if (targets.has(array)) onStore(plain);
+      if (targets.has(array)) {
+        plain.length = 0;
+        stop();
+      }
       return value;
     },
   };
