@@ -247,11 +247,12 @@ export class PackedInflight {
       entry = this.#next[entry];
       if (++at === this.#size) at = 0;
     }
-    const half = entryAt(head) / 2;
-    this.#u16[half + LAST] = this.#last[head] = last;
-    this.#u16[half + NUM] = this.#num[head] = count;
-    this.#memory.count(half / 2);
-    this.#u8[half * 2] = 1;
+    const word = entryAt(head) / 4;
+    this.#last[head] = last;
+    // In flight, with the next entry; the last entry and how many there are.
+    u32[word] = 1 | this.#next[head] << 16;
+    u32[word + 1] = last | count << 16;
+    this.#memory.count(word);
     this.#freeHead = entry;
     this.#entry[id] = head;
   }

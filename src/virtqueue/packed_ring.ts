@@ -76,10 +76,11 @@ export class PackedRing implements Virtqueue {
   #usedNext: number;
   /** How many descriptors lie between: the driver has not got them back. */
   #taken: number;
-  // Used buffers that the driver cannot see yet: their IDs, what was written to
-  // them, how many descriptors each takes. They are no more than what was taken.
-  readonly #usedIds: Uint16Array<ArrayBuffer>;
-  readonly #usedWritten: Float64Array<ArrayBuffer>;
+  // Used buffers that the driver cannot see yet: their IDs and flags without
+  // whose they are, what was written to them, how many descriptors each takes.
+  // They are no more than what was taken.
+  readonly #usedIdAndFlags: Int32Array<ArrayBuffer>;
+  readonly #usedWritten: Uint32Array<ArrayBuffer>;
   readonly #usedDescriptors: Uint16Array<ArrayBuffer>;
   #unpublished = 0;
   #signalledValid = false;
@@ -125,8 +126,8 @@ export class PackedRing implements Virtqueue {
     this.#chains = new Array(size).fill(undefined);
     this.#order = options.inOrder ? new CompletionOrder(size) : null;
     this.#idAndFlags = new Int32Array(size);
-    this.#usedIds = new Uint16Array(size);
-    this.#usedWritten = new Float64Array(size);
+    this.#usedIdAndFlags = new Int32Array(size);
+    this.#usedWritten = new Uint32Array(size);
     this.#usedDescriptors = new Uint16Array(size);
     [this.#next, this.#usedNext] = places(options.base ?? initialBase(true), size);
     const record = inflight === undefined ? null : new PackedInflight(inflight, {
@@ -362,7 +363,7 @@ export class PackedRing implements Virtqueue {
   /** Keeps a used buffer for the next publication. */
   #use(chain: Chain, written: number): void {
     const at = this.#unpublished++;
-    this.#usedIds[at] = chain.slot;
+    this.#usedIdAndFlags[at] = chain.slot | (written > 0 ? VIRTQ_DESC_F_WRITE << 16 : 0);
     this.#usedWritten[at] = written;
     this.#usedDescriptors[at] = chain.ringDescriptors;
     this.#inflight?.used(chain.slot);
@@ -404,14 +405,13 @@ export class PackedRing implements Virtqueue {
     let descriptors = 0;
     for (let i = 0; i < this.#unpublished; i++) {
       const at = (place < size ? place : place - size) * 4;
-      const written = this.#usedWritten[i];
-      const flags = usedFlags(place, size) | (written > 0 ? VIRTQ_DESC_F_WRITE : 0);
-      const idAndFlags = this.#usedIds[i] | flags << 16;
-      this.#words[at + 2] = written;
+      const idAndFlags = this.#usedIdAndFlags[i] | usedFlags(place, size) << 16;
+      const count = this.#usedDescriptors[i];
+      this.#words[at + 2] = this.#usedWritten[i];
       if (i === 0) firstIdAndFlags = idAndFlags;
       else this.#signed[at + ID_AND_FLAGS] = idAndFlags;
-      descriptors += this.#usedDescriptors[i];
-      place = ahead(place, this.#usedDescriptors[i], size);
+      descriptors += count;
+      place = ahead(place, count, size);
     }
     this.#inflight?.publishing(first, place);
     Atomics.store(this.#signed, firstAt + ID_AND_FLAGS, firstIdAndFlags);
