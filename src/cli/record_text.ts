@@ -191,9 +191,15 @@ function queueSection(context: SectionContext): string[] {
   if (used.length > 0) {
     lines.push(...table(QUEUE_COLUMNS, used.map((queue) => queueRow(context, queue)), { ink }));
   }
-  for (const [first, last] of runs(queues.filter((queue) => !isUsed(queue)))) {
+  for (const [first, last] of runs(queues.filter((queue) => !isUsed(queue)), ({ name }) => name)) {
     const which = first.index === last.index ? `${first.index}` : `${first.index}–${last.index}`;
     lines.push(ink("dim", `  ${which}  ${first.name}  never started`));
+  }
+  for (const [first, last] of runs(used, recoveryText)) {
+    const text = recoveryText(first);
+    if (text === "") continue;
+    const which = first.index === last.index ? `${first.index}` : `${first.index}–${last.index}`;
+    lines.push(`  ${which}  ${text}`);
   }
   for (const { faults } of queues) {
     for (const fault of faults) lines.push(`  ${ink("red", faultText(fault, when))}`);
@@ -238,12 +244,26 @@ function queueRow({ previous, record }: SectionContext, queue: QueueRecord): Cel
   ];
 }
 
-/** The first and the last of each run of queues with the same name and neighbouring indexes. */
-function runs(queues: readonly QueueRecord[]): [first: QueueRecord, last: QueueRecord][] {
+/** What becomes of requests when the back-end dies, and what became of them. */
+function recoveryText({ tracked, resumed, resubmitted }: QueueRecord): string {
+  const parts = [
+    ...tracked ? ["in-flight requests are recorded for another back-end"] : [],
+    ...resumed ? ["went on where it had been used before"] : [],
+    ...resubmitted > 0 ? [`${formatCount(resubmitted)} requests submitted again`] : [],
+  ];
+  return parts.join("; ");
+}
+
+/** The first and the last of each run of queues with neighbouring indexes and the same key. */
+function runs(
+  queues: readonly QueueRecord[],
+  key: (queue: QueueRecord) => string,
+): [first: QueueRecord, last: QueueRecord][] {
   const result: [QueueRecord, QueueRecord][] = [];
   for (const queue of queues) {
     const run = result.at(-1);
-    if (run?.[1].name === queue.name && run[1].index === queue.index - 1) run[1] = queue;
+    const goesOn = run !== undefined && key(run[1]) === key(queue);
+    if (goesOn && run[1].index === queue.index - 1) run[1] = queue;
     else result.push([queue, queue]);
   }
   return result;

@@ -321,6 +321,8 @@ export class VirtioDriver implements AsyncDisposable {
   async reset(): Promise<void> {
     if (this.#running) await this.stop();
     if (this.#has("RESET_DEVICE")) await this.#connection.resetDevice();
+    // As QEMU does: a device that begins anew gets another record.
+    this.#dropInflight();
     for (const requests of this.#requests) requests.abandon("The device was reset");
     for (const queue of this.queues) {
       // That it broke before is no news to later requests.
@@ -386,11 +388,15 @@ export class VirtioDriver implements AsyncDisposable {
     this.#release();
   }
 
+  #dropInflight(): void {
+    this.#inflight?.fd.close();
+    this.#inflight = undefined;
+  }
+
   #release(): void {
     for (const requests of this.#requests) requests.abandon("The driver was closed");
     for (const queue of this.queues) queue[Symbol.dispose]();
-    this.#inflight?.fd.close();
-    this.#inflight = undefined;
+    this.#dropInflight();
     if (this.#ownsMemory) this.memory[Symbol.dispose]();
   }
 

@@ -28,6 +28,7 @@ import {
   type Virtqueue,
 } from "../virtqueue/mod.ts";
 import { QueueCounters } from "./counters.ts";
+import { type InflightPlace, viewInflight } from "./inflight_area.ts";
 import { Poller } from "./poller.ts";
 
 /** How many chains a queue may take before others have their turn. */
@@ -71,6 +72,8 @@ export type EngineCommand =
     kind: "start";
     queue: number;
     ring: RingOptions;
+    /** Where it records what is in flight; null where nobody asked for that. */
+    inflight: InflightPlace | null;
     /** Descriptors; -1 where there is none. */
     kick: number;
     call: number;
@@ -84,6 +87,9 @@ export type EngineCommand =
   | { kind: "break"; queue: number; rule: string; message: string }
   | { kind: "stop"; queue: number }
   | { kind: "close" };
+
+/** The answer to `start` of a ring that nobody has used yet. */
+export const BEGAN_ANEW = -1;
 
 /** What an engine tells the control plane on its own. */
 export type EngineEvent = {
@@ -233,8 +239,9 @@ export class QueueEngine {
   }
 
   /**
-   * Does what the control plane asks; `done` is called with the answer (the
-   * base, for `stop`), at once or when everything in flight is completed.
+   * Does what the control plane asks; `done` is called with the answer, at once
+   * or when everything in flight is completed. To `stop` it is the base, to
+   * `start` how many chains are taken again, or {@linkcode BEGAN_ANEW}.
    *
    * @throws When a ring cannot be placed.
    */
@@ -254,8 +261,8 @@ export class QueueEngine {
         }
         break;
       case "start":
-        this.#start(this.#queue(command.queue), command);
-        break;
+        done(this.#start(this.#queue(command.queue), command));
+        return;
       case "enable": {
         const queue = this.#queue(command.queue);
         queue.enabled = command.enabled;
@@ -293,8 +300,9 @@ export class QueueEngine {
     return queue;
   }
 
-  #start(queue: EngineQueue, command: EngineCommand & { kind: "start" }): void {
-    const ring = createRing(this.#memory, command.ring);
+  #start(queue: EngineQueue, command: EngineCommand & { kind: "start" }): number {
+    const record = command.inflight === null ? undefined : viewInflight(command.inflight);
+    const ring = createRing(this.#memory, command.ring, record);
     queue.kick = command.kick;
     queue.kickWatch = this.#watchKick(queue);
     queue.ring = ring;
@@ -304,7 +312,10 @@ export class QueueEngine {
     queue.err = command.err;
     queue.enabled = command.enabled;
     this.#handlers.start?.(queue);
+    // Who ran the ring before may have died between using buffers and telling of it.
+    if (ring.isResumed) this.#notify(queue);
     this.#run(queue);
+    return ring.isResumed ? ring.resubmitted : BEGAN_ANEW;
   }
 
   #watchKick(queue: EngineQueue): Disposable {

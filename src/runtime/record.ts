@@ -89,6 +89,12 @@ export interface QueueRecord extends QueueCounts {
   broken: boolean;
   /** How often its ring was started. */
   starts: number;
+  /** What is in flight is recorded in memory of the front-end (INFLIGHT_SHMFD). */
+  tracked: boolean;
+  /** It was not begun anew when its ring was started last: somebody had used it before. */
+  resumed: boolean;
+  /** Requests that somebody who ran it before had left in flight, and that were submitted again. */
+  resubmitted: number;
   /** What broke it, the latest last. */
   faults: ErrorRecord[];
   /** How it is known. */
@@ -144,14 +150,13 @@ export interface RecordJson {
 }
 
 /** A queue as the record keeps it. */
-interface QueueState {
-  size: number;
-  enabled: boolean;
-  running: boolean;
-  broken: boolean;
-  starts: number;
-  faults: ErrorRecord[];
-}
+type QueueState = Omit<QueueRecord, keyof QueueCounts | "index" | "name" | "source">;
+
+/** How a ring was started. */
+export type QueueStart = Pick<
+  QueueRecord,
+  "size" | "enabled" | "tracked" | "resumed" | "resubmitted"
+>;
 
 /** What a record is made of. */
 export interface RecordSubject {
@@ -188,6 +193,9 @@ export class DeviceRecord {
       running: false,
       broken: false,
       starts: 0,
+      tracked: false,
+      resumed: false,
+      resubmitted: 0,
       faults: [],
     }));
   }
@@ -252,10 +260,11 @@ export class DeviceRecord {
   }
 
   /** A ring started. */
-  started(queue: number, size: number, enabled: boolean): void {
+  started(queue: number, { resubmitted, ...start }: QueueStart): void {
     const state = this.#queues[queue];
-    Object.assign(state, { size, enabled, running: true, broken: false });
+    Object.assign(state, start, { running: true, broken: false });
     state.starts++;
+    state.resubmitted += resubmitted;
   }
 
   /** A ring was enabled or disabled. */

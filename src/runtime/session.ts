@@ -50,7 +50,8 @@ import {
 } from "../virtio/mod.ts";
 import { initialBase, MAX_QUEUE_SIZE, ringBytes } from "../virtqueue/mod.ts";
 import type { DeviceHost, HostQueue } from "./device_host.ts";
-import type { EngineEvent } from "./queue_engine.ts";
+import { createInflightFile, InflightArea } from "./inflight_area.ts";
+import { BEGAN_ANEW, type EngineEvent } from "./queue_engine.ts";
 
 /** A request that cannot be granted. */
 class RequestError extends Error {
@@ -93,6 +94,8 @@ export class Session {
   readonly #rings: RingState[];
   readonly #offeredProtocol: bigint;
   #backChannel: UnixConnection | undefined;
+  /** Where rings record what is in flight. */
+  #inflight: InflightArea | undefined;
   #features = 0n;
   #protocol = 0n;
   #status = 0;
@@ -109,6 +112,7 @@ export class Session {
       "MQ",
       "REPLY_ACK",
       "BACKEND_REQ",
+      "INFLIGHT_SHMFD",
       "RESET_DEVICE",
       "CONFIGURE_MEM_SLOTS",
       "STATUS",
@@ -184,6 +188,7 @@ export class Session {
     let reply: Uint8Array | undefined;
     let failure: unknown;
     let message: FrontendMessage | undefined;
+    const outgoing: Fd[] = [];
     try {
       if (fds === null) {
         throw new RequestError(
@@ -191,7 +196,7 @@ export class Session {
         );
       }
       message = decodeFrontendMessage(header, payload, fds.length);
-      reply = await this.#handle(message, fds);
+      reply = await this.#handle(message, fds, outgoing);
     } catch (error) {
       if (error instanceof ProtocolError && error.scope === "stream") throw error;
       failure = error;
@@ -203,15 +208,29 @@ export class Session {
     } else if (reply === undefined && header.needReply && this.#hasProtocol("REPLY_ACK")) {
       reply = encodeAck(header.id, 0n);
     }
-    if (reply !== undefined) await this.#connection.send(reply);
+    try {
+      const numbers = outgoing.map(({ number }) => number);
+      if (reply !== undefined) await this.#connection.send(reply, numbers);
+    } finally {
+      closeAll(outgoing);
+    }
   }
 
   #hasProtocol(name: ProtocolFeature): boolean {
     return (this.#protocol & protocolFeatureMask(name)) !== 0n;
   }
 
-  /** Carries out a request; returns its reply, if it has one of its own. */
-  async #handle(message: FrontendMessage, fds: Fd[]): Promise<Uint8Array | undefined> {
+  /**
+   * Carries out a request; returns its reply, if it has one of its own.
+   *
+   * @param fds What came with it
+   * @param outgoing Takes what goes with the reply, and is closed then
+   */
+  async #handle(
+    message: FrontendMessage,
+    fds: Fd[],
+    outgoing: Fd[],
+  ): Promise<Uint8Array | undefined> {
     const host = this.#host;
     switch (message.request) {
       case "GET_FEATURES":
@@ -329,6 +348,19 @@ export class Session {
         await this.#closeBackChannel();
         this.#backChannel = new UnixConnection(kept(fds[0]));
         return;
+      case "GET_INFLIGHT_FD": {
+        const file = createInflightFile(message, this.#isPacked, this.#rings.length);
+        outgoing.push(file.fd);
+        return encodeReply("GET_INFLIGHT_FD", file.description);
+      }
+      case "SET_INFLIGHT_FD": {
+        for (const ring of this.#rings) this.#expectStopped(ring);
+        const [fd] = fds;
+        const area = new InflightArea(message, fd.number, this.#isPacked, this.#rings.length);
+        this.#dropInflight();
+        this.#inflight = area;
+        return;
+      }
       case "RESET_DEVICE":
         this.#expectProtocol("RESET_DEVICE");
         await this.#reset();
@@ -392,11 +424,18 @@ export class Session {
       ring.enabled = false;
       ring.base = undefined;
     }
+    this.#dropInflight();
     this.#status = 0;
     this.#features = 0n;
     this.#host.record.status(0, "reported");
     this.#host.config.reset();
     this.#host.control.onReset?.();
+  }
+
+  /** What was in flight is of no interest any more, or somebody else's; no ring may be running. */
+  #dropInflight(): void {
+    this.#inflight?.[Symbol.dispose]();
+    this.#inflight = undefined;
   }
 
   // Config space
@@ -563,18 +602,20 @@ export class Session {
     const { address, queue } = ring;
     if (!ring.started || ring.running || address === undefined || ring.size === 0) return;
     const place = this.#locate(ring, address);
-    await queue.engine.call({
+    const inflight = this.#inflight?.place(queue.index, this.#isPacked) ?? null;
+    const again = await queue.engine.call({
       kind: "start",
       queue: queue.index,
       ring: {
         ...place,
         size: ring.size,
-        base: ring.base ?? initialBase(this.#isPacked),
+        base: ring.base ?? null,
         packed: this.#isPacked,
         eventIndex: this.#has("EVENT_IDX"),
         indirect: this.#has("INDIRECT_DESC"),
         inOrder: this.#has("IN_ORDER"),
       },
+      inflight,
       kick: ring.kick?.number ?? -1,
       call: ring.call?.number ?? -1,
       err: ring.err?.number ?? -1,
@@ -582,7 +623,13 @@ export class Session {
     });
     ring.running = true;
     const { record } = this.#host;
-    record.started(queue.index, ring.size, ring.enabled);
+    record.started(queue.index, {
+      size: ring.size,
+      enabled: ring.enabled,
+      tracked: inflight !== null,
+      resumed: again !== BEGAN_ANEW,
+      resubmitted: Math.max(again, 0),
+    });
     if (!this.#hasProtocol("STATUS")) {
       const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK } = deviceStatus;
       record.status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, "inferred");
@@ -639,6 +686,7 @@ export class Session {
   async #cleanUp(): Promise<void> {
     const host = this.#host;
     for (const ring of this.#rings) await this.#release(ring);
+    this.#dropInflight();
     await host.tell({ kind: "memory", regions: [] });
     host.memory.clear();
     await host.tell({ kind: "features", bits: 0n });
@@ -689,6 +737,11 @@ function requestName(id: number): string {
 function refusal(request: FrontendRequest | undefined, header: Header): Uint8Array | undefined {
   if (request === "GET_CONFIG") {
     return encodeReply("GET_CONFIG", { offset: 0, size: 0, flags: 0, data: new Uint8Array() });
+  }
+  if (request === "GET_INFLIGHT_FD") {
+    return encodeReply("GET_INFLIGHT_FD", {
+      ...{ mmapSize: 0n, mmapOffset: 0n, numQueues: 0, queueSize: 0 },
+    });
   }
   const hasReply = request !== undefined && frontendRequests[request].reply !== "none";
   return header.needReply || hasReply ? encodeAck(header.id, 1n) : undefined;

@@ -5,6 +5,7 @@
  */
 
 export * from "./chain.ts";
+export * from "./inflight.ts";
 export * from "./packed_ring.ts";
 export * from "./ring.ts";
 export * from "./rules.ts";

@@ -14,6 +14,8 @@ import {
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_WRITE,
 } from "./descriptor.ts";
+import type { InflightRegion } from "./inflight.ts";
+import { PackedInflight } from "./inflight_packed.ts";
 import {
   ahead,
   availableFlags,
@@ -32,7 +34,7 @@ import {
 } from "./packed_places.ts";
 import type { RingBytes } from "./ring.ts";
 import { RingError } from "./rules.ts";
-import { MAX_QUEUE_SIZE, type RingOptions, type Virtqueue } from "./virtqueue.ts";
+import { initialBase, MAX_QUEUE_SIZE, type RingOptions, type Virtqueue } from "./virtqueue.ts";
 
 /** The bytes that each part of a packed ring of `size` descriptors takes: virtio 1.3, 2.8.10.1. */
 export function packedRingBytes(size: number): RingBytes {
@@ -70,27 +72,39 @@ export class PackedRing implements Virtqueue {
   readonly #idAndFlags: Int32Array<ArrayBuffer>;
   /** Where the next available buffer is looked for. */
   #next: number;
-  /** Where the next used buffer goes. */
+  /** Where the next used buffer goes that the driver can see. */
   #usedNext: number;
-  /** How many descriptors lie between: taken and not used. */
+  /** How many descriptors lie between: the driver has not got them back. */
   #taken: number;
-  /** The first used buffer that the driver cannot see yet, and the what will show it; -1 if none. */
-  #hidden = -1;
-  #hiddenIdAndFlags = 0;
-  /** Where the driver was last asked whether it wants to know. */
-  #signalled: number;
+  // Used buffers that the driver cannot see yet: their IDs and flags without
+  // whose they are, what was written to them, how many descriptors each takes.
+  // They are no more than what was taken.
+  readonly #usedIdAndFlags: Int32Array<ArrayBuffer>;
+  readonly #usedWritten: Uint32Array<ArrayBuffer>;
+  readonly #usedDescriptors: Uint16Array<ArrayBuffer>;
+  #unpublished = 0;
   #signalledValid = false;
   /** The flags of device event suppression as last written; -1 before that. */
   #eventFlags = -1;
   inFlight = 0;
+  readonly isResumed: boolean;
+  /** The record of what is in flight, where the front-end keeps one. */
+  readonly #inflight: PackedInflight | null;
+  /** Chains that are taken again, by their numbers in the record. */
+  readonly #unfinished: readonly number[];
+  /** How many of them were. */
+  #takenAgain = 0;
+  /** The descriptors of the one that is being taken, as the record has them. */
+  #copies: Uint32Array<ArrayBuffer> | undefined;
 
   /**
    * Places a ring.
    *
    * @throws {RingError} When its size, alignment or place is wrong.
    * @throws {RangeError} When its base is no place in it.
+   * @throws {InflightError} When the record makes no sense, or none for this ring.
    */
-  constructor(memory: MemoryView, options: RingOptions) {
+  constructor(memory: MemoryView, options: RingOptions, inflight?: InflightRegion) {
     const { size, descriptorIndex, availableIndex, usedIndex } = options;
     if (size < 1 || size > MAX_QUEUE_SIZE) {
       throw new RingError("queue-size", `The queue size is ${size}`, "packed");
@@ -112,9 +126,42 @@ export class PackedRing implements Virtqueue {
     this.#chains = new Array(size).fill(undefined);
     this.#order = options.inOrder ? new CompletionOrder(size) : null;
     this.#idAndFlags = new Int32Array(size);
-    [this.#next, this.#usedNext] = places(options.base, size);
-    this.#signalled = this.#usedNext;
+    this.#usedIdAndFlags = new Int32Array(size);
+    this.#usedWritten = new Uint32Array(size);
+    this.#usedDescriptors = new Uint16Array(size);
+    [this.#next, this.#usedNext] = places(options.base ?? initialBase(true), size);
+    const record = inflight === undefined ? null : new PackedInflight(inflight, {
+      size,
+      usedPlace: this.#usedNext,
+      flagsAt: (at) => this.#loadIdAndFlags(at) >>> 16,
+    });
+    this.#inflight = record;
+    this.#unfinished = record?.unfinished ?? [];
+    if (record !== null && !record.isFresh) {
+      // Better than the base: QEMU does not know it of a back-end that died.
+      this.#usedNext = record.usedPlace;
+      this.#next = ahead(record.usedPlace, record.unfinishedDescriptors, size);
+    }
     this.#taken = distance(this.#usedNext, this.#next, size);
+    if (record !== null) this.#hideUsed();
+    this.isResumed = this.#usedNext !== 0 || this.#unfinished.length > 0;
+  }
+
+  /**
+   * Makes what was taken and not used look so. Who died before it showed a batch
+   * to the driver may have written all of its used descriptors but the first:
+   * behind the next one that is shown the driver would take them for real.
+   */
+  #hideUsed(): void {
+    const { size } = this;
+    for (let place = this.#usedNext; place !== this.#next; place = ahead(place, 1, size)) {
+      const at = (place < size ? place : place - size) * 4 + ID_AND_FLAGS;
+      Atomics.store(this.#signed, at, availableFlags(place, size) << 16);
+    }
+  }
+
+  get resubmitted(): number {
+    return this.#unfinished.length;
   }
 
   get base(): number {
@@ -123,7 +170,7 @@ export class PackedRing implements Virtqueue {
   }
 
   get isAvailable(): boolean {
-    return this.#isAvailableAt(this.#next);
+    return this.#isAvailableAt(this.#next) || this.#takenAgain < this.#unfinished.length;
   }
 
   /** Whether the descriptor at a place is available: virtio 1.3, 2.8.1. */
@@ -138,6 +185,7 @@ export class PackedRing implements Virtqueue {
   }
 
   take(): Chain | null {
+    if (this.#takenAgain < this.#unfinished.length) return this.#takeAgain();
     const { size } = this;
     const place = this.#next;
     const first = place < size ? place : place - size;
@@ -151,12 +199,31 @@ export class PackedRing implements Virtqueue {
         "packed",
       );
     }
+    const chain = this.#takeChain(this.#words, first, count);
+    this.#inflight?.taken(chain.slot, this.#words, this.#idAndFlags, first, count);
+    this.#taken += count;
+    this.#next = ahead(place, count, size);
+    return chain;
+  }
+
+  /** Takes a chain that was in flight: its descriptors may be overwritten, but the record has them. */
+  #takeAgain(): Chain {
+    const record = this.#inflight!;
+    const entry = this.#unfinished[this.#takenAgain++];
+    this.#copies ??= new Uint32Array(this.size * 4);
+    const count = record.read(entry, this.#copies, this.#idAndFlags);
+    const chain = this.#takeChain(this.#copies, 0, count);
+    record.takenAgain(chain.slot, entry);
+    return chain;
+  }
+
+  #takeChain(words: Uint32Array<ArrayBuffer>, first: number, count: number): Chain {
     // The buffer ID stands in the last descriptor.
     const id = this.#idAndFlags[count - 1] & 0xffff;
-    if (id >= size) {
+    if (id >= this.size) {
       throw new RingError(
         "descriptor-index",
-        `The buffer ID is ${id} in a queue of ${size}`,
+        `The buffer ID is ${id} in a queue of ${this.size}`,
         "packed",
       );
     }
@@ -164,12 +231,10 @@ export class PackedRing implements Virtqueue {
     if (chain.inFlight || chain.held >= 0) {
       throw new RingError("head-in-flight", `Buffer ${id} is in flight`, "packed");
     }
-    this.#read(chain, first, count);
+    this.#read(chain, words, first, count);
     chain.inFlight = true;
     this.inFlight++;
     this.#order?.taken(chain);
-    this.#taken += count;
-    this.#next = ahead(place, count, size);
     return chain;
   }
 
@@ -211,8 +276,7 @@ export class PackedRing implements Virtqueue {
     return count;
   }
 
-  #read(chain: Chain, at: number, count: number): void {
-    const words = this.#words;
+  #read(chain: Chain, words: Uint32Array<ArrayBuffer>, at: number, count: number): void {
     chain.begin(this.#memory.u8, "packed");
     chain.ringDescriptors = count;
     for (let i = 0; i < count; i++) {
@@ -296,24 +360,13 @@ export class PackedRing implements Virtqueue {
     }
   }
 
-  /** Writes the next used descriptor. */
+  /** Keeps a used buffer for the next publication. */
   #use(chain: Chain, written: number): void {
-    const { size } = this;
-    const place = this.#usedNext;
-    const at = place < size ? place : place - size;
-    const flags = usedFlags(place, size) | (written > 0 ? VIRTQ_DESC_F_WRITE : 0);
-    const idAndFlags = chain.slot | flags << 16;
-    this.#words[at * 4 + 2] = written;
-    // The driver looks at used buffers in ring order: while the first one of a
-    // batch is not shown, it sees none of them.
-    if (this.#hidden < 0) {
-      this.#hidden = at;
-      this.#hiddenIdAndFlags = idAndFlags;
-    } else {
-      this.#signed[at * 4 + ID_AND_FLAGS] = idAndFlags;
-    }
-    this.#usedNext = ahead(place, chain.ringDescriptors, size);
-    this.#taken -= chain.ringDescriptors;
+    const at = this.#unpublished++;
+    this.#usedIdAndFlags[at] = chain.slot | (written > 0 ? VIRTQ_DESC_F_WRITE << 16 : 0);
+    this.#usedWritten[at] = written;
+    this.#usedDescriptors[at] = chain.ringDescriptors;
+    this.#inflight?.used(chain.slot);
   }
 
   abandon(_chain: Chain): void {
@@ -323,11 +376,11 @@ export class PackedRing implements Virtqueue {
   }
 
   publish(): boolean {
-    if (this.#hidden < 0) return false;
-    Atomics.store(this.#signed, this.#hidden * 4 + ID_AND_FLAGS, this.#hiddenIdAndFlags);
-    this.#hidden = -1;
-    const next = this.#usedNext, previous = this.#signalled;
-    this.#signalled = next;
+    if (this.#unpublished === 0) return false;
+    const previous = this.#usedNext;
+    this.#inflight?.commit();
+    const next = this.#usedNext = this.#writeUsed(previous);
+    this.#unpublished = 0;
     // Flags first: the driver writes them after the place that they make valid.
     const flags = Atomics.load(this.#driverEvent, EVENT_FLAGS) & 3;
     if (flags !== RING_EVENT_FLAGS_DESC || !this.#eventIndex) {
@@ -338,6 +391,35 @@ export class PackedRing implements Virtqueue {
     return passes(event, next, previous, this.size);
   }
 
+  /**
+   * Writes the used descriptors of a batch, and the flags of the first one last:
+   * the driver looks at them in ring order, so it sees none before that.
+   *
+   * @returns The place behind them.
+   */
+  #writeUsed(first: number): number {
+    const { size } = this;
+    const firstAt = (first < size ? first : first - size) * 4;
+    let firstIdAndFlags = 0;
+    let place = first;
+    let descriptors = 0;
+    for (let i = 0; i < this.#unpublished; i++) {
+      const at = (place < size ? place : place - size) * 4;
+      const idAndFlags = this.#usedIdAndFlags[i] | usedFlags(place, size) << 16;
+      const count = this.#usedDescriptors[i];
+      this.#words[at + 2] = this.#usedWritten[i];
+      if (i === 0) firstIdAndFlags = idAndFlags;
+      else this.#signed[at + ID_AND_FLAGS] = idAndFlags;
+      descriptors += count;
+      place = ahead(place, count, size);
+    }
+    this.#inflight?.publishing(first, place);
+    Atomics.store(this.#signed, firstAt + ID_AND_FLAGS, firstIdAndFlags);
+    this.#inflight?.published(place);
+    this.#taken -= descriptors;
+    return place;
+  }
+
   arm(): boolean {
     if (this.#eventIndex) {
       Atomics.store(this.#deviceEvent, OFF_WRAP, offWrapOf(this.#next, this.size));
@@ -345,7 +427,7 @@ export class PackedRing implements Virtqueue {
     } else {
       this.#setEventFlags(RING_EVENT_FLAGS_ENABLE);
     }
-    return this.#isAvailableAt(this.#next);
+    return this.isAvailable;
   }
 
   disarm(): void {

@@ -5,6 +5,9 @@
  */
 
 import type { MemoryView } from "../memory/mod.ts";
+import type { InflightRegion } from "./inflight.ts";
+import { packedInflightBytes } from "./inflight_packed.ts";
+import { splitInflightBytes } from "./inflight_split.ts";
 import { PackedRing, packedRingBytes } from "./packed_ring.ts";
 import { SplitRing, splitRingBytes } from "./split_ring.ts";
 import type { RingOptions, Virtqueue } from "./virtqueue.ts";
@@ -24,11 +27,29 @@ export function ringBytes(size: number, packed: boolean): RingBytes {
   return packed ? packedRingBytes(size) : splitRingBytes(size);
 }
 
+/** In-flight records begin at multiples of a cache line. */
+const INFLIGHT_ALIGN_BYTES = 64;
+
+/** The bytes from one queue's in-flight record to the next one's. */
+export function inflightBytes(descriptors: number, packed: boolean): number {
+  const bytes = packed ? packedInflightBytes(descriptors) : splitInflightBytes(descriptors);
+  return Math.ceil(bytes / INFLIGHT_ALIGN_BYTES) * INFLIGHT_ALIGN_BYTES;
+}
+
 /**
  * Places a ring of the layout that was negotiated.
  *
+ * @param inflight Where it records what is in flight; what was in flight when
+ * the record was left is taken again before anything new.
  * @throws {RingError} When its size, alignment or place is wrong.
+ * @throws {InflightError} When the record makes no sense, or none for this ring.
  */
-export function createRing(memory: MemoryView, options: RingOptions): Virtqueue {
-  return options.packed ? new PackedRing(memory, options) : new SplitRing(memory, options);
+export function createRing(
+  memory: MemoryView,
+  options: RingOptions,
+  inflight?: InflightRegion,
+): Virtqueue {
+  return options.packed
+    ? new PackedRing(memory, options, inflight)
+    : new SplitRing(memory, options, inflight);
 }

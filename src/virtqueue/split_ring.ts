@@ -14,6 +14,8 @@ import {
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_WRITE,
 } from "./descriptor.ts";
+import type { InflightRegion } from "./inflight.ts";
+import { SplitInflight } from "./inflight_split.ts";
 import type { RingBytes } from "./ring.ts";
 import { RingError } from "./rules.ts";
 import { MAX_QUEUE_SIZE, type RingOptions, type Virtqueue } from "./virtqueue.ts";
@@ -73,13 +75,21 @@ export class SplitRing implements Virtqueue {
   #signalled: number;
   #signalledValid = false;
   inFlight = 0;
+  readonly isResumed: boolean;
+  /** The record of what is in flight, where the front-end keeps one. */
+  readonly #inflight: SplitInflight | null;
+  /** Heads of chains that are taken again. */
+  readonly #unfinished: readonly number[];
+  /** How many of them were. */
+  #takenAgain = 0;
 
   /**
    * Places a ring.
    *
    * @throws {RingError} When its size, alignment or place is wrong.
+   * @throws {InflightError} When the record makes no sense, or none for this ring.
    */
-  constructor(memory: MemoryView, options: RingOptions) {
+  constructor(memory: MemoryView, options: RingOptions, inflight?: InflightRegion) {
     const { size, descriptorIndex, availableIndex, usedIndex } = options;
     if (size < 1 || size > MAX_QUEUE_SIZE || (size & (size - 1)) !== 0) {
       throw new RingError("queue-size", `The queue size is ${size}`);
@@ -103,8 +113,24 @@ export class SplitRing implements Virtqueue {
     this.#availableEvent = RING + size * 4;
     this.#chains = new Array(size).fill(undefined);
     this.#order = options.inOrder ? new CompletionOrder(size) : null;
-    this.#next = this.#seen = options.base & 0xffff;
-    this.#usedNext = this.#signalled = Atomics.load(this.#used, IDX);
+    const used = Atomics.load(this.#used, IDX);
+    this.#usedNext = this.#signalled = used;
+    const record = inflight === undefined ? null : new SplitInflight(inflight, {
+      size,
+      used,
+      available: Atomics.load(this.#available, IDX),
+      headAt: (index) => this.#available[RING + (index & this.#mask)],
+    });
+    this.#inflight = record;
+    this.#unfinished = record?.unfinished ?? [];
+    this.#next = this.#seen = record === null || record.isFresh
+      ? resumeAt(options, used)
+      : (used + record.unfinished.length) & 0xffff;
+    this.isResumed = used !== 0 || this.#unfinished.length > 0;
+  }
+
+  get resubmitted(): number {
+    return this.#unfinished.length;
   }
 
   get base(): number {
@@ -112,10 +138,19 @@ export class SplitRing implements Virtqueue {
   }
 
   get isAvailable(): boolean {
-    return this.#next !== this.#seen || Atomics.load(this.#available, IDX) !== this.#next;
+    return this.#next !== this.#seen || this.#hasMore;
+  }
+
+  /** Whether there is something behind what was last seen. */
+  get #hasMore(): boolean {
+    return Atomics.load(this.#available, IDX) !== this.#next ||
+      this.#takenAgain < this.#unfinished.length;
   }
 
   take(): Chain | null {
+    if (this.#takenAgain < this.#unfinished.length) {
+      return this.#takeChain(this.#unfinished[this.#takenAgain++]);
+    }
     const next = this.#next;
     if (next === this.#seen) {
       const index = Atomics.load(this.#available, IDX);
@@ -130,6 +165,13 @@ export class SplitRing implements Virtqueue {
       this.#seen = index;
     }
     const head = this.#available[RING + (next & this.#mask)];
+    const chain = this.#takeChain(head);
+    this.#inflight?.taken(head);
+    this.#next = (next + 1) & 0xffff;
+    return chain;
+  }
+
+  #takeChain(head: number): Chain {
     if (head >= this.size) {
       throw new RingError("descriptor-index", `The head is ${head} in a queue of ${this.size}`);
     }
@@ -141,7 +183,6 @@ export class SplitRing implements Virtqueue {
     chain.inFlight = true;
     this.inFlight++;
     this.#order?.taken(chain);
-    this.#next = (next + 1) & 0xffff;
     return chain;
   }
 
@@ -259,6 +300,7 @@ export class SplitRing implements Virtqueue {
     this.#usedElements[at] = chain.slot;
     this.#usedElements[at + 1] = written;
     this.#usedNext = (this.#usedNext + 1) & 0xffff;
+    this.#inflight?.used(chain.slot);
   }
 
   abandon(_chain: Chain): void {
@@ -272,6 +314,7 @@ export class SplitRing implements Virtqueue {
     const previous = this.#signalled;
     if (next === previous) return false;
     Atomics.store(this.#used, IDX, next);
+    this.#inflight?.published(next);
     this.#signalled = next;
     if (!this.#eventIndex) {
       return (Atomics.load(this.#available, FLAGS) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
@@ -287,10 +330,23 @@ export class SplitRing implements Virtqueue {
   arm(): boolean {
     if (this.#eventIndex) Atomics.store(this.#used, this.#availableEvent, this.#next);
     else Atomics.store(this.#used, FLAGS, 0);
-    return Atomics.load(this.#available, IDX) !== this.#next;
+    return this.#hasMore;
   }
 
   disarm(): void {
     if (!this.#eventIndex) Atomics.store(this.#used, FLAGS, VIRTQ_USED_F_NO_NOTIFY);
   }
+}
+
+/**
+ * Where a ring goes on of which no record is kept. What stands between the used
+ * index and the base was taken and never used. A device that stopped in good
+ * order leaves nothing there; of one that died it is known only if it used
+ * buffers in order: it has to be done again. A base that is further away than
+ * the ring is long is no base: front-ends that cannot ask a device that died
+ * may say anything.
+ */
+function resumeAt({ base, size, inOrder }: RingOptions, used: number): number {
+  const isPlausible = base !== null && ((base - used) & 0xffff) <= size;
+  return isPlausible && !inOrder ? base & 0xffff : used;
 }

@@ -22,9 +22,10 @@ export interface RingOptions {
   /**
    * Where to go on: the value of SET_VRING_BASE. Of a packed ring, the place of
    * the next available descriptor in the lower half and that of the next used
-   * one in the upper half, each with its wrap counter in bit 15.
+   * one in the upper half, each with its wrap counter in bit 15. Null if the
+   * front-end did not say it.
    */
-  base: number;
+  base: number | null;
   /** VIRTIO_F_RING_PACKED was negotiated. */
   packed: boolean;
   /** VIRTIO_F_EVENT_IDX was negotiated. */
@@ -53,6 +54,10 @@ export interface Virtqueue {
   readonly inFlight: number;
   /** Where to go on after a stop: the value of GET_VRING_BASE. */
   readonly base: number;
+  /** The ring had another life before: there may be used buffers of which the driver was not notified. */
+  readonly isResumed: boolean;
+  /** How many chains that were in flight then are taken again, before new ones. */
+  readonly resubmitted: number;
   /** Whether there is something to take, as far as can be seen without asking for a notification. */
   readonly isAvailable: boolean;
   /** The next available chain, or null when there is none. */

@@ -6,7 +6,13 @@
 
 import { type AnyDriverQueue, createDriverQueue, SharedMemory } from "../../src/frontend/mod.ts";
 import { RegionTable } from "../../src/memory/regions.ts";
-import { type Chain, createRing, initialBase, type Virtqueue } from "../../src/virtqueue/mod.ts";
+import {
+  type Chain,
+  createRing,
+  inflightBytes,
+  initialBase,
+  type Virtqueue,
+} from "../../src/virtqueue/mod.ts";
 
 /**
  * How many chains go round at once. Deno measures nothing that is shorter than
@@ -22,14 +28,18 @@ const REQUEST_BYTES = 8192;
 export interface RingKind {
   packed: boolean;
   indirect: boolean;
+  /** The device records what is in flight. */
+  recorded?: boolean;
 }
 
 /** The kinds of rings, by name. */
 export const RING_KINDS: Record<string, RingKind> = {
   "split, direct": { packed: false, indirect: false },
   "split, indirect": { packed: false, indirect: true },
+  "split, indirect, recorded": { packed: false, indirect: true, recorded: true },
   "packed, direct": { packed: true, indirect: false },
   "packed, indirect": { packed: true, indirect: true },
+  "packed, indirect, recorded": { packed: true, indirect: true, recorded: true },
 };
 
 /** A batch of block reads, of three parts each, that goes from driver to device and back. */
@@ -41,23 +51,30 @@ export class RingLoop {
   readonly #chains: (Chain | null)[] = new Array(BATCH).fill(null);
 
   /** Makes both sides of a ring. They last as long as the process. */
-  constructor({ packed, indirect }: RingKind) {
+  constructor({ packed, indirect, recorded = false }: RingKind) {
     const memory = new SharedMemory([{ bytes: BYTES, guestAddress: GUEST_ADDRESS }]);
     this.driver = createDriverQueue(memory, { size: 1024, packed });
     const { size, descriptorGpa, availableGpa, usedGpa } = this.driver.handle;
-    this.device = createRing({
-      u8: memory.at(GUEST_ADDRESS, BYTES),
-      base: memory.userAddress(GUEST_ADDRESS),
-      regions: new RegionTable([
-        { guestAddress: GUEST_ADDRESS, bytes: BYTES, userAddress: 0, index: 0 },
-      ]),
-    }, {
-      ...{ size, packed, indirect: true, eventIndex: true, inOrder: false },
-      descriptorIndex: descriptorGpa - GUEST_ADDRESS,
-      availableIndex: availableGpa - GUEST_ADDRESS,
-      usedIndex: usedGpa - GUEST_ADDRESS,
-      base: initialBase(packed),
-    });
+    const record = memory.alloc(inflightBytes(size, packed), 64);
+    this.device = createRing(
+      {
+        u8: memory.at(GUEST_ADDRESS, BYTES),
+        base: memory.userAddress(GUEST_ADDRESS),
+        regions: new RegionTable([
+          { guestAddress: GUEST_ADDRESS, bytes: BYTES, userAddress: 0, index: 0 },
+        ]),
+      },
+      {
+        ...{ size, packed, indirect: true, eventIndex: true, inOrder: false },
+        descriptorIndex: descriptorGpa - GUEST_ADDRESS,
+        availableIndex: availableGpa - GUEST_ADDRESS,
+        usedIndex: usedGpa - GUEST_ADDRESS,
+        base: initialBase(packed),
+      },
+      recorded
+        ? { bytes: memory.at(record, inflightBytes(size, packed)), descriptors: size }
+        : undefined,
+    );
     this.#indirect = indirect;
     this.#gpa = memory.alloc(BATCH * REQUEST_BYTES, 4096);
   }

@@ -51,6 +51,7 @@ Deno.test("goalsOf() knows the goals of the table", () => {
   assertEquals(limits("disk/read4k/qd128"), {});
   assertEquals(limits("null/read4k/qd1/poll"), { iops: 2 });
   assertEquals(limits("null/read4k/qd32/packed"), { iops: 1, cpu: 1 });
+  assertEquals(limits("null/read4k/qd32/inflight"), { iops: 0.95 });
   assertEquals(limits("tmpfs/read4k/qd32/packed"), {});
   assertEquals(limits("disk-direct/read4k/qd32/2threads"), { iops: 1 });
 });

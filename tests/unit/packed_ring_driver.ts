@@ -46,7 +46,7 @@ export class PackedRingDriver {
 
   /** Places a ring of `size` descriptors; those before the base are used. */
   constructor(size: number, options: Partial<RingOptions> = {}, memory: MemoryView = testMemory()) {
-    const { base = initialBase(true) } = options;
+    const base = options.base ?? initialBase(true);
     this.memory = memory;
     this.size = size;
     this.view = new DataView(memory.u8.buffer);

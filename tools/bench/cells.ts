@@ -44,6 +44,8 @@ export interface Drive {
   depth: number;
   /** The queues are packed ones. */
   isPacked?: boolean;
+  /** Ours records what is in flight. */
+  hasRecord?: boolean;
   /** How long ours polls before it sleeps, in microseconds. */
   pollUs?: number;
 }
@@ -108,6 +110,10 @@ function cellsOf(store: StoreName, operation: OperationName, depth: number): Cel
   if (store === "null" && operation === "read4k" && depth === 1) {
     const polling = { ...drive, pollUs: POLL_US };
     cells.push({ name: `${name}/poll`, store, operation, drive: polling, against: drive });
+  }
+  if (store === "null" && operation === "read4k" && depth === 32) {
+    const recording = { ...drive, hasRecord: true };
+    cells.push({ name: `${name}/inflight`, store, operation, drive: recording, against: drive });
   }
   if (store !== "null" && operation.endsWith("4k") && depth === 32) {
     // As much in flight, on two threads.

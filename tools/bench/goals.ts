@@ -31,6 +31,7 @@ const atMost = (limit: number): Goal => ({ is: "at most", limit });
 export function goalsOf({ name, store, operation, drive, against }: Cell): CellGoals {
   if (against !== "peer") {
     if (name.endsWith("/poll")) return { iops: atLeast(2) };
+    if (name.endsWith("/inflight")) return { iops: atLeast(0.95) };
     if (name.endsWith("/packed") && store === "null" && drive.depth === 32) {
       return { iops: atLeast(1), cpu: atMost(1) };
     }

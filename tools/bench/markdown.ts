@@ -83,9 +83,10 @@ function cellTable(cells: readonly CellResult[]): string {
 /** What the subject is compared with. */
 function against({ subject, reference }: CellResult): string {
   if (reference.name !== subject.name) return reference.mode;
-  const { queues, depth, isPacked, pollUs } = reference.drive;
+  const { queues, depth, isPacked, hasRecord, pollUs } = reference.drive;
   const { drive } = subject;
   if (drive.isPacked && !isPacked) return "our split";
+  if (drive.hasRecord && !hasRecord) return "ours, no record";
   if (drive.pollUs !== undefined && pollUs === undefined) return "our interrupt mode";
   return `our ${queues} × QD ${depth}`;
 }

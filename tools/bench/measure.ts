@@ -90,17 +90,22 @@ export async function measure(bench: Bench, plan: RunPlan): Promise<Sample> {
 export async function startDriver(
   { memory }: Bench,
   socketPath: string,
-  { queues, isPacked = false }: Drive,
+  { queues, isPacked = false, hasRecord = false }: Drive,
 ): Promise<VirtioDriver> {
   const driver = await VirtioDriver.start(socketPath, {
     connectMs: CONNECT_MS,
     memory,
     queues: new Array<number>(queues).fill(QUEUE_SIZE),
     packed: isPacked,
+    inflight: hasRecord,
   });
-  if (driver.negotiated.packed === isPacked) return driver;
+  if (driver.negotiated.packed === isPacked && (driver.inflight !== undefined) === hasRecord) {
+    return driver;
+  }
   await driver.close();
-  throw new BenchError("Expected packed queues, got a device that has none");
+  throw new BenchError(
+    "Expected packed queues or in-flight records, got a device that has none",
+  );
 }
 
 /** What each load thread is to do: each has a part of the store of its own. */

@@ -54,10 +54,14 @@ export interface OwnOptions {
 }
 
 /** Ours: one thread per queue. */
-export function ownSide({ pollUs, isPacked }: Partial<Drive>, options: OwnOptions = {}): Side {
+export function ownSide(
+  { pollUs, isPacked, hasRecord }: Partial<Drive>,
+  options: OwnOptions = {},
+): Side {
   const { flags = [], v8Flags } = options;
   const mode = [
     ...isPacked ? ["packed"] : [],
+    ...hasRecord ? ["in-flight record"] : [],
     ...pollUs !== undefined ? [`polls ${pollUs} µs`] : [],
     ...flags,
   ];

@@ -1,0 +1,137 @@
+/**
+ * The memory in which queues record what is in flight: made here, kept by the
+ * front-end, and handed back by it each time rings are started.
+ *
+ * @module
+ */
+
+import {
+  bufferAt,
+  createMemfd,
+  type Fd,
+  Mapping,
+  PAGE_BYTES,
+  sealAgainstShrinking,
+} from "../linux/mod.ts";
+import type { Inflight } from "../vhost_user/mod.ts";
+import { inflightBytes, type InflightRegion, MAX_QUEUE_SIZE } from "../virtqueue/mod.ts";
+
+/** An area that cannot be made or used as asked. */
+export class InflightAreaError extends Error {
+  override name = "InflightAreaError";
+}
+
+/** Where a queue's record is: plain values, which travel to a thread. */
+export interface InflightPlace {
+  address: number;
+  bytes: number;
+  /** For how many descriptors it is. */
+  descriptors: number;
+}
+
+/** A record where it is, on the thread that asks. The area must outlive its use. */
+export function viewInflight({ address, bytes, descriptors }: InflightPlace): InflightRegion {
+  return { bytes: new Uint8Array(bufferAt(address, bytes)), descriptors };
+}
+
+/**
+ * Makes the file of an area that nobody has used yet.
+ *
+ * @param wanted How many queues there are, and how long each is
+ * @param maxQueues How many the device has
+ * @returns The file, the caller's, and what to say of it
+ * @throws {InflightAreaError} When the device has no such queues.
+ */
+export function createInflightFile(
+  { numQueues, queueSize }: Pick<Inflight, "numQueues" | "queueSize">,
+  packed: boolean,
+  maxQueues: number,
+): { fd: Fd; description: Inflight } {
+  expectShape(numQueues, queueSize, maxQueues);
+  const bytes = pages(numQueues * inflightBytes(queueSize, packed));
+  const fd = createMemfd("vhostd-inflight", bytes);
+  sealAgainstShrinking(fd.number);
+  return {
+    fd,
+    description: { mmapSize: BigInt(bytes), mmapOffset: 0n, numQueues, queueSize },
+  };
+}
+
+/** An area, mapped. */
+export class InflightArea implements Disposable {
+  readonly #mapping: Mapping;
+  readonly #numQueues: number;
+  readonly #queueSize: number;
+  readonly #packed: boolean;
+
+  /**
+   * Maps the area that a front-end hands in; the descriptor stays the caller's.
+   * What stands in it is not looked at yet.
+   *
+   * @throws {InflightAreaError} When it is not what it is said to be, or its
+   * file could become shorter: a fault in it would end the process.
+   */
+  constructor(description: Inflight, fd: number, packed: boolean, maxQueues: number) {
+    const { mmapSize, mmapOffset, numQueues, queueSize } = description;
+    expectShape(numQueues, queueSize, maxQueues);
+    const bytes = numQueues * inflightBytes(queueSize, packed);
+    if (mmapSize < bytes || mmapOffset % BigInt(PAGE_BYTES) !== 0n) {
+      throw new InflightAreaError(
+        `Expected at least ${bytes} bytes at a page for ${numQueues} queues of ${queueSize}, got ${mmapSize} at ${mmapOffset}`,
+      );
+    }
+    const { isFile, size } = Deno.statSync(`/proc/self/fd/${fd}`);
+    if (!isFile || !sealAgainstShrinking(fd)) {
+      throw new InflightAreaError(
+        "Expected a memory file that is sealed against shrinking, got one that can become shorter",
+      );
+    }
+    if (BigInt(size) < mmapOffset + mmapSize) {
+      throw new InflightAreaError(
+        `Expected a file of at least ${mmapOffset + mmapSize} bytes, got ${size}`,
+      );
+    }
+    this.#mapping = new Mapping(fd, pages(bytes), Number(mmapOffset));
+    this.#numQueues = numQueues;
+    this.#queueSize = queueSize;
+    this.#packed = packed;
+  }
+
+  /**
+   * The record of a queue; null if the area has none for it.
+   *
+   * @throws {InflightAreaError} When the area was made for rings of the other layout.
+   */
+  place(queue: number, packed: boolean): InflightPlace | null {
+    if (queue >= this.#numQueues) return null;
+    if (packed !== this.#packed) {
+      throw new InflightAreaError(
+        `Expected an in-flight area for ${packed ? "packed" : "split"} rings, got the other one`,
+      );
+    }
+    const bytes = inflightBytes(this.#queueSize, packed);
+    return {
+      address: this.#mapping.address + queue * bytes,
+      bytes,
+      descriptors: this.#queueSize,
+    };
+  }
+
+  /** Unmaps it; no ring may be using it. */
+  [Symbol.dispose](): void {
+    this.#mapping[Symbol.dispose]();
+  }
+}
+
+function expectShape(numQueues: number, queueSize: number, maxQueues: number): void {
+  if (
+    numQueues >= 1 && numQueues <= maxQueues && queueSize >= 1 && queueSize <= MAX_QUEUE_SIZE
+  ) return;
+  throw new InflightAreaError(
+    `Expected up to ${maxQueues} queues of up to ${MAX_QUEUE_SIZE}, got ${numQueues} of ${queueSize}`,
+  );
+}
+
+function pages(bytes: number): number {
+  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+}

@@ -1,0 +1,373 @@
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  type Chain,
+  createRing,
+  inflightBytes,
+  InflightError,
+  type InflightRegion,
+  RingError,
+  type Virtqueue,
+} from "../../src/virtqueue/mod.ts";
+import { Random } from "../frontend/random.ts";
+import { type CrashDriver, PackedCrashDriver, SplitCrashDriver, tagOf } from "./crash_driver.ts";
+import { delayStores, type PlainStore, traceStores } from "./store_trace.ts";
+
+/** The device is killed. */
+class Crash extends Error {}
+
+/** A driver, the memory of the record, and whichever device has them just now. */
+class World {
+  readonly driver: CrashDriver;
+  readonly area: ArrayBuffer;
+  readonly #descriptors: number;
+  ring: Virtqueue | undefined;
+  /** What the device has taken and not put back. */
+  inHand: Chain[] = [];
+
+  constructor(driver: CrashDriver, descriptors: number, area?: ArrayBuffer) {
+    this.driver = driver;
+    this.#descriptors = descriptors;
+    this.area = area ?? new ArrayBuffer(inflightBytes(descriptors, driver.packed));
+  }
+
+  get #region(): InflightRegion {
+    return { bytes: new Uint8Array(this.area), descriptors: this.#descriptors };
+  }
+
+  /** The device starts, or the next one after it died. */
+  start(base: number | null): void {
+    this.inHand = [];
+    this.ring = undefined;
+    this.ring = createRing(this.driver.memoryView, this.driver.options(base), this.#region);
+  }
+
+  /** Takes all there is. */
+  takeAll(): void {
+    for (let chain = this.ring!.take(); chain !== null; chain = this.ring!.take()) {
+      this.inHand.push(chain);
+    }
+  }
+
+  /** Every request that did not come back is done again, in its order, and nothing else. */
+  expectRecovery(base: number | null): void {
+    // What it can see is done.
+    this.driver.poll();
+    this.start(base);
+    this.takeAll();
+    assertEquals(this.inHand.map(tagOf), this.driver.tags);
+    // And what the next device does comes back.
+    for (const chain of this.inHand.reverse()) this.ring!.put(chain, 0);
+    this.ring!.publish();
+    this.driver.poll();
+    assertEquals(this.driver.tags, []);
+    assertEquals(this.ring!.take(), null);
+  }
+
+  /** A second world that is as this one is now. */
+  copy(): World {
+    return new World(this.driver.copy(), this.#descriptors, this.area.slice(0));
+  }
+}
+
+function makeDriver(packed: boolean, size: number, inOrder: boolean): CrashDriver {
+  return packed
+    ? new PackedCrashDriver(size, inOrder)
+    // The indexes wrap around soon.
+    : new SplitCrashDriver(size, inOrder, 0x10000 - 3 * size);
+}
+
+/** What a device may do, and the driver. */
+const STEPS = ["add", "poll", "take", "putOldest", "putNewest", "publish"] as const;
+type Step = typeof STEPS[number];
+
+/** Makes a step; false if there is nothing to do. */
+function step(world: World, name: Step, random: Random): boolean {
+  const { driver, ring, inHand } = world;
+  switch (name) {
+    case "add":
+    case "poll": {
+      const before = driver.outstanding.length;
+      if (name === "add") driver.addAny(random);
+      else driver.poll();
+      return driver.outstanding.length !== before;
+    }
+    case "take": {
+      const chain = ring!.take();
+      if (chain === null) return false;
+      inHand.push(chain);
+      return true;
+    }
+    case "putOldest":
+    case "putNewest": {
+      const chain = name === "putOldest" ? inHand.shift() : inHand.pop();
+      if (chain === undefined) return false;
+      ring!.put(chain, 0);
+      return true;
+    }
+    case "publish":
+      ring!.publish();
+      return true;
+  }
+}
+
+/**
+ * Looks at what another device would find if this one died now: whatever the
+ * driver does meanwhile, and also if V8 had made some plain stores later.
+ */
+function expectRecoveryNow(world: World, random: Random, plain: readonly PlainStore[]): void {
+  const { bases } = world.driver as SplitCrashDriver | PackedCrashDriver;
+  world.copy().expectRecovery(random.pick(bases));
+  if (plain.length > 1) {
+    const late = world.copy();
+    const copies = new Map([[world.driver.memory, late.driver.memory], [world.area, late.area]]);
+    delayStores(plain, () => random.chance(1, 2), copies);
+    late.expectRecovery(random.pick(bases));
+  }
+  const busy = world.copy();
+  busy.driver.poll();
+  for (let i = 0; i < busy.driver.size; i++) busy.driver.addAny(random);
+  busy.expectRecovery(random.pick(bases));
+}
+
+function trace(world: World, onStore: (plain: readonly PlainStore[]) => void): Disposable {
+  return traceStores(new Set<ArrayBufferLike>([world.driver.memory, world.area]), onStore);
+}
+
+for (const packed of [false, true]) {
+  const layout = packed ? "packed" : "split";
+
+  Deno.test(`a ${layout} ring loses nothing at any store of any short history`, () => {
+    let stores = 0;
+    const play = (history: readonly Step[]): boolean => {
+      // What is added depends on the history alone.
+      const random = new Random(7);
+      const world = new World(makeDriver(packed, 2, false), 2);
+      let isLast = false;
+      // Stores before the last step were looked at with a shorter history.
+      using _ = trace(world, (plain) => {
+        if (isLast || history.length === 0) {
+          stores++;
+          expectRecoveryNow(world, new Random(stores), plain);
+        }
+      });
+      world.start(null);
+      return history.every((name, i) => {
+        isLast = i === history.length - 1;
+        return step(world, name, random);
+      });
+    };
+    let histories = 0;
+    const extend = (history: readonly Step[]) => {
+      histories++;
+      if (!play(history) || history.length === 8) return;
+      for (const name of STEPS) {
+        if (name !== "publish" || history.at(-1) !== "publish") extend([...history, name]);
+      }
+    };
+    extend([]);
+    assert(histories > 1000 && stores > 1000, `${histories} histories, ${stores} stores`);
+  });
+
+  for (const inOrder of [false, true]) {
+    const order = inOrder ? "in order" : "out of order";
+    Deno.test(`a ${layout} ring ${order} loses nothing at any store, over many crashes`, () => {
+      for (
+        const [size, descriptors] of packed ? [[1, 1], [5, 5], [8, 16]] : [[1, 1], [4, 4], [8, 16]]
+      ) {
+        const seed = Math.trunc(Math.random() * 2 ** 32);
+        try {
+          liveThroughCrashes(new World(makeDriver(packed, size, inOrder), descriptors), seed);
+        } catch (error) {
+          throw new Error(`With size ${size} and seed ${seed}`, { cause: error });
+        }
+      }
+    });
+  }
+}
+
+Deno.test("a packed ring loses nothing at any store of a batch over its end", () => {
+  // The next used descriptor goes where the tail of a list still looks available from the last round.
+  const world = new World(new PackedCrashDriver(3, false), 3);
+  const random = new Random(1);
+  using _ = trace(world, (plain) => expectRecoveryNow(world, random, plain));
+  world.start(null);
+  for (let round = 0; round < 4; round++) {
+    world.driver.add(2);
+    for (const name of ["take", "putOldest", "publish", "poll"] as const) step(world, name, random);
+  }
+});
+
+for (const packed of [false, true]) {
+  const layout = packed ? "packed" : "split";
+
+  /** A device with two requests in flight and one used, that died in the middle of that. */
+  const crashed = () => {
+    const world = new World(makeDriver(packed, 4, false), 4);
+    world.start(null);
+    for (let i = 0; i < 3; i++) world.driver.add(1);
+    world.takeAll();
+    world.ring!.put(world.inHand.splice(1, 1)[0], 0);
+    world.ring!.publish();
+    world.driver.poll();
+    return world;
+  };
+
+  Deno.test(`a ${layout} ring believes no record that makes no sense`, () => {
+    const header = packed ? 32 : 16, entry = packed ? 32 : 16;
+    const wrong: [what: string, at: number, bytes: number[], message: string][] = [
+      ["a version to come", 8, [2, 0], "version 1"],
+      ["another size", 10, [3, 0], "for 4 descriptors"],
+      ...packed
+        ? [
+          ["a used index outside", 18, [4, 0], "below 4"],
+          ["a free entry twice", header + 3 * entry + 2, [1, 0], "twice"],
+          ["a chain of no entries", header + 6, [0, 0], "to end at"],
+          ["a chain that others have", header + 6, [3, 0], "of its own"],
+          ["a chain with another end", header + 4, [3, 0], "to end at entry 0"],
+          ["a list of free ones that is too short", header + 1 * entry + 2, [4, 0], "free or in"],
+        ] as [string, number, number[], string][]
+        : [
+          ["a used index far away", 14, [0x34, 0x12], "as chains are in flight"],
+          ["more in flight than available", header + 3 * entry, [1], "so many are available"],
+        ] as [string, number, number[], string][],
+    ];
+    for (const [what, at, bytes, message] of wrong) {
+      const world = crashed();
+      if (what === "more in flight than available") new Uint8Array(world.area)[header + entry] = 1;
+      new Uint8Array(world.area).set(bytes, at);
+      const { message: got } = assertThrows(() => world.start(null), InflightError);
+      assertStringIncludes(got, message, what);
+    }
+    // The batch of a crash between two stores.
+    if (!packed) {
+      const world = crashed();
+      world.driver.add(1);
+      world.takeAll();
+      for (const chain of world.inHand.splice(1)) world.ring!.put(chain, 0);
+      const before = world.area.slice(0);
+      world.ring!.publish();
+      for (const [at, value] of [[12, 9], [12, 4]]) {
+        const after = new Uint8Array(world.area);
+        after.set(new Uint8Array(before));
+        after[at] = value;
+        assertThrows(() => world.start(null), InflightError, "in the last batch");
+      }
+    }
+  });
+
+  Deno.test(`a ${layout} ring refuses a record that is too small for it`, () => {
+    const { driver } = new World(makeDriver(packed, 8, false), 8);
+    const bytes = new Uint8Array(inflightBytes(4, packed));
+    for (const descriptors of [4, 8]) {
+      assertThrows(
+        () => createRing(driver.memoryView, driver.options(null), { bytes, descriptors }),
+        InflightError,
+        "for a queue of 8",
+      );
+    }
+  });
+
+  Deno.test(`a ${layout} ring lives with any record, whatever a front-end writes to it`, () => {
+    const seed = Math.trunc(Math.random() * 2 ** 32);
+    const random = new Random(seed);
+    const outcomes = { refused: 0, broken: 0, went: 0 };
+    for (let round = 0; round < 3000; round++) {
+      const world = crashed();
+      // There is no memory behind most addresses of this test.
+      world.driver.indirect = false;
+      const area = new Uint8Array(world.area);
+      const scribble = () => {
+        for (let i = random.between(1, 4); i > 0; i--) {
+          area[random.below(area.length)] = random.chance(1, 2) ? random.below(8) : random.u32();
+        }
+      };
+      try {
+        scribble();
+        world.start(null);
+        for (let i = 0; i < 20; i++) {
+          scribble();
+          step(world, random.pick(["take", "putOldest", "putNewest", "publish"]), random);
+        }
+        outcomes.went++;
+      } catch (error) {
+        if (error instanceof InflightError) outcomes.refused++;
+        else if (error instanceof RingError) outcomes.broken++;
+        else throw new Error(`With seed ${seed}`, { cause: error });
+      }
+    }
+    assert(outcomes.refused > 0 && outcomes.went > 0, JSON.stringify(outcomes));
+  });
+}
+
+Deno.test("a split ring without a record goes on where its base can be right, else at its used index", () => {
+  const cases: [
+    base: number | null,
+    used: number,
+    available: number,
+    inOrder: boolean,
+    next: number,
+  ][] = [
+    [null, 700, 702, false, 700],
+    [0, 700, 702, false, 700],
+    [699, 700, 702, false, 700],
+    [700, 700, 702, false, 700],
+    // One was taken and never used.
+    [701, 700, 702, false, 701],
+    [701, 700, 702, true, 700],
+    [0, 0xffff, 1, false, 0],
+  ];
+  for (const [base, used, available, inOrder, next] of cases) {
+    const driver = new SplitCrashDriver(4, inOrder, used);
+    while (driver.next !== available) driver.add(1);
+    const ring = createRing(driver.memoryView, driver.options(base));
+    assertEquals(ring.base, next, `base ${base}, used index ${used}, in order: ${inOrder}`);
+  }
+});
+
+/** A long life with crashes; each store is looked at, and some are the last of a device. */
+function liveThroughCrashes(world: World, seed: number): void {
+  const random = new Random(seed);
+  const { driver } = world;
+  let crashes = 0;
+  using _ = trace(world, (plain) => {
+    // The driver is another processor.
+    if (world.ring !== undefined && random.chance(1, 8)) {
+      driver.poll();
+      driver.addAny(random);
+    }
+    expectRecoveryNow(world, random, plain);
+    if (random.chance(1, 100)) {
+      // And what V8 would have stored later is not stored at all.
+      const same = new Map([[driver.memory, driver.memory], [world.area, world.area]]);
+      delayStores(plain, () => random.chance(1, 2), same);
+      throw new Crash();
+    }
+  });
+  const { bases } = driver as SplitCrashDriver | PackedCrashDriver;
+  const attempt = (act: () => void): boolean => {
+    try {
+      act();
+      return true;
+    } catch (error) {
+      if (!(error instanceof Crash)) throw error;
+      crashes++;
+      return false;
+    }
+  };
+  let isUp = false;
+  for (let steps = 0; steps < 1000 || crashes < 10; steps++) {
+    if (!isUp) {
+      isUp = attempt(() => world.start(random.pick(bases)));
+      if (!isUp) continue;
+      if (random.chance(1, 2)) {
+        isUp = attempt(() => {
+          world.takeAll();
+          driver.poll();
+          assertEquals(world.inHand.map(tagOf), driver.tags);
+        });
+      }
+      continue;
+    }
+    isUp = attempt(() => void step(world, random.pick(STEPS), random));
+  }
+}
