@@ -60,6 +60,7 @@ const symbols = {
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // dirfd, pathname, flags, mask, statxbuf
   fdatasync: { parameters: ["i32"], result: "i32" }, // fd
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" }, // fd, mode, offset, len
+  signal: { parameters: ["i32", "u64"], result: "u64" }, // signum, handler
   // io_uring has no wrappers in libc
   syscall_io_uring_setup: {
     name: "syscall",
