@@ -35,8 +35,16 @@ export interface OpenOptions {
   direct?: boolean;
 }
 
-/** Opens a file that exists. */
+const SIGXFSZ = 25;
+const SIG_IGN = 1n;
+
+/**
+ * Opens a file that exists. Opening one for writing has this process ignore
+ * SIGXFSZ: a write beyond RLIMIT_FSIZE would end it otherwise, and fails with
+ * EFBIG now.
+ */
 export function openFile(path: string, options: OpenOptions = {}): Fd {
+  if (options.write) libc.signal(SIGXFSZ, SIG_IGN);
   const flags = (options.write ? O_RDWR : 0) | O_CLOEXEC |
     (options.nonblocking ? O_NONBLOCK : 0) | (options.direct ? O_DIRECT : 0);
   const name = cString(path);

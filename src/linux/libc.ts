@@ -73,6 +73,7 @@ const symbols = {
   readlink: { parameters: ["buffer", "buffer", "u32"], result: "i32" }, // pathname, buf, bufsiz
   fdatasync: { parameters: ["i32"], result: "i32" }, // fd
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" }, // fd, mode, offset, len
+  signal: { parameters: ["i32", "u64"], result: "u64" }, // signum, handler
   // accounts
   getpwnam: { parameters: ["buffer"], result: "pointer" }, // name
   getgrnam: { parameters: ["buffer"], result: "pointer" }, // name

@@ -81,6 +81,25 @@ withStores("A store says ENODATA where the file ends too early", (_open, store) 
   assertEquals(store.read(scattered(8 * MIB, 1, 512, 512)), Errno.ENODATA);
 });
 
+Deno.test("A store says EFBIG beyond the size that the process may give files, and lives", async () => {
+  const path = Deno.makeTempFileSync();
+  Deno.truncateSync(path, 4 * MIB);
+  const limit = (bytes: string) =>
+    new Deno.Command("prlimit", { args: [`--pid=${Deno.pid}`, `--fsize=${bytes}:unlimited`] })
+      .output();
+  try {
+    using open = openFileStore(path, { ...OPTIONS, readOnly: false });
+    const store = attach(open);
+    assert((await limit(String(MIB))).success);
+    assertEquals(store.write(scattered(MIB - 512, 1, 512, 512)), 0);
+    assertEquals(store.write(scattered(MIB, 1, 512, 512)), 27); // EFBIG
+    assertEquals(store.read(scattered(MIB, 1, 512, 512)), 0);
+  } finally {
+    await limit("unlimited");
+    Deno.removeSync(path);
+  }
+});
+
 withStores("A store says EFAULT where there is no memory", (_open, store) => {
   const data = new Parts(u8);
   data.push(-memory.base + 4096, 512); // the first page of the process is never mapped

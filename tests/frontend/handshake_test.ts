@@ -15,7 +15,7 @@ import {
   type HandshakeResult,
   makeBells,
 } from "./handshake_order.ts";
-import { Random } from "./random.ts";
+import { Random } from "../../tools/random.ts";
 import { WorkerThread } from "./worker_thread.ts";
 
 const SECONDS = Number(Deno.env.get("HANDSHAKE_SECONDS") ?? 4);

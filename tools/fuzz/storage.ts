@@ -6,10 +6,11 @@
 
 import { Tally } from "./seeds.ts";
 import { liveWithFaults } from "./storage/faulty.ts";
+import { liveWithTrouble } from "./storage/files.ts";
 import type { FuzzTarget } from "./target.ts";
 
 /** The kinds of trouble. */
-const LIVES = [liveWithFaults];
+const LIVES = [liveWithFaults, liveWithTrouble, liveWithTrouble];
 
 /** Lives through failing disks. */
 export async function liveThroughFailures(

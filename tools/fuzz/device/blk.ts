@@ -6,7 +6,6 @@
 
 import blk from "../../../backends/blk/mod.ts";
 import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS } from "../../../backends/blk/operation.ts";
-import type { Random } from "../../random.ts";
 import { randomOf, type Tally } from "../seeds.ts";
 import { DISCARD, DiskModel, FLUSH, GET_ID, IN, OUT, WRITE_ZEROES } from "./disk_model.ts";
 import { accessConfig, divide, divided, expectBroken, join, type Life, withLife } from "./life.ts";

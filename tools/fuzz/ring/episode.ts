@@ -249,23 +249,27 @@ class Episode {
       world.onTranslate = () => random.chance(1, 3) && this.#scribble();
     }
     world.translations = 0;
-    let chain: Chain | null;
+    let chain: Chain | null = null;
+    let failure: unknown;
     try {
       chain = this.#ring.take();
     } catch (error) {
-      if (!(error instanceof RingError)) throw error;
-      if (!(error.rule in ringRules)) throw new Error(`Expected a known rule, got ${error.rule}`);
-      const name = `pure: ${error.rule}`;
+      failure = error;
+    }
+    world.onTranslate = () => {};
+    // A buffer in neighbouring regions is looked up once more for each of them.
+    const most = (size + 1) * (world.regions.length + 1);
+    if (world.translations > most) {
+      throw new Error(`Expected at most ${most} addresses to look up, got ${world.translations}`);
+    }
+    if (failure !== undefined) {
+      if (!(failure instanceof RingError)) throw failure;
+      const { rule, message } = failure;
+      if (!(rule in ringRules)) throw new Error(`Expected a known rule, got ${rule}`);
+      const name = `pure: ${rule}`;
       this.#tally.add(isRaced ? `${name}, overwritten meanwhile` : name);
-      if (!isRaced && wanted !== error.rule) throw mismatch(wanted, `"${error.message}"`);
+      if (!isRaced && wanted !== rule) throw mismatch(wanted, `"${message}"`);
       return false;
-    } finally {
-      world.onTranslate = () => {};
-      // A buffer in neighbouring regions is looked up once more for each of them.
-      const most = (size + 1) * (world.regions.length + 1);
-      if (world.translations > most) {
-        throw new Error(`Expected at most ${most} addresses to look up, got ${world.translations}`);
-      }
     }
     if (chain === null) {
       this.#tally.add("pure: nothing available");

@@ -12,7 +12,7 @@ import {
   BlkDriver,
   DriverQueue,
   packedDescriptorFlags,
-  PackedDriverQueue,
+  type PackedDriverQueue,
   SharedMemory,
   VirtioDriver,
   writeDescriptor,

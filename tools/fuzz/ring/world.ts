@@ -50,7 +50,7 @@ interface Range {
 /** One guest. */
 export class World {
   readonly memory: MemoryView;
-  readonly options: RingOptions;
+  readonly options: RingOptions & { base: number };
   /** Called while the ring reads a chain, between one descriptor and the next. */
   onTranslate: () => void = () => {};
   /** How often an address was looked up. */

@@ -1,0 +1,291 @@
+/**
+ * Files that are full, limited, cut short, or no disks at all.
+ *
+ * @module
+ */
+
+import blk from "../../../backends/blk/mod.ts";
+import type { Random } from "../../random.ts";
+import { type Life, withLife } from "../device/life.ts";
+import { randomOf, type Tally } from "../seeds.ts";
+import { askAlone, type DiskRequest, diskRequest, type Kind, KINDS, SECTOR_BYTES } from "./disk.ts";
+import swapped from "./swapped_blk.ts";
+
+const DISK_BYTES = 2 ** 20;
+const DISK_SECTORS = DISK_BYTES / SECTOR_BYTES;
+
+/** The sectors of what is written and given back. */
+const BLOCK_SECTORS = 32, BLOCKS = DISK_SECTORS / BLOCK_SECTORS;
+
+/** How requests are carried out. */
+const MODES: Record<string, string>[] = [
+  { io: "auto" },
+  { io: "uring" },
+  { io: "sync" },
+  { io: "auto", cache: "none" },
+  { io: "sync", cache: "none" },
+];
+
+/** The most requests of one file. */
+const LIFE_CASES = 150;
+
+interface Trouble {
+  name: string;
+  /** Has to be root for it. */
+  needsRoot?: boolean;
+  live(random: Random, cases: number, tally: Tally, mode: Record<string, string>): Promise<number>;
+}
+
+/** Lives through one troublesome file with at most `cases` requests; returns how many there were. */
+export async function liveWithTrouble(
+  seed: number,
+  number: number,
+  cases: number,
+  tally: Tally,
+): Promise<number> {
+  const random = randomOf(seed, number);
+  const { name, needsRoot, live } = random.pick(TROUBLES);
+  const mode = random.pick(MODES);
+  const how = Object.values(mode).join(", ");
+  if (needsRoot && Deno.uid() !== 0) {
+    tally.add(`left out, because it needs root: ${name}`);
+    return 1;
+  }
+  try {
+    const done = await live(random, Math.min(cases, LIFE_CASES), tally, mode);
+    tally.add(`${name}: lives`);
+    return done;
+  } catch (cause) {
+    throw new Error(`${name} (${how}): ${(cause as Error).message}`, { cause });
+  }
+}
+
+async function run(command: string, ...args: string[]): Promise<void> {
+  const { success, stderr } = await new Deno.Command(command, { args }).output();
+  if (!success) {
+    throw new Error(`${command} ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
+  }
+}
+
+/** Serves a disk in a file of a directory. */
+function withDisk<T>(
+  random: Random,
+  tally: Tally,
+  blkFile: string,
+  mode: Record<string, string>,
+  use: (life: Life) => Promise<T>,
+): Promise<T> {
+  const options = { ...mode, blkFile, numQueues: 1 };
+  return withLife(random, tally, blk, { options }, 1, use);
+}
+
+/** What a disk has, block by block; undefined for a block that a failed write may have changed. */
+class Blocks {
+  readonly #content: (Uint8Array | undefined)[] = Array.from(
+    { length: BLOCKS },
+    () => new Uint8Array(BLOCK_SECTORS * SECTOR_BYTES),
+  );
+
+  /** Takes note of what became of a request about one block, and checks what it read. */
+  note(
+    { kind, sector, data: written }: DiskRequest,
+    error: string | undefined,
+    data: Uint8Array,
+  ): void {
+    const block = sector / BLOCK_SECTORS;
+    const known = this.#content[block];
+    if (kind === "IN") {
+      if (error !== undefined || known === undefined) return;
+      if (data.some((byte, i) => byte !== known[i])) {
+        throw new Error(`Block ${block} lost what was written to it`);
+      }
+    } else if (kind !== "FLUSH") {
+      const result = kind === "OUT" ? written : new Uint8Array(BLOCK_SECTORS * SECTOR_BYTES);
+      this.#content[block] = error === undefined ? result : undefined;
+    }
+  }
+}
+
+function blockRequest(
+  random: Random,
+  kind: Kind,
+  block: number = random.below(BLOCKS),
+): DiskRequest {
+  return diskRequest(random, kind, block * BLOCK_SECTORS, BLOCK_SECTORS);
+}
+
+function expectError(error: string | undefined, ...names: string[]): void {
+  if (error === undefined || names.includes(error)) return;
+  throw new Error(`Expected ${names.join(" or ")}, got ${error}`);
+}
+
+/** A file system in memory that holds a part of the disk: it fills up, and has room again. */
+async function full(
+  random: Random,
+  cases: number,
+  tally: Tally,
+  mode: Record<string, string>,
+): Promise<number> {
+  const directory = Deno.makeTempDirSync();
+  await run("mount", "-t", "tmpfs", "-o", `size=${DISK_BYTES / 4}`, "vhostd-fuzz", directory);
+  try {
+    const path = `${directory}/disk.img`;
+    Deno.writeFileSync(path, new Uint8Array());
+    Deno.truncateSync(path, DISK_BYTES);
+    return await withDisk(random, tally, path, mode, async (life) => {
+      const blocks = new Blocks();
+      let isFull = false;
+      const make = async (request: DiskRequest) => {
+        const { error, data } = await askAlone(life, request);
+        expectError(error, "ENOSPC");
+        if (error !== undefined && (request.kind === "IN" || request.kind === "DISCARD")) {
+          throw new Error(`Expected no ${error} of ${request.kind}`);
+        }
+        blocks.note(request, error, data);
+        return error;
+      };
+      for (let done = 0; done < cases; done++) {
+        const kind = random.pick(["OUT", "OUT", "OUT", "IN", "FLUSH", "WRITE_ZEROES"] as const);
+        isFull = (await make(blockRequest(random, kind))) !== undefined || isFull;
+        if (!isFull || !random.chance(1, 8)) continue;
+        // All of it is given back; then there is room for the first block again.
+        for (let block = 0; block < BLOCKS; block++) {
+          if (await make(blockRequest(random, "DISCARD", block)) !== undefined) {
+            throw new Error("Expected a full file system to take a discard");
+          }
+        }
+        if (await make(blockRequest(random, "OUT")) !== undefined) {
+          throw new Error("Expected room after everything was discarded");
+        }
+        tally.add("full file systems that had room again");
+        isFull = false;
+      }
+      return cases;
+    });
+  } finally {
+    await run("umount", directory);
+    Deno.removeSync(directory);
+  }
+}
+
+/** A process that may not write beyond a place in a file: RLIMIT_FSIZE. */
+async function limited(
+  random: Random,
+  cases: number,
+  tally: Tally,
+  mode: Record<string, string>,
+): Promise<number> {
+  const path = Deno.makeTempFileSync();
+  const setLimit = (limit: string) =>
+    run("prlimit", `--pid=${Deno.pid}`, `--fsize=${limit}:unlimited`);
+  try {
+    Deno.truncateSync(path, DISK_BYTES);
+    return await withDisk(random, tally, path, mode, async (life) => {
+      const blocks = new Blocks();
+      for (let done = 0; done < cases;) {
+        const limit = random.chance(1, 3) ? Infinity : random.below(DISK_BYTES);
+        await setLimit(limit === Infinity ? "unlimited" : String(limit));
+        for (let i = Math.min(20, cases - done); i > 0; i--, done++) {
+          const request = blockRequest(random, random.pick(KINDS));
+          const { error, data } = await askAlone(life, request);
+          expectError(error, "EFBIG");
+          const end = (request.sector + request.sectors) * SECTOR_BYTES;
+          const mayFail = request.kind === "OUT" || request.kind === "WRITE_ZEROES" ||
+            request.kind === "DISCARD";
+          if (error !== undefined && (!mayFail || end <= limit)) {
+            throw new Error(`Expected no ${error} of ${request.kind} up to ${end} below ${limit}`);
+          }
+          if (error === undefined && request.kind === "OUT" && end > limit) {
+            throw new Error(`Expected EFBIG of a write up to ${end} over ${limit}`);
+          }
+          blocks.note(request, error, data);
+        }
+      }
+      return cases;
+    });
+  } finally {
+    await setLimit("unlimited");
+    Deno.removeSync(path);
+  }
+}
+
+/** A file that somebody makes shorter, and longer again. */
+async function short(
+  random: Random,
+  cases: number,
+  tally: Tally,
+  mode: Record<string, string>,
+): Promise<number> {
+  const path = Deno.makeTempFileSync();
+  try {
+    Deno.truncateSync(path, DISK_BYTES);
+    return await withDisk(random, tally, path, mode, async (life) => {
+      for (let done = 0; done < cases; done++) {
+        if (random.chance(1, 6)) Deno.truncateSync(path, random.below(DISK_BYTES + 1));
+        const request = blockRequest(random, random.pick(KINDS));
+        const { size } = Deno.statSync(path);
+        const { error, data } = await askAlone(life, request);
+        // Reads end with the file, also those of which a part is there.
+        const isBeyond = (request.sector + request.sectors) * SECTOR_BYTES > size;
+        const expected = request.kind === "IN" && isBeyond ? "ENODATA" : undefined;
+        if (error !== expected) {
+          throw new Error(`Expected ${expected} of ${request.kind}, got ${error}`);
+        }
+        if (error !== undefined && data.some((byte) => byte !== 0)) {
+          throw new Error("Expected nothing of a read that failed");
+        }
+      }
+      return cases;
+    });
+  } finally {
+    Deno.removeSync(path);
+  }
+}
+
+/** Something that is no disk, or is not open for writing, in place of the file. */
+async function noDisk(
+  random: Random,
+  cases: number,
+  tally: Tally,
+  { io }: Record<string, string>,
+): Promise<number> {
+  const directory = Deno.makeTempDirSync();
+  try {
+    const blkFile = `${directory}/disk.img`;
+    Deno.writeFileSync(blkFile, new Uint8Array(DISK_BYTES));
+    const fifo = `${directory}/fifo`;
+    await run("mkfifo", fifo);
+    const { path, isWritable, errors } = random.pick([
+      { path: blkFile, isWritable: false, errors: { OUT: "EBADF", IN: undefined } },
+      { path: "/dev/full", isWritable: true, errors: { OUT: "ENOSPC", IN: undefined } },
+      { path: directory, isWritable: false, errors: { OUT: "EBADF", IN: "EISDIR" } },
+      // With io_uring, a pipe that stays empty is one that is slow.
+      ...io === "sync"
+        ? [{ path: fifo, isWritable: true, errors: { OUT: "ESPIPE", IN: "ESPIPE" } }]
+        : [],
+    ]);
+    const options = { io, blkFile, numQueues: 1, swapPath: path, swapWritable: isWritable };
+    return await withLife(random, tally, swapped, { options }, 1, async (life) => {
+      for (let done = 0; done < cases; done++) {
+        const request = blockRequest(random, random.pick(KINDS));
+        const { error, data } = await askAlone(life, request);
+        if (request.kind !== "IN" && request.kind !== "OUT") continue;
+        const expected = errors[request.kind];
+        if (error !== expected) {
+          throw new Error(`Expected ${expected} of ${request.kind} on ${path}, got ${error}`);
+        }
+        if (data.some((byte) => byte !== 0)) throw new Error(`Expected zeroes of ${path}`);
+      }
+      return cases;
+    });
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+}
+
+const TROUBLES: Trouble[] = [
+  { name: "a file system that fills up", needsRoot: true, live: full },
+  { name: "a limit to the size of files", live: limited },
+  { name: "a file that gets shorter", live: short },
+  { name: "a file that is no disk", live: noDisk },
+];
