@@ -8,7 +8,7 @@ import {
   RingError,
   type Virtqueue,
 } from "../../src/virtqueue/mod.ts";
-import { Random } from "../frontend/random.ts";
+import { Random } from "../../tools/random.ts";
 import { type CrashDriver, PackedCrashDriver, SplitCrashDriver, tagOf } from "./crash_driver.ts";
 import { delayStores, type PlainStore, traceStores } from "./store_trace.ts";
 
