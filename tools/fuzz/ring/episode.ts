@@ -74,7 +74,7 @@ class Episode {
   #order: { slot: number; descriptors: number; written: number | undefined }[] = [];
   readonly #known: RingKnowledge;
   /** What was used since the last publication: where in the ring, and which slot. */
-  #unpublished: { at: number; slot: number }[] = [];
+  #unpublished: { at: number; slot: number; descriptors: number; written?: number }[] = [];
   /** Split: the next used element. Packed: its descriptor and wrap counter. */
   #usedNext: number;
   #usedWrap: boolean;
@@ -386,26 +386,23 @@ class Episode {
   /** A chain goes back to the driver: looks at where it has to stand. */
   #used(entry: { slot: number; descriptors: number; written: number | undefined }): void {
     const { isApart, options, view } = this.#world;
-    const { packed, size, usedIndex, descriptorIndex } = options;
+    const { packed, size, usedIndex } = options;
     const { slot, descriptors, written } = entry;
     this.#busy.delete(slot);
     this.#tally.add("pure: chains used");
-    let got: number[];
     if (packed) {
-      const at = this.#usedNext;
-      this.#known.taken -= descriptors;
-      got = [slot, view.getUint32(descriptorIndex + at * 16 + 8, true)];
-      this.#unpublished.push({ at, slot });
+      // Nothing is written before it is published.
+      this.#unpublished.push({ at: this.#usedNext, slot, descriptors, written });
       this.#usedNext += descriptors;
       if (this.#usedNext >= size) {
         [this.#usedNext, this.#usedWrap] = [this.#usedNext - size, !this.#usedWrap];
       }
-    } else {
-      const at = usedIndex + 4 + (this.#usedNext % size) * 8;
-      got = [view.getUint32(at, true), view.getUint32(at + 4, true)];
-      this.#usedNext = (this.#usedNext + 1) & 0xffff;
-      this.#unpublished.push({ at: this.#usedNext, slot });
+      return;
     }
+    const at = usedIndex + 4 + (this.#usedNext % size) * 8;
+    this.#usedNext = (this.#usedNext + 1) & 0xffff;
+    this.#unpublished.push({ at: this.#usedNext, slot, descriptors, written });
+    const got = [view.getUint32(at, true), view.getUint32(at + 4, true)];
     if (isApart && (got[0] !== slot || got[1] !== written! % 2 ** 32)) {
       throw new Error(`Expected used ${slot} with ${written} bytes, got ${got}`);
     }
@@ -415,17 +412,23 @@ class Episode {
   #publish(): void {
     const { isApart, options, view } = this.#world;
     this.#ring.publish();
-    const [first] = this.#unpublished;
+    const used = this.#unpublished;
     this.#unpublished = [];
-    if (first === undefined || !isApart) return;
+    if (options.packed) this.#known.taken -= used.reduce((sum, each) => sum + each.descriptors, 0);
+    if (used.length === 0 || !isApart) return;
     if (!options.packed) {
       const index = view.getUint16(options.usedIndex + 2, true);
       if (index !== this.#usedNext) {
         throw new Error(`Expected used index ${this.#usedNext}, got ${index}`);
       }
     } else {
-      const id = view.getUint16(options.descriptorIndex + first.at * 16 + 12, true);
-      if (id !== first.slot) throw new Error(`Expected used buffer ${first.slot}, got ${id}`);
+      for (const { at, slot, written } of used) {
+        const place = options.descriptorIndex + at * 16;
+        const got = [view.getUint16(place + 12, true), view.getUint32(place + 8, true)];
+        if (got[0] !== slot || got[1] !== written! % 2 ** 32) {
+          throw new Error(`Expected used ${slot} with ${written} bytes, got ${got}`);
+        }
+      }
     }
     this.#tally.add("pure: publications");
   }
