@@ -111,6 +111,10 @@ export class UringStore implements Store {
     return this.#inline.writeZeroes(request, unmap);
   }
 
+  close(): void {
+    this.#ring.unregisterFiles();
+  }
+
   #begin(request: StoreRequest, kind: number): number {
     const slot = this.#free.pop();
     if (slot === undefined) {

@@ -34,6 +34,7 @@ const MODERN_FLAGS = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN |
 const IORING_FEAT_NODROP = 1 << 1;
 const IORING_ENTER_GETEVENTS = 1;
 const IORING_REGISTER_FILES = 2;
+const IORING_UNREGISTER_FILES = 3;
 const IOSQE_FIXED_FILE = 1;
 
 /** Operations. */
@@ -165,6 +166,22 @@ export class IoUring implements Disposable {
       "io_uring_register",
     );
     this.#fixedFiles = true;
+  }
+
+  /**
+   * Registers files no longer: the kernel lets go of them now, and not some time
+   * after the instance has ended. Nothing may be in flight on them.
+   */
+  unregisterFiles(): void {
+    if (!this.#fixedFiles) return;
+    this.#fixedFiles = false;
+    libc.syscall_io_uring_register(
+      SYS_IO_URING_REGISTER,
+      this.#fd.number,
+      IORING_UNREGISTER_FILES,
+      null,
+      0,
+    );
   }
 
   /** The instance's descriptor, which is readable when something completed; it stays this object's. */
