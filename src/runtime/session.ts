@@ -359,6 +359,8 @@ export class Session {
         const area = new InflightArea(message, fd.number, this.#isPacked, this.#rings.length);
         this.#dropInflight();
         this.#inflight = area;
+        // A guest may be waiting: the threads of its queues start while the rest comes.
+        for (const { queue } of this.#rings.slice(0, message.numQueues)) void queue.engine;
         return;
       }
       case "RESET_DEVICE":

@@ -177,10 +177,10 @@ async function killAgainAndAgain({ driver: options, flags = [] }: Crashes): Prom
     for (let kill = 0; kill < KILLS; kill++) {
       await requests(1 + random.below(MAX_REQUESTS));
       load.pause();
-      const killedAt = performance.now();
-      process.kill("SIGKILL");
-      await process[Symbol.asyncDispose]();
+      let killedAt = 0;
       for (let isUp = false; !isUp;) {
+        killedAt = performance.now();
+        await process[Symbol.asyncDispose]();
         process = vhostd();
         const listening = process.until(socketPath).then(() => performance.now());
         // One that dies in the midst of recovery is no worse.
@@ -200,7 +200,6 @@ async function killAgainAndAgain({ driver: options, flags = [] }: Crashes): Prom
         } catch (error) {
           if (!dies) throw error;
           await process.end();
-          await process[Symbol.asyncDispose]();
         }
       }
       const first = requests(1);
