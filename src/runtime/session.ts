@@ -317,6 +317,9 @@ export class Session {
       case "SET_VRING_ERR": {
         const ring = this.#ring(message.index);
         const which = message.request === "SET_VRING_CALL" ? "call" : "err";
+        // What a front-end says first of a queue it says as soon as it connects. A
+        // guest may be waiting, so the queue's thread starts while the rest comes.
+        void ring.queue.engine;
         const fd = message.noFd ? undefined : keptSignal(fds[0]);
         const old = ring[which];
         ring[which] = fd;
@@ -359,8 +362,6 @@ export class Session {
         const area = new InflightArea(message, fd.number, this.#isPacked, this.#rings.length);
         this.#dropInflight();
         this.#inflight = area;
-        // A guest may be waiting: the threads of its queues start while the rest comes.
-        for (const { queue } of this.#rings.slice(0, message.numQueues)) void queue.engine;
         return;
       }
       case "RESET_DEVICE":
