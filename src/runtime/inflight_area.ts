@@ -1,6 +1,7 @@
 /**
  * The memory in which queues record what is in flight: made here, kept by the
- * front-end, and handed back by it each time rings are started.
+ * front-end, and handed back by it each time rings are started. Behind the
+ * records is room for what the driver wrote to config space.
  *
  * @module
  */
@@ -14,7 +15,10 @@ import {
   sealAgainstShrinking,
 } from "../linux/mod.ts";
 import type { Inflight } from "../vhost_user/mod.ts";
+import type { ConfigLayout } from "../virtio/mod.ts";
 import { inflightBytes, type InflightRegion, MAX_QUEUE_SIZE } from "../virtqueue/mod.ts";
+
+import { KEPT_CONFIG_BYTES, KeptConfig } from "./kept_config.ts";
 
 /** An area that cannot be made or used as asked. */
 export class InflightAreaError extends Error {
@@ -48,7 +52,7 @@ export function createInflightFile(
   maxQueues: number,
 ): { fd: Fd; description: Inflight } {
   expectShape(numQueues, queueSize, maxQueues);
-  const bytes = pages(numQueues * inflightBytes(queueSize, packed));
+  const bytes = pages(numQueues * inflightBytes(queueSize, packed) + KEPT_CONFIG_BYTES);
   const fd = createMemfd("vhostd-inflight", bytes);
   sealAgainstShrinking(fd.number);
   return {
@@ -63,6 +67,8 @@ export class InflightArea implements Disposable {
   readonly #numQueues: number;
   readonly #queueSize: number;
   readonly #packed: boolean;
+  /** The bytes behind the records. */
+  readonly #rest: Uint8Array<ArrayBuffer>;
 
   /**
    * Maps the area that a front-end hands in; the descriptor stays the caller's.
@@ -91,7 +97,9 @@ export class InflightArea implements Disposable {
         `Expected a file of at least ${mmapOffset + mmapSize} bytes, got ${size}`,
       );
     }
-    this.#mapping = new Mapping(fd, pages(bytes), Number(mmapOffset));
+    const mapped = Math.min(Number(mmapSize), bytes + KEPT_CONFIG_BYTES);
+    this.#mapping = new Mapping(fd, pages(mapped), Number(mmapOffset));
+    this.#rest = new Uint8Array(this.#mapping.buffer, bytes, mapped - bytes);
     this.#numQueues = numQueues;
     this.#queueSize = queueSize;
     this.#packed = packed;
@@ -115,6 +123,11 @@ export class InflightArea implements Disposable {
       bytes,
       descriptors: this.#queueSize,
     };
+  }
+
+  /** Where config space is kept; null in an area that others made without room for it. */
+  keptConfig(layout: ConfigLayout): KeptConfig | null {
+    return this.#rest.length < KEPT_CONFIG_BYTES ? null : new KeptConfig(this.#rest, layout);
   }
 
   /** Unmaps it; no ring may be using it. */

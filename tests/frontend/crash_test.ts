@@ -15,6 +15,9 @@ import { Random } from "./random.ts";
 const KILLS = Number(Deno.env.get("VHOSTD_TEST_KILLS") ?? 10);
 
 const BLOCK_BYTES = 4096, SECTOR_BYTES = 512;
+/** In config space: virtio 1.3, 5.2.4. */
+const WRITEBACK = 32;
+
 const QUEUES = 2, WORKERS = 32, BLOCKS_EACH = 32;
 const DISK_BYTES = WORKERS * BLOCKS_EACH * BLOCK_BYTES;
 
@@ -176,6 +179,8 @@ async function killAgainAndAgain({ driver: options, flags = [] }: Crashes): Prom
 
     for (let kill = 0; kill < KILLS; kill++) {
       await requests(1 + random.below(MAX_REQUESTS));
+      // The driver wants every write durable; no front-end says so again.
+      if (kill === KILLS - 1) await driver.config.write(WRITEBACK, Uint8Array.of(0));
       load.pause();
       let killedAt = 0;
       for (let isUp = false; !isUp;) {
@@ -208,6 +213,7 @@ async function killAgainAndAgain({ driver: options, flags = [] }: Crashes): Prom
       times.all.add(performance.now() - killedAt);
     }
     await load.end();
+    assertEquals(await driver.config.u8(WRITEBACK), options.inflight ? 0 : 1);
     await driver.close();
     await process.stop();
     load.checkImage(image);

@@ -17,6 +17,9 @@ import {
 } from "../../src/linux/mod.ts";
 import echo, { Answer } from "./echo_device.ts";
 
+/** Long enough for a busy machine: nothing here depends on speed. */
+const TIMEOUT_MS = 60_000;
+
 /** Serves the echo device with two request queues and runs a test. */
 async function withEcho(
   test: (server: DeviceServer, socketPath: string) => Promise<void>,
@@ -33,7 +36,7 @@ async function withEcho(
 
 /** A connection that negotiated all protocol features, and features. */
 async function connect(path: string, packed = false): Promise<FrontendConnection> {
-  const connection = await FrontendConnection.connect(path);
+  const connection = await FrontendConnection.connect(path, { timeoutMs: TIMEOUT_MS });
   await connection.setProtocolFeatures(await connection.getProtocolFeatures());
   const features = transportMask("VERSION_1", "PROTOCOL_FEATURES");
   await connection.setFeatures(features | (packed ? transportMask("RING_PACKED") : 0n));
@@ -41,7 +44,10 @@ async function connect(path: string, packed = false): Promise<FrontendConnection
 }
 
 const start = (path: string, options: VirtioDriverOptions = {}) =>
-  VirtioDriver.start(path, { queues: [64, 64, 64], inflight: true, ...options });
+  VirtioDriver.start(path, {
+    ...{ queues: [64, 64, 64], inflight: true, timeoutMs: TIMEOUT_MS },
+    ...options,
+  });
 
 function lastError(server: DeviceServer): string {
   return server.record().errors.latest.at(-1)!.message;
@@ -53,8 +59,8 @@ Deno.test("GET_INFLIGHT_FD gives a sealed file with room for each queue", () =>
       await using connection = await connect(path, packed);
       const { fd, ...description } = await connection.getInflightFd(3, 128);
       using _ = fd;
-      // The header, and 128 entries, at a multiple of 64 for each; then whole pages.
-      const bytes = Math.ceil(3 * (64 + 128 * (packed ? 32 : 16)) / 4096) * 4096;
+      // For each queue a header and 128 entries at a multiple of 64, then config space; in pages.
+      const bytes = Math.ceil((3 * (64 + 128 * (packed ? 32 : 16)) + 264) / 4096) * 4096;
       assertEquals(description, {
         ...{ mmapSize: BigInt(bytes), mmapOffset: 0n, numQueues: 3, queueSize: 128 },
       });
@@ -110,6 +116,34 @@ Deno.test("SET_INFLIGHT_FD refuses what is not what it is said to be", () =>
     }
     await connection.setInflightFd({ fd: sealed, ...right, mmapOffset: 4096n });
     Deno.removeSync(directory, { recursive: true });
+  }));
+
+Deno.test("what the driver wrote to config space is there again after a crash, until a reset", () =>
+  withEcho(async (server, path) => {
+    const VOLUME = 4, INITIAL = 5;
+    await using driver = await start(path);
+    await driver.config.write(VOLUME, Uint8Array.of(9));
+    assertEquals([...await driver.config.read(VOLUME, 2)], [9, 9]);
+    // A connection that ends leaves nothing in the device, as a process that dies.
+    await driver.disconnect();
+    await driver.reconnect();
+    assertEquals([...await driver.config.read(VOLUME, 2)], [9, 9]);
+    assertEquals(server.record().errors.total, 0);
+    // What makes no sense to the device is not put back.
+    const { fd, mmapSize } = driver.inflight!;
+    using mapping = new Mapping(fd.number, Number(mmapSize));
+    const area = new Uint8Array(mapping.buffer);
+    const kept = 3 * (64 + 64 * 16) + 8;
+    assertEquals([...area.subarray(kept + VOLUME, kept + 6)], [9, 9]);
+    await driver.disconnect();
+    area.set([99, 77], kept + VOLUME);
+    await driver.reconnect();
+    assertEquals((await driver.config.read(VOLUME, 1))[0], INITIAL);
+    assertStringIncludes(lastError(server), "Nobody wants that");
+    await driver.config.write(VOLUME, Uint8Array.of(8));
+    await driver.reset();
+    await driver.restart();
+    assertEquals([...await driver.config.read(VOLUME, 2)], [INITIAL, 0]);
   }));
 
 Deno.test("SET_INFLIGHT_FD is refused while rings run", () =>

@@ -37,7 +37,8 @@ for (const packed of ["off", "on"] as const) {
     );
     await using disk = await Backend.start(
       "blk",
-      [`--blk-file=${image}`, "--num-queues=2"],
+      // Past the page cache more is in flight at a time.
+      [`--blk-file=${image}`, "--num-queues=2", ...packed === "on" ? ["--cache=none"] : []],
       directory,
     );
     await using guest = await Guest.boot({
