@@ -10,6 +10,7 @@ import {
   bufferAt,
   createMemfd,
   type Fd,
+  inspectMemoryFile,
   Mapping,
   PAGE_BYTES,
   sealAgainstShrinking,
@@ -86,15 +87,15 @@ export class InflightArea implements Disposable {
         `Expected at least ${bytes} bytes at a page for ${numQueues} queues of ${queueSize}, got ${mmapSize} at ${mmapOffset}`,
       );
     }
-    const { isFile, size } = Deno.statSync(`/proc/self/fd/${fd}`);
-    if (!isFile || !sealAgainstShrinking(fd)) {
+    if (!sealAgainstShrinking(fd)) {
       throw new InflightAreaError(
         "Expected a memory file that is sealed against shrinking, got one that can become shorter",
       );
     }
-    if (BigInt(size) < mmapOffset + mmapSize) {
+    const file = inspectMemoryFile(fd);
+    if (BigInt(file.bytes) < mmapOffset + mmapSize) {
       throw new InflightAreaError(
-        `Expected a file of at least ${mmapOffset + mmapSize} bytes, got ${size}`,
+        `Expected a file of at least ${mmapOffset + mmapSize} bytes, got ${file.bytes}`,
       );
     }
     const mapped = Math.min(Number(mmapSize), bytes + KEPT_CONFIG_BYTES);

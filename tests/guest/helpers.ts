@@ -156,7 +156,7 @@ export class Backend implements AsyncDisposable {
     await this.#cli[Symbol.asyncDispose]();
     this.#cli = new CliProcess(this.#args);
     this.#lines = "";
-    await this.untilSays(`listens on ${this.socketPath}`);
+    await this.untilSays(`${this.#connects ? "connects to" : "listens on"} ${this.socketPath}`);
   }
 
   /** Sends a signal. */
