@@ -1,6 +1,7 @@
 /**
  * The memory in which queues record what is in flight: made here, kept by the
- * front-end, and handed back by it each time rings are started.
+ * front-end, and handed back by it each time rings are started. Behind the
+ * records is room for what the driver wrote to config space.
  *
  * @module
  */
@@ -9,12 +10,16 @@ import {
   bufferAt,
   createMemfd,
   type Fd,
+  inspectMemoryFile,
   Mapping,
   PAGE_BYTES,
   sealAgainstShrinking,
 } from "../linux/mod.ts";
 import type { Inflight } from "../vhost_user/mod.ts";
+import type { ConfigLayout } from "../virtio/mod.ts";
 import { inflightBytes, type InflightRegion, MAX_QUEUE_SIZE } from "../virtqueue/mod.ts";
+
+import { KEPT_CONFIG_BYTES, KeptConfig } from "./kept_config.ts";
 
 /** An area that cannot be made or used as asked. */
 export class InflightAreaError extends Error {
@@ -48,7 +53,7 @@ export function createInflightFile(
   maxQueues: number,
 ): { fd: Fd; description: Inflight } {
   expectShape(numQueues, queueSize, maxQueues);
-  const bytes = pages(numQueues * inflightBytes(queueSize, packed));
+  const bytes = pages(numQueues * inflightBytes(queueSize, packed) + KEPT_CONFIG_BYTES);
   const fd = createMemfd("vhostd-inflight", bytes);
   sealAgainstShrinking(fd.number);
   return {
@@ -63,6 +68,8 @@ export class InflightArea implements Disposable {
   readonly #numQueues: number;
   readonly #queueSize: number;
   readonly #packed: boolean;
+  /** The bytes behind the records. */
+  readonly #rest: Uint8Array<ArrayBuffer>;
 
   /**
    * Maps the area that a front-end hands in; the descriptor stays the caller's.
@@ -80,18 +87,20 @@ export class InflightArea implements Disposable {
         `Expected at least ${bytes} bytes at a page for ${numQueues} queues of ${queueSize}, got ${mmapSize} at ${mmapOffset}`,
       );
     }
-    const { isFile, size } = Deno.statSync(`/proc/self/fd/${fd}`);
-    if (!isFile || !sealAgainstShrinking(fd)) {
+    if (!sealAgainstShrinking(fd)) {
       throw new InflightAreaError(
         "Expected a memory file that is sealed against shrinking, got one that can become shorter",
       );
     }
-    if (BigInt(size) < mmapOffset + mmapSize) {
+    const file = inspectMemoryFile(fd);
+    if (BigInt(file.bytes) < mmapOffset + mmapSize) {
       throw new InflightAreaError(
-        `Expected a file of at least ${mmapOffset + mmapSize} bytes, got ${size}`,
+        `Expected a file of at least ${mmapOffset + mmapSize} bytes, got ${file.bytes}`,
       );
     }
-    this.#mapping = new Mapping(fd, pages(bytes), Number(mmapOffset));
+    const mapped = Math.min(Number(mmapSize), bytes + KEPT_CONFIG_BYTES);
+    this.#mapping = new Mapping(fd, pages(mapped), Number(mmapOffset));
+    this.#rest = new Uint8Array(this.#mapping.buffer, bytes, mapped - bytes);
     this.#numQueues = numQueues;
     this.#queueSize = queueSize;
     this.#packed = packed;
@@ -115,6 +124,11 @@ export class InflightArea implements Disposable {
       bytes,
       descriptors: this.#queueSize,
     };
+  }
+
+  /** Where config space is kept; null in an area that others made without room for it. */
+  keptConfig(layout: ConfigLayout): KeptConfig | null {
+    return this.#rest.length < KEPT_CONFIG_BYTES ? null : new KeptConfig(this.#rest, layout);
   }
 
   /** Unmaps it; no ring may be using it. */

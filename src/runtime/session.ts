@@ -51,6 +51,7 @@ import {
 import { initialBase, MAX_QUEUE_SIZE, ringBytes } from "../virtqueue/mod.ts";
 import type { DeviceHost, HostQueue } from "./device_host.ts";
 import { createInflightFile, InflightArea } from "./inflight_area.ts";
+import type { KeptConfig } from "./kept_config.ts";
 import { BEGAN_ANEW, type EngineEvent } from "./queue_engine.ts";
 
 /** A request that cannot be granted. */
@@ -96,6 +97,8 @@ export class Session {
   #backChannel: UnixConnection | undefined;
   /** Where rings record what is in flight. */
   #inflight: InflightArea | undefined;
+  /** Where what the driver writes to config space is kept for another back-end. */
+  #keptConfig: KeptConfig | null = null;
   #features = 0n;
   #protocol = 0n;
   #status = 0;
@@ -317,6 +320,9 @@ export class Session {
       case "SET_VRING_ERR": {
         const ring = this.#ring(message.index);
         const which = message.request === "SET_VRING_CALL" ? "call" : "err";
+        // What a front-end says first of a queue it says as soon as it connects. A
+        // guest may be waiting, so the queue's thread starts while the rest comes.
+        void ring.queue.engine;
         const fd = message.noFd ? undefined : keptSignal(fds[0]);
         const old = ring[which];
         ring[which] = fd;
@@ -357,8 +363,13 @@ export class Session {
         for (const ring of this.#rings) this.#expectStopped(ring);
         const [fd] = fds;
         const area = new InflightArea(message, fd.number, this.#isPacked, this.#rings.length);
+        const kept = area.keptConfig(this.#host.config.layout);
+        // Another back-end may have left it, if this one had none yet.
+        if (this.#inflight === undefined && kept?.isKept) this.#restoreConfig(kept);
         this.#dropInflight();
         this.#inflight = area;
+        this.#keptConfig = kept;
+        this.#keepConfig();
         return;
       }
       case "RESET_DEVICE":
@@ -434,6 +445,7 @@ export class Session {
 
   /** What was in flight is of no interest any more, or somebody else's; no ring may be running. */
   #dropInflight(): void {
+    this.#keptConfig = null;
     this.#inflight?.[Symbol.dispose]();
     this.#inflight = undefined;
   }
@@ -447,6 +459,22 @@ export class Session {
       check: (write) => control.onConfigWrite?.(write),
     });
     control.onConfigWritten?.(write);
+    this.#keepConfig();
+  }
+
+  #keepConfig(): void {
+    this.#keptConfig?.keep(this.#host.config.bytes);
+  }
+
+  /** Writes what the driver had written while another back-end served it. */
+  #restoreConfig(kept: KeptConfig): void {
+    for (const { offset, data } of kept.differences(this.#host.config.bytes)) {
+      try {
+        this.#setConfig(offset, data, true);
+      } catch (error) {
+        this.#host.record.refused("SET_INFLIGHT_FD", (error as Error).message);
+      }
+    }
   }
 
   /**

@@ -144,7 +144,8 @@ export class PackedRing implements Virtqueue {
     }
     this.#taken = distance(this.#usedNext, this.#next, size);
     if (record !== null) this.#hideUsed();
-    this.isResumed = this.#usedNext !== 0 || this.#unfinished.length > 0;
+    // A place comes again; a record does not become fresh again.
+    this.isResumed = record === null ? this.#usedNext !== 0 : !record.isFresh;
   }
 
   /**

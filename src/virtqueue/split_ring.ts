@@ -126,7 +126,8 @@ export class SplitRing implements Virtqueue {
     this.#next = this.#seen = record === null || record.isFresh
       ? resumeAt(options, used)
       : (used + record.unfinished.length) & 0xffff;
-    this.isResumed = used !== 0 || this.#unfinished.length > 0;
+    // An index comes again; a record does not become fresh again.
+    this.isResumed = record === null ? used !== 0 : !record.isFresh;
   }
 
   get resubmitted(): number {

@@ -33,7 +33,8 @@ export function temporary(): TemporaryDirectory {
 export class Backend implements AsyncDisposable {
   readonly kind: string;
   readonly socketPath: string;
-  readonly #cli: CliProcess;
+  #cli: CliProcess;
+  readonly #args: readonly string[];
   readonly #control: Deno.HttpClient;
   readonly #recordPath: string;
   readonly #connects: boolean;
@@ -44,13 +45,14 @@ export class Backend implements AsyncDisposable {
     this.socketPath = `${base}.sock`;
     this.#recordPath = `${base}.json`;
     this.#connects = connects;
-    this.#cli = new CliProcess([
+    this.#args = [
       kind,
       `${connects ? "--connect" : "--socket-path"}=${this.socketPath}`,
       `--control-path=${base}.control`,
       `--record=${this.#recordPath}`,
       ...flags,
-    ]);
+    ];
+    this.#cli = new CliProcess(this.#args);
     this.#control = Deno.createHttpClient({
       proxy: { transport: "unix", path: `${base}.control` },
     });
@@ -147,6 +149,14 @@ export class Backend implements AsyncDisposable {
     const text = await response.text();
     assert(response.ok, `${method} /${path}: ${response.status} ${text}`);
     return JSON.parse(text);
+  }
+
+  /** Kills it by SIGKILL, starts it again, and waits until it listens. */
+  async crash(): Promise<void> {
+    await this.#cli[Symbol.asyncDispose]();
+    this.#cli = new CliProcess(this.#args);
+    this.#lines = "";
+    await this.untilSays(`${this.#connects ? "connects to" : "listens on"} ${this.socketPath}`);
   }
 
   /** Sends a signal. */

@@ -123,6 +123,22 @@ Deno.test("recordText() shows used marks and acknowledged bits", () => {
   assert(/modes .* not used .* ALARM; left: QUIET FAST/.test(text), text);
 });
 
+Deno.test("recordText() says what becomes of requests when the back-end dies", () => {
+  const record = sampleRecord();
+  for (const index of [0, 1]) Object.assign(record.queues[index], { tracked: true, resumed: true });
+  const both = recordText(record).split("\n").find((line) => line.startsWith("  0–1"));
+  assertEquals(
+    both,
+    "  0–1  in-flight requests are recorded for another back-end; went on where it had been used before",
+  );
+  Object.assign(record.queues[1], { tracked: false, resubmitted: 1234 });
+  const lines = recordText(record).split("\n").filter((line) =>
+    / {2}[01] {2}(in-|went)/.test(line)
+  );
+  assertEquals(lines.map((line) => line.slice(0, 14)), ["  0  in-flight", "  1  went on w"]);
+  assertStringIncludes(lines[1], "; 1 234 requests submitted again");
+});
+
 Deno.test("recordText() tells rates when it knows an earlier state", () => {
   const record = sampleRecord();
   const previous = structuredClone(record);

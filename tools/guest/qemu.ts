@@ -28,6 +28,11 @@ export interface GuestDevice {
   isServer?: boolean;
   /** More properties of QEMU's device, such as `{ "num-queues": 2 }`. */
   qemuProperties?: Record<string, string | number | boolean>;
+  /**
+   * How long QEMU waits before it connects again to a back-end that went away,
+   * in milliseconds; QEMU 9.2 and later. Without it, it never does.
+   */
+  reconnectMs?: number;
 }
 
 /** What the machine is made of. */
@@ -108,11 +113,12 @@ export async function qemuDeviceArguments(
   const properties = Object.entries(device.qemuProperties ?? {}).map((
     [key, value],
   ) => `${key}=${typeof value === "boolean" ? value ? "on" : "off" : value}`);
+  const reconnect = device.reconnectMs === undefined ? "" : `,reconnect-ms=${device.reconnectMs}`;
   return [
     "-chardev",
     `socket,id=${id},path=${device.socketPath.replaceAll(",", ",,")}${
       device.isServer ? ",server=on" : ""
-    }`,
+    }${reconnect}`,
     "-device",
     [name, `chardev=${id}`, ...properties].join(","),
   ];

@@ -1,0 +1,75 @@
+/**
+ * vhostd is killed by SIGKILL and started again under a guest whose fio writes
+ * at random and verifies every block: the guest sees a pause and no error.
+ *
+ * VHOSTD_TEST_KILLS sets how often; it is 3 otherwise.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { fioImage } from "../../tools/guest/fio_image.ts";
+import { Guest } from "../../tools/guest/guest.ts";
+import { Backend, expectLiveRecord, ok, temporary } from "./helpers.ts";
+
+const KILLS = Number(Deno.env.get("VHOSTD_TEST_KILLS") ?? 3);
+
+const SIZE = 2 ** 24;
+
+/** The most requests between a start and the next kill. */
+const MAX_REQUESTS = 500;
+
+/** Writes and verifies until /tmp/stop is there; then /tmp/done has a line for each round. */
+const LOAD = "while [ ! -e /tmp/stop ]; do " +
+  `/fio/fio --name=v --filename=/dev/vdb --direct=1 --rw=randwrite --bsrange=512-16k ` +
+  `--size=${SIZE / 2} --numjobs=2 --offset_increment=${SIZE / 2} --ioengine=libaio ` +
+  "--iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 >/tmp/fio 2>&1; " +
+  'status=$?; echo "fio $status" >>/tmp/rounds; [ $status = 0 ] || cat /tmp/fio >>/tmp/rounds; ' +
+  "done; mv /tmp/rounds /tmp/done";
+
+for (const packed of ["off", "on"] as const) {
+  Deno.test(`kill -9 under a guest loses nothing, with packed=${packed}`, async () => {
+    using directory = temporary();
+    const image = `${directory.path}/disk.img`;
+    await Deno.writeFile(image, new Uint8Array());
+    await Deno.truncate(image, SIZE);
+    await using tools = await Backend.start(
+      "blk",
+      [`--blk-file=${await fioImage()}`, "--read-only", "--num-queues=1"],
+      directory,
+    );
+    await using disk = await Backend.start(
+      "blk",
+      // Past the page cache more is in flight at a time.
+      [`--blk-file=${image}`, "--num-queues=2", ...packed === "on" ? ["--cache=none"] : []],
+      directory,
+    );
+    await using guest = await Guest.boot({
+      devices: [
+        tools.device({ "num-queues": 1 }),
+        { ...disk.device({ "num-queues": 2, packed }), reconnectMs: 20 },
+      ],
+      cpus: 2,
+      memory: "512M",
+    });
+    await ok(guest, "mkdir -p /fio; mount -o ro -t ext4 /dev/vda /fio");
+    await ok(guest, `(${LOAD}) >/dev/null 2>&1 &`);
+    let resubmitted = 0;
+    for (let kill = 0; kill < KILLS; kill++) {
+      const enough = Math.trunc(Math.random() * MAX_REQUESTS);
+      await disk.until(({ queues }) => queues.some(({ requests }) => requests > enough));
+      await disk.crash();
+      const record = await disk.until(({ queues }) => queues.some(({ requests }) => requests > 0));
+      for (const { tracked, resumed, errors } of record.queues) {
+        assertEquals({ tracked, resumed, errors }, { tracked: true, resumed: true, errors: 0 });
+      }
+      resubmitted += record.queues.reduce((sum, queue) => sum + queue.resubmitted, 0);
+    }
+    expectLiveRecord(await disk.record(), guest);
+    await ok(guest, "touch /tmp/stop");
+    const { output: rounds } = await guest.run(
+      "until [ -e /tmp/done ]; do sleep 0.1; done; cat /tmp/done",
+      { timeoutMs: 300_000 },
+    );
+    assert(/^(fio 0\n)+$/.test(rounds), rounds);
+    assertEquals(await ok(guest, "dmesg | grep -ci 'i/o error' || true"), "0");
+    console.log(`${KILLS} kills, ${resubmitted} requests submitted again`);
+  });
+}
