@@ -5,6 +5,7 @@
  */
 
 import blk from "../../../backends/blk/mod.ts";
+import { Errno, LinuxError, openFile } from "../../../src/linux/mod.ts";
 import type { Random } from "../../random.ts";
 import { type Life, withLife } from "../device/life.ts";
 import { randomOf, type Tally } from "../seeds.ts";
@@ -67,7 +68,23 @@ async function run(command: string, ...args: string[]): Promise<void> {
   }
 }
 
-/** Serves a disk in a file of a directory. */
+/** Where files are: mostly in memory, which is quick, else on a disk. */
+function anyDirectory(random: Random): string {
+  return Deno.makeTempDirSync({ dir: random.chance(3, 4) ? "/dev/shm" : undefined });
+}
+
+/** Whether a file can be opened past the page cache: tmpfs learned it with Linux 6.6. */
+function canBeDirect(path: string): boolean {
+  try {
+    openFile(path, { direct: true }).close();
+    return true;
+  } catch (error) {
+    if (error instanceof LinuxError && error.errno === Errno.EINVAL) return false;
+    throw error;
+  }
+}
+
+/** Serves a disk in a file. */
 function withDisk<T>(
   random: Random,
   tally: Tally,
@@ -75,7 +92,8 @@ function withDisk<T>(
   mode: Record<string, string>,
   use: (life: Life) => Promise<T>,
 ): Promise<T> {
-  const options = { ...mode, blkFile, numQueues: 1 };
+  const cache = mode.cache === "none" && canBeDirect(blkFile) ? "none" : "writeback";
+  const options = { io: mode.io, cache, blkFile, numQueues: 1 };
   return withLife(random, tally, blk, { options }, 1, use);
 }
 
@@ -175,11 +193,12 @@ async function limited(
   tally: Tally,
   mode: Record<string, string>,
 ): Promise<number> {
-  const path = Deno.makeTempFileSync();
+  const directory = anyDirectory(random);
+  const path = `${directory}/disk.img`;
   const setLimit = (limit: string) =>
     run("prlimit", `--pid=${Deno.pid}`, `--fsize=${limit}:unlimited`);
   try {
-    Deno.truncateSync(path, DISK_BYTES);
+    Deno.writeFileSync(path, new Uint8Array(DISK_BYTES));
     return await withDisk(random, tally, path, mode, async (life) => {
       const blocks = new Blocks();
       for (let done = 0; done < cases;) {
@@ -205,7 +224,7 @@ async function limited(
     });
   } finally {
     await setLimit("unlimited");
-    Deno.removeSync(path);
+    Deno.removeSync(directory, { recursive: true });
   }
 }
 
@@ -216,9 +235,10 @@ async function short(
   tally: Tally,
   mode: Record<string, string>,
 ): Promise<number> {
-  const path = Deno.makeTempFileSync();
+  const directory = anyDirectory(random);
+  const path = `${directory}/disk.img`;
   try {
-    Deno.truncateSync(path, DISK_BYTES);
+    Deno.writeFileSync(path, new Uint8Array(DISK_BYTES));
     return await withDisk(random, tally, path, mode, async (life) => {
       for (let done = 0; done < cases; done++) {
         if (random.chance(1, 6)) Deno.truncateSync(path, random.below(DISK_BYTES + 1));
@@ -238,7 +258,7 @@ async function short(
       return cases;
     });
   } finally {
-    Deno.removeSync(path);
+    Deno.removeSync(directory, { recursive: true });
   }
 }
 
@@ -249,7 +269,7 @@ async function noDisk(
   tally: Tally,
   { io }: Record<string, string>,
 ): Promise<number> {
-  const directory = Deno.makeTempDirSync();
+  const directory = anyDirectory(random);
   try {
     const blkFile = `${directory}/disk.img`;
     Deno.writeFileSync(blkFile, new Uint8Array(DISK_BYTES));
