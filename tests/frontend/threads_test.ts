@@ -58,7 +58,7 @@ Deno.test("queue threads give their io_uring back before their device is closed"
       }
     }).length;
   const before = rings();
-  for (let i = 0; i < 8; i++) {
+  for (let i = 0; i < 4; i++) {
     await withEcho({ options: { queues: 2 }, threads: 2 }, async (_server, path) => {
       await using driver = await start(path, 2);
       for (const queue of [0, 1]) await ask(driver, queue, i);

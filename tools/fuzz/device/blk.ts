@@ -13,7 +13,7 @@ import { accessConfig, divide, divided, expectBroken, join, type Life, withLife 
 const SECTOR_BYTES = 512;
 
 /** Requests that are in flight together: each has a part of the disk for itself. */
-const STRIPES = 8;
+const STRIPES = 32;
 
 /** The sectors of a stripe, at the beginning. */
 const STRIPE_SECTORS = 16;

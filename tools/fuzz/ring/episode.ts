@@ -16,6 +16,7 @@ import {
 import type { Random } from "../../random.ts";
 import type { Tally } from "../seeds.ts";
 import { type Expected, expected, type Pieces, type RingKnowledge } from "./oracle.ts";
+import { useParts } from "./parts.ts";
 import { AVAIL, INDIRECT, NEXT, USED, World, WRITE } from "./world.ts";
 
 /** The longest episode, in cases. */
@@ -291,6 +292,9 @@ class Episode {
       }
     }
     this.#note(chain);
+    for (const parts of [chain.readable, chain.writable]) {
+      useParts(random, parts, pieces(parts), world.memory.u8);
+    }
     return true;
   }
 
