@@ -27,7 +27,7 @@ for (
     [["ring", "--seed=1.5"], "--seed=1.5"],
     [["ring", "--cases=0"], "--cases=0"],
     [["ring", "--coverage="], "--coverage"],
-    [["ring", "--sed=1"], "--sed=1"],
+    [["ring", "--sed=1"], "--sed"],
   ] as [string[], string][]
 ) {
   Deno.test(`parseOptions() says in one line what is wrong with ${JSON.stringify(args)}`, () => {
