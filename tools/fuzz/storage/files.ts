@@ -4,12 +4,21 @@
  * @module
  */
 
+import { blkStatus } from "../../../src/frontend/mod.ts";
 import blk from "../../../backends/blk/mod.ts";
 import { Errno, LinuxError, openFile } from "../../../src/linux/mod.ts";
 import type { Random } from "../../random.ts";
 import { type Life, withLife } from "../device/life.ts";
 import { randomOf, type Tally } from "../seeds.ts";
-import { askAlone, type DiskRequest, diskRequest, type Kind, KINDS, SECTOR_BYTES } from "./disk.ts";
+import {
+  ask,
+  askAlone,
+  type DiskRequest,
+  diskRequest,
+  type Kind,
+  KINDS,
+  SECTOR_BYTES,
+} from "./disk.ts";
 import swapped from "./swapped_blk.ts";
 
 const DISK_BYTES = 2 ** 20;
@@ -283,6 +292,41 @@ async function short(
   }
 }
 
+/** The same, while many requests are in flight on two threads: what is mapped may not be touched. */
+async function shortUnderLoad(
+  random: Random,
+  cases: number,
+  tally: Tally,
+  { io }: Record<string, string>,
+): Promise<number> {
+  const directory = anyDirectory(random);
+  const path = `${directory}/disk.img`;
+  try {
+    Deno.writeFileSync(path, new Uint8Array(DISK_BYTES));
+    const options = { io, blkFile: path, numQueues: 2 };
+    return await withLife(random, tally, blk, { options }, 2, async (life) => {
+      let done = 0;
+      while (done < cases) {
+        const count = Math.min(random.between(1, 32), cases - done);
+        const size = random.chance(1, 2) ? DISK_BYTES : random.below(DISK_BYTES);
+        const requests = Array.from({ length: count }, async () => {
+          const request = blockRequest(random, random.pick(KINDS));
+          const { status } = await ask(life, request, random.below(2));
+          if (status > blkStatus.IOERR) throw new Error(`Expected status 0 or 1, got ${status}`);
+          tally.add(`requests while the file changed: ${status === 0 ? "done" : "failed"}`);
+        });
+        await Promise.all([Deno.truncate(path, size), ...requests]);
+        done += count;
+      }
+      const { queues } = life.server.record();
+      if (queues.some(({ broken }) => broken)) throw new Error("Expected healthy queues");
+      return done;
+    });
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+}
+
 /** Something that is no disk, or is not open for writing, in place of the file. */
 async function noDisk(
   random: Random,
@@ -330,5 +374,6 @@ const TROUBLES: Trouble[] = [
   { name: "a file system that fills up", needsRoot: true, live: full },
   { name: "a limit to the size of files", live: limited },
   { name: "a file that gets shorter", live: short },
+  { name: "a file that gets shorter under load", live: shortUnderLoad },
   { name: "a file that is no disk", live: noDisk },
 ];
