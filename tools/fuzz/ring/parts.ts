@@ -19,8 +19,10 @@ export function useParts(random: Random, parts: Parts, pieces: Pieces, memory: U
     const offset = random.below(bytes.length + 3);
     const count = random.pick([1, 2, 4, 8]);
     const isInside = offset + count <= bytes.length;
-    const expected = bytes.slice(offset, offset + count)
-      .reduceRight((sum, byte) => sum * 256 + byte, 0);
+    // From 2^53 on, the nearest number that there is.
+    const expected = Number(
+      bytes.slice(offset, offset + count).reduceRight((sum, byte) => sum << 8n | BigInt(byte), 0n),
+    );
     switch (random.below(5)) {
       case 0:
         expectSame(isInside ? expected : undefined, () => number(parts, offset, count));
