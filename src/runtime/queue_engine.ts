@@ -31,8 +31,16 @@ import { QueueCounters } from "./counters.ts";
 import { type InflightPlace, viewInflight } from "./inflight_area.ts";
 import { Poller } from "./poller.ts";
 
-/** How many chains a queue may take before others have their turn. */
+/**
+ * How many chains a queue may take before others have their turn, commands of
+ * the control plane among them. One with many bytes counts as several: a guest
+ * can make requests of 4 GiB that all lie in the same memory, and a stop would
+ * wait for a thousand of them.
+ */
 const MAX_BATCH = 1024;
+
+/** How many bytes of a chain count as one more chain. */
+const BATCH_BYTES = 65_536;
 
 /** How many chains are handled between two publications. */
 const MAX_UNPUBLISHED = 64;
@@ -397,8 +405,8 @@ export class QueueEngine {
           }
           if (typeof result !== "number") this.#promised(queue, chain, result);
           else if (result !== LATER) this.complete(queue, chain, result);
-          budget--;
-          if (++unpublished === MAX_UNPUBLISHED) {
+          budget -= 1 + ((chain.readableBytes + chain.writableBytes) / BATCH_BYTES | 0);
+          if (++unpublished === MAX_UNPUBLISHED || budget <= 0) {
             unpublished = 0;
             this.#handlers.submit?.(queue);
             this.#publish(queue);

@@ -8,7 +8,7 @@ const SEED = 1;
 Deno.test(`disks hold under failing storage (deno task fuzz storage --seed=${SEED})`, async () => {
   console.log(`seed ${SEED}`);
   const tally = new Tally();
-  await liveThroughFailures(SEED, 1_500, tally, () => {});
+  await liveThroughFailures(SEED, 600, tally, () => {});
   await watchesEnded();
   const leftOut = Object.keys(tally.counts).filter((what) => what.startsWith("left out"));
   for (const what of leftOut) console.log(what);

@@ -10,8 +10,11 @@ import { liveAsInput } from "./device/input.ts";
 import { Tally } from "./seeds.ts";
 import type { FuzzTarget } from "./target.ts";
 
-/** The most cases of one device, before it is closed and another one comes. */
-const LIFE_CASES = 250;
+/**
+ * The most cases of one device, before it is closed and another one comes: so
+ * many, and in long runs so many lives at the most.
+ */
+const LIFE_CASES = 250, MAX_LIVES = 1000;
 
 /** The kinds of lives, more of those that are more complex. */
 const LIVES = [liveAsDisk, liveAsDisk, liveAsInput, liveAsDisk, liveAsDisk, liveAsEntropy];
@@ -24,10 +27,11 @@ export async function liveThroughDevices(
   progress: (done: number) => void,
 ): Promise<void> {
   let done = 0;
+  const most = Math.max(LIFE_CASES, Math.ceil(cases / MAX_LIVES));
   for (let number = 0; done < cases; number++) {
     const live = LIVES[number % LIVES.length];
     try {
-      done += await live(seed, number, Math.min(LIFE_CASES, cases - done), tally);
+      done += await live(seed, number, Math.min(most, cases - done), tally);
     } catch (cause) {
       throw new Error(`Device ${number}, after case ${done}: ${(cause as Error).message}`, {
         cause,

@@ -13,7 +13,7 @@ import { accessConfig, divide, divided, expectBroken, join, type Life, withLife 
 const SECTOR_BYTES = 512;
 
 /** Requests that are in flight together: each has a part of the disk for itself. */
-const STRIPES = 8;
+const STRIPES = 32;
 
 /** The sectors of a stripe, at the beginning. */
 const STRIPE_SECTORS = 16;
@@ -36,17 +36,22 @@ const NAMES: Record<number, string> = {
   [WRITE_ZEROES]: "WRITE_ZEROES",
 };
 
+/** Where files are: on a disk, and in memory, where they are mapped. */
+const DISK = "/var/tmp", MEMORY = "/dev/shm";
+
 /** The disks, by options. */
-const DISKS: { name: string; isFile?: boolean; options: Record<string, unknown> }[] = [
+const DISKS: { name: string; directory?: string; options: Record<string, unknown> }[] = [
   { name: "memory", options: {} },
   { name: "memory, read-only", options: { readOnly: true } },
   { name: "memory, discards ignored", options: { discard: "ignore" } },
   { name: "null", options: { null: true } },
-  { name: "file, auto", isFile: true, options: { io: "auto" } },
-  { name: "file, io_uring", isFile: true, options: { io: "uring" } },
-  { name: "file, system calls", isFile: true, options: { io: "sync" } },
-  { name: "file, O_DIRECT", isFile: true, options: { io: "uring", cache: "none" } },
-  { name: "file, read-only", isFile: true, options: { io: "auto", readOnly: true } },
+  { name: "file, auto", directory: DISK, options: { io: "auto" } },
+  { name: "file, io_uring", directory: DISK, options: { io: "uring" } },
+  { name: "file, system calls", directory: DISK, options: { io: "sync" } },
+  { name: "file, O_DIRECT", directory: DISK, options: { io: "uring", cache: "none" } },
+  { name: "file in memory", directory: MEMORY, options: { io: "auto" } },
+  { name: "file in memory, io_uring", directory: MEMORY, options: { io: "uring" } },
+  { name: "file, read-only", directory: DISK, options: { io: "auto", readOnly: true } },
 ];
 
 /** Lives through one disk with at most `cases` requests and accesses; returns how many there were. */
@@ -58,7 +63,7 @@ export async function liveAsDisk(
 ): Promise<number> {
   const random = randomOf(seed, number);
   const disk = random.pick(DISKS);
-  const path = disk.isFile ? Deno.makeTempFileSync() : undefined;
+  const path = disk.directory && Deno.makeTempFileSync({ dir: disk.directory });
   try {
     if (path !== undefined) Deno.truncateSync(path, DISK_BYTES);
     const options = {
@@ -315,7 +320,8 @@ class DiskLife {
     if (this.#path === undefined) {
       await resize.run({ size: bytes });
     } else {
-      Deno.truncateSync(this.#path, bytes);
+      // Who opens a file that is mapped waits until the device has left it, and that is here.
+      await Deno.truncate(this.#path, bytes);
       await resize.run(undefined);
     }
     this.#model.resize(bytes);

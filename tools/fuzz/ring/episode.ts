@@ -8,6 +8,7 @@
 import {
   type Chain,
   createRing,
+  InflightError,
   type Parts,
   RingError,
   ringRules,
@@ -16,6 +17,7 @@ import {
 import type { Random } from "../../random.ts";
 import type { Tally } from "../seeds.ts";
 import { type Expected, expected, type Pieces, type RingKnowledge } from "./oracle.ts";
+import { useParts } from "./parts.ts";
 import { AVAIL, INDIRECT, NEXT, USED, World, WRITE } from "./world.ts";
 
 /** The longest episode, in cases. */
@@ -34,31 +36,55 @@ export function playEpisode(random: Random, limit: number, tally: Tally): number
   return cases;
 }
 
-/** Places a ring of any size, anywhere in memory, with any base: the only refusals are those that are promised. */
+/**
+ * Places a ring of any size, anywhere in memory, with any base and with a record
+ * that says anything: the only refusals are those that are promised.
+ */
 export function placeAnyRing(random: Random, tally: Tally): void {
-  const { memory, options } = new World(random);
+  const world = new World(random);
+  const { memory, options, record } = world;
   const anySize = [0, 1, 3, 63, 64, 65, 128, 32767, 32768, 32769, 65536, random.below(70_000)];
-  const size = random.pick(anySize);
   const place = () => random.below(0x400) * random.pick([1, 2, 4, 16]);
+  const anywhere = {
+    ...options,
+    size: random.pick(anySize),
+    descriptorIndex: place(),
+    availableIndex: place(),
+    usedIndex: place(),
+    base: random.pick([0, 0x8000, 0x8000_8000, random.u32()]),
+  };
+  if (record !== undefined && random.chance(7, 8)) {
+    // One that looks as if it had been used.
+    const view = new DataView(record.bytes.buffer);
+    view.setUint16(8, 1, true);
+    view.setUint16(10, record.descriptors, true);
+  }
+  for (let i = random.below(40); i > 0; i--) {
+    world.scribble();
+    world.scribbleRecord();
+  }
   try {
-    const ring = createRing(memory, {
-      ...options,
-      size,
-      descriptorIndex: place(),
-      availableIndex: place(),
-      usedIndex: place(),
-      base: random.pick([0, 0x8000, 0x8000_8000, random.u32()]),
-    });
-    tally.add("pure: rings placed");
-    ring.take();
+    const ring = createRing(memory, random.chance(1, 2) ? options : anywhere, record);
+    tally.add(
+      ring.resubmitted > 0 ? "pure: rings with chains to take again" : "pure: rings placed",
+    );
+    const chains: Chain[] = [];
+    for (let chain = ring.take(); chain !== null; chain = ring.take()) chains.push(chain);
+    for (const chain of chains) ring.put(chain, chain.writableBytes);
     ring.publish();
     ring.arm();
+    tally.add("pure: chains of any record", chains.length);
   } catch (error) {
-    if (error instanceof RingError) tally.add(`pure: ${error.rule}`);
-    else if (error instanceof RangeError) {
-      tally.add("pure: rings outside of memory or with a wrong base");
-    } else throw error;
+    expectRefusal(error, tally);
   }
+}
+
+/** A ring may be refused for these reasons, and no others. */
+function expectRefusal(error: unknown, tally: Tally): void {
+  if (error instanceof RingError) tally.add(`pure: ${error.rule}`);
+  else if (error instanceof InflightError) tally.add("pure: records refused");
+  else if (error instanceof RangeError) tally.add("pure: rings elsewhere or with a wrong base");
+  else throw error;
 }
 
 class Episode {
@@ -97,7 +123,8 @@ class Episode {
         this.#world.setU16(options.descriptorIndex + at * 16 + 14, wrap ? AVAIL | USED : 0);
       }
     }
-    this.#ring = createRing(memory, options);
+    // A record that is new changes nothing.
+    this.#ring = createRing(memory, options, this.#world.record);
     const wrap = (base & 0x8000) !== 0;
     this.#known = {
       busy: this.#busy,
@@ -126,6 +153,8 @@ class Episode {
       default:
         this.#offer();
     }
+    // It is only written while the ring runs.
+    if (random.chance(1, 4)) this.#world.scribbleRecord();
     const goesOn = this.#look();
     // Fewer are answered than come, so that the ring fills up now and then.
     while (goesOn && this.#taken.size > 0 && random.chance(1, 2)) this.#answer();
@@ -291,6 +320,9 @@ class Episode {
       }
     }
     this.#note(chain);
+    for (const parts of [chain.readable, chain.writable]) {
+      useParts(random, parts, pieces(parts), world.memory.u8);
+    }
     return true;
   }
 
@@ -433,8 +465,34 @@ class Episode {
     this.#tally.add("pure: publications");
   }
 
+  /** The device dies, and another one goes on from its record, whatever that says now. */
+  #resume(): void {
+    const random = this.#random;
+    const world = this.#world;
+    for (let i = random.below(3); i > 0; i--) world.scribbleRecord();
+    const base = random.pick([world.options.base, null]);
+    try {
+      const ring = createRing(world.memory, { ...world.options, base }, world.record);
+      this.#tally.add("pure: rings that went on");
+      this.#tally.add("pure: chains to take again", ring.resubmitted);
+      this.#busy.clear();
+      for (let chain = ring.take(); chain !== null; chain = ring.take()) {
+        this.#checkChain(chain);
+        this.#busy.add(chain.slot);
+        // In order, a slot that is answered may still wait for others.
+        if (world.options.inOrder || random.chance(1, 2)) continue;
+        ring.put(chain, chain.writableBytes);
+        ring.publish();
+        this.#busy.delete(chain.slot);
+      }
+    } catch (error) {
+      expectRefusal(error, this.#tally);
+    }
+  }
+
   /** The device wrote where it may, and nowhere else. */
   end(): void {
+    if (this.#world.record !== undefined) this.#resume();
     const at = this.#world.strayWrite();
     if (at >= 0) throw new Error(`The device wrote to byte ${at} of memory`);
   }

@@ -7,7 +7,13 @@
  */
 
 import { type MemoryView, type Region, RegionTable } from "../../../src/memory/regions.ts";
-import { initialBase, ringBytes, type RingOptions } from "../../../src/virtqueue/mod.ts";
+import {
+  inflightBytes,
+  type InflightRegion,
+  initialBase,
+  ringBytes,
+  type RingOptions,
+} from "../../../src/virtqueue/mod.ts";
 import type { Random } from "../../random.ts";
 
 /** What every region lies in. */
@@ -51,6 +57,8 @@ interface Range {
 export class World {
   readonly memory: MemoryView;
   readonly options: RingOptions & { base: number };
+  /** Where the ring records what is in flight, if it does. */
+  readonly record: InflightRegion | undefined;
   /** Called while the ring reads a chain, between one descriptor and the next. */
   onTranslate: () => void = () => {};
   /** How often an address was looked up. */
@@ -98,6 +106,10 @@ export class World {
       indirect: random.chance(3, 4),
       inOrder: random.chance(1, 4),
     };
+    const descriptors = size + random.below(3);
+    this.record = random.chance(1, 3)
+      ? { bytes: new Uint8Array(inflightBytes(descriptors, packed)), descriptors }
+      : undefined;
     this.#deviceWrites = [
       { start: at.used, end: at.used + bytes.used },
       ...packed ? [{ start: at.descriptor, end: at.descriptor + bytes.descriptor }] : [],
@@ -164,6 +176,23 @@ export class World {
       }
       case 7:
         return this.setDescriptor(descriptorIndex, random.below(size), this.descriptor());
+    }
+  }
+
+  /** The front-end overwrites something of the record of what is in flight. */
+  scribbleRecord(): void {
+    const random = this.#random;
+    if (this.record === undefined) return;
+    const { bytes } = this.record;
+    const view = new DataView(bytes.buffer);
+    switch (random.below(3)) {
+      case 0:
+        return view.setUint16(2 * random.below(bytes.length >> 1), this.#u16(), true);
+      case 1:
+        bytes[random.below(bytes.length)] = random.below(3);
+        return;
+      case 2: // the header: features, version, descriptors, used index
+        view.setUint16(8 + 2 * random.below(8), random.below(this.options.size + 2), true);
     }
   }
 

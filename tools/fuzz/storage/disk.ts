@@ -37,19 +37,20 @@ export function diskRequest(
   return { kind, sector, sectors, data: new Uint8Array(bytes).map(() => random.u32()) };
 }
 
-/** Makes a request; returns its status and what was read. */
+/** Makes a request on a queue; returns its status and what was read. */
 export async function ask(
   { random, driver }: Pick<Life, "random" | "driver">,
   { kind, sector, sectors, data }: DiskRequest,
+  queue = 0,
 ): Promise<{ status: number; data: Uint8Array }> {
   const disk = new BlkDriver(driver);
   switch (kind) {
     case "IN":
-      return await disk.read(sector, 0, { parts: divide(random, sectors * SECTOR_BYTES) });
+      return await disk.read(sector, 0, { queue, parts: divide(random, sectors * SECTOR_BYTES) });
     case "OUT":
-      return await disk.write(sector, data, { parts: divide(random, data.length) });
+      return await disk.write(sector, data, { queue, parts: divide(random, data.length) });
     case "FLUSH":
-      return await disk.flush();
+      return await disk.flush({ queue });
     default: {
       // Two segments, where there is something to divide.
       const first = random.below(sectors);
@@ -61,7 +62,9 @@ export async function ask(
         view.setUint32(12, kind === "WRITE_ZEROES" ? random.below(2) : 0, true);
         return new Uint8Array(view.buffer);
       });
-      return await disk.request(blkHeader(blkRequests[kind], sector), [join(segments)], []);
+      return await disk.request(blkHeader(blkRequests[kind], sector), [join(segments)], [], {
+        queue,
+      });
     }
   }
 }

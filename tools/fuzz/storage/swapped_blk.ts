@@ -29,7 +29,7 @@ export default defineDevice({
     const shared = opened.shared!;
     return {
       ...opened,
-      shared: { ...shared, store: { ...shared.store, fd: fd.number } },
+      shared: { ...shared, store: { ...shared.store, fd: fd.number, map: undefined } },
       async [Symbol.asyncDispose]() {
         fd.close();
         await opened[Symbol.asyncDispose]?.();
