@@ -9,6 +9,7 @@ import {
   bufferAt,
   createMemfd,
   type Fd,
+  fileStat,
   Mapping,
   PAGE_BYTES,
   sealAgainstShrinking,
@@ -80,8 +81,8 @@ export class InflightArea implements Disposable {
         `Expected at least ${bytes} bytes at a page for ${numQueues} queues of ${queueSize}, got ${mmapSize} at ${mmapOffset}`,
       );
     }
-    const { isFile, size } = Deno.statSync(`/proc/self/fd/${fd}`);
-    if (!isFile || !sealAgainstShrinking(fd)) {
+    const { kind, bytes: size } = fileStat(fd);
+    if (kind !== "file" || !sealAgainstShrinking(fd)) {
       throw new InflightAreaError(
         "Expected a memory file that is sealed against shrinking, got one that can become shorter",
       );

@@ -192,7 +192,7 @@ export class Session {
     try {
       if (fds === null) {
         throw new RequestError(
-          "Expected the message's file descriptors, got none: this process has no room for more",
+          "Expected the message's file descriptors, got none: there were too many of them, or are in this process",
         );
       }
       message = decodeFrontendMessage(header, payload, fds.length);

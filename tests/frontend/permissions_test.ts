@@ -1,10 +1,16 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import blk from "../../backends/blk/mod.ts";
 import input from "../../backends/input/mod.ts";
 import rng from "../../backends/rng/mod.ts";
 import type { AnyDevice } from "../../mod.ts";
 import { type PermissionNeed, permissionsOf } from "../../src/cli/permissions.ts";
-import { BlkDriver, VirtioDriver } from "../../src/frontend/mod.ts";
+import {
+  BlkDriver,
+  FrontendConnection,
+  FrontendError,
+  VirtioDriver,
+} from "../../src/frontend/mod.ts";
+import { openFile } from "../../src/linux/mod.ts";
 import { openRecordSource } from "../../src/cli/record_file.ts";
 import { CliProcess, runCli } from "./cli_process.ts";
 
@@ -76,7 +82,7 @@ for (const { device, args, queues, use } of served) {
       {
         await using cli = new CliProcess(command, { permissions });
         await cli.until("listens");
-        await using driver = await VirtioDriver.start(socket, { queues });
+        await using driver = await VirtioDriver.start(socket, { queues, inflight: true });
         await use(driver);
         cli.kill("SIGHUP");
         cli.kill("SIGUSR1");
@@ -92,6 +98,34 @@ for (const { device, args, queues, use } of served) {
       }
     }));
 }
+
+Deno.test("input takes leave to read vhostd only for guest memory that can shrink", () =>
+  withDirectory(async (directory) => {
+    const socket = `${directory}/input.sock`;
+    const [always, toRead] = ["always", "guest memory in files that can shrink"].map((thing) =>
+      flagsFor(permissionsOf(input), [thing])
+    );
+    using memory = await Deno.open(`${directory}/memory`, {
+      create: true,
+      read: true,
+      write: true,
+    });
+    await memory.truncate(1 << 20);
+    using fd = openFile(`${directory}/memory`, { write: true });
+    const region = { guestAddress: 0n, userAddress: 0n, mmapOffset: 0n, size: 1n << 20n };
+    for (const permissions of [always, [...always, ...toRead]]) {
+      await using cli = new CliProcess(["input", `--socket-path=${socket}`], { permissions });
+      await cli.until("listens");
+      await using connection = await FrontendConnection.connect(socket);
+      await connection.setProtocolFeatures(await connection.getProtocolFeatures());
+      const given = connection.tell({ request: "ADD_MEM_REG", region }, [fd.number]);
+      if (permissions === always) await assertRejects(() => given, FrontendError);
+      else await given;
+      await connection.getFeatures(); // it goes on either way
+      await connection.close();
+      assertEquals((await cli.stop()).status, 0);
+    }
+  }));
 
 Deno.test("the control socket and the record take the permissions that they are said to, and each", () =>
   withDirectory(async (directory) => {
