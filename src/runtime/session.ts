@@ -192,7 +192,7 @@ export class Session {
     try {
       if (fds === null) {
         throw new RequestError(
-          "Expected the message's file descriptors, got none: there were too many of them, or are in this process",
+          "Expected the message's file descriptors, got none: more came than a message has, or than this process has room for",
         );
       }
       message = decodeFrontendMessage(header, payload, fds.length);

@@ -142,6 +142,7 @@ Deno.test("the control socket and the record take the permissions that they are 
       await cli.until("listens");
       await using source = await openRecordSource(control);
       assertEquals((await source.read()).device.name, "rng");
+      await expectInspection(control);
       assertEquals((await cli.stop()).status, 0);
     }
     assertEquals(JSON.parse(Deno.readTextFileSync(record)).device.name, "rng");
@@ -154,6 +155,29 @@ Deno.test("the control socket and the record take the permissions that they are 
       assertStringIncludes(stderr, missing.split("=")[0]);
     }
   }));
+
+/** Expects that `vhostd inspect` takes what SECURITY.md says, and each of it. */
+async function expectInspection(control: string): Promise<void> {
+  const net = [`unix:${control}`, "vhostd"];
+  const flags = (net: string[]) => [
+    ...[`--allow-read=${control}`, `--allow-write=${control}`, `--allow-net=${net.join(",")}`],
+  ];
+  const inspect = (permissions: string[]) => runCli(["inspect", control], { permissions });
+  const { status, stderr } = await inspect(flags(net));
+  assertEquals([status, stderr], [0, ""]);
+  for (
+    const [fewer, named] of [
+      [flags(net).slice(1), "--allow-read"],
+      [flags(net).filter((flag) => !flag.startsWith("--allow-write")), "--allow-write"],
+      [flags(net.slice(1)), "--allow-net"],
+      [flags(net.slice(0, 1)), "--allow-net"],
+    ] as const
+  ) {
+    const { status, stderr } = await inspect([...fewer]);
+    assertEquals(status, 1, stderr);
+    assertStringIncludes(stderr, named);
+  }
+}
 
 Deno.test("the environment is not looked at without leave, and nobody is asked for it", async () => {
   const permissions = flagsFor(permissionsOf(rng), ["always"]);
