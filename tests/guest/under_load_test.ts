@@ -2,55 +2,17 @@
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
 import { withTimeout } from "../../tools/guest/process.ts";
-import { Backend, expectLiveRecord, ok, sha256Of, steps, temporary } from "./helpers.ts";
+import { diskHash, endLoad, expectProgress, LOAD_DISK_BYTES, startLoad } from "./guest_load.ts";
+import { Backend, expectLiveRecord, sha256Of, steps, temporary } from "./helpers.ts";
 
-const DISK_BYTES = 2 ** 24;
-const LANES = 2;
 const TIMEOUT_MS = 30_000;
-
-/**
- * A lane of the load: it writes 64 KiB past the cache, reads them back and
- * compares, in places of its own.
- */
-const LANE = `
-i=0
-until [ -e /tmp/stop ]; do
-  i=$((i + 1))
-  at=$((i % 128 * ${LANES} + $1))
-  head -c 65536 /dev/urandom >/tmp/data$1
-  dd if=/tmp/data$1 of=/dev/vda bs=64k seek=$at oflag=direct conv=notrunc 2>/tmp/said$1 &&
-  dd if=/dev/vda bs=64k skip=$at count=1 iflag=direct 2>/tmp/said$1 | cmp - /tmp/data$1 ||
-  echo "block $at in round $i: $(cat /tmp/said$1)" >>/tmp/bad
-  echo $i >/tmp/round$1
-done
-touch /tmp/ended$1`;
-
-/** Starts the load. */
-async function startLoad(guest: Guest): Promise<void> {
-  await ok(guest, `cat >/tmp/lane <<'END'\n${LANE}\nEND\ntouch /tmp/bad`);
-  for (let lane = 0; lane < LANES; lane++) {
-    await ok(guest, `echo 0 >/tmp/round${lane}; sh /tmp/lane ${lane} >/dev/null 2>&1 &`);
-  }
-}
-
-/** Waits until each lane has gone on, and expects that nothing was wrong. */
-async function expectProgress(guest: Guest): Promise<void> {
-  for (let lane = 0; lane < LANES; lane++) {
-    await ok(
-      guest,
-      `n=$(cat /tmp/round${lane}); ` +
-        `until [ "$(cat /tmp/round${lane})" -gt $((n + 1)) ] 2>/dev/null; do usleep 20000; done`,
-    );
-  }
-  assertEquals(await ok(guest, "cat /tmp/bad"), "");
-}
 
 for (const packed of ["off", "on"] as const) {
   Deno.test(`a guest notices nothing of what QEMU does with running rings (packed=${packed})`, async (t) => {
     using directory = temporary();
     const image = `${directory.path}/disk.img`;
     await Deno.writeFile(image, new Uint8Array());
-    await Deno.truncate(image, DISK_BYTES);
+    await Deno.truncate(image, LOAD_DISK_BYTES);
     await using disk = await Backend.start(
       "blk",
       [`--blk-file=${image}`, "--num-queues=2", "--threads=2"],
@@ -111,12 +73,9 @@ for (const packed of ["off", "on"] as const) {
       },
 
       "the disk has what the guest wrote": async () => {
-        for (let lane = 0; lane < LANES; lane++) {
-          await ok(guest, `touch /tmp/stop; until [ -e /tmp/ended${lane} ]; do usleep 20000; done`);
-        }
+        await endLoad(guest);
         expectLiveRecord(await disk.record(), guest);
-        const hash = await ok(guest, "dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum");
-        assertEquals(hash.slice(0, 64), await sha256Of(image));
+        assertEquals(await diskHash(guest), await sha256Of(image));
       },
     });
   });
