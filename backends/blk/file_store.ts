@@ -59,7 +59,7 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
   let directFd: Fd | undefined;
   try {
     const isBlockDevice = expectImage(path, fd.number) === "block";
-    if (options.lock) lockImage(path, fd.number, readOnly);
+    const lock = options.lock ? lockImage(path, fd.number, readOnly) : undefined;
     setNonblocking(fd.number, false);
     const limits = isBlockDevice ? blockLimits(fd.number) : FILE_LIMITS;
     if (options.direct) directFd = openDirect(path, readOnly);
@@ -91,6 +91,7 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
       }),
       [Symbol.dispose]() {
         mapped?.[Symbol.dispose]();
+        lock?.[Symbol.dispose]();
         fd.close();
         directFd?.close();
       },

@@ -33,8 +33,12 @@ export function permissionsOf(
   const modules = [directory, ...modulePath(device.module, directory)].filter((path) =>
     path !== undefined
   );
-  if (device.plane !== "main" && modules.length > 0) {
-    needs.push({ for: "queue threads", flags: [`--allow-read=${modules.join(",")}`] });
+  if (modules.length > 0) {
+    needs.push({
+      // Queue threads and the guard of such memory are Workers.
+      for: device.plane === "main" ? "guest memory in files that can shrink" : "queue threads",
+      flags: [`--allow-read=${modules.join(",")}`],
+    });
   }
   needs.push(
     {

@@ -124,7 +124,7 @@ export interface Received {
   bytes: number;
   /** The descriptors that came with them; the caller's to close. */
   fds: Fd[];
-  /** More descriptors came than this process has room for; those are gone. */
+  /** More descriptors came than this process has room for, or than one sendmsg carries; those are gone. */
   fdsLost: boolean;
 }
 
@@ -185,9 +185,7 @@ export class UnixConnection implements Disposable {
    *
    * @returns The bytes filled (0 at the end of the stream, fewer than asked
    * for when the stream ended in the middle) and the descriptors that came.
-   * @throws {LinuxError} When the connection broke, or when the kernel had to
-   * drop descriptors (code EMFILE): this process has no more, or more came than
-   * one message can have. Nothing that came is leaked then.
+   * @throws {LinuxError} When the connection broke; nothing that came is leaked then.
    */
   async receive(into: Uint8Array): Promise<Received> {
     const fds: Fd[] = [];
@@ -223,7 +221,7 @@ export class UnixConnection implements Disposable {
       );
       if (count >= 0) {
         fds.push(...incoming.takeFds());
-        // The control buffer holds the most that one message carries, so the process is out of them.
+        // The process is out of them; or the message was cut, each part with descriptors.
         if (incoming.flags & MSG_CTRUNC) this.#fdsLost = true;
         into.set(incoming.data.subarray(0, count));
         return count;

@@ -195,7 +195,7 @@ export class Session {
     try {
       if (fds === null) {
         throw new RequestError(
-          "Expected the message's file descriptors, got none: this process has no room for more",
+          "Expected the message's file descriptors, got none: more came than a message has, or than this process has room for",
         );
       }
       message = decodeFrontendMessage(header, payload, fds.length);

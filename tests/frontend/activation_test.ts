@@ -1,5 +1,7 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import rng from "../../backends/rng/mod.ts";
 import { activatedSocket, type Environment } from "../../src/cli/activation.ts";
+import { permissionsOf } from "../../src/cli/permissions.ts";
 import { UsageError } from "../../src/cli/usage_error.ts";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
@@ -44,7 +46,11 @@ function listening(): { listener: UnixListener; path: string } & Disposable {
 
 Deno.test("vhostd serves on the socket that systemd passes, and leaves its file", async () => {
   using socket = listening();
+  const needs = permissionsOf(rng).filter((need) =>
+    ["always", "queue threads", "a socket from systemd"].includes(need.for)
+  );
   await using cli = new CliProcess(["rng"], {
+    permissions: needs.flatMap(({ flags }) => flags),
     env: { LISTEN_FDS: "1", LISTEN_FDNAMES: "rng.socket" },
     through: activation([socket.listener.fd]),
   });

@@ -147,9 +147,11 @@ Deno.test("a server that is closed leaves no lock", () =>
   withImage(async (image, open) => {
     using file = openFile(image);
     const isLocked = () => isLockedElsewhere(file.number, 0, IMAGE_BYTES);
-    {
-      await using _server = await open();
-      assertEquals(isLocked(), true);
+    for (const io of ["sync", "uring"]) {
+      {
+        await using _server = await open({ io });
+        assertEquals(isLocked(), true);
+      }
+      assertEquals(isLocked(), false, io);
     }
-    assertEquals(isLocked(), false);
   }));

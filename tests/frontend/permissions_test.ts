@@ -1,10 +1,16 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import blk from "../../backends/blk/mod.ts";
 import input from "../../backends/input/mod.ts";
 import rng from "../../backends/rng/mod.ts";
 import type { AnyDevice } from "../../mod.ts";
 import { type PermissionNeed, permissionsOf } from "../../src/cli/permissions.ts";
-import { BlkDriver, VirtioDriver } from "../../src/frontend/mod.ts";
+import {
+  BlkDriver,
+  FrontendConnection,
+  FrontendError,
+  VirtioDriver,
+} from "../../src/frontend/mod.ts";
+import { openFile } from "../../src/linux/mod.ts";
 import { openRecordSource } from "../../src/cli/record_file.ts";
 import { CliProcess, runCli } from "./cli_process.ts";
 
@@ -76,7 +82,7 @@ for (const { device, args, queues, use } of served) {
       {
         await using cli = new CliProcess(command, { permissions });
         await cli.until("listens");
-        await using driver = await VirtioDriver.start(socket, { queues });
+        await using driver = await VirtioDriver.start(socket, { queues, inflight: true });
         await use(driver);
         cli.kill("SIGHUP");
         cli.kill("SIGUSR1");
@@ -93,6 +99,34 @@ for (const { device, args, queues, use } of served) {
     }));
 }
 
+Deno.test("input takes leave to read vhostd only for guest memory that can shrink", () =>
+  withDirectory(async (directory) => {
+    const socket = `${directory}/input.sock`;
+    const [always, toRead] = ["always", "guest memory in files that can shrink"].map((thing) =>
+      flagsFor(permissionsOf(input), [thing])
+    );
+    using memory = await Deno.open(`${directory}/memory`, {
+      create: true,
+      read: true,
+      write: true,
+    });
+    await memory.truncate(1 << 20);
+    using fd = openFile(`${directory}/memory`, { write: true });
+    const region = { guestAddress: 0n, userAddress: 0n, mmapOffset: 0n, size: 1n << 20n };
+    for (const permissions of [always, [...always, ...toRead]]) {
+      await using cli = new CliProcess(["input", `--socket-path=${socket}`], { permissions });
+      await cli.until("listens");
+      await using connection = await FrontendConnection.connect(socket);
+      await connection.setProtocolFeatures(await connection.getProtocolFeatures());
+      const given = connection.tell({ request: "ADD_MEM_REG", region }, [fd.number]);
+      if (permissions === always) await assertRejects(() => given, FrontendError);
+      else await given;
+      await connection.getFeatures(); // it goes on either way
+      await connection.close();
+      assertEquals((await cli.stop()).status, 0);
+    }
+  }));
+
 Deno.test("the control socket and the record take the permissions that they are said to, and each", () =>
   withDirectory(async (directory) => {
     const socket = `${directory}/rng.sock`, control = `${directory}/control.sock`;
@@ -108,6 +142,7 @@ Deno.test("the control socket and the record take the permissions that they are 
       await cli.until("listens");
       await using source = await openRecordSource(control);
       assertEquals((await source.read()).device.name, "rng");
+      await expectInspection(control);
       assertEquals((await cli.stop()).status, 0);
     }
     assertEquals(JSON.parse(Deno.readTextFileSync(record)).device.name, "rng");
@@ -120,6 +155,29 @@ Deno.test("the control socket and the record take the permissions that they are 
       assertStringIncludes(stderr, missing.split("=")[0]);
     }
   }));
+
+/** Expects that `vhostd inspect` takes what SECURITY.md says, and each of it. */
+async function expectInspection(control: string): Promise<void> {
+  const net = [`unix:${control}`, "vhostd"];
+  const flags = (net: string[]) => [
+    ...[`--allow-read=${control}`, `--allow-write=${control}`, `--allow-net=${net.join(",")}`],
+  ];
+  const inspect = (permissions: string[]) => runCli(["inspect", control], { permissions });
+  const { status, stderr } = await inspect(flags(net));
+  assertEquals([status, stderr], [0, ""]);
+  for (
+    const [fewer, named] of [
+      [flags(net).slice(1), "--allow-read"],
+      [flags(net).filter((flag) => !flag.startsWith("--allow-write")), "--allow-write"],
+      [flags(net.slice(1)), "--allow-net"],
+      [flags(net.slice(0, 1)), "--allow-net"],
+    ] as const
+  ) {
+    const { status, stderr } = await inspect([...fewer]);
+    assertEquals(status, 1, stderr);
+    assertStringIncludes(stderr, named);
+  }
+}
 
 Deno.test("the environment is not looked at without leave, and nobody is asked for it", async () => {
   const permissions = flagsFor(permissionsOf(rng), ["always"]);

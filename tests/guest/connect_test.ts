@@ -1,6 +1,15 @@
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
-import { Backend, expectEndedRecord, expectLiveRecord, ok, steps, temporary } from "./helpers.ts";
+import { diskHash, endLoad, expectProgress, LOAD_DISK_BYTES, startLoad } from "./guest_load.ts";
+import {
+  Backend,
+  expectEndedRecord,
+  expectLiveRecord,
+  ok,
+  sha256Of,
+  steps,
+  temporary,
+} from "./helpers.ts";
 
 Deno.test("back-ends connect to QEMU, and to the next one when it is gone", async (t) => {
   using directory = temporary();
@@ -57,4 +66,32 @@ Deno.test("back-ends connect to QEMU, and to the next one when it is gone", asyn
       for (const backend of backends) expectEndedRecord(await backend.stop());
     },
   });
+});
+
+Deno.test("a back-end that is killed under load comes back to QEMU, and the guest sees a pause", async () => {
+  using directory = temporary();
+  const image = `${directory.path}/disk.img`;
+  await Deno.writeFile(image, new Uint8Array());
+  await Deno.truncate(image, LOAD_DISK_BYTES);
+  const flags = [`--blk-file=${image}`, "--num-queues=2", "--threads=2"];
+  const start = (insteadOf?: Backend) =>
+    Backend.start("blk", flags, directory, { connects: true, insteadOf });
+  let disk = await start();
+  try {
+    await using guest = await Guest.boot({ cpus: 2, devices: [disk.device({ "num-queues": 2 })] });
+    await startLoad(guest);
+    for (let i = 0; i < 3; i++) {
+      await expectProgress(guest);
+      disk.kill("SIGKILL");
+      const killed = disk;
+      disk = await start(killed);
+      await killed[Symbol.asyncDispose]();
+      await expectProgress(guest);
+    }
+    await endLoad(guest);
+    expectLiveRecord(await disk.record(), guest);
+    assertEquals(await diskHash(guest), await sha256Of(image));
+  } finally {
+    await disk[Symbol.asyncDispose]();
+  }
 });

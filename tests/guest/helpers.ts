@@ -64,15 +64,17 @@ export class Backend implements AsyncDisposable {
    * @param kind The device's name.
    * @param flags Its flags, but for the sockets and the record.
    * @param directory Where these are.
-   * @param connects QEMU is to listen.
+   * @param options QEMU is to listen (`connects`); the back-end takes the place
+   * of another one that has ended (`insteadOf`).
    */
   static async start(
     kind: string,
     flags: readonly string[],
     directory: TemporaryDirectory,
-    { connects = false }: { connects?: boolean } = {},
+    { connects = false, insteadOf }: { connects?: boolean; insteadOf?: Backend } = {},
   ): Promise<Backend> {
-    const base = `${directory.path}/${kind}-${crypto.randomUUID().slice(0, 8)}`;
+    const base = insteadOf?.socketPath.replace(/\.sock$/, "") ??
+      `${directory.path}/${kind}-${crypto.randomUUID().slice(0, 8)}`;
     const backend = new Backend(kind, base, flags, connects);
     try {
       await backend.untilSays(`${connects ? "connects to" : "listens on"} ${backend.socketPath}`);

@@ -1,0 +1,82 @@
+/** What QEMU does with rings that run, while the guest verifies every block that it writes. */
+import { assert, assertEquals } from "@std/assert";
+import { Guest } from "../../tools/guest/guest.ts";
+import { withTimeout } from "../../tools/guest/process.ts";
+import { diskHash, endLoad, expectProgress, LOAD_DISK_BYTES, startLoad } from "./guest_load.ts";
+import { Backend, expectLiveRecord, sha256Of, steps, temporary } from "./helpers.ts";
+
+const TIMEOUT_MS = 30_000;
+
+for (const packed of ["off", "on"] as const) {
+  Deno.test(`a guest notices nothing of what QEMU does with running rings (packed=${packed})`, async (t) => {
+    using directory = temporary();
+    const image = `${directory.path}/disk.img`;
+    await Deno.writeFile(image, new Uint8Array());
+    await Deno.truncate(image, LOAD_DISK_BYTES);
+    await using disk = await Backend.start(
+      "blk",
+      [`--blk-file=${image}`, "--num-queues=2", "--threads=2"],
+      directory,
+    );
+    await using guest = await Guest.boot({
+      cpus: 2,
+      devices: [disk.device({ "num-queues": 2, packed })],
+      qemuArguments: ["-m", "256M,slots=2,maxmem=1G"],
+    });
+    await startLoad(guest);
+    await expectProgress(guest);
+    const messages = async () => (await disk.record()).connections.latest[0].messages;
+
+    await steps(t, {
+      "the machine is paused and goes on, and the rings with it": async () => {
+        const { starts } = (await disk.record()).queues[0];
+        for (let i = 1; i <= 5; i++) {
+          await guest.qmp("stop");
+          assert((await disk.record()).queues.every(({ running }) => !running));
+          await guest.qmp("cont");
+          await expectProgress(guest);
+          assertEquals((await disk.record()).queues[0].starts, starts + i);
+        }
+      },
+
+      "memory is plugged in and out": async () => {
+        for (let i = 0; i < 2; i++) {
+          const before = await messages();
+          await guest.qmp("object-add", {
+            "qom-type": "memory-backend-memfd",
+            id: "more",
+            size: 2 ** 27,
+            share: true,
+          });
+          await guest.qmp("device_add", { driver: "pc-dimm", id: "dimm", memdev: "more" });
+          const with_ = await messages();
+          assert(with_ > before, "the back-end was given the memory");
+          await expectProgress(guest);
+          const deleted = guest.qmpEvent("DEVICE_DELETED");
+          await guest.qmp("device_del", { id: "dimm" });
+          await withTimeout(deleted, TIMEOUT_MS, () => "The guest has not let go of the memory");
+          await guest.qmp("object-del", { id: "more" });
+          assert(await messages() > with_, "and it was taken away again");
+          await expectProgress(guest);
+        }
+      },
+
+      "QEMU is stopped and continued": async () => {
+        Deno.kill(guest.pid, "SIGSTOP");
+        await disk.until(({ queues }) => queues.every(({ inFlight }) => inFlight === 0));
+        const requests = async () => (await disk.record()).queues.map(({ requests }) => requests);
+        const before = await requests();
+        await new Promise((resolve) => setTimeout(resolve, 2000));
+        assertEquals(await requests(), before);
+        Deno.kill(guest.pid, "SIGCONT");
+        await expectProgress(guest);
+      },
+
+      "the disk has what the guest wrote": async () => {
+        await endLoad(guest);
+        expectLiveRecord(await disk.record(), guest);
+        assertEquals(await diskHash(guest), await sha256Of(image));
+      },
+    });
+  });
+}
