@@ -26,6 +26,8 @@ export interface GuestDevice {
   socketPath: string;
   /** QEMU listens on it, and waits for the back-end. @default {false} */
   isServer?: boolean;
+  /** QEMU connects again so many milliseconds after a back-end went. @default {never} */
+  reconnectMs?: number;
   /** More properties of QEMU's device, such as `{ "num-queues": 2 }`. */
   qemuProperties?: Record<string, string | number | boolean>;
 }
@@ -108,11 +110,14 @@ export async function qemuDeviceArguments(
   const properties = Object.entries(device.qemuProperties ?? {}).map((
     [key, value],
   ) => `${key}=${typeof value === "boolean" ? value ? "on" : "off" : value}`);
+  const socket = [
+    `socket,id=${id},path=${device.socketPath.replaceAll(",", ",,")}`,
+    ...device.isServer ? ["server=on"] : [],
+    ...device.reconnectMs === undefined ? [] : [`reconnect-ms=${device.reconnectMs}`],
+  ];
   return [
     "-chardev",
-    `socket,id=${id},path=${device.socketPath.replaceAll(",", ",,")}${
-      device.isServer ? ",server=on" : ""
-    }`,
+    socket.join(","),
     "-device",
     [name, `chardev=${id}`, ...properties].join(","),
   ];
