@@ -24,6 +24,8 @@ export interface World {
 /** A device, its load and what is done to it. */
 export interface Actor extends AsyncDisposable {
   readonly tally: Tally;
+  /** Starts what takes part. */
+  start(): Promise<void>;
   /**
    * Goes on until it is over, then looks at everything once more.
    *
@@ -37,7 +39,9 @@ export async function sleep(milliseconds: number, over: AbortSignal): Promise<vo
   if (over.aborted) return;
   const { promise, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, milliseconds);
-  over.addEventListener("abort", () => resolve(), { once: true, signal: undefined });
+  const wake = () => resolve();
+  over.addEventListener("abort", wake);
   await promise;
+  over.removeEventListener("abort", wake);
   clearTimeout(timer);
 }

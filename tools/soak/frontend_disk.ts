@@ -47,6 +47,7 @@ export class FrontendDisk implements Actor {
   readonly #random: Random;
   readonly #path: string | undefined;
   readonly #made = new AsyncDisposableStack();
+  #served!: Served;
 
   /** Nothing is started yet. */
   constructor(world: World, options: FrontendDiskOptions) {
@@ -57,7 +58,7 @@ export class FrontendDisk implements Actor {
     this.#path = options.directory && `${options.directory}/${options.name}.img`;
   }
 
-  async run(): Promise<void> {
+  async start(): Promise<void> {
     const { flags, queues, driver, directory } = this.#options;
     if (this.#path !== undefined) {
       await Deno.writeFile(this.#path, new Uint8Array());
@@ -66,7 +67,7 @@ export class FrontendDisk implements Actor {
     const store = directory === undefined
       ? ["--null", `--size=${DISK_BYTES}`]
       : [`--blk-file=${this.#path}`];
-    const served = this.#made.use(
+    this.#served = this.#made.use(
       await Served.start(
         this.#world,
         this.tally,
@@ -74,9 +75,13 @@ export class FrontendDisk implements Actor {
         { ...driver, queues: new Array(queues).fill(64) },
       ),
     );
+  }
+
+  async run(): Promise<void> {
+    const served = this.#served;
     const load = new DiskLoad(this.#world, served, this.tally, {
-      queues,
-      keepsNothing: directory === undefined,
+      queues: this.#options.queues,
+      keepsNothing: this.#path === undefined,
     });
     const ended = new AbortController();
     const { over } = this.#world;

@@ -34,15 +34,15 @@ export class FrontendInput implements Actor {
   readonly #events: [type: number, code: number, value: number][] = [];
   #came = () => {};
   #isEnding = false;
+  #served!: Served;
 
   /** Nothing is started yet. */
   constructor(world: World) {
     this.#world = world;
   }
 
-  async run(): Promise<void> {
-    const { over } = this.#world;
-    const served = this.#made.use(
+  async start(): Promise<void> {
+    this.#served = this.#made.use(
       await Served.start(
         this.#world,
         this.tally,
@@ -50,6 +50,11 @@ export class FrontendInput implements Actor {
         { queues: 2, timeoutMs: FOR_EVER_MS },
       ),
     );
+  }
+
+  async run(): Promise<void> {
+    const { over } = this.#world;
+    const served = this.#served;
     const lanes = Array.from({ length: BUFFERS }, () => this.#receive(served));
     await Promise.race([...lanes, this.#type(served, over), served.backend.failed]);
     this.#isEnding = true;

@@ -28,17 +28,22 @@ export class FrontendRng implements Actor {
   readonly #world: World;
   readonly #made = new AsyncDisposableStack();
   readonly #seen = new Set<string>();
+  #served!: Served;
 
   /** Nothing is started yet. */
   constructor(world: World) {
     this.#world = world;
   }
 
-  async run(): Promise<void> {
-    const { over } = this.#world;
-    const served = this.#made.use(
+  async start(): Promise<void> {
+    this.#served = this.#made.use(
       await Served.start(this.#world, this.tally, { device: "rng", flags: [] }, { packed: true }),
     );
+  }
+
+  async run(): Promise<void> {
+    const { over } = this.#world;
+    const served = this.#served;
     await Promise.race([
       Promise.all([
         ...Array.from({ length: LANES }, (_, lane) => this.#runLane(lane, served, over)),

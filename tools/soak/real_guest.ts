@@ -10,7 +10,6 @@ import type { Random } from "../random.ts";
 import { type Actor, sleep, type World } from "./actor.ts";
 import { Backend } from "./backend.ts";
 import { GUEST_DISK_BYTES, GuestDisk } from "./guest_disk.ts";
-import type { Process } from "./processes.ts";
 import { REGION_BYTES, REQUESTS_PER_REGION } from "./regions.ts";
 import { SoakError } from "./soak_error.ts";
 import { Tally } from "./tally.ts";
@@ -74,7 +73,6 @@ export class RealGuest implements Actor {
   #rng!: Backend;
   #keyboard!: Backend;
   #guest!: Guest;
-  #qemu: Process | undefined;
 
   /** Nothing is started yet. */
   constructor(world: World, directories: readonly string[]) {
@@ -83,12 +81,12 @@ export class RealGuest implements Actor {
     this.#directories = directories;
   }
 
-  async run(): Promise<void> {
+  async start(): Promise<void> {
     for (const [at, directory] of this.#directories.entries()) {
       const device = `vd${"abcdefgh"[at]}`;
       const path = `${directory}/guest-${device}.img`;
-      await Deno.writeFile(path, new Uint8Array());
-      await Deno.truncate(path, GUEST_DISK_BYTES);
+      // With all of its room, since the file system is full at times.
+      await Deno.writeFile(path, new Uint8Array(GUEST_DISK_BYTES));
       const flags = [`--blk-file=${path}`, `--num-queues=${QUEUES}`];
       const backend = await this.#serve(`guest-${device}`, "blk", flags);
       const random = this.#world.random(`guest ${device}`);
@@ -97,10 +95,12 @@ export class RealGuest implements Actor {
     this.#rng = await this.#serve("guest-rng", "rng", []);
     this.#keyboard = await this.#serve("guest-input", "input", ["--profile=keyboard"]);
     await this.#boot();
+  }
+
+  async run(): Promise<void> {
     const failures = this.#backends.map((backend) => backend.failed);
     await Promise.race([this.#rounds(), ...failures]);
     await this.#guest.powerOff();
-    this.#qemu!.hasEnded = true;
     for (const backend of this.#backends) await backend.end("SIGTERM");
     for (const disk of this.#disks) this.tally.checkedBytes += await disk.checkAll();
   }
@@ -128,7 +128,6 @@ export class RealGuest implements Actor {
         { kind: "input", socketPath: this.#keyboard.socketPath },
       ],
     });
-    this.#qemu = this.#world.processes.add("QEMU", this.#guest.pid);
   }
 
   async #rounds(): Promise<void> {
@@ -152,7 +151,9 @@ export class RealGuest implements Actor {
   async #run(command: string): Promise<string> {
     const { status, output } = await this.#guest.run(command, { timeoutMs: TIMEOUT_MS });
     if (status === 0) return output.trimEnd();
-    throw new SoakError(`The guest failed with status ${status}: ${command}\n${output}`);
+    throw new SoakError(
+      `The guest failed with status ${status}: ${output.trimEnd()}\n  command: ${command}`,
+    );
   }
 
   /** Writes regions of all disks at once, and compares them in the guest and in the file. */
@@ -204,7 +205,6 @@ export class RealGuest implements Actor {
         return await this.#interrupt(() => guest.reset());
       case "QEMU killed while it writes":
         return await this.#interrupt(async () => {
-          this.#qemu!.hasEnded = true;
           await guest[Symbol.asyncDispose]();
           await this.#boot();
         });

@@ -44,7 +44,8 @@ export async function soak(
   else made.use(mounted);
 
   const stop = new AbortController();
-  const begun = performance.now();
+  // Until all has started, nothing is measured.
+  let begun = 0, hasBegun = false;
   const nowS = () => (performance.now() - begun) / 1000;
   const marks: Mark[] = [];
   const world: World = {
@@ -64,19 +65,20 @@ export async function soak(
 
   const moments: Moment[] = [];
   const sampling = setInterval(() => {
+    if (!hasBegun) return;
     world.processes.sample(nowS());
     moments.push(momentOf(nowS(), tallies, world.processes));
   }, SAMPLE_MS);
   const telling = setInterval(
-    () => progress(lineOf(nowS(), options.minutes * 60, tallies)),
+    () => hasBegun && progress(lineOf(nowS(), options.minutes * 60, tallies)),
     PROGRESS_MS,
   );
-  const timer = setTimeout(() => stop.abort(), options.minutes * 60_000);
+  let timer: ReturnType<typeof setTimeout> | undefined;
   const findings: string[] = [];
-  try {
-    await Promise.all(actors.map(async (actor) => {
+  const all = (work: (actor: Actor) => Promise<void>) =>
+    Promise.all(actors.map(async (actor) => {
       try {
-        await actor.run();
+        await work(actor);
       } catch (error) {
         if (interrupted.aborted) return;
         // What comes after the first is most often its consequence.
@@ -84,6 +86,13 @@ export async function soak(
         stop.abort();
       }
     }));
+  try {
+    progress(`starting ${options.only.join(", ")}`);
+    await all((actor) => actor.start());
+    begun = performance.now();
+    timer = setTimeout(() => stop.abort(), options.minutes * 60_000);
+    hasBegun = findings.length === 0 && !interrupted.aborted;
+    if (hasBegun) await all((actor) => actor.run());
   } finally {
     clearInterval(sampling);
     clearInterval(telling);
@@ -148,9 +157,9 @@ function makeActors(
 function momentOf(atS: number, tallies: readonly Tally[], { all }: ProcessTable): Moment {
   const requests = tallies.reduce((sum, tally) => sum + tally.requests, 0);
   // What has just begun has no sample yet.
-  const latest = all.filter(({ hasEnded, samples, name }) =>
-    !hasEnded && samples.length > 0 && name !== "QEMU"
-  ).map(({ samples }) => samples.at(-1)!);
+  const latest = all.filter(({ hasEnded, samples }) => !hasEnded && samples.length > 0).map((
+    { samples },
+  ) => samples.at(-1)!);
   const sum = (of: (sample: typeof latest[number]) => number) =>
     latest.reduce((sum, sample) => sum + of(sample), 0);
   return {
