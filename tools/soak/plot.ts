@@ -12,10 +12,13 @@ const MIB = 2 ** 20;
 // Sizes are in units of the picture, which are pixels unless it is scaled.
 const WIDTH = 1000;
 const LEFT = 64, RIGHT = 150;
-const TOP = 64;
+const TOP = 84;
 const PANEL_HEIGHT = 150;
 const PANEL_GAP = 46;
 const PLOT_WIDTH = WIDTH - LEFT - RIGHT;
+
+/** What fits into the picture's width, in characters. */
+const MAX_TITLE = 130;
 
 /** The least distance of two names at the right edge. */
 const NAME_HEIGHT = 12;
@@ -37,7 +40,6 @@ const STYLE = `
   .grid { stroke: #d8dee4; stroke-width: 1; }
   .line { fill: none; stroke-width: 1.5; stroke-linejoin: round; }
   .mark { stroke: #57606a; stroke-width: 1; opacity: 0.55; }
-  .wrong { stroke: #cf222e; stroke-width: 2; opacity: 1; }
   ${HUES.map((hue, i) => series(i, hue, 40)).join("\n  ")}
   @media (prefers-color-scheme: dark) {
     svg { background: #0d1117; }
@@ -45,7 +47,6 @@ const STYLE = `
     .quiet { fill: #9198a1; }
     .grid { stroke: #2d333b; }
     .mark { stroke: #9198a1; }
-    .wrong { stroke: #ff7b72; }
     ${HUES.map((hue, i) => series(i, hue, 65)).join("\n    ")}
   }
 `;
@@ -92,14 +93,19 @@ export function plot(report: Report): string {
   ];
   const height = TOP + panels.length * (PANEL_HEIGHT + PANEL_GAP);
   const x = (atS: number) => LEFT + PLOT_WIDTH * atS / Math.max(seconds, 1);
-  const wrong = findings.length === 0 ? "nothing wrong" : findings[0];
+  const wrong = findings.length === 0 ? "nothing wrong" : findings[0].split("\n")[0];
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" ` +
     `width="${WIDTH}" height="${height}" role="img">`,
     `<title>A soak of vhostd over time</title>`,
     `<style>${STYLE}</style>`,
     text(LEFT, 26, `vhostd soak, ${seconds.toFixed(0)} s, seed ${seed}`, "title"),
-    text(LEFT, 42, `${date.slice(0, 16).replace("T", " ")} UTC: ${wrong}`, "quiet"),
+    text(
+      LEFT,
+      44,
+      `${date.slice(0, 16).replace("T", " ")} UTC: ${wrong}`.slice(0, MAX_TITLE),
+      "quiet",
+    ),
     ...panels.flatMap((panel, at) => drawPanel(panel, TOP + at * (PANEL_HEIGHT + PANEL_GAP), x)),
     ...timeTicks(seconds).map((atS) =>
       text(x(atS), height - PANEL_GAP + 24, timeOf(atS), "quiet", "middle")
@@ -124,10 +130,12 @@ function linesOf(processes: readonly Process[], of: (sample: Sample) => number):
     pieces: all.map(({ samples }) =>
       samples.map((sample): [number, number] => [sample.atS, of(sample)])
     ),
-  })).filter(({ pieces }) => pieces.some((piece) => piece.length > 0));
+  }));
 }
 
-function drawPanel({ title, lines }: Panel, top: number, x: (atS: number) => number): string[] {
+function drawPanel(panel: Panel, top: number, x: (atS: number) => number): string[] {
+  const { title } = panel;
+  const lines = panel.lines.filter(({ pieces }) => pieces.some((piece) => piece.length > 0));
   const values = lines.flatMap(({ pieces }) => pieces.flat().map(([, value]) => value));
   const ticks = ticksTo(Math.max(1, ...values), MAX_TICKS);
   const most = ticks.at(-1)!;

@@ -28,7 +28,7 @@ const PROGRESS_MS = 10_000;
 /** A tmpfs has room for its disks, and little more. */
 const TMPFS_BYTES = DISK_BYTES + GUEST_DISK_BYTES + 4 * 2 ** 20;
 
-/** Runs a soak; `interrupted` ends it early, and then there is no report. */
+/** Runs a soak; `interrupted` ends it early, without the last looks at everything. */
 export async function soak(
   options: Options,
   progress: (message: string) => void,
@@ -75,12 +75,13 @@ export async function soak(
   );
   let timer: ReturnType<typeof setTimeout> | undefined;
   const findings: string[] = [];
+  const { promise: interruption, resolve: interrupt } = Promise.withResolvers<void>();
+  interrupted.addEventListener("abort", () => interrupt());
   const all = (work: (actor: Actor) => Promise<void>) =>
     Promise.all(actors.map(async (actor) => {
       try {
-        await work(actor);
+        await Promise.race([work(actor), interruption]);
       } catch (error) {
-        if (interrupted.aborted) return;
         // What comes after the first is most often its consequence.
         findings.push(`${actor.tally.name}: ${(error as Error).message}`);
         stop.abort();
@@ -89,6 +90,7 @@ export async function soak(
   try {
     progress(`starting ${options.only.join(", ")}`);
     await all((actor) => actor.start());
+    progress("all have started");
     begun = performance.now();
     timer = setTimeout(() => stop.abort(), options.minutes * 60_000);
     hasBegun = findings.length === 0 && !interrupted.aborted;
