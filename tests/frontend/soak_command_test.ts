@@ -1,6 +1,7 @@
 /** `deno task soak`, for seconds: the command itself, and that it leaves nothing behind. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { spawn } from "../../tools/guest/process.ts";
+import { commandsThatName } from "./leftovers.ts";
 
 const MAIN = new URL("../../tools/soak/main.ts", import.meta.url).pathname;
 
@@ -54,14 +55,7 @@ function expectNothingLeft(directory: string): void {
   const left = [...Deno.readDirSync(directory)].map(({ name }) => name);
   assertEquals(left.filter((name) => name !== "plot.svg"), []);
   assert(!Deno.readTextFileSync("/proc/self/mounts").includes(directory));
-  for (const { name } of Deno.readDirSync("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    let command = "";
-    try {
-      command = Deno.readTextFileSync(`/proc/${name}/cmdline`);
-    } catch { /* It has ended. */ }
-    assert(!command.includes(directory), command.replaceAll("\0", " "));
-  }
+  assertEquals(commandsThatName(directory), []);
 }
 
 Deno.test("soak finds nothing wrong in some seconds of faults", () =>
