@@ -6,18 +6,21 @@
 
 const MIB = 2 ** 20;
 
-/** How a process may grow from the second to the last quarter of its life. */
+/**
+ * How a process may grow from the third to the last quarter of its life. The
+ * first half is for code to be compiled and for heaps to find their size.
+ */
 export const LEAK = {
   /** Its resident memory, as a part of what it was. */
-  memoryPart: 0.1,
+  memoryPart: 0.05,
   /** And in addition, in bytes: the garbage collector's moods. */
-  memoryBytes: 16 * MIB,
+  memoryBytes: 8 * MIB,
   /** Its descriptors. */
   fds: 2,
   /** Its threads: the platform's own pool comes and goes. */
   threads: 2,
   /** Processes that lived shorter say nothing, in samples. */
-  leastSamples: 20,
+  leastSamples: 60,
 } as const;
 
 /** What is measured of a process. */
@@ -82,7 +85,7 @@ export function findLeaks(processes: readonly Process[]): string[] {
   return processes.flatMap(({ name, pid, samples }) => {
     if (samples.length < LEAK.leastSamples) return [];
     const quarter = Math.floor(samples.length / 4);
-    const before = samples.slice(quarter, 2 * quarter);
+    const before = samples.slice(-2 * quarter, -quarter);
     const after = samples.slice(-quarter);
     const found: string[] = [];
     const compare = (

@@ -6,7 +6,7 @@
 
 /** The unit of what a guest writes, and how many requests that are. */
 export const REGION_BYTES = 2 ** 18;
-export const REQUEST_BYTES = 2 ** 16;
+export const REQUEST_BYTES = 2 ** 13;
 export const REQUESTS_PER_REGION = REGION_BYTES / REQUEST_BYTES;
 
 /** What a torn write leaves is a mix of these units. */

@@ -80,7 +80,7 @@ export function describe(report: Report): string {
       ? [
         `Nothing wrong. Memory is flat: no process that lived ${LEAK.leastSamples} s had in its ` +
         `last quarter a median of more than ${LEAK.memoryPart * 100} % and ` +
-        `${LEAK.memoryBytes / MIB} MiB above that of its second quarter, nor more than ` +
+        `${LEAK.memoryBytes / MIB} MiB above that of its third quarter, nor more than ` +
         `${LEAK.fds} descriptors or ${LEAK.threads} threads above.`,
       ]
       : [
