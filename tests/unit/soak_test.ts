@@ -44,7 +44,7 @@ Deno.test("findLeaks() finds descriptors and threads that add up", () => {
 
 Deno.test("findLeaks() forgives what comes and goes, and what is only in the beginning", () => {
   const wave = process(100, (atS) => ({
-    residentBytes: (atS < 20 ? 20 + 3 * atS : 80 + 30 * (atS % 2)) * MIB,
+    residentBytes: (atS < 50 ? 20 + 3 * atS : 170 + 15 * (atS % 5)) * MIB,
     fds: atS < 20 ? 20 : 50 + atS % 3,
   }));
   assertEquals(findLeaks([wave]), []);
