@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { run, spawn, withTimeout } from "../../tools/guest/process.ts";
+import { commandsThatName } from "../frontend/leftovers.ts";
 import { temporary, type TemporaryDirectory } from "./helpers.ts";
 
 const MAIN = new URL("../../tools/guest/main.ts", import.meta.url).pathname;
@@ -63,17 +64,7 @@ async function guest(
 /** Expects that nothing is left of what was started with a directory. */
 function expectNothingLeft({ path }: TemporaryDirectory): void {
   assertEquals([...Deno.readDirSync(path)].map(({ name }) => name), []);
-  const left: string[] = [];
-  for (const { name } of Deno.readDirSync("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      const words = Deno.readTextFileSync(`/proc/${name}/cmdline`).replaceAll("\0", " ");
-      if (words.includes(path)) left.push(words);
-    } catch {
-      // It has ended.
-    }
-  }
-  assertEquals(left, []);
+  assertEquals(commandsThatName(path), []);
 }
 
 Deno.test("guest --run prints what the command prints, and exits with its status", async () => {

@@ -10,7 +10,7 @@ import { MAX_DEPTH, MAX_QUEUES, OPERATIONS, type StoreName } from "./cells.ts";
 import { Image } from "./image.ts";
 import { LoadThreads } from "./load_threads.ts";
 import type { Options } from "./options.ts";
-import type { Scratch } from "./scratch.ts";
+import type { Scratch } from "../scratch.ts";
 import type { SystemCallCounter } from "./system_calls.ts";
 
 /** Memory for the requests of a queue. */

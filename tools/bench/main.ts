@@ -15,7 +15,7 @@ import { markdown } from "./markdown.ts";
 import { allCells } from "./cells.ts";
 import { HELP, type Options, parseOptions } from "./options.ts";
 import type { Report } from "./report.ts";
-import { Scratch } from "./scratch.ts";
+import { Scratch } from "../scratch.ts";
 import { systemCallCounter } from "./system_calls.ts";
 
 /** The signals that end the command, and their numbers. */
@@ -35,7 +35,7 @@ async function main(): Promise<number> {
     for (const { name } of allCells()) console.log(name);
     return 0;
   }
-  using scratch = new Scratch();
+  using scratch = new Scratch("vhostd-bench-");
   for (const [name, number] of Object.entries(SIGNALS)) {
     Deno.addSignalListener(name as Deno.Signal, () => {
       scratch[Symbol.dispose]();

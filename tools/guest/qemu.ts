@@ -113,12 +113,14 @@ export async function qemuDeviceArguments(
   const properties = Object.entries(device.qemuProperties ?? {}).map((
     [key, value],
   ) => `${key}=${typeof value === "boolean" ? value ? "on" : "off" : value}`);
-  const reconnect = device.reconnectMs === undefined ? "" : `,reconnect-ms=${device.reconnectMs}`;
+  const socket = [
+    `socket,id=${id},path=${device.socketPath.replaceAll(",", ",,")}`,
+    ...device.isServer ? ["server=on"] : [],
+    ...device.reconnectMs === undefined ? [] : [`reconnect-ms=${device.reconnectMs}`],
+  ];
   return [
     "-chardev",
-    `socket,id=${id},path=${device.socketPath.replaceAll(",", ",,")}${
-      device.isServer ? ",server=on" : ""
-    }${reconnect}`,
+    socket.join(","),
     "-device",
     [name, `chardev=${id}`, ...properties].join(","),
   ];

@@ -1,0 +1,96 @@
+/** `deno task soak`, for seconds: the command itself, and that it leaves nothing behind. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { spawn } from "../../tools/guest/process.ts";
+import { commandsThatName } from "./leftovers.ts";
+
+const MAIN = new URL("../../tools/soak/main.ts", import.meta.url).pathname;
+
+/** What the command did. */
+interface Ended {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs the command; all of its files are in `directory`. */
+async function soak(
+  args: string[],
+  directory: string,
+  onStderr: (text: string, kill: (signal: Deno.Signal) => void) => void = () => {},
+): Promise<Ended> {
+  const places = [`--tmpfs-dir=${directory}`, `--disk-dir=${directory}`];
+  const child = spawn(
+    Deno.execPath(),
+    ["run", "--quiet", "--allow-all", MAIN, `--plot=${directory}/plot.svg`, ...places, ...args],
+    {
+      env: { TMPDIR: directory, NO_COLOR: "1" },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    },
+  );
+  let stderr = "";
+  const reading = (async () => {
+    for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+      stderr += text;
+      onStderr(stderr, (signal) => child.kill(signal));
+    }
+  })();
+  const stdout = await new Response(child.stdout).text();
+  await reading;
+  return { code: (await child.status).code, stdout, stderr };
+}
+
+async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
+  const directory = Deno.makeTempDirSync({ prefix: "vhostd-soak-test-" });
+  try {
+    await test(directory);
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+}
+
+/** Expects that nothing is left of what was started with a directory. */
+function expectNothingLeft(directory: string): void {
+  const left = [...Deno.readDirSync(directory)].map(({ name }) => name);
+  assertEquals(left.filter((name) => name !== "plot.svg"), []);
+  assert(!Deno.readTextFileSync("/proc/self/mounts").includes(directory));
+  assertEquals(commandsThatName(directory), []);
+}
+
+Deno.test("soak finds nothing wrong in some seconds of faults", () =>
+  withDirectory(async (directory) => {
+    const { code, stdout, stderr } = await soak(
+      ["--minutes=0.1", "--only=tmpfs,disk,rng,input"],
+      directory,
+    );
+    assertEquals(code, 0, `${stderr}\n${stdout}`);
+    assertMatch(stdout, /^Soak of \d+ s, seed \d+: \d+ requests done, \d+ faults injected, /);
+    assertStringIncludes(stdout, "Nothing wrong.");
+    const svg = await Deno.readTextFile(`${directory}/plot.svg`);
+    assertStringIncludes(svg, "nothing wrong");
+    expectNothingLeft(directory);
+  }));
+
+Deno.test("soak ends all that it started on SIGINT", () =>
+  withDirectory(async (directory) => {
+    let isKilled = false;
+    const { code, stderr } = await soak(
+      ["--minutes=10", "--only=tmpfs"],
+      directory,
+      (text, kill) => {
+        if (isKilled || !text.includes("started")) return;
+        isKilled = true;
+        kill("SIGINT");
+      },
+    );
+    assertEquals(code, 130, stderr);
+    expectNothingLeft(directory);
+  }));
+
+Deno.test("soak tells bad input in one line", () =>
+  withDirectory(async (directory) => {
+    const { code, stdout, stderr } = await soak(["--minutes=soon"], directory);
+    assertEquals({ code, stdout }, { code: 1, stdout: "" });
+    assertEquals(stderr, "soak: --minutes=soon: expected a number from 0.1 to 10000\n");
+  }));

@@ -1,0 +1,82 @@
+/**
+ * What the blocks of a disk contain.
+ *
+ * @module
+ */
+
+import { mix } from "../random.ts";
+
+/** The unit of what is written and checked. */
+export const BLOCK_BYTES = 4096;
+
+const WORDS = BLOCK_BYTES / 4;
+
+/** Nobody knows what a block has, until it is written again. */
+export const UNKNOWN = -1;
+
+/** Fills a block with what it has after it was written so many times; 0 for zeroes. */
+export function fillBlock(
+  words: Uint32Array,
+  block: number,
+  generation: number,
+  seed: number,
+): void {
+  if (generation === 0) return void words.fill(0);
+  const start = mix(block ^ mix(generation ^ seed));
+  for (let i = 0; i < WORDS; i++) words[i] = start + Math.imul(i, 0x9e3779b1);
+}
+
+/** What a disk should contain. */
+export class DiskContent {
+  /** How often each block was written; 0 for zeroes, or {@linkcode UNKNOWN}. */
+  readonly generations: Int32Array;
+  readonly #seed: number;
+  readonly #expected = new Uint32Array(WORDS);
+  #written = 0;
+
+  /** Begins with a disk of zeroes. */
+  constructor(blocks: number, seed: number) {
+    this.generations = new Int32Array(blocks);
+    this.#seed = seed;
+  }
+
+  /** A number that no block had before. */
+  nextGeneration(): number {
+    return ++this.#written;
+  }
+
+  /** The bytes of some blocks of a generation. */
+  bytes(block: number, blocks: number, generation: number): Uint8Array<ArrayBuffer> {
+    const words = new Uint32Array(blocks * WORDS);
+    for (let i = 0; i < blocks; i++) {
+      fillBlock(words.subarray(i * WORDS, (i + 1) * WORDS), block + i, generation, this.#seed);
+    }
+    return new Uint8Array(words.buffer);
+  }
+
+  /**
+   * Compares what was read from a block on with what should be there.
+   *
+   * @returns How many bytes were compared
+   * @throws {Error} With the first byte that is wrong
+   */
+  check(block: number, bytes: Uint8Array<ArrayBuffer>): number {
+    let checked = 0;
+    for (let at = 0; at < bytes.length; at += BLOCK_BYTES, block++) {
+      const generation = this.generations[block];
+      if (generation === UNKNOWN) continue;
+      const words = new Uint32Array(bytes.buffer, bytes.byteOffset + at, WORDS);
+      fillBlock(this.#expected, block, generation, this.#seed);
+      for (let i = 0; i < WORDS; i++) {
+        if (words[i] === this.#expected[i]) continue;
+        throw new Error(
+          `Word ${i} of block ${block} is 0x${words[i].toString(16)}, and should be 0x${
+            this.#expected[i].toString(16)
+          } (generation ${generation})`,
+        );
+      }
+      checked += BLOCK_BYTES;
+    }
+    return checked;
+  }
+}

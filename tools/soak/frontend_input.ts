@@ -1,0 +1,124 @@
+/**
+ * Our keyboard under a driver of ours: what is typed arrives once and in order.
+ *
+ * @module
+ */
+
+import { type Actor, sleep, type World } from "./actor.ts";
+import { DISTURBANCES, REQUEST_TIMEOUT_MS, Served } from "./served.ts";
+import { withTimeout } from "../guest/process.ts";
+import { SoakError } from "./soak_error.ts";
+import { Tally } from "./tally.ts";
+
+/** How many buffers the driver keeps in the event queue. */
+const BUFFERS = 32;
+const EVENT_BYTES = 8;
+const EV_KEY = 1, KEY_A = 30;
+
+/** The most that is typed at a time. */
+const MAX_KEYS = 64;
+/** Press, report, release, report. */
+const EVENTS_PER_KEY = 4;
+
+const MAX_PEACE_MS = 300;
+
+/** Buffers wait for as long as nobody types. */
+const FOR_EVER_MS = 2 ** 31 - 1;
+
+/** Types, and looks at what arrives. */
+export class FrontendInput implements Actor {
+  readonly tally = new Tally("input");
+  readonly #world: World;
+  readonly #made = new AsyncDisposableStack();
+  /** Type, code and value of each event that came and was not looked at yet. */
+  readonly #events: [type: number, code: number, value: number][] = [];
+  #came = () => {};
+  #isEnding = false;
+  #served!: Served;
+
+  /** Nothing is started yet. */
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  async start(): Promise<void> {
+    this.#served = this.#made.use(
+      await Served.start(
+        this.#world,
+        this.tally,
+        { device: "input", flags: ["--profile=keyboard"] },
+        { queues: 2, timeoutMs: FOR_EVER_MS },
+      ),
+    );
+  }
+
+  async run(): Promise<void> {
+    const { over } = this.#world;
+    const served = this.#served;
+    const lanes = Array.from({ length: BUFFERS }, () => this.#receive(served));
+    await Promise.race([...lanes, this.#type(served, over), served.backend.failed]);
+    this.#isEnding = true;
+    await served.end();
+    await Promise.all(lanes);
+  }
+
+  /** Keeps one buffer in the event queue. */
+  async #receive(served: Served): Promise<void> {
+    try {
+      for (;;) {
+        await served.ready();
+        const { written, data: [data] } = await served.driver.request(0, [], [EVENT_BYTES]);
+        if (written !== EVENT_BYTES) throw new SoakError(`input wrote ${written} bytes`);
+        const view = new DataView(data.buffer);
+        this.#events.push([
+          view.getUint16(0, true),
+          view.getUint16(2, true),
+          view.getInt32(4, true),
+        ]);
+        this.tally.requests++;
+        this.#came();
+      }
+    } catch (error) {
+      if (!this.#isEnding) throw error;
+    }
+  }
+
+  async #type(served: Served, over: AbortSignal): Promise<void> {
+    const random = this.#world.random("input");
+    while (!over.aborted) {
+      const keys = random.between(1, MAX_KEYS);
+      await served.backend.post("events", { text: "a".repeat(keys) });
+      await this.#expect(keys);
+      await sleep(random.below(MAX_PEACE_MS), over);
+      // Events that are on their way end with the process, so these are not.
+      if (random.chance(1, 8)) await served.disturb(random.pick(DISTURBANCES));
+    }
+  }
+
+  async #expect(keys: number): Promise<void> {
+    const count = keys * EVENTS_PER_KEY;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#came = () => this.#events.length >= count && resolve();
+    this.#came();
+    await withTimeout(
+      promise,
+      REQUEST_TIMEOUT_MS,
+      () => `input: only ${this.#events.length} of ${count} events came`,
+    );
+    for (const [at, [type, code, value]] of this.#events.splice(0).entries()) {
+      const isKey = at % 2 === 0;
+      const expected = isKey ? [EV_KEY, KEY_A, at % 4 === 0 ? 1 : 0] : [0, 0, 0];
+      if (at >= count || `${[type, code, value]}` !== `${expected}`) {
+        throw new SoakError(
+          `input: event ${at} of ${count} is ${[type, code, value]}, and should be ${expected}`,
+        );
+      }
+      this.tally.checkedBytes += EVENT_BYTES;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isEnding = true;
+    await this.#made.disposeAsync();
+  }
+}

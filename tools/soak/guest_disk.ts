@@ -1,0 +1,119 @@
+/**
+ * A disk that a real guest writes: what the guest was told is done is compared
+ * in the guest and in the disk's file.
+ *
+ * @module
+ */
+
+import type { Random } from "../random.ts";
+import type { Backend } from "./backend.ts";
+import {
+  firstWrongSector,
+  lineOf,
+  REGION_BYTES,
+  regionBytes,
+  REQUEST_BYTES,
+  REQUESTS_PER_REGION,
+} from "./regions.ts";
+import { SoakError } from "./soak_error.ts";
+
+const REGIONS = 32;
+
+/** The size of a guest's disk. */
+export const GUEST_DISK_BYTES = REGIONS * REGION_BYTES;
+
+/** A write of one region. */
+export interface RegionWrite {
+  region: number;
+  generation: number;
+}
+
+/** One disk of a guest. */
+export class GuestDisk {
+  /** The guest's name of it, such as `vda`. */
+  readonly device: string;
+  readonly backend: Backend;
+  readonly path: string;
+  readonly #seed: number;
+  readonly #random: Random;
+  /** How often each region was written. */
+  readonly #generations = new Array<number>(REGIONS).fill(0);
+
+  constructor(device: string, backend: Backend, path: string, seed: number, random: Random) {
+    this.device = device;
+    this.backend = backend;
+    this.path = path;
+    this.#seed = seed;
+    this.#random = random;
+  }
+
+  /** Chooses regions to write, each once. */
+  choose(count: number): RegionWrite[] {
+    const regions = new Set<number>();
+    while (regions.size < count) regions.add(this.#random.below(REGIONS));
+    return [...regions].map((region) => ({ region, generation: this.#generations[region] + 1 }));
+  }
+
+  /** A shell command that writes a region past the page cache. */
+  writing({ region, generation }: RegionWrite): string {
+    const want = `/tmp/${this.device}-${region}`;
+    return `yes "${this.#line(region, generation)}" | head -c ${REGION_BYTES} >${want}; ` +
+      `dd if=${want} of=/dev/${this.device} bs=${REQUEST_BYTES} oflag=direct conv=fsync ` +
+      `seek=${region * REQUESTS_PER_REGION} 2>/tmp/${this.device}.said`;
+  }
+
+  /** A shell command that writes a region, reads it and compares. */
+  writingAndReading(write: RegionWrite): string {
+    const want = `/tmp/${this.device}-${write.region}`;
+    return `{ ${this.writing(write)} && ` +
+      `dd if=/dev/${this.device} bs=${REQUEST_BYTES} iflag=direct count=${REQUESTS_PER_REGION} ` +
+      `skip=${write.region * REQUESTS_PER_REGION} 2>/tmp/${this.device}.said | cmp - ${want} && ` +
+      `rm ${want} || { cat /tmp/${this.device}.said; false; }; }`;
+  }
+
+  #line(region: number, generation: number): string {
+    return lineOf(this.#seed, this.device, region, generation);
+  }
+
+  /** The guest was told that a write is done. Returns how many bytes the file has of it. */
+  async wrote({ region, generation }: RegionWrite): Promise<number> {
+    this.#generations[region] = generation;
+    return await this.check(region);
+  }
+
+  /** The guest was interrupted in a write: each sector is as before, or as written. */
+  mayHaveWrote({ region, generation }: RegionWrite): Promise<number> {
+    return this.check(region, generation);
+  }
+
+  /** Compares a region of the file. */
+  async check(region: number, orGeneration?: number): Promise<number> {
+    const bytes = new Uint8Array(REGION_BYTES);
+    using file = await Deno.open(this.path);
+    await file.seek(region * REGION_BYTES, Deno.SeekMode.Start);
+    for (let at = 0; at < bytes.length;) {
+      const count = await file.read(bytes.subarray(at));
+      if (count === null) throw new SoakError(`${this.path} ends in region ${region}`);
+      at += count;
+    }
+    const generations = [this.#generations[region]];
+    if (orGeneration !== undefined) generations.push(orGeneration);
+    const sector = firstWrongSector(
+      bytes,
+      generations.map((generation) => regionBytes(this.#seed, this.device, region, generation)),
+    );
+    if (sector < 0) return REGION_BYTES;
+    throw new SoakError(
+      `Sector ${sector} of region ${region} of the guest's ${this.device} is not of generation ${
+        generations.join(" or ")
+      }`,
+    );
+  }
+
+  /** Compares the whole file. */
+  async checkAll(): Promise<number> {
+    let checked = 0;
+    for (let region = 0; region < REGIONS; region++) checked += await this.check(region);
+    return checked;
+  }
+}

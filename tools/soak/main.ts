@@ -1,0 +1,63 @@
+/**
+ * `deno task soak`: everything at once, for as long as one likes.
+ *
+ * @module
+ */
+
+import { GuestError } from "../guest/process.ts";
+import { HELP, parseOptions } from "./options.ts";
+import { plot } from "./plot.ts";
+import { describe } from "./report.ts";
+import { soak } from "./soak.ts";
+import { SoakError } from "./soak_error.ts";
+
+/** The signals that end the command, and their numbers. */
+const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+
+function progress(message: string): void {
+  console.error(`soak: ${message}`);
+}
+
+async function main(): Promise<number> {
+  const options = parseOptions(Deno.args);
+  if (options.help) {
+    console.log(HELP.trimEnd());
+    return 0;
+  }
+  const interrupted = new AbortController();
+  let signal = 0;
+  for (const [name, number] of Object.entries(SIGNALS)) {
+    Deno.addSignalListener(name as Deno.Signal, () => {
+      if (signal !== 0) Deno.exit(128 + number); // What was started ends with this process.
+      signal = number;
+      progress(`ending on ${name}; once more to end at once`);
+      interrupted.abort();
+    });
+  }
+  progress(`--minutes=${options.minutes} --seed=${options.seed}`);
+  const report = await soak(options, progress, interrupted.signal);
+  await Deno.mkdir(options.plotPath.replace(/[^/]*$/, "") || ".", { recursive: true });
+  await Deno.writeTextFile(options.plotPath, plot(report));
+  console.log(options.json ? toJson(report) : describe(report));
+  progress(`the plot is in ${options.plotPath}`);
+  if (signal !== 0) return 128 + signal;
+  return report.findings.length === 0 ? 0 : 1;
+}
+
+function toJson(report: unknown): string {
+  return JSON.stringify(
+    report,
+    (_, value) => value instanceof Map ? Object.fromEntries(value) : value,
+    2,
+  );
+}
+
+if (import.meta.main) {
+  try {
+    Deno.exit(await main());
+  } catch (error) {
+    if (!(error instanceof SoakError || error instanceof GuestError)) throw error;
+    progress(error.message);
+    Deno.exit(1);
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * What processes hold over time, and whether they leak.
+ *
+ * @module
+ */
+
+const MIB = 2 ** 20;
+
+/**
+ * How a process may grow from the third to the last quarter of its life. The
+ * first half is for code to be compiled and for heaps to find their size.
+ */
+export const LEAK = {
+  /** Its resident memory, as a part of what it was. */
+  memoryPart: 0.05,
+  /** And in addition, in bytes: the garbage collector's moods. */
+  memoryBytes: 8 * MIB,
+  /** Its descriptors. */
+  fds: 2,
+  /** Its threads: the platform's own pool comes and goes. */
+  threads: 2,
+  /** Processes that lived shorter say nothing, in samples. */
+  leastSamples: 60,
+} as const;
+
+/** What is measured of a process. */
+export interface Sample {
+  /** When, in seconds since the beginning. */
+  atS: number;
+  /** Resident memory without the guest's, which is not its own. */
+  residentBytes: number;
+  fds: number;
+  threads: number;
+}
+
+/** A process and what it held. */
+export interface Process {
+  readonly name: string;
+  readonly pid: number;
+  readonly samples: Sample[];
+  /** It is gone, or about to be. */
+  hasEnded: boolean;
+}
+
+/** All processes of a soak. */
+export class ProcessTable {
+  readonly all: Process[] = [];
+
+  /** Begins to watch a process. */
+  add(name: string, pid: number): Process {
+    const process: Process = { name, pid, samples: [], hasEnded: false };
+    this.all.push(process);
+    return process;
+  }
+
+  /** Looks at each process that lives. */
+  sample(atS: number): void {
+    for (const process of this.all) {
+      if (process.hasEnded) continue;
+      const held = holding(process.pid);
+      if (held !== undefined) process.samples.push({ atS, ...held });
+    }
+  }
+}
+
+/** What a process holds now; nothing if it is gone. */
+function holding(pid: number): Omit<Sample, "atS"> | undefined {
+  try {
+    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+    const number = (name: string) => Number(status.match(`${name}:\\s+(\\d+)`)?.[1]);
+    return {
+      residentBytes: (number("RssAnon") + number("RssFile")) * 1024,
+      fds: [...Deno.readDirSync(`/proc/${pid}/fd`)].length,
+      threads: number("Threads"),
+    };
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    if ((error as { code?: string }).code === "ESRCH") return undefined;
+    throw error;
+  }
+}
+
+/** What leaks, in a line each. */
+export function findLeaks(processes: readonly Process[]): string[] {
+  return processes.flatMap(({ name, pid, samples }) => {
+    if (samples.length < LEAK.leastSamples) return [];
+    const quarter = Math.floor(samples.length / 4);
+    const before = samples.slice(-2 * quarter, -quarter);
+    const after = samples.slice(-quarter);
+    const found: string[] = [];
+    const compare = (
+      what: string,
+      of: (sample: Sample) => number,
+      limit: (before: number) => number,
+      text: (value: number) => string = String,
+    ) => {
+      const was = median(before.map(of)), is = median(after.map(of));
+      if (is <= limit(was)) return;
+      found.push(`${name} (pid ${pid}) went from ${text(was)} to ${text(is)} ${what}`);
+    };
+    compare(
+      "of memory",
+      ({ residentBytes }) => residentBytes,
+      (was) => was * (1 + LEAK.memoryPart) + LEAK.memoryBytes,
+      (bytes) => `${(bytes / MIB).toFixed(1)} MiB`,
+    );
+    compare("descriptors", ({ fds }) => fds, (was) => was + LEAK.fds);
+    compare("threads", ({ threads }) => threads, (was) => was + LEAK.threads);
+    return found;
+  });
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1];
+}

@@ -1,0 +1,149 @@
+/**
+ * What a soak found, as text.
+ *
+ * @module
+ */
+
+import { LEAK, type Process } from "./processes.ts";
+import type { Mark, Tally } from "./tally.ts";
+
+const MIB = 2 ** 20;
+
+/** The most rows of the table over time. */
+const MAX_ROWS = 12;
+
+/** All processes of ours together, at a moment. */
+export interface Moment {
+  atS: number;
+  /** Requests that have come back until now. */
+  requests: number;
+  residentBytes: number;
+  fds: number;
+  threads: number;
+}
+
+/** What a soak did and found. */
+export interface Report {
+  version: number;
+  date: string;
+  seed: number;
+  seconds: number;
+  tallies: readonly Tally[];
+  moments: readonly Moment[];
+  marks: readonly Mark[];
+  processes: readonly Process[];
+  /** What is wrong, in a line each; none if nothing is. */
+  findings: readonly string[];
+}
+
+/** The report for people. */
+export function describe(report: Report): string {
+  const { tallies, seconds, seed, findings } = report;
+  const total = (of: (tally: Tally) => number) => tallies.reduce((sum, each) => sum + of(each), 0);
+  const faults = new Map<string, number>();
+  for (const [kind, count] of tallies.flatMap((tally) => [...tally.faults])) {
+    faults.set(kind, (faults.get(kind) ?? 0) + count);
+  }
+  const faultCount = [...faults.values()].reduce((a, b) => a + b, 0);
+  return [
+    `Soak of ${seconds.toFixed(0)} s, seed ${seed}: ${
+      total(({ requests }) => requests)
+    } requests done, ${faultCount} faults injected, ${
+      (total(({ checkedBytes }) => checkedBytes) / MIB).toFixed(0)
+    } MiB checked`,
+    "",
+    ...table(
+      ["device", "requests", "refused", "MiB checked", "faults", "pause p50", "p99", "most"],
+      tallies.map((tally) => [
+        tally.name,
+        `${tally.requests}`,
+        `${tally.refused}`,
+        (tally.checkedBytes / MIB).toFixed(1),
+        `${[...tally.faults.values()].reduce((a, b) => a + b, 0)}`,
+        ...[0.5, 0.99, 1].map((part) => milliseconds(tally.pausesMs, part)),
+      ]),
+    ),
+    "",
+    ...table(["fault", "times"], [...faults].sort().map(([kind, count]) => [kind, `${count}`])),
+    "",
+    ...table(
+      ["second", "requests/s", "MiB resident", "descriptors", "threads"],
+      rowsOverTime(report),
+    ),
+    "",
+    ...table(
+      ["process", "lives", "MiB first", "MiB last", "most", "descriptors", "threads"],
+      rowsOfProcesses(report),
+    ),
+    "",
+    ...findings.length === 0
+      ? [
+        `Nothing wrong. Memory is flat: no process that lived ${LEAK.leastSamples} s had in its ` +
+        `last quarter a median of more than ${LEAK.memoryPart * 100} % and ` +
+        `${LEAK.memoryBytes / MIB} MiB above that of its third quarter, nor more than ` +
+        `${LEAK.fds} descriptors or ${LEAK.threads} threads above.`,
+      ]
+      : [
+        ...findings.map((finding) => `WRONG: ${finding}`),
+        `repeat it by: deno task soak --seed=${seed}`,
+      ],
+  ].join("\n");
+}
+
+function rowsOverTime({ moments }: Report): string[][] {
+  const step = Math.max(1, Math.ceil(moments.length / MAX_ROWS));
+  const rows: string[][] = [];
+  for (let at = step - 1, before = 0; at < moments.length; before = at, at += step) {
+    const { atS, requests, residentBytes, fds, threads } = moments[at];
+    const from = moments[before];
+    const rate = at === before ? requests / atS : (requests - from.requests) / (atS - from.atS);
+    rows.push([
+      atS.toFixed(0),
+      rate.toFixed(0),
+      (residentBytes / MIB).toFixed(0),
+      `${fds}`,
+      `${threads}`,
+    ]);
+  }
+  return rows;
+}
+
+/** One row for all processes of a name. */
+function rowsOfProcesses({ processes }: Report): string[][] {
+  const byName = Map.groupBy(
+    processes.filter(({ samples }) => samples.length > 0),
+    ({ name }) => name,
+  );
+  return [...byName].map(([name, all]) => {
+    const samples = all.flatMap(({ samples }) => samples);
+    const mib = (bytes: number) => (bytes / MIB).toFixed(0);
+    const most = (of: (sample: typeof samples[number]) => number) => Math.max(...samples.map(of));
+    return [
+      name,
+      `${processes.filter((process) => process.name === name).length}`,
+      mib(samples[0].residentBytes),
+      mib(samples.at(-1)!.residentBytes),
+      mib(most(({ residentBytes }) => residentBytes)),
+      `${most(({ fds }) => fds)}`,
+      `${most(({ threads }) => threads)}`,
+    ];
+  });
+}
+
+function milliseconds(values: readonly number[], part: number): string {
+  if (values.length === 0) return "";
+  const sorted = [...values].sort((a, b) => a - b);
+  return `${sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))].toFixed(0)} ms`;
+}
+
+/** Columns: the first to the left, the others to the right. */
+function table(head: string[], rows: string[][]): string[] {
+  const widths = head.map((name, column) =>
+    Math.max(name.length, ...rows.map((row) => row[column].length))
+  );
+  return [head, ...rows].map((row) =>
+    row.map((cell, column) =>
+      column === 0 ? cell.padEnd(widths[column]) : cell.padStart(widths[column])
+    ).join("  ").trimEnd()
+  );
+}
