@@ -10,6 +10,7 @@ import {
   Fd,
   Mapping,
   resizeFile,
+  signalEventfd,
   UnixConnection,
   UnixListener,
 } from "../../../src/linux/mod.ts";
@@ -139,6 +140,11 @@ export class DescriptorPool implements Disposable {
   /** Sets the size of the memory that shrinks. */
   resize(bytes: number): void {
     resizeFile(this.#byKind["shrinking memory"], bytes);
+  }
+
+  /** Signals the eventfd that is every ring's kick: rings that run look for requests. */
+  kick(): void {
+    signalEventfd(this.#byKind.eventfd);
   }
 
   /** Closes all of them. */
