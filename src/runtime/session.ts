@@ -14,6 +14,7 @@
 import {
   carriesSignals,
   closeAll,
+  drainEventfd,
   Fd,
   inspectSocket,
   LinuxError,
@@ -688,6 +689,7 @@ export class Session {
           STOP_PATIENCE_MS / 1000
         } s, still waiting for the device`,
       );
+      unblock([ring.call, ring.err]);
     }, STOP_PATIENCE_MS);
     try {
       ring.base = await engine.call({ kind: "stop", queue: index });
@@ -736,6 +738,18 @@ export class Session {
 function featuresByName(device: AnyDevice, mask: bigint): Record<string, boolean> {
   const features = Object.entries(device.features ?? {}) as [string, { bit: number }][];
   return Object.fromEntries(features.map(([name, { bit }]) => [name, hasFeature(mask, bit)]));
+}
+
+/**
+ * Helps a queue thread that waits for room in an eventfd of the front-end's.
+ * They do not block when they come, but whoever shares them can change that.
+ */
+function unblock(fds: readonly (Fd | undefined)[]): void {
+  for (const fd of fds) {
+    if (fd === undefined) continue;
+    setNonblocking(fd.number, true);
+    drainEventfd(fd.number);
+  }
 }
 
 /** A descriptor that outlives its message. */

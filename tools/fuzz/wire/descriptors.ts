@@ -52,6 +52,9 @@ export const descriptorKinds = [
 /** One of the kinds. */
 export type DescriptorKind = typeof descriptorKinds[number];
 
+/** A descriptor to be sent: of a kind, or memory of a size. */
+export type Descriptor = { kind: DescriptorKind } | { memoryBytes: number };
+
 /** Descriptors to send, of every kind; they are made once and sent again and again. */
 export class DescriptorPool implements Disposable {
   readonly #made = new DisposableStack();
@@ -122,13 +125,15 @@ export class DescriptorPool implements Disposable {
     return numbers;
   }
 
-  /** A descriptor of a kind. */
-  get(kind: DescriptorKind): number {
-    return this.#byKind[kind];
+  /** A descriptor, by its kind or as a recording has it. */
+  number(descriptor: Descriptor): number {
+    return "kind" in descriptor
+      ? this.#byKind[descriptor.kind]
+      : this.#recordedMemory(descriptor.memoryBytes);
   }
 
   /** Memory of the size that a recording has; nothing of it is used. */
-  recorded(bytes: number): number {
+  #recordedMemory(bytes: number): number {
     let fd = this.#recorded.get(bytes);
     if (fd === undefined) {
       fd = this.#own(createMemfd("fuzz", bytes));

@@ -12,8 +12,13 @@ import {
   type MemoryRegion,
 } from "../../../src/vhost_user/mod.ts";
 import type { Random } from "../../random.ts";
-import { type DescriptorKind, descriptorKinds, MEMORY_BYTES } from "./descriptors.ts";
-import type { Descriptor, Message } from "./recording.ts";
+import {
+  type Descriptor,
+  type DescriptorKind,
+  descriptorKinds,
+  MEMORY_BYTES,
+} from "./descriptors.ts";
+import type { Message } from "./recording.ts";
 
 /** Where the front-end says that its memory begins. */
 const USER_ADDRESS = 0x7f00_0000_0000;
@@ -106,8 +111,10 @@ function encode(
 }
 
 /** A session as it should be: two queues that run. */
-export function validSession(random: Random): Message[] {
-  const memory: DescriptorKind = random.pick(["memory", "memory", "shrinking memory"]);
+export function validSession(
+  random: Random,
+  memory: DescriptorKind = random.pick(["memory", "memory", "shrinking memory"]),
+): Message[] {
   let features = FEATURES;
   if (random.chance(1, 3)) features |= RING_PACKED;
   if (random.chance(1, 4)) features |= IN_ORDER;

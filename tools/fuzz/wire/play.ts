@@ -49,9 +49,7 @@ export async function play(
   try {
     for (const [i, { bytes, fds }] of messages.entries()) {
       if (i === shrinkAt) await shrink(pool, random, tally);
-      const numbers = fds.map((fd) =>
-        "kind" in fd ? pool.get(fd.kind) : pool.recorded(fd.memoryBytes)
-      );
+      const numbers = fds.map((fd) => pool.number(fd));
       if (isSlow) await sendSlowly(connection, bytes, numbers, random);
       else await connection.send(bytes, numbers);
       sent++;
