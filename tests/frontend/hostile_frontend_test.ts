@@ -3,6 +3,7 @@ import { FrontendError, VirtioDriver } from "../../src/frontend/mod.ts";
 import {
   createEventfd,
   createMemfd,
+  drainEventfd,
   Fd,
   setNonblocking,
   UnixConnection,
@@ -216,7 +217,7 @@ Deno.test("A stop that takes long is recorded, and waits for the device all the 
     while (release === undefined) await driver.connection.getFeatures();
     const base = impatiently(() => driver.connection.getVringBase(0));
     while (server.record().errors.total === 0) await new Promise((resolve) => setTimeout(resolve));
-    assertEquals(server.record().errors.latest.map(({ rule }) => rule), ["stop"]);
+    assertEquals(server.record().errors.latest.map(({ rule }) => rule), ["GET_VRING_BASE"]);
     release();
     assertEquals(await base, 1);
     assertEquals((await answer).written, 0);
@@ -231,7 +232,9 @@ forBothPlanes(
     const driver = await start(path);
     using call = createEventfd();
     await driver.connection.setVringCall(0, call.number);
-    libc.write(call.number, new Uint8Array(new BigUint64Array([2n ** 64n - 2n]).buffer), 8);
+    drainEventfd(call.number);
+    const most = new Uint8Array(new BigUint64Array([2n ** 64n - 2n]).buffer);
+    assertEquals(libc.write(call.number, most, 8), 8);
     setNonblocking(call.number, false);
     driver.request(0, [Uint8Array.of(Answer.NOW, 1)], [2]).catch(() => {});
     await impatiently(async () => {
