@@ -37,7 +37,8 @@ function forBothPlanes(
   }
 }
 
-const start = (path: string) => VirtioDriver.start(path, { queues: [256, 256], timeoutMs: 60_000 });
+const start = (path: string) =>
+  VirtioDriver.start(path, { queues: [256, 256], timeoutMs: 60_000, connectMs: 60_000 });
 
 /** The device answers: number and all. */
 async function works(driver: VirtioDriver, number = 9): Promise<void> {

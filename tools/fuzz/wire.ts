@@ -93,7 +93,11 @@ class World implements AsyncDisposable {
   /** Looks whether everybody is well. */
   async check(): Promise<void> {
     for (const { path, queues, check } of this.victims) {
-      await using driver = await VirtioDriver.start(path, { queues, timeoutMs: TIMEOUT_MS });
+      await using driver = await VirtioDriver.start(path, {
+        queues,
+        timeoutMs: TIMEOUT_MS,
+        connectMs: TIMEOUT_MS,
+      });
       await check(driver);
     }
     for (const { server } of this.victims) await server.idle();
