@@ -6,9 +6,9 @@
 
 import { check, Errno } from "./errors.ts";
 import { Fd } from "./fd.ts";
-import { errno, libc } from "./libc.ts";
-import { readLink } from "./path.ts";
 import { fileKind } from "./file.ts";
+import { errno, libc, pinnedBuffer } from "./libc.ts";
+import { readLink } from "./path.ts";
 
 const EFD_CLOEXEC = 0o2000000;
 const EFD_NONBLOCK = 0o4000;
@@ -44,6 +44,19 @@ export function signalEventfd(fd: number): boolean {
     if (code === Errno.EAGAIN) return true;
     if (code !== Errno.EINTR) return false;
   }
+}
+
+const POLLOUT = 4;
+const pollfd = new DataView(pinnedBuffer(8));
+
+/**
+ * Signals an eventfd that its owner may have made block, as any who has it can:
+ * one that is full is left alone. For threads that others depend on.
+ */
+export function signalGuardedly(fd: number): void {
+  pollfd.setInt32(0, fd, true); // struct pollfd: fd, events, revents
+  pollfd.setInt32(4, POLLOUT, true);
+  if (libc.poll(pollfd, 1, 0) > 0) signalEventfd(fd);
 }
 
 /**

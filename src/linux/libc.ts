@@ -16,6 +16,7 @@ const symbols = {
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   write: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   pipe2: { parameters: ["buffer", "i32"], result: "i32" }, // pipefd, flags
+  poll: { parameters: ["buffer", "u32", "i32"], result: "i32" }, // fds, nfds, timeout
   // eventfd, timerfd, epoll
   eventfd: { parameters: ["u32", "i32"], result: "i32" }, // initval, flags
   timerfd_create: { parameters: ["i32", "i32"], result: "i32" }, // clockid, flags

@@ -422,16 +422,18 @@ export function inspectSocket(fd: number): InheritedSocket {
   return socketOption(fd, SO_ACCEPTCONN) !== 0 ? "listening" : "connected";
 }
 
+const optionValue = new Int32Array(pinnedBuffer(64));
+const optionLength = new Int32Array(pinnedBuffer(4), 0, 1);
+
 /** The first word of an option that has `bytes` bytes. */
 function socketOption(fd: number, name: number, bytes = 4): number {
-  const value = new Int32Array(pinnedBuffer(bytes));
-  const length = Int32Array.of(bytes);
+  optionLength[0] = bytes;
   check(
-    libc.getsockopt(fd, SOL_SOCKET, name, value, length),
+    libc.getsockopt(fd, SOL_SOCKET, name, optionValue, optionLength),
     "getsockopt",
     `file descriptor ${fd}`,
   );
-  return value[0];
+  return optionValue[0];
 }
 
 function newSocket(): Fd {

@@ -9,6 +9,7 @@ import {
   expectDescriptors,
   type Fd,
   signalEventfd,
+  signalGuardedly,
   watch,
   watchSignals,
   WORKER_DESCRIPTORS,
@@ -51,6 +52,7 @@ export class LocalEngine implements Engine {
     this.#engine = new QueueEngine(device, setup, viewMemory(memory), {
       watch,
       watchSignals,
+      signal: signalGuardedly,
       defer: (callback) => void setTimeout(callback, 0),
       emit,
     });

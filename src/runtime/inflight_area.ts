@@ -87,12 +87,14 @@ export class InflightArea implements Disposable {
         `Expected at least ${bytes} bytes at a page for ${numQueues} queues of ${queueSize}, got ${mmapSize} at ${mmapOffset}`,
       );
     }
-    if (!sealAgainstShrinking(fd)) {
+    // Sealed first: the size that it has then it keeps. Huge pages can be out of pages all the same.
+    const isSealed = sealAgainstShrinking(fd);
+    const file = inspectMemoryFile(fd);
+    if (file.kind !== "file" || !isSealed || file.blockBytes > PAGE_BYTES) {
       throw new InflightAreaError(
         "Expected a memory file that is sealed against shrinking, got one that can become shorter",
       );
     }
-    const file = inspectMemoryFile(fd);
     if (BigInt(file.bytes) < mmapOffset + mmapSize) {
       throw new InflightAreaError(
         `Expected a file of at least ${mmapOffset + mmapSize} bytes, got ${file.bytes}`,

@@ -4,14 +4,7 @@
  * @module
  */
 
-import {
-  createTimerfd,
-  drainEventfd,
-  type Fd,
-  isEventfd,
-  signalEventfd,
-  type ThreadIo,
-} from "../linux/mod.ts";
+import { createTimerfd, drainEventfd, type Fd, isEventfd, type ThreadIo } from "../linux/mod.ts";
 import { type MemoryView, type Region, RegionTable } from "../memory/mod.ts";
 import {
   type AnyDevice,
@@ -119,6 +112,8 @@ export interface EngineHost {
   watch(fd: number, callback: () => void): Disposable;
   /** Calls `callback` each time an eventfd is signalled; nobody reads it. */
   watchSignals(fd: number, callback: () => void): Disposable;
+  /** Signals an eventfd of the front-end's. */
+  signal(fd: number): void;
   /** Calls `callback` soon, after others had their turn. */
   defer(callback: () => void): void;
   /** The thread's io_uring, where it has one. */
@@ -538,7 +533,7 @@ export class QueueEngine {
 
   #notify(queue: EngineQueue): void {
     if (queue.call < 0) return;
-    signalEventfd(queue.call);
+    this.#host.signal(queue.call);
     queue.counters.notified();
   }
 
@@ -552,7 +547,7 @@ export class QueueEngine {
     queue.broken = true;
     queue.counters.failed();
     if (queue.stopping === undefined) this.#unwatch(queue);
-    if (queue.err >= 0) signalEventfd(queue.err);
+    if (queue.err >= 0) this.#host.signal(queue.err);
     this.#host.emit({
       kind: "broken",
       queue: queue.index,

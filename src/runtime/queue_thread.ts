@@ -9,6 +9,7 @@ import {
   drainEventfd,
   LinuxError,
   Reactor,
+  signalEventfd,
   type ThreadReactor,
   UringReactor,
 } from "../linux/mod.ts";
@@ -54,6 +55,7 @@ async function run({ module, setup, memory, wakeFd, port }: ThreadStart): Promis
   const engine = new QueueEngine(device, setup, viewMemory(memory), {
     watch: (fd, callback) => reactor.watch(fd, callback),
     watchSignals: (fd, callback) => reactor.watchSignals(fd, callback),
+    signal: signalEventfd,
     io: reactor instanceof UringReactor ? reactor : undefined,
     defer: (callback) => reactor.defer(callback),
     emit: (event) => send({ kind: "event", event }),

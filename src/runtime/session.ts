@@ -14,6 +14,7 @@
 import {
   carriesSignals,
   closeAll,
+  drainEventfd,
   Fd,
   inspectSocket,
   LinuxError,
@@ -62,8 +63,8 @@ class RequestError extends Error {
 /** SET_CONFIG, flags: the front-end restores the space of a migrated device. */
 const CONFIG_MIGRATION = 1;
 
-/** How long a ring may take to stop before the record says so. */
-const STOP_PATIENCE_MS = 5000;
+/** How long a request may take before the record says so. */
+const PATIENCE_MS = 5000;
 
 /** What the record calls the loss of guest memory. */
 const MEMORY_RULE = "memory";
@@ -142,7 +143,7 @@ export class Session {
       reason = error instanceof Error ? error.message : String(error);
     } finally {
       this.#host.onConfigChange = undefined;
-      await this.#cleanUp();
+      await this.#patiently("the end", this.#cleanUp());
       this.#host.memory.onLost = this.#host.onEvent = undefined;
       record.disconnected(reason);
     }
@@ -199,7 +200,7 @@ export class Session {
         );
       }
       message = decodeFrontendMessage(header, payload, fds.length);
-      reply = await this.#handle(message, fds, outgoing);
+      reply = await this.#patiently(message.request, this.#handle(message, fds, outgoing));
     } catch (error) {
       if (error instanceof ProtocolError && error.scope === "stream") throw error;
       failure = error;
@@ -675,25 +676,32 @@ export class Session {
     }
   }
 
+  /**
+   * Waits for something that may wait for the device. There is no limit: what
+   * is in flight may still write to guest memory, which can be given back only
+   * after. But whoever looks for the reason finds it in the record, and a
+   * thread that waits for the front-end itself is helped.
+   */
+  async #patiently<T>(what: string, work: Promise<T>): Promise<T> {
+    const late = setTimeout(() => {
+      this.#host.record.refused(
+        what,
+        `Expected the device to be done within ${PATIENCE_MS / 1000} s, still waiting`,
+      );
+      for (const { call, err } of this.#rings) unblock([call, err]);
+    }, PATIENCE_MS);
+    try {
+      return await work;
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
   /** Stops a ring and waits until everything in flight is completed. */
   async #stop(ring: RingState): Promise<void> {
     if (!ring.running) return;
     const { index, engine } = ring.queue;
-    // There is no limit: what is in flight may still write to guest memory, which can be given back
-    // only after. But whoever looks for the reason finds it.
-    const late = setTimeout(() => {
-      this.#host.record.refused(
-        "stop",
-        `Expected queue ${index} to complete what it has in flight within ${
-          STOP_PATIENCE_MS / 1000
-        } s, still waiting for the device`,
-      );
-    }, STOP_PATIENCE_MS);
-    try {
-      ring.base = await engine.call({ kind: "stop", queue: index });
-    } finally {
-      clearTimeout(late);
-    }
+    ring.base = await engine.call({ kind: "stop", queue: index });
     ring.running = false;
     this.#host.record.stopped(ring.queue.index);
   }
@@ -736,6 +744,18 @@ export class Session {
 function featuresByName(device: AnyDevice, mask: bigint): Record<string, boolean> {
   const features = Object.entries(device.features ?? {}) as [string, { bit: number }][];
   return Object.fromEntries(features.map(([name, { bit }]) => [name, hasFeature(mask, bit)]));
+}
+
+/**
+ * Helps a queue thread that waits for room in an eventfd of the front-end's.
+ * They do not block when they come, but whoever shares them can change that.
+ */
+function unblock(fds: readonly (Fd | undefined)[]): void {
+  for (const fd of fds) {
+    if (fd === undefined) continue;
+    setNonblocking(fd.number, true);
+    drainEventfd(fd.number);
+  }
 }
 
 /** A descriptor that outlives its message. */

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { FrontendError, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
-import { createMemfd, resizeFile, watchesEnded } from "../../src/linux/mod.ts";
+import { createMemfd, openFile, resizeFile, watchesEnded } from "../../src/linux/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
-import { GuestMemory, viewMemory } from "../../src/memory/mod.ts";
+import { GuestMemory, type LostMemory, RegionError, viewMemory } from "../../src/memory/mod.ts";
 import { serve } from "../../mod.ts";
 import blk from "../../backends/blk/mod.ts";
 import echo from "./echo_device.ts";
@@ -124,6 +124,57 @@ Deno.test("A file that is shorter for a moment only does not end the process", a
   }
   await ended;
   flip.terminate();
+});
+
+for (const where of ["/tmp", "/dev/shm"]) {
+  Deno.test(`A file in ${where} is guest memory, and may become shorter`, async () => {
+    const path = Deno.makeTempFileSync({ dir: where });
+    using file = openFile(path, { write: true });
+    Deno.removeSync(path);
+    resizeFile(file.number, MiB);
+    using memory = new GuestMemory();
+    const { u8 } = viewMemory(memory.handle);
+    const lost = new Promise<LostMemory>((resolve) => memory.onLost = resolve);
+    await memory.prepare([file.number]);
+    memory.add(region(0, MiB), file.number);
+    u8[MiB - 1] = 7;
+    resizeFile(file.number, 4096);
+    assertEquals(u8[MiB - 1], 0);
+    assertEquals((await lost).bytes, MiB);
+  });
+}
+
+Deno.test({
+  name: "Guest memory for which its file system has no room is lost, and the process goes on",
+  ignore: Deno.uid() !== 0, // mounts a file system
+  async fn() {
+    const directory = Deno.makeTempDirSync();
+    const mount = (program: string, ...args: string[]) =>
+      new Deno.Command(program, { args: [...args, directory] }).outputSync().success;
+    assert(mount("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"));
+    try {
+      Deno.writeFileSync(`${directory}/memory`, new Uint8Array());
+      using file = openFile(`${directory}/memory`, { write: true });
+      resizeFile(file.number, MiB);
+      using memory = new GuestMemory();
+      const { u8 } = viewMemory(memory.handle);
+      const lost = new Promise<LostMemory>((resolve) => memory.onLost = resolve);
+      await memory.prepare([file.number]);
+      memory.add(region(0, MiB), file.number);
+      u8.fill(7, 0, MiB);
+      assertEquals((await lost).bytes, MiB);
+      assertEquals(u8[MiB - 1], 7);
+    } finally {
+      assert(mount("umount"));
+    }
+    Deno.removeSync(directory);
+  },
+});
+
+Deno.test("A file whose pages another process makes is no guest memory", () => {
+  using memory = new GuestMemory();
+  using file = openFile("/proc/self/environ");
+  assertThrows(() => memory.add(region(0, 4096), file.number), RegionError, "another process");
 });
 
 for (const plane of ["main", "thread"] as const) {

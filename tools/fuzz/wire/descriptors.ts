@@ -10,6 +10,7 @@ import {
   Fd,
   Mapping,
   resizeFile,
+  signalEventfd,
   UnixConnection,
   UnixListener,
 } from "../../../src/linux/mod.ts";
@@ -50,6 +51,9 @@ export const descriptorKinds = [
 
 /** One of the kinds. */
 export type DescriptorKind = typeof descriptorKinds[number];
+
+/** A descriptor to be sent: of a kind, or memory of a size. */
+export type Descriptor = { kind: DescriptorKind } | { memoryBytes: number };
 
 /** Descriptors to send, of every kind; they are made once and sent again and again. */
 export class DescriptorPool implements Disposable {
@@ -121,13 +125,15 @@ export class DescriptorPool implements Disposable {
     return numbers;
   }
 
-  /** A descriptor of a kind. */
-  get(kind: DescriptorKind): number {
-    return this.#byKind[kind];
+  /** A descriptor, by its kind or as a recording has it. */
+  number(descriptor: Descriptor): number {
+    return "kind" in descriptor
+      ? this.#byKind[descriptor.kind]
+      : this.#recordedMemory(descriptor.memoryBytes);
   }
 
   /** Memory of the size that a recording has; nothing of it is used. */
-  recorded(bytes: number): number {
+  #recordedMemory(bytes: number): number {
     let fd = this.#recorded.get(bytes);
     if (fd === undefined) {
       fd = this.#own(createMemfd("fuzz", bytes));
@@ -139,6 +145,11 @@ export class DescriptorPool implements Disposable {
   /** Sets the size of the memory that shrinks. */
   resize(bytes: number): void {
     resizeFile(this.#byKind["shrinking memory"], bytes);
+  }
+
+  /** Signals the eventfd that is every ring's kick: rings that run look for requests. */
+  kick(): void {
+    signalEventfd(this.#byKind.eventfd);
   }
 
   /** Closes all of them. */

@@ -12,8 +12,13 @@ import {
   type MemoryRegion,
 } from "../../../src/vhost_user/mod.ts";
 import type { Random } from "../../random.ts";
-import { type DescriptorKind, descriptorKinds, MEMORY_BYTES } from "./descriptors.ts";
-import type { Descriptor, Message } from "./recording.ts";
+import {
+  type Descriptor,
+  type DescriptorKind,
+  descriptorKinds,
+  MEMORY_BYTES,
+} from "./descriptors.ts";
+import type { Message } from "./recording.ts";
 
 /** Where the front-end says that its memory begins. */
 const USER_ADDRESS = 0x7f00_0000_0000;
@@ -22,8 +27,9 @@ const USER_ADDRESS = 0x7f00_0000_0000;
 const FEATURES = 1n << 32n | 1n << 29n | 1n << 28n | 1n << 30n;
 const RING_PACKED = 1n << 34n, IN_ORDER = 1n << 35n;
 
-/** MQ, REPLY_ACK, BACKEND_REQ, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS. */
-const PROTOCOL_FEATURES = 1n << 0n | 1n << 3n | 1n << 5n | 1n << 9n | 1n << 13n | 1n << 15n |
+/** MQ, REPLY_ACK, BACKEND_REQ, CONFIG, INFLIGHT_SHMFD, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS. */
+const PROTOCOL_FEATURES = 1n << 0n | 1n << 3n | 1n << 5n | 1n << 9n | 1n << 12n | 1n << 13n |
+  1n << 15n |
   1n << 16n;
 
 /** Numbers at which something changes. */
@@ -56,6 +62,8 @@ const EDGES = [
 ];
 
 const NAMES = Object.keys(frontendRequests) as FrontendRequest[];
+
+const INFLIGHT_OFFSET = 0xc_0000;
 
 const ring = (index: number) => index * 0x8000;
 
@@ -106,8 +114,10 @@ function encode(
 }
 
 /** A session as it should be: two queues that run. */
-export function validSession(random: Random): Message[] {
-  const memory: DescriptorKind = random.pick(["memory", "memory", "shrinking memory"]);
+export function validSession(
+  random: Random,
+  memory: DescriptorKind = random.pick(["memory", "memory", "shrinking memory"]),
+): Message[] {
   let features = FEATURES;
   if (random.chance(1, 3)) features |= RING_PACKED;
   if (random.chance(1, 4)) features |= IN_ORDER;
@@ -124,6 +134,9 @@ export function validSession(random: Random): Message[] {
     table
       ? encode({ request: "SET_MEM_TABLE", regions: [region(random, true)] }, [memory], true)
       : encode({ request: "ADD_MEM_REG", region: region(random, true) }, [memory], true),
+    ...random.chance(1, 3)
+      ? [encode({ request: "SET_INFLIGHT_FD", ...inflightArea(2, 256) }, ["memory"], true)]
+      : [],
     ...[0, 1].flatMap((index) => [
       encode({ request: "SET_VRING_NUM", index, num: size }),
       encode({ request: "SET_VRING_BASE", index, num: packed ? 0x8000_8000 : 0 }),
@@ -156,6 +169,21 @@ function ringAddress(index: number): {
     available: BigInt(at + 0x2000),
     used: BigInt(at + 0x4000),
     log: 0n,
+  };
+}
+
+/** Records of what is in flight, in the memory that rings are put into. */
+function inflightArea(numQueues: number, queueSize: number): {
+  mmapSize: bigint;
+  mmapOffset: bigint;
+  numQueues: number;
+  queueSize: number;
+} {
+  return {
+    mmapSize: BigInt(MEMORY_BYTES - INFLIGHT_OFFSET),
+    mmapOffset: BigInt(INFLIGHT_OFFSET),
+    numQueues,
+    queueSize,
   };
 }
 
@@ -207,6 +235,19 @@ export function randomMessage(random: Random): Message {
       const data = Uint8Array.from({ length: size }, () => random.below(256));
       return encode({ request, offset: edge(random), size, flags: random.below(3), data });
     }
+    case "GET_INFLIGHT_FD":
+    case "SET_INFLIGHT_FD": {
+      const right = inflightArea(random.pick([1, 2, 3]), 1 << random.below(9));
+      const message = random.chance(1, 2)
+        ? right
+        : { ...right, [random.pick(["mmapSize", "mmapOffset"] as const)]: wide(random) };
+      const isRight = random.chance(1, 2);
+      return encode(
+        { request, ...message },
+        request === "GET_INFLIGHT_FD" ? [] : [isRight ? "memory" : kind],
+        needReply,
+      );
+    }
     case "SET_BACKEND_REQ_FD":
       return encode({ request }, [random.chance(1, 2) ? "socket" : kind], needReply);
     default:
@@ -231,6 +272,11 @@ function anyBytes(random: Random, id: number, needReply: boolean): Message {
 /** Puts descriptors and indexes of all sorts where the rings are. */
 export function scribble(random: Random, memory: Uint8Array<ArrayBuffer>): void {
   const view = new DataView(memory.buffer);
+  for (let i = 0; i < 64; i++) {
+    // Mostly as it is for queues that have not run.
+    const at = INFLIGHT_OFFSET + random.below(0x4000);
+    memory[at] = random.chance(1, 64) ? random.below(256) : random.below(2) * memory[at];
+  }
   for (const index of [0, 1]) {
     const at = ring(index);
     for (let i = 0; i < 8; i++) {

@@ -38,19 +38,18 @@ export async function play(
   const connection = UnixConnection.connect(path);
   const ending = random.pick(endings);
   const isSlow = random.chance(1, 40);
-  const shrinkAt = random.chance(1, 10) ? random.below(messages.length + 1) : -1;
+  const shrinks = messages.some(({ fds }) =>
+    fds.some((fd) => "kind" in fd && fd.kind === "shrinking memory")
+  );
+  // Near the end, for then it is mapped, if it is at all.
+  const shrinkAt = shrinks && random.chance(1, 2)
+    ? messages.length - random.below(Math.min(6, messages.length + 1))
+    : -1;
   let sent = 0;
   try {
     for (const [i, { bytes, fds }] of messages.entries()) {
-      if (i === shrinkAt) {
-        // Once what was sent so far has been carried out, or before that.
-        if (random.chance(3, 4)) await turn();
-        pool.resize(random.pick([0, 4096, MEMORY_BYTES / 2]));
-        tally.add("memory shrunk");
-      }
-      const numbers = fds.map((fd) =>
-        "kind" in fd ? pool.get(fd.kind) : pool.recorded(fd.memoryBytes)
-      );
+      if (i === shrinkAt) await shrink(pool, random, tally);
+      const numbers = fds.map((fd) => pool.number(fd));
       if (isSlow) await sendSlowly(connection, bytes, numbers, random);
       else await connection.send(bytes, numbers);
       sent++;
@@ -59,12 +58,21 @@ export async function play(
     if ((error as { code?: string }).code !== "EPIPE") throw error;
     tally.add("ended by the back-end");
   }
+  if (shrinkAt === messages.length) await shrink(pool, random, tally);
   tally.add(isSlow ? `slow, ${ending}` : ending);
   if (ending === "every reply read") await readReplies(connection, tally);
   else if (ending === "no reply read") await turn();
   await connection.close();
   if (shrinkAt >= 0) pool.resize(MEMORY_BYTES);
   return sent;
+}
+
+async function shrink(pool: DescriptorPool, random: Random, tally: Tally): Promise<void> {
+  // Once what was sent so far has been carried out, or before that.
+  if (random.chance(3, 4)) await turn();
+  pool.resize(random.pick([0, 4096, MEMORY_BYTES / 2]));
+  tally.add("memory shrunk");
+  if (random.chance(1, 2)) pool.kick();
 }
 
 /** Lets everybody else go on. */

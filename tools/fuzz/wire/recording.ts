@@ -6,7 +6,7 @@
  */
 
 import { decodeHex, encodeHex } from "./hex.ts";
-import type { DescriptorKind } from "./descriptors.ts";
+import type { Descriptor, DescriptorKind } from "./descriptors.ts";
 
 /** A message as it stands in a file. */
 export interface RecordedMessage {
@@ -21,9 +21,6 @@ export interface Message {
   bytes: Uint8Array;
   fds: Descriptor[];
 }
-
-/** A descriptor to be sent: memory of a size, or of a kind. */
-export type Descriptor = { memoryBytes: number } | { kind: DescriptorKind };
 
 /** Reads a recording. */
 export function readRecording(messages: readonly RecordedMessage[]): Message[] {

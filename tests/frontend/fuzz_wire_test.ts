@@ -1,0 +1,18 @@
+import { assert, assertGreater } from "@std/assert";
+import { watchesEnded } from "../../src/linux/mod.ts";
+import { target } from "../../tools/fuzz/wire.ts";
+
+const SEED = 20_261_124;
+
+Deno.test(`Devices withstand hostile front-ends (deno task fuzz wire --seed=${SEED})`, async () => {
+  console.log(`seed ${SEED}`);
+  const { cases, reached } = await target.run({ seed: SEED, cases: 8000, progress() {} });
+  assertGreater(cases, 7999);
+  // What it is for was reached.
+  for (const what of ["memory shrunk", "ended by the back-end", "storm: waited"]) {
+    assert(what in reached, what);
+  }
+  const refused = Object.keys(reached).filter((name) => name.startsWith("refused: "));
+  assertGreater(refused.length, 15);
+  await watchesEnded();
+});

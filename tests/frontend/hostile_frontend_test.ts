@@ -1,0 +1,330 @@
+import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert";
+import { FrontendError, VirtioDriver } from "../../src/frontend/mod.ts";
+import {
+  createEventfd,
+  createMemfd,
+  drainEventfd,
+  Fd,
+  setNonblocking,
+  UnixConnection,
+  watchesEnded,
+} from "../../src/linux/mod.ts";
+import { libc } from "../../src/linux/libc.ts";
+import { defineDevice, type DeviceServer, serve } from "../../mod.ts";
+import { processState } from "../../tools/process_state.ts";
+import { flood, storm } from "../../tools/fuzz/wire/crowd.ts";
+import { Tally } from "../../tools/fuzz/seeds.ts";
+import echo, { Answer } from "./echo_device.ts";
+
+const O_PATH = 0o10000000;
+
+/** Runs a test with a served echo device, on the main thread and on a queue thread. */
+function forBothPlanes(
+  name: string,
+  test: (server: DeviceServer, socketPath: string) => Promise<void>,
+): void {
+  for (const plane of ["main", "thread"] as const) {
+    Deno.test(`${name} (${plane})`, async () => {
+      const directory = Deno.makeTempDirSync();
+      const socketPath = `${directory}/echo.sock`;
+      {
+        await using server = await serve(echo, { socketPath, plane });
+        await test(server, socketPath);
+      }
+      await watchesEnded();
+      Deno.removeSync(directory, { recursive: true });
+    });
+  }
+}
+
+const start = (path: string) =>
+  VirtioDriver.start(path, { queues: [256, 256], timeoutMs: 60_000, connectMs: 60_000 });
+
+/** The device answers: number and all. */
+async function works(driver: VirtioDriver, number = 9): Promise<void> {
+  const { data } = await driver.request(0, [Uint8Array.of(Answer.NOW, number)], [2]);
+  assertEquals(data[0][1], number);
+}
+
+function open(path: string, flags = 0): Fd {
+  const fd = libc.open(new TextEncoder().encode(`${path}\0`), flags, 0);
+  assertGreater(fd, -1);
+  return new Fd(fd);
+}
+
+function pipe(): [Fd, Fd] {
+  const ends = new Int32Array(2);
+  assertEquals(libc.pipe2(ends, 0), 0);
+  return [new Fd(ends[0]), new Fd(ends[1])];
+}
+
+forBothPlanes(
+  "A descriptor that cannot carry signals is refused, and the ring goes on with the old one",
+  async (server, path) => {
+    await using driver = await start(path);
+    await works(driver);
+    using stack = new DisposableStack();
+    const wrong = [
+      open("/tmp"),
+      open("/tmp", O_PATH),
+      open("/dev/null"),
+      createMemfd("x", 4096),
+      new Fd(libc.epoll_create1(0)),
+    ].map((fd) => stack.use(fd));
+    const before = processState().fds;
+    for (const fd of wrong) {
+      for (const set of ["setVringKick", "setVringCall", "setVringErr"] as const) {
+        await assertRejects(() => driver.connection[set](0, fd.number), FrontendError, "error");
+        await works(driver);
+      }
+      await assertRejects(() => driver.connection.setBackendReqFd(fd), FrontendError, "error");
+    }
+    assertEquals(processState().fds, before);
+    assertEquals(server.record().queues[0].faults, []);
+  },
+);
+
+forBothPlanes("A ring that cannot start as changed goes on as it was", async (server, path) => {
+  await using driver = await start(path);
+  const { connection, queues } = driver;
+  const starts = () => server.record().queues[0].starts;
+  const before = starts();
+  const address = {
+    index: 0,
+    flags: 0,
+    descriptor: BigInt(driver.memory.userAddress(queues[0].handle.descriptorGpa)) + 1n,
+    available: BigInt(driver.memory.userAddress(queues[0].handle.availableGpa)),
+    used: BigInt(driver.memory.userAddress(queues[0].handle.usedGpa)),
+    log: 0n,
+  };
+  using kick = createEventfd();
+  const fds = processState().fds;
+  await assertRejects(() => connection.setVringAddr(address), FrontendError, "error");
+  assertEquals(starts(), before + 1);
+  await works(driver);
+  // Stopped, then without a place to start at: the descriptor that came is not kept.
+  await connection.getVringBase(1);
+  await connection.setVringAddr({ ...address, index: 1 });
+  await assertRejects(() => connection.setVringKick(1, kick.number), FrontendError, "error");
+  assertEquals(processState().fds, fds - 1, "the kick of the queue that was stopped is closed");
+  await works(driver);
+});
+
+forBothPlanes("A pipe whose other end is gone, or wrong, stops nobody", async (_server, path) => {
+  await using driver = await start(path);
+  for (const end of [0, 1]) {
+    const ends = pipe();
+    await driver.connection.setVringKick(0, ends[end].number);
+    for (const fd of ends) fd.close();
+    await driver.connection.getFeatures();
+  }
+  await driver.connection.setVringKick(0, driver.queues[0].handle.kickFd);
+  await works(driver);
+});
+
+forBothPlanes(
+  "Announcements that nobody reads do not pile up, and end with the connection",
+  async (server, path) => {
+    const [ours, theirs] = UnixConnection.pair();
+    {
+      await using driver = await start(path);
+      await driver.connection.setBackendReqFd(theirs.fd);
+      theirs[Symbol.dispose]();
+      // More than the socket holds.
+      for (let i = 0; i < 2000; i++) {
+        server.host.onConfigChange!();
+        await Promise.resolve();
+      }
+      await works(driver);
+    }
+    await server.idle();
+    assertEquals(server.record().errors.total <= 1, true);
+    // All of it that was sent fits into the socket: none waits elsewhere.
+    let bytes = 0;
+    for (;;) {
+      const received = await ours.receive(new Uint8Array(12));
+      if (received.bytes === 0) break;
+      bytes += received.bytes;
+    }
+    assertGreater(2000 * 12, bytes - 1);
+    await ours.close();
+    await using next = await start(path);
+    await works(next);
+  },
+);
+
+forBothPlanes(
+  "A front-end that reads no reply is not read any more, and harms nobody",
+  async (_server, path) => {
+    const tally = new Tally();
+    await flood(path, tally);
+    assertGreater(tally.counts["flood: questions"], 10);
+    await using driver = await start(path);
+    await works(driver);
+  },
+);
+
+forBothPlanes(
+  "More connections than the backlog holds leave nothing behind",
+  async (server, path) => {
+    await (await start(path)).close();
+    await server.idle();
+    const before = processState().fds;
+    const tally = new Tally();
+    await storm(path, tally);
+    assertGreater(tally.counts["storm: waited"], 100);
+    assertGreater(tally.counts["storm: turned away"], 100);
+    await using driver = await start(path);
+    await works(driver);
+    await driver.close();
+    await server.idle();
+    assertEquals(processState().fds, before);
+  },
+);
+
+/** Has timers of the session's patience fire soon, while something is done. */
+async function impatiently<T>(work: () => Promise<T>): Promise<T> {
+  const { setTimeout } = globalThis;
+  globalThis.setTimeout =
+    ((callback: () => void, ms = 0) =>
+      setTimeout(callback, ms === 5000 ? 1 : ms)) as typeof globalThis.setTimeout;
+  try {
+    return await work();
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+}
+
+let release: (() => void) | undefined;
+
+/** A device that answers when `release` is called. */
+const reluctant = defineDevice({
+  name: "reluctant",
+  deviceId: 42,
+  about: "Answers when it is made to",
+  module: import.meta.url,
+  queues: { requestq: { about: "Requests" } },
+  handlers: () => ({
+    requestq: () => new Promise<number>((resolve) => release = () => resolve(0)),
+  }),
+});
+
+Deno.test("A stop that takes long is recorded, and waits for the device all the same", async () => {
+  const directory = Deno.makeTempDirSync();
+  {
+    await using server = await serve(reluctant, { socketPath: `${directory}/s`, plane: "main" });
+    await using driver = await VirtioDriver.start(`${directory}/s`, { timeoutMs: 60_000 });
+    const answer = driver.request(0, [Uint8Array.of(1)], [1]);
+    while (release === undefined) await driver.connection.getFeatures();
+    const base = impatiently(() => driver.connection.getVringBase(0));
+    while (server.record().errors.total === 0) await new Promise((resolve) => setTimeout(resolve));
+    assertEquals(server.record().errors.latest.map(({ rule }) => rule), ["GET_VRING_BASE"]);
+    release();
+    assertEquals(await base, 1);
+    assertEquals((await answer).written, 0);
+  }
+  await watchesEnded();
+  Deno.removeSync(directory, { recursive: true });
+});
+
+forBothPlanes(
+  "A front-end whose eventfd is full and blocks holds up nobody for long",
+  async (_server, path) => {
+    const driver = await start(path);
+    using call = createEventfd();
+    await driver.connection.setVringCall(0, call.number);
+    drainEventfd(call.number);
+    const most = new Uint8Array(new BigUint64Array([2n ** 64n - 2n]).buffer);
+    assertEquals(libc.write(call.number, most, 8), 8);
+    setNonblocking(call.number, false);
+    driver.request(0, [Uint8Array.of(Answer.NOW, 1)], [2]).catch(() => {});
+    await impatiently(async () => {
+      await driver.close();
+      await using next = await start(path);
+      await works(next);
+    });
+  },
+);
+
+/** Runs a script in a process that may have few descriptors. */
+async function withFewDescriptors(most: number, script: string): Promise<string> {
+  const url = (path: string) => JSON.stringify(import.meta.resolve(path));
+  const child = new Deno.Command("sh", {
+    args: [
+      "-c",
+      `ulimit -n ${most}; exec "$0" run --quiet --allow-all --ext=ts -`,
+      Deno.execPath(),
+    ],
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(`
+    import { serve } from ${url("../../mod.ts")};
+    import { FrontendConnection, VirtioDriver } from ${url("../../src/frontend/mod.ts")};
+    import { createEventfd, expectDescriptors, Fd } from ${url("../../src/linux/mod.ts")};
+    import echo from ${url("./echo_device.ts")};
+    const socketPath = Deno.makeTempDirSync() + "/s";
+    ${script}
+    Deno.exit(0);
+  `));
+  await writer.close();
+  const { stdout, stderr } = await child.output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  assert(err === "", err);
+  return out.trim();
+}
+
+Deno.test("A process without descriptors refuses what needs one, and goes on", async () => {
+  const out = await withFewDescriptors(
+    128,
+    `
+    await using server = await serve(echo, { socketPath, plane: "main" });
+    const driver = await VirtioDriver.start(socketPath, { queues: [64, 64] });
+    const fd = createEventfd();
+    const taken: Fd[] = [];
+    try { for (;;) taken.push(createEventfd()); } catch { /* there are none left */ }
+    const why = await driver.connection.setVringErr(0, fd.number).catch((error) => error.reason);
+    const { data } = await driver.request(0, [Uint8Array.of(0, 5)], [2]);
+    console.log(why, data[0][1], server.record().errors.latest.at(-1).message);
+    for (const one of taken) one.close();
+    await driver.connection.setVringErr(0, fd.number);
+    console.log("again", (await driver.request(0, [Uint8Array.of(0, 6)], [2])).data[0][1]);
+  `,
+  );
+  assertEquals(out.split("\n"), [
+    "refused 5 Expected the message's file descriptors, got none: this process has no room for more",
+    "again 6",
+  ]);
+});
+
+Deno.test("A thread that finds no descriptors is not started, and the process goes on", async () => {
+  const out = await withFewDescriptors(
+    160,
+    `
+    await using server = await serve(echo, { socketPath, threads: 2, options: { queues: 2 } });
+    const connection = await FrontendConnection.connect(socketPath);
+    const driver = await VirtioDriver.start(socketPath, { queues: [64] , timeoutMs: 20 }).catch(() => {});
+    await connection.close();
+    await using first = await VirtioDriver.start(socketPath, { queues: [64] });
+    const taken: Fd[] = [];
+    try { for (;;) taken.push(createEventfd()); } catch { /* there are none left */ }
+    for (const one of taken.splice(0, 8)) one.close();
+    const { connection: session } = first;
+    await session.setVringNum(1, 64);
+    await session.setVringAddr({ index: 1, flags: 0, log: 0n,
+      descriptor: BigInt(first.memory.userAddress(first.queues[0].handle.descriptorGpa)),
+      available: BigInt(first.memory.userAddress(first.queues[0].handle.availableGpa)),
+      used: BigInt(first.memory.userAddress(first.queues[0].handle.usedGpa)) });
+    const kick = taken[0];
+    const why = await session.setVringKick(1, kick.number).catch((error) => error.reason);
+    console.log(why, server.record().errors.latest.at(-1).message);
+    console.log((await first.request(0, [Uint8Array.of(0, 6)], [2])).data[0][1]);
+  `,
+  );
+  assertEquals(out.split("\n"), [
+    "refused eventfd: Too many open files (EMFILE): no room for more file descriptors",
+    "6",
+  ]);
+});
