@@ -36,8 +36,8 @@ Deno.test("back-ends connect to QEMU, and to the next one when it is gone", asyn
   await steps(t, {
     "a guest uses devices that came to QEMU": async () => {
       await using guest = await boot();
-      await ok(guest, "head -c 4194304 /dev/hwrng >/tmp/random");
-      await ok(guest, "dd if=/tmp/random of=/dev/vda bs=1M conv=fsync");
+      await ok(guest, "head -c 65536 /dev/hwrng >/tmp/random");
+      await ok(guest, "dd if=/tmp/random of=/dev/vda bs=64k conv=fsync");
       await ok(guest, "[ -c /dev/input/event0 ]");
       written = await ok(guest, hash);
       for (const backend of backends) {
