@@ -8,7 +8,7 @@ const SEED = 20_261_124;
 Deno.test(`devices hold under any requests, beside a model (deno task fuzz device --seed=${SEED})`, async () => {
   console.log(`seed ${SEED}`);
   const tally = new Tally();
-  await liveThroughDevices(SEED, 3_000, tally, () => {});
+  await liveThroughDevices(SEED, 2_000, tally, () => {});
   await watchesEnded();
   const reached = ["blk: IN, status 0", "rng: requests", "input: lives", "config: reads refused"];
   for (const what of reached) assert(tally.counts[what] > 0, what);

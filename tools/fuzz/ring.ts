@@ -4,7 +4,8 @@
  * @module
  */
 
-import { placeAnyRing, playEpisode } from "./ring/episode.ts";
+import { playEpisode } from "./ring/episode.ts";
+import { placeAnyRing } from "./ring/place.ts";
 import { playServedRings } from "./ring/served.ts";
 import { randomOf, Tally } from "./seeds.ts";
 import type { FuzzTarget } from "./target.ts";
