@@ -112,7 +112,7 @@ export class PackedInflight {
     if (memory.isFresh) {
       for (let entry = 0; entry < descriptors; entry++) {
         // The list ends behind the last entry.
-        this.#u16[entryAt(entry) / 2 + NEXT] = entry + 1;
+        this.#u16[halfAt(entry) + NEXT] = entry + 1;
       }
       this.#store(ring.usedPlace, ring.usedPlace);
       memory.initialized();
@@ -121,8 +121,8 @@ export class PackedInflight {
     this.#freeHead = this.#u16[OLD_FREE_HEAD];
     const free = this.#checkFree();
     const heads = this.#checkInFlight(free);
-    this.unfinished = memory.inOrder(heads, (entry) => entryAt(entry) / 4);
-    memory.countFrom(heads, (entry) => entryAt(entry) / 4);
+    this.unfinished = memory.inOrder(heads, (entry) => wordAt(entry));
+    memory.countFrom(heads, (entry) => wordAt(entry));
     this.unfinishedDescriptors = heads.reduce((sum, entry) => sum + this.#num[entry], 0);
     if (this.unfinishedDescriptors > size) {
       throw new InflightError(
@@ -164,8 +164,8 @@ export class PackedInflight {
         throw new InflightError(`Expected a list of free entries, got entry ${entry} in it twice`);
       }
       free.add(entry);
-      this.#next[entry] = this.#u16[entryAt(entry) / 2 + NEXT];
-      this.#u8[entryAt(entry)] = 0;
+      this.#next[entry] = this.#u16[halfAt(entry) + NEXT];
+      this.#u8[byteAt(entry)] = 0;
     }
     return free;
   }
@@ -176,9 +176,9 @@ export class PackedInflight {
     const seen = new Set(free);
     const heads: number[] = [];
     for (let head = 0; head < descriptors; head++) {
-      if (this.#u8[entryAt(head)] === 0) continue;
+      if (this.#u8[byteAt(head)] === 0) continue;
       heads.push(head);
-      this.#num[head] = this.#u16[entryAt(head) / 2 + NUM];
+      this.#num[head] = this.#u16[halfAt(head) + NUM];
       let last = descriptors;
       for (let i = 0, entry = head; i < this.#num[head]; i++, entry = this.#next[entry]) {
         if (entry >= descriptors || seen.has(entry)) {
@@ -187,15 +187,13 @@ export class PackedInflight {
           );
         }
         seen.add(entry);
-        this.#next[entry] = this.#u16[entryAt(entry) / 2 + NEXT];
+        this.#next[entry] = this.#u16[halfAt(entry) + NEXT];
         last = entry;
       }
       this.#last[head] = last;
-      if (this.#num[head] === 0 || last !== this.#u16[entryAt(head) / 2 + LAST]) {
+      if (this.#num[head] === 0 || last !== this.#u16[halfAt(head) + LAST]) {
         throw new InflightError(
-          `Expected chain ${head} to end at entry ${last}, got ${
-            this.#u16[entryAt(head) / 2 + LAST]
-          }`,
+          `Expected chain ${head} to end at entry ${last}, got ${this.#u16[halfAt(head) + LAST]}`,
         );
       }
     }
@@ -238,7 +236,7 @@ export class PackedInflight {
     const head = this.#freeHead;
     let entry = head, last = head;
     for (let i = 0, at = first; i < count; i++) {
-      const word = entryAt(entry) / 4;
+      const word = wordAt(entry);
       u32[word + ID_AND_FLAGS] = idAndFlags[i];
       u32[word + LENGTH] = words[at * 4 + 2];
       u32[word + ADDRESS] = words[at * 4];
@@ -247,7 +245,7 @@ export class PackedInflight {
       entry = this.#next[entry];
       if (++at === this.#size) at = 0;
     }
-    const word = entryAt(head) / 4;
+    const word = wordAt(head);
     this.#last[head] = last;
     // In flight, with the next entry; the last entry and how many there are.
     u32[word] = 1 | this.#next[head] << 16;
@@ -265,7 +263,7 @@ export class PackedInflight {
   read(head: number, words: Uint32Array, idAndFlags: Int32Array): number {
     const count = this.#num[head];
     for (let i = 0, entry = head; i < count; i++, entry = this.#next[entry]) {
-      const word = entryAt(entry) / 4;
+      const word = wordAt(entry);
       idAndFlags[i] = this.#u32[word + ID_AND_FLAGS];
       words[i * 4] = this.#u32[word + ADDRESS];
       words[i * 4 + 1] = this.#u32[word + ADDRESS + 1];
@@ -294,7 +292,7 @@ export class PackedInflight {
     for (let i = 0; i < this.#batchSize; i++) {
       const head = this.#batch[i];
       const last = this.#last[head];
-      this.#u16[entryAt(last) / 2 + NEXT] = this.#next[last] = this.#freeHead;
+      this.#u16[halfAt(last) + NEXT] = this.#next[last] = this.#freeHead;
       this.#freeHead = head;
     }
     this.#u16[FREE_HEAD] = this.#freeHead;
@@ -303,7 +301,7 @@ export class PackedInflight {
 
   /** The driver sees the batch. */
   published(usedPlace: number): void {
-    for (let i = 0; i < this.#batchSize; i++) this.#u8[entryAt(this.#batch[i])] = 0;
+    for (let i = 0; i < this.#batchSize; i++) this.#u8[byteAt(this.#batch[i])] = 0;
     this.#batchSize = 0;
     // Before the positions: if these are equal after a crash, this was not undone.
     Atomics.store(this.#u16, OLD_FREE_HEAD, this.#freeHead);
@@ -311,7 +309,16 @@ export class PackedInflight {
   }
 }
 
-/** Where an entry begins. */
-function entryAt(entry: number): number {
+// Where an entry begins, in each unit: dividing is not free.
+
+function byteAt(entry: number): number {
   return HEADER_BYTES + entry * ENTRY_BYTES;
+}
+
+function halfAt(entry: number): number {
+  return HEADER_BYTES / 2 + entry * (ENTRY_BYTES / 2);
+}
+
+function wordAt(entry: number): number {
+  return HEADER_BYTES / 4 + entry * (ENTRY_BYTES / 4);
 }

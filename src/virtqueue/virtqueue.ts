@@ -56,7 +56,10 @@ export interface Virtqueue {
   readonly base: number;
   /** The ring had another life before: there may be used buffers of which the driver was not notified. */
   readonly isResumed: boolean;
-  /** How many chains that were in flight then are taken again, before new ones. */
+  /**
+   * How many chains that were in flight then are taken again, before new ones.
+   * Those of them that a stop leaves untaken are still in the record.
+   */
   readonly resubmitted: number;
   /** Whether there is something to take, as far as can be seen without asking for a notification. */
   readonly isAvailable: boolean;

@@ -13,6 +13,9 @@ const KILLS = Number(Deno.env.get("VHOSTD_TEST_KILLS") ?? 3);
 
 const SIZE = 2 ** 24;
 
+/** How long fio may take to start and to end. */
+const TIMEOUT_MS = 300_000;
+
 /** The most requests between a start and the next kill. */
 const MAX_REQUESTS = 500;
 
@@ -54,7 +57,10 @@ for (const packed of ["off", "on"] as const) {
     let resubmitted = 0;
     for (let kill = 0; kill < KILLS; kill++) {
       const enough = Math.trunc(Math.random() * MAX_REQUESTS);
-      await disk.until(({ queues }) => queues.some(({ requests }) => requests > enough));
+      await disk.until(
+        ({ queues }) => queues.some(({ requests }) => requests > enough),
+        TIMEOUT_MS,
+      );
       await disk.crash();
       const record = await disk.until(({ queues }) => queues.some(({ requests }) => requests > 0));
       for (const { tracked, resumed, errors } of record.queues) {
@@ -66,7 +72,7 @@ for (const packed of ["off", "on"] as const) {
     await ok(guest, "touch /tmp/stop");
     const { output: rounds } = await guest.run(
       "until [ -e /tmp/done ]; do sleep 0.1; done; cat /tmp/done",
-      { timeoutMs: 300_000 },
+      { timeoutMs: TIMEOUT_MS },
     );
     assert(/^(fio 0\n)+$/.test(rounds), rounds);
     assertEquals(await ok(guest, "dmesg | grep -ci 'i/o error' || true"), "0");

@@ -127,11 +127,14 @@ export class Backend implements AsyncDisposable {
   }
 
   /** Waits until something is true of the record; for what nobody tells when it is. */
-  async until(isTrue: (record: RecordJson) => boolean): Promise<RecordJson> {
+  async until(
+    isTrue: (record: RecordJson) => boolean,
+    timeoutMs: number = TIMEOUT_MS,
+  ): Promise<RecordJson> {
     for (const start = performance.now();;) {
       const record = await this.record();
       if (isTrue(record)) return record;
-      assert(performance.now() - start < TIMEOUT_MS, `${isTrue} of ${JSON.stringify(record)}`);
+      assert(performance.now() - start < timeoutMs, `${isTrue} of ${JSON.stringify(record)}`);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
