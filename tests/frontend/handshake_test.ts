@@ -11,10 +11,10 @@
  * longer, from a seed.
  *
  * Each of these was broken on purpose, and found in three of three runs within
- * the first seconds of hand-shakes (x86-64, two processors of which others took
- * little; with eight threads of others beside, within the time of this test).
- * The stores and loads that this processor keeps in order were written down in
- * the wrong order.
+ * the first two seconds of hand-shakes of its kind (x86-64, two processors of
+ * which others took little; with twenty threads beside them, the two seldom run
+ * at the same time, and much was not found). The stores and loads that this
+ * processor keeps in order were written down in the wrong order.
  *
  * | broken, in the device's rings                       | found as                  |
  * | --------------------------------------------------- | ------------------------- |
@@ -33,9 +33,8 @@
  * The same for `publish` of both layouts and `arm` of split rings in the
  * front-end. Not found, since nothing is broken by it here: a plain load of the
  * available index or of the flags in `take` (x86-64 keeps loads in order, and V8
- * makes the same instruction of it), and a plain store of the event place in
- * `arm` of the front-end's packed rings (the flags that it always stores behind
- * it are the barrier).
+ * left it where it is), and a plain store of the event place in `arm` of the
+ * front-end's packed rings (the flags that are stored behind it are the barrier).
  *
  * @module
  */
