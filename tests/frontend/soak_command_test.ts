@@ -72,6 +72,36 @@ Deno.test("soak finds nothing wrong in some seconds of faults", () =>
     expectNothingLeft(directory);
   }));
 
+Deno.test("soak finds bytes that somebody else wrote, and says how to repeat it", () =>
+  withDirectory(async (directory) => {
+    let isSpoiled = false;
+    const { code, stdout, stderr } = await soak(
+      ["--minutes=0.1", "--seed=7", "--only=disk"],
+      directory,
+      (text) => {
+        if (isSpoiled || !text.includes("all have started")) return;
+        isSpoiled = true;
+        spoil(directory);
+      },
+    );
+    assertEquals(code, 1, `${stderr}\n${stdout}`);
+    assertMatch(stdout, /^WRONG: disk: Word \d+ of block \d+ is 0x[0-9a-f]+, and should be /m);
+    assertStringIncludes(stdout, "repeat it by: deno task soak --minutes=0.1 --seed=7 --only=disk");
+    expectNothingLeft(directory);
+  }));
+
+/** Writes something else into the first half of the disk's file. */
+function spoil(directory: string): void {
+  for (const { name } of Deno.readDirSync(directory)) {
+    try {
+      using file = Deno.openSync(`${directory}/${name}/disk.img`, { write: true });
+      file.writeSync(new Uint8Array(2 ** 22).fill(0xa5));
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error; // In another directory.
+    }
+  }
+}
+
 Deno.test("soak ends all that it started on SIGINT", () =>
   withDirectory(async (directory) => {
     let isKilled = false;

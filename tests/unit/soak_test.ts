@@ -141,6 +141,7 @@ function sampleReport(findings: string[]): Report {
     version: 1,
     date: "2026-01-02T03:04:05.000Z",
     seed: 7,
+    command: "deno task soak --seed=7 --only=disk",
     seconds: 30,
     tallies: [tally],
     moments: [1, 2, 3].map((atS) => ({
@@ -166,7 +167,7 @@ Deno.test("describe() names requests, faults and data, and the seed of what is w
   assertStringIncludes(fine, "kill -9      1");
   const wrong = describe(sampleReport(["disk: Word 10 of block 3"]));
   assertStringIncludes(wrong, "WRONG: disk: Word 10 of block 3");
-  assertStringIncludes(wrong, "deno task soak --seed=7");
+  assertStringIncludes(wrong, "repeat it by: deno task soak --seed=7 --only=disk");
 });
 
 Deno.test("plot() draws every process and fault, and escapes their names", () => {

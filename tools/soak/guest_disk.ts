@@ -19,8 +19,20 @@ import { SoakError } from "./soak_error.ts";
 
 const REGIONS = 32;
 
+/** Behind the regions fio writes and reads at random, many requests at a time. */
+const FIO_BYTES = 2 ** 22;
+const FIO_BLOCK_BYTES = 4096;
+
+/** How many requests fio makes, and how many bytes it compares. */
+export const FIO_REQUESTS = 2 * FIO_BYTES / FIO_BLOCK_BYTES;
+export const FIO_CHECKED_BYTES = FIO_BYTES;
+
 /** The size of a guest's disk. */
-export const GUEST_DISK_BYTES = REGIONS * REGION_BYTES;
+export const GUEST_DISK_BYTES = REGIONS * REGION_BYTES + FIO_BYTES;
+
+/** Where the guest has fio. */
+export const FIO_MOUNT = "/fio";
+const FIO = `${FIO_MOUNT}/fio`;
 
 /** A write of one region. */
 export interface RegionWrite {
@@ -69,6 +81,15 @@ export class GuestDisk {
       `dd if=/dev/${this.device} bs=${REQUEST_BYTES} iflag=direct count=${REQUESTS_PER_REGION} ` +
       `skip=${write.region * REQUESTS_PER_REGION} 2>/tmp/${this.device}.said | cmp - ${want} && ` +
       `rm ${want} || { cat /tmp/${this.device}.said; false; }; }`;
+  }
+
+  /** A shell command that has fio write and compare what is behind the regions. */
+  fio(): string {
+    const said = `/tmp/${this.device}.fio`;
+    return `{ ${FIO} --name=v --filename=/dev/${this.device} --offset=${REGIONS * REGION_BYTES} ` +
+      `--size=${FIO_BYTES} --direct=1 --rw=randwrite --bs=${FIO_BLOCK_BYTES} --ioengine=libaio ` +
+      `--iodepth=32 --verify=crc32c --verify_fatal=1 --do_verify=1 ` +
+      `--randseed=${this.#random.u32()} >${said} 2>&1 || { cat ${said}; false; }; }`;
   }
 
   #line(region: number, generation: number): string {

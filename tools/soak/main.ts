@@ -5,7 +5,7 @@
  */
 
 import { GuestError } from "../guest/process.ts";
-import { HELP, parseOptions } from "./options.ts";
+import { commandOf, HELP, parseOptions } from "./options.ts";
 import { plot } from "./plot.ts";
 import { describe } from "./report.ts";
 import { soak } from "./soak.ts";
@@ -34,7 +34,7 @@ async function main(): Promise<number> {
       interrupted.abort();
     });
   }
-  progress(`--minutes=${options.minutes} --seed=${options.seed}`);
+  progress(commandOf(options));
   const report = await soak(options, progress, interrupted.signal);
   await Deno.mkdir(options.plotPath.replace(/[^/]*$/, "") || ".", { recursive: true });
   await Deno.writeTextFile(options.plotPath, plot(report));

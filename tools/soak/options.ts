@@ -86,6 +86,12 @@ export function parseOptions(args: string[]): Options {
   };
 }
 
+/** The command line that does what these options say. */
+export function commandOf({ minutes, seed, only }: Options): string {
+  const some = only.length === NAMES.length ? "" : ` --only=${only.join(",")}`;
+  return `deno task soak --minutes=${minutes} --seed=${seed}${some}`;
+}
+
 function number(
   name: string,
   text: string | undefined,

@@ -5,11 +5,18 @@
  * @module
  */
 
+import { fioImage } from "../guest/fio_image.ts";
 import { Guest } from "../guest/guest.ts";
 import type { Random } from "../random.ts";
 import { type Actor, sleep, type World } from "./actor.ts";
 import { Backend } from "./backend.ts";
-import { GUEST_DISK_BYTES, GuestDisk } from "./guest_disk.ts";
+import {
+  FIO_CHECKED_BYTES,
+  FIO_MOUNT,
+  FIO_REQUESTS,
+  GUEST_DISK_BYTES,
+  GuestDisk,
+} from "./guest_disk.ts";
 import { REGION_BYTES, REQUESTS_PER_REGION } from "./regions.ts";
 import { SoakError } from "./soak_error.ts";
 import { Tally } from "./tally.ts";
@@ -21,7 +28,7 @@ const TIMEOUT_MS = 120_000;
 const RECONNECT_MS = 20;
 
 /** How many regions of each disk are written at a time. */
-const WRITES_PER_ROUND = 3;
+const WRITES_PER_ROUND = 2;
 
 /** A disk is killed so soon after a round began, at the most. */
 const MAX_KILL_DELAY_MS = 400;
@@ -70,6 +77,7 @@ export class RealGuest implements Actor {
   readonly #backends: Backend[] = [];
   readonly #disks: GuestDisk[] = [];
   readonly #randomness = new Set<string>();
+  #tools!: Backend;
   #rng!: Backend;
   #keyboard!: Backend;
   #guest!: Guest;
@@ -83,7 +91,7 @@ export class RealGuest implements Actor {
 
   async start(): Promise<void> {
     for (const [at, directory] of this.#directories.entries()) {
-      const device = `vd${"abcdefgh"[at]}`;
+      const device = deviceOf(at);
       const path = `${directory}/guest-${device}.img`;
       // With all of its room, since the file system is full at times.
       await Deno.writeFile(path, new Uint8Array(GUEST_DISK_BYTES));
@@ -92,6 +100,11 @@ export class RealGuest implements Actor {
       const random = this.#world.random(`guest ${device}`);
       this.#disks.push(new GuestDisk(device, backend, path, random.u32(), random));
     }
+    this.#tools = await this.#serve("guest-tools", "blk", [
+      `--blk-file=${await fioImage()}`,
+      "--read-only",
+      "--num-queues=1",
+    ]);
     this.#rng = await this.#serve("guest-rng", "rng", []);
     this.#keyboard = await this.#serve("guest-input", "input", ["--profile=keyboard"]);
     await this.#boot();
@@ -103,6 +116,11 @@ export class RealGuest implements Actor {
     await this.#guest.powerOff();
     for (const backend of this.#backends) await backend.end("SIGTERM");
     for (const disk of this.#disks) this.tally.checkedBytes += await disk.checkAll();
+  }
+
+  /** The guest's name of the disk behind the others. */
+  get #toolsDevice(): string {
+    return deviceOf(this.#disks.length);
   }
 
   async #serve(name: string, device: string, flags: readonly string[]): Promise<Backend> {
@@ -124,6 +142,7 @@ export class RealGuest implements Actor {
           reconnectMs: RECONNECT_MS,
           qemuProperties: { "num-queues": QUEUES, packed: at % 2 === 1 },
         })),
+        { kind: "blk", socketPath: this.#tools.socketPath, qemuProperties: { "num-queues": 1 } },
         { kind: "rng", socketPath: this.#rng.socketPath },
         { kind: "input", socketPath: this.#keyboard.socketPath },
       ],
@@ -161,10 +180,18 @@ export class RealGuest implements Actor {
     const writes = this.#disks.flatMap((disk) =>
       disk.choose(WRITES_PER_ROUND).map((write) => ({ disk, write }))
     );
+    const jobs = [
+      ...this.#disks.map((disk) => disk.fio()),
+      ...writes.map(({ disk, write }) => disk.writingAndReading(write)),
+    ];
     await this.#run(
-      writes.map(({ disk, write }) => `${disk.writingAndReading(write)} & jobs="$jobs $!"`)
-        .join("\n") + "\nfor job in $jobs; do wait $job || exit 1; done",
+      `[ -x ${FIO_MOUNT}/fio ] || ` +
+        `{ mkdir -p ${FIO_MOUNT}; mount -o ro -t ext4 /dev/${this.#toolsDevice} ${FIO_MOUNT}; }\n` +
+        jobs.map((job) => `${job} & jobs="$jobs $!"`).join("\n") +
+        "\nfor job in $jobs; do wait $job || exit 1; done",
     );
+    this.tally.requests += this.#disks.length * FIO_REQUESTS;
+    this.tally.checkedBytes += this.#disks.length * FIO_CHECKED_BYTES;
     for (const { disk, write } of writes) {
       this.tally.requests += 2 * REQUESTS_PER_REGION;
       this.tally.checkedBytes += REGION_BYTES + await disk.wrote(write);
@@ -261,4 +288,9 @@ export class RealGuest implements Actor {
     await this.#guest?.[Symbol.asyncDispose]();
     await this.#made.disposeAsync();
   }
+}
+
+/** The guest's name of a disk, by its place among them. */
+function deviceOf(at: number): string {
+  return `vd${"abcdefgh"[at]}`;
 }

@@ -27,6 +27,8 @@ export interface Report {
   version: number;
   date: string;
   seed: number;
+  /** The command that does the same once more. */
+  command: string;
   seconds: number;
   tallies: readonly Tally[];
   moments: readonly Moment[];
@@ -38,7 +40,7 @@ export interface Report {
 
 /** The report for people. */
 export function describe(report: Report): string {
-  const { tallies, seconds, seed, findings } = report;
+  const { tallies, seconds, seed, command, findings } = report;
   const total = (of: (tally: Tally) => number) => tallies.reduce((sum, each) => sum + of(each), 0);
   const faults = new Map<string, number>();
   for (const [kind, count] of tallies.flatMap((tally) => [...tally.faults])) {
@@ -85,7 +87,7 @@ export function describe(report: Report): string {
       ]
       : [
         ...findings.map((finding) => `WRONG: ${finding}`),
-        `repeat it by: deno task soak --seed=${seed}`,
+        `repeat it by: ${command}`,
       ],
   ].join("\n");
 }

@@ -12,7 +12,7 @@ import { FrontendDisk } from "./frontend_disk.ts";
 import { FrontendInput } from "./frontend_input.ts";
 import { FrontendRng } from "./frontend_rng.ts";
 import { GUEST_DISK_BYTES } from "./guest_disk.ts";
-import type { Name, Options } from "./options.ts";
+import { commandOf, type Name, type Options } from "./options.ts";
 import { findLeaks, ProcessTable } from "./processes.ts";
 import { RealGuest } from "./real_guest.ts";
 import type { Moment, Report } from "./report.ts";
@@ -105,6 +105,7 @@ export async function soak(
     version: 1,
     date: new Date().toISOString(),
     seed: options.seed,
+    command: commandOf(options),
     seconds: nowS(),
     tallies,
     moments,
