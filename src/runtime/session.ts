@@ -752,7 +752,7 @@ function featuresByName(device: AnyDevice, mask: bigint): Record<string, boolean
  */
 function unblock(fds: readonly (Fd | undefined)[]): void {
   for (const fd of fds) {
-    if (fd === undefined) continue;
+    if (!fd?.isOpen) continue;
     setNonblocking(fd.number, true);
     drainEventfd(fd.number);
   }
