@@ -70,6 +70,12 @@ export class MemoryGuard implements Disposable {
 
   static #shared: Promise<MemoryGuard> | undefined;
   static #users = 0;
+  /**
+   * There is a listener that stays: of faults that were mended signals may
+   * still be under way when the worker ends, and those that nobody listens to
+   * Deno gives their default effect.
+   */
+  static #listens = false;
 
   private constructor(worker: Worker, previous: Uint8Array<ArrayBuffer>) {
     this.#worker = worker;
@@ -94,6 +100,10 @@ export class MemoryGuard implements Disposable {
   static async #start(): Promise<MemoryGuard> {
     expectDescriptors(WORKER_DESCRIPTORS);
     const previous = getAction(SIGBUS);
+    if (!MemoryGuard.#listens) {
+      MemoryGuard.#listens = true;
+      listenForBusErrors(() => {});
+    }
     const worker = new Worker(new URL("./memory_fault_watcher.ts", import.meta.url), {
       type: "module",
       name: "vhostd-memory-guard",

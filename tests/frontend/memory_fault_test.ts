@@ -1,12 +1,21 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { FrontendError, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
-import { createMemfd, openFile, resizeFile, watchesEnded } from "../../src/linux/mod.ts";
+import {
+  createMemfd,
+  MemoryGuard,
+  openFile,
+  resizeFile,
+  watchesEnded,
+} from "../../src/linux/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
 import { GuestMemory, type LostMemory, RegionError, viewMemory } from "../../src/memory/mod.ts";
 import { serve } from "../../mod.ts";
 import blk from "../../backends/blk/mod.ts";
 import echo from "./echo_device.ts";
 import { processState } from "../../tools/process_state.ts";
+
+// The guard's listener stays; before the tests it is none of their leaks.
+(await MemoryGuard.acquire())[Symbol.dispose]();
 
 const MiB = 2 ** 20;
 const F_ADD_SEALS = 1033;
