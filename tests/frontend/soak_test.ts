@@ -108,6 +108,8 @@ async function soak(
     queues: ring.sizes,
     indirectParts: INDIRECT_PARTS,
     useMemSlots: false,
+    // Threads begin meanwhile, and others may want the processors.
+    timeoutMs: 30_000,
   });
   for (const [i, queue] of driver.queues.entries()) queue.reset(ring.bases[i]);
   await driver.restart(ring.bases);
