@@ -109,12 +109,14 @@ export class InflightArea implements Disposable {
   }
 
   /**
-   * The record of a queue; null if the area has none for it.
+   * The record of a queue with a ring of `size` descriptors; null if the area has
+   * none for it, or one that is too small. (QEMU asks for as many as its device
+   * has by default, but on virtio-mmio a driver may take more.)
    *
    * @throws {InflightAreaError} When the area was made for rings of the other layout.
    */
-  place(queue: number, packed: boolean): InflightPlace | null {
-    if (queue >= this.#numQueues) return null;
+  place(queue: number, size: number, packed: boolean): InflightPlace | null {
+    if (queue >= this.#numQueues || size > this.#queueSize) return null;
     if (packed !== this.#packed) {
       throw new InflightAreaError(
         `Expected an in-flight area for ${packed ? "packed" : "split"} rings, got the other one`,

@@ -631,7 +631,7 @@ export class Session {
     const { address, queue } = ring;
     if (!ring.started || ring.running || address === undefined || ring.size === 0) return;
     const place = this.#locate(ring, address);
-    const inflight = this.#inflight?.place(queue.index, this.#isPacked) ?? null;
+    const inflight = this.#inflight?.place(queue.index, ring.size, this.#isPacked) ?? null;
     const again = await queue.engine.call({
       kind: "start",
       queue: queue.index,

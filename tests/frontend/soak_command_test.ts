@@ -74,16 +74,17 @@ Deno.test("soak finds nothing wrong in some seconds of faults", () =>
 
 Deno.test("soak finds bytes that somebody else wrote, and says how to repeat it", () =>
   withDirectory(async (directory) => {
-    let isSpoiled = false;
+    // Again and again: what is written next by the soak itself is right again.
+    let spoiling: ReturnType<typeof setInterval> | undefined;
     const { code, stdout, stderr } = await soak(
       ["--minutes=0.1", "--seed=7", "--only=disk"],
       directory,
       (text) => {
-        if (isSpoiled || !text.includes("all have started")) return;
-        isSpoiled = true;
-        spoil(directory);
+        if (!text.includes("all have started")) return;
+        spoiling ??= setInterval(() => spoil(directory), 100);
       },
     );
+    clearInterval(spoiling);
     assertEquals(code, 1, `${stderr}\n${stdout}`);
     assertMatch(stdout, /^WRONG: disk: Word \d+ of block \d+ is 0x[0-9a-f]+, and should be /m);
     assertStringIncludes(stdout, "repeat it by: deno task soak --minutes=0.1 --seed=7 --only=disk");
