@@ -209,6 +209,26 @@ for (const packed of [false, true]) {
     }));
 }
 
+Deno.test("A ring that is larger than its record runs without one", () =>
+  withEcho(async (server, path) => {
+    // As on virtio-mmio, where QEMU asks for less than the driver takes.
+    const area = await (async () => {
+      await using connection = await connect(path);
+      return await connection.getInflightFd(3, 32);
+    })();
+    using _fd = area.fd;
+    await using driver = await VirtioDriver.connect(path, {
+      ...{ queues: [64, 32, 64], timeoutMs: TIMEOUT_MS },
+    });
+    await driver.connection.setInflightFd(area);
+    await driver.restart();
+    for (const [queue, tracked] of [[0, false], [1, true]] as const) {
+      const { data } = await driver.request(queue, [Uint8Array.of(Answer.NOW, 7)], [2]);
+      assertEquals(data[0][1], 7);
+      assertEquals(server.record().queues[queue].tracked, tracked);
+    }
+  }));
+
 Deno.test("A ring of the other layout than the area's does not start", () =>
   withEcho(async (server, path) => {
     await using driver = await start(path);
