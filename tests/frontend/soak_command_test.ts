@@ -93,7 +93,8 @@ Deno.test("soak finds bytes that somebody else wrote, and says how to repeat it"
 
 /** Writes something else into the first half of the disk's file. */
 function spoil(directory: string): void {
-  for (const { name } of Deno.readDirSync(directory)) {
+  for (const { name, isDirectory } of Deno.readDirSync(directory)) {
+    if (!isDirectory) continue;
     try {
       using file = Deno.openSync(`${directory}/${name}/disk.img`, { write: true });
       file.writeSync(new Uint8Array(2 ** 22).fill(0xa5));
