@@ -76,13 +76,17 @@ export class PackedRing implements Virtqueue {
   #usedNext: number;
   /** How many descriptors lie between: the driver has not got them back. */
   #taken: number;
-  // Used buffers that the driver cannot see yet: their IDs and flags without
-  // whose they are, what was written to them, how many descriptors each takes.
-  // They are no more than what was taken.
-  readonly #usedIdAndFlags: Int32Array<ArrayBuffer>;
-  readonly #usedWritten: Uint32Array<ArrayBuffer>;
-  readonly #usedDescriptors: Uint16Array<ArrayBuffer>;
-  #unpublished = 0;
+  /** Where the next used buffer goes: behind those that the driver cannot see yet. */
+  #usedEnd: number;
+  /** ID and flags of the first of those, which are written last. */
+  #firstIdAndFlags = 0;
+  // Used buffers that are not written yet, since the record has to have what
+  // lies in their place: see `PackedInflight`. Their IDs, how many descriptors
+  // each takes, what was written to them. They are no more than what was taken.
+  readonly #heldIds: Uint16Array<ArrayBuffer>;
+  readonly #heldDescriptors: Uint16Array<ArrayBuffer>;
+  readonly #heldWritten: Uint32Array<ArrayBuffer>;
+  #held = 0;
   #signalledValid = false;
   /** The flags of device event suppression as last written; -1 before that. */
   #eventFlags = -1;
@@ -126,9 +130,6 @@ export class PackedRing implements Virtqueue {
     this.#chains = new Array(size).fill(undefined);
     this.#order = options.inOrder ? new CompletionOrder(size) : null;
     this.#idAndFlags = new Int32Array(size);
-    this.#usedIdAndFlags = new Int32Array(size);
-    this.#usedWritten = new Uint32Array(size);
-    this.#usedDescriptors = new Uint16Array(size);
     [this.#next, this.#usedNext] = places(options.base ?? initialBase(true), size);
     const record = inflight === undefined ? null : new PackedInflight(inflight, {
       size,
@@ -142,7 +143,12 @@ export class PackedRing implements Virtqueue {
       this.#usedNext = record.usedPlace;
       this.#next = ahead(record.usedPlace, record.unfinishedDescriptors, size);
     }
+    this.#usedEnd = this.#usedNext;
     this.#taken = distance(this.#usedNext, this.#next, size);
+    const held = record === null ? 0 : size;
+    this.#heldIds = new Uint16Array(held);
+    this.#heldDescriptors = new Uint16Array(held);
+    this.#heldWritten = new Uint32Array(held);
     if (record !== null) this.#hideUsed();
     // A place comes again; a record does not become fresh again.
     this.isResumed = record === null ? this.#usedNext !== 0 : !record.isFresh;
@@ -246,9 +252,9 @@ export class PackedRing implements Virtqueue {
    * @returns How many descriptors there are.
    */
   #scan(place: number, first: number, idAndFlags: number): number {
-    this.#idAndFlags[0] = idAndFlags;
     const { size } = this;
-    const signed = this.#signed;
+    const list = this.#idAndFlags, signed = this.#signed;
+    list[0] = idAndFlags;
     let at = first;
     let wanted = availableFlags(place, size);
     let count = 1;
@@ -272,18 +278,20 @@ export class PackedRing implements Virtqueue {
           "packed",
         );
       }
-      this.#idAndFlags[count++] = idAndFlags;
+      list[count++] = idAndFlags;
     }
     return count;
   }
 
   #read(chain: Chain, words: Uint32Array<ArrayBuffer>, at: number, count: number): void {
-    chain.begin(this.#memory.u8, "packed");
+    const { size } = this;
+    const list = this.#idAndFlags, memory = this.#memory;
+    chain.begin(memory.u8, "packed");
     chain.ringDescriptors = count;
     for (let i = 0; i < count; i++) {
       const gpa = words[at * 4] + words[at * 4 + 1] * 2 ** 32;
       const bytes = words[at * 4 + 2];
-      const flags = this.#idAndFlags[i] >>> 16;
+      const flags = list[i] >>> 16;
       if (flags & VIRTQ_DESC_F_INDIRECT) {
         if (!this.#indirect) {
           throw new RingError(
@@ -302,9 +310,9 @@ export class PackedRing implements Virtqueue {
         this.#readIndirect(chain, at, gpa, bytes);
       } else {
         chain.descriptors++;
-        chain.add(this.#memory, gpa, bytes, (flags & VIRTQ_DESC_F_WRITE) !== 0);
+        chain.add(memory, gpa, bytes, (flags & VIRTQ_DESC_F_WRITE) !== 0);
       }
-      at = at + 1 === this.size ? 0 : at + 1;
+      if (++at === size) at = 0;
     }
     chain.end();
   }
@@ -325,7 +333,8 @@ export class PackedRing implements Virtqueue {
         "packed",
       );
     }
-    const start = this.#memory.regions.translate(gpa, tableBytes);
+    const memory = this.#memory;
+    const start = memory.regions.translate(gpa, tableBytes);
     if (start < 0) {
       throw new RingError(
         "indirect-address",
@@ -335,13 +344,13 @@ export class PackedRing implements Virtqueue {
         "packed",
       );
     }
-    const entry = this.#entry;
+    const entry = this.#entry, view = this.#view;
     for (let i = 0; i < entries; i++) {
-      copyDescriptor(this.#view, start + i * DESCRIPTOR_BYTES, entry);
+      copyDescriptor(view, start + i * DESCRIPTOR_BYTES, entry);
       // WRITE is the only flag with a meaning here, the others are ignored: virtio 1.3, 2.8.7.
       chain.descriptors++;
       chain.add(
-        this.#memory,
+        memory,
         entry[0] + entry[1] * 2 ** 32,
         entry[2],
         (entry[3] >>> 16 & VIRTQ_DESC_F_WRITE) !== 0,
@@ -361,13 +370,30 @@ export class PackedRing implements Virtqueue {
     }
   }
 
-  /** Keeps a used buffer for the next publication. */
+  /** Uses a buffer, which the driver sees with the next publication. */
   #use(chain: Chain, written: number): void {
-    const at = this.#unpublished++;
-    this.#usedIdAndFlags[at] = chain.slot | (written > 0 ? VIRTQ_DESC_F_WRITE << 16 : 0);
-    this.#usedWritten[at] = written;
-    this.#usedDescriptors[at] = chain.ringDescriptors;
-    this.#inflight?.used(chain.slot);
+    const record = this.#inflight;
+    if (record === null) return this.#write(chain.slot, chain.ringDescriptors, written);
+    const at = this.#held++;
+    this.#heldIds[at] = chain.slot;
+    this.#heldDescriptors[at] = chain.ringDescriptors;
+    this.#heldWritten[at] = written;
+    record.used(chain.slot);
+  }
+
+  /**
+   * Writes the next used descriptor, but not ID and flags of the first one of a
+   * batch: the driver looks at them in ring order, so it sees none before these.
+   */
+  #write(id: number, descriptors: number, written: number): void {
+    const { size } = this;
+    const place = this.#usedEnd;
+    const at = (place < size ? place : place - size) * 4;
+    const flags = usedFlags(place, size) | (written > 0 ? VIRTQ_DESC_F_WRITE : 0);
+    this.#words[at + 2] = written;
+    if (place === this.#usedNext) this.#firstIdAndFlags = id | flags << 16;
+    else this.#signed[at + ID_AND_FLAGS] = id | flags << 16;
+    this.#usedEnd = ahead(place, descriptors, size);
   }
 
   abandon(_chain: Chain): void {
@@ -377,48 +403,33 @@ export class PackedRing implements Virtqueue {
   }
 
   publish(): boolean {
-    if (this.#unpublished === 0) return false;
+    if (this.#held > 0) this.#writeHeld();
+    const { size } = this;
     const previous = this.#usedNext;
-    this.#inflight?.commit();
-    const next = this.#usedNext = this.#writeUsed(previous);
-    this.#unpublished = 0;
+    const next = this.#usedEnd;
+    if (next === previous) return false;
+    const first = previous < size ? previous : previous - size;
+    this.#inflight?.publishing(previous, next);
+    Atomics.store(this.#signed, first * 4 + ID_AND_FLAGS, this.#firstIdAndFlags);
+    this.#inflight?.published(next);
+    this.#usedNext = next;
+    this.#taken -= distance(previous, next, size);
     // Flags first: the driver writes them after the place that they make valid.
     const flags = Atomics.load(this.#driverEvent, EVENT_FLAGS) & 3;
     if (flags !== RING_EVENT_FLAGS_DESC || !this.#eventIndex) {
       return flags !== RING_EVENT_FLAGS_DISABLE;
     }
-    const event = placeOf(Atomics.load(this.#driverEvent, OFF_WRAP), this.size);
+    const event = placeOf(Atomics.load(this.#driverEvent, OFF_WRAP), size);
     if (!this.#signalledValid) return this.#signalledValid = true;
-    return passes(event, next, previous, this.size);
+    return passes(event, next, previous, size);
   }
 
-  /**
-   * Writes the used descriptors of a batch, and the flags of the first one last:
-   * the driver looks at them in ring order, so it sees none before that.
-   *
-   * @returns The place behind them.
-   */
-  #writeUsed(first: number): number {
-    const { size } = this;
-    const firstAt = (first < size ? first : first - size) * 4;
-    let firstIdAndFlags = 0;
-    let place = first;
-    let descriptors = 0;
-    for (let i = 0; i < this.#unpublished; i++) {
-      const at = (place < size ? place : place - size) * 4;
-      const idAndFlags = this.#usedIdAndFlags[i] | usedFlags(place, size) << 16;
-      const count = this.#usedDescriptors[i];
-      this.#words[at + 2] = this.#usedWritten[i];
-      if (i === 0) firstIdAndFlags = idAndFlags;
-      else this.#signed[at + ID_AND_FLAGS] = idAndFlags;
-      descriptors += count;
-      place = ahead(place, count, size);
+  #writeHeld(): void {
+    this.#inflight!.commit();
+    for (let i = 0; i < this.#held; i++) {
+      this.#write(this.#heldIds[i], this.#heldDescriptors[i], this.#heldWritten[i]);
     }
-    this.#inflight?.publishing(first, place);
-    Atomics.store(this.#signed, firstAt + ID_AND_FLAGS, firstIdAndFlags);
-    this.#inflight?.published(place);
-    this.#taken -= descriptors;
-    return place;
+    this.#held = 0;
   }
 
   arm(): boolean {

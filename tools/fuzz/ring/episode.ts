@@ -36,6 +36,19 @@ export function playEpisode(random: Random, limit: number, tally: Tally): number
   return cases;
 }
 
+/** A chain that the ring gave. */
+interface Taken {
+  slot: number;
+  descriptors: number;
+  /** What was written to it, once it is complete. */
+  written: number | undefined;
+}
+
+/** A chain that went back, and where in the ring it has to stand. */
+interface Used extends Taken {
+  at: number;
+}
+
 class Episode {
   readonly #random: Random;
   readonly #tally: Tally;
@@ -46,10 +59,10 @@ class Episode {
   /** Slots that may not come again: taken, held back, or given up. */
   readonly #busy = new Set<number>();
   /** In order: slots that are not used yet, and what was written to those that are complete. */
-  #order: { slot: number; descriptors: number; written: number | undefined }[] = [];
+  #order: Taken[] = [];
   readonly #known: RingKnowledge;
   /** What was used since the last publication: where in the ring, and which slot. */
-  #unpublished: { at: number; slot: number; descriptors: number; written?: number }[] = [];
+  #unpublished: Used[] = [];
   /** Split: the next used element. Packed: its descriptor and wrap counter. */
   #usedNext: number;
   #usedWrap: boolean;
@@ -367,15 +380,18 @@ class Episode {
   }
 
   /** A chain goes back to the driver: looks at where it has to stand. */
-  #used(entry: { slot: number; descriptors: number; written: number | undefined }): void {
+  #used(entry: Taken): void {
     const { isApart, options, view } = this.#world;
     const { packed, size, usedIndex } = options;
     const { slot, descriptors, written } = entry;
     this.#busy.delete(slot);
     this.#tally.add("pure: chains used");
     if (packed) {
-      // Nothing is written before it is published.
-      this.#unpublished.push({ at: this.#usedNext, slot, descriptors, written });
+      const used = { at: this.#usedNext, slot, descriptors, written };
+      // Nothing is written before it is published where a record is kept; else
+      // everything but the ID of the first one, and the driver may write over it.
+      if (this.#isWrittenAtOnce) this.#checkUsed(used, this.#unpublished.length > 0);
+      this.#unpublished.push(used);
       this.#usedNext += descriptors;
       if (this.#usedNext >= size) {
         [this.#usedNext, this.#usedWrap] = [this.#usedNext - size, !this.#usedWrap];
@@ -405,15 +421,27 @@ class Episode {
         throw new Error(`Expected used index ${this.#usedNext}, got ${index}`);
       }
     } else {
-      for (const { at, slot, written } of used) {
-        const place = options.descriptorIndex + at * 16;
-        const got = [view.getUint16(place + 12, true), view.getUint32(place + 8, true)];
-        if (got[0] !== slot || got[1] !== written! % 2 ** 32) {
-          throw new Error(`Expected used ${slot} with ${written} bytes, got ${got}`);
-        }
-      }
+      const { at, slot } = used[0];
+      const id = view.getUint16(options.descriptorIndex + at * 16 + 12, true);
+      if (id !== slot) throw new Error(`Expected used ${slot} first, got ${id}`);
+      if (!this.#isWrittenAtOnce) { for (const each of used) this.#checkUsed(each, true); }
     }
     this.#tally.add("pure: publications");
+  }
+
+  get #isWrittenAtOnce(): boolean {
+    return this.#world.record === undefined;
+  }
+
+  /** Looks at a used descriptor of a packed ring. */
+  #checkUsed({ at, slot, written }: Used, withId: boolean): void {
+    const { isApart, options, view } = this.#world;
+    if (!isApart) return;
+    const place = options.descriptorIndex + at * 16;
+    const got = [withId ? view.getUint16(place + 12, true) : slot, view.getUint32(place + 8, true)];
+    if (got[0] !== slot || got[1] !== written! % 2 ** 32) {
+      throw new Error(`Expected used ${slot} with ${written} bytes, got ${got}`);
+    }
   }
 
   /** The device dies, and another one goes on from its record, whatever that says now. */
