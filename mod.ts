@@ -6,14 +6,11 @@
 
 export * from "./src/virtio/mod.ts";
 export { Chain, Parts } from "./src/virtqueue/mod.ts";
-export {
-  type DeviceServer,
-  type Endpoint,
-  EndpointError,
-  serve,
-  type ServeOptions,
-} from "./src/runtime/mod.ts";
-export type { DeviceHostOptions } from "./src/runtime/mod.ts";
+export { serve } from "./src/runtime/serve.ts";
+export { EndpointError } from "./src/runtime/socket_path.ts";
+export type { DeviceHostOptions } from "./src/runtime/device_host.ts";
+export type { Endpoint } from "./src/runtime/endpoint.ts";
+export type { DeviceServer, ServeOptions } from "./src/runtime/server.ts";
 export type {
   ConnectionRecord,
   ErrorRecord,

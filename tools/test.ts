@@ -43,6 +43,9 @@ const LAYERS: Record<string, Layer> = {
 /** Layers that run at the same time as all others: guests leave half of two processors idle. */
 const BESIDE = new Set(["guest"]);
 
+/** What the sanitizer of resources needs: see there. */
+const PRELOAD = new URL("../tests/preload.ts", import.meta.url).pathname;
+
 interface Outcome {
   passed: number;
   failed: number;
@@ -61,7 +64,12 @@ async function runLayer(
   const report = await Deno.makeTempFile({ prefix: "vhostd-test-", suffix: ".xml" });
   try {
     const command = new Deno.Command(Deno.execPath(), {
-      args: ["test", "--allow-all", "--quiet", `--junit-path=${report}`, ...layer.args, ...rest],
+      args: [
+        ...["test", "--allow-all", "--quiet", `--junit-path=${report}`],
+        ...["--sanitize-resources", `--preload=${PRELOAD}`],
+        ...layer.args,
+        ...rest,
+      ],
       stdin: "null",
       ...print && { stdout: "piped", stderr: "piped" },
     });

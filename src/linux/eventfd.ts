@@ -73,3 +73,13 @@ export function drainEventfd(fd: number): boolean {
     if (errno() !== Errno.EINTR) return false;
   }
 }
+
+const counter = new Uint32Array(2);
+
+/** Takes the signals of an eventfd; returns how many there were. */
+export function countSignals(fd: number): number {
+  for (;;) {
+    if (libc.read(fd, counter, 8) === 8) return counter[0];
+    if (errno() !== Errno.EINTR) return 0;
+  }
+}

@@ -96,8 +96,25 @@ const symbols = {
   },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-/** Opens libc; the one place that turns a failed load into a clear error. */
-function openLibc(): Deno.DynamicLibrary<typeof symbols> {
+type Libc = Deno.DynamicLibrary<typeof symbols>["symbols"];
+
+/** Looks functions of libc up; the one place that turns a failed load into a clear error. */
+function lookUp<Name extends keyof Libc>(name: Name): Libc[Name] {
+  try {
+    return Deno.dlopen("libc.so.6", { [name]: symbols[name] } as unknown as typeof symbols)
+      .symbols[name];
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotCapable) {
+      throw new Deno.errors.NotCapable(
+        "vhostd calls libc: run it with --allow-ffi (without a path; a scoped permission is not enough)",
+        { cause },
+      );
+    }
+    throw new Error(`Cannot load ${name} of libc.so.6`, { cause });
+  }
+}
+
+function openLibc(): Libc {
   if (
     Deno.build.os !== "linux" ||
     !["x86_64", "aarch64"].includes(Deno.build.arch)
@@ -106,21 +123,29 @@ function openLibc(): Deno.DynamicLibrary<typeof symbols> {
       `vhostd runs on Linux on x86_64 or aarch64, not on ${Deno.build.os} on ${Deno.build.arch}`,
     );
   }
-  try {
-    return Deno.dlopen("libc.so.6", symbols);
-  } catch (cause) {
-    if (cause instanceof Deno.errors.NotCapable) {
-      throw new Deno.errors.NotCapable(
-        "vhostd calls libc: run it with --allow-ffi (without a path; a scoped permission is not enough)",
-        { cause },
-      );
-    }
-    throw new Error("Cannot load libc.so.6", { cause });
+  const lookups = {};
+  for (const name of Object.keys(symbols) as (keyof Libc)[]) {
+    Object.defineProperty(lookups, name, {
+      enumerable: true,
+      get(this: object) {
+        const value = lookUp(name);
+        Object.defineProperty(this, name, { value });
+        return value;
+      },
+    });
   }
+  return Object.create(lookups);
 }
 
-/** libc's functions, by name. */
-export const libc: Deno.DynamicLibrary<typeof symbols>["symbols"] = openLibc().symbols;
+/**
+ * libc's functions, by name. Each is looked up when it is first asked for, as
+ * Deno compiles a way into it then: for all of them that takes as long as
+ * starting Deno, on every thread again, and a thread needs few.
+ *
+ * Deno's tests take what is looked up for a leak, and `tests/preload.ts` asks
+ * for everything before they begin.
+ */
+export const libc: Libc = openLibc();
 
 const errnoView = new Int32Array(
   Deno.UnsafePointerView.getArrayBuffer(libc.__errno_location()!, 4),

@@ -73,10 +73,8 @@ export interface ThreadStart {
   module: string;
   setup: EngineSetup;
   memory: MemoryHandle;
-  /** An eventfd that is signalled when there are messages. */
+  /** An eventfd that is signalled once for each command. */
   wakeFd: number;
-  /** The port for commands and answers. */
-  port: MessagePort;
 }
 
 /** A command on its way to a queue thread. */
@@ -96,7 +94,6 @@ export type ThreadMessage =
 /** An engine on a thread of its own. */
 export class ThreadEngine implements Engine {
   #worker: Worker;
-  #port: MessagePort;
   #wake: Fd;
   #calls = new Map<number, PromiseWithResolvers<number>>();
   #nextId = 1;
@@ -120,9 +117,7 @@ export class ThreadEngine implements Engine {
   ) {
     this.#onFailure = onFailure;
     expectDescriptors(WORKER_DESCRIPTORS);
-    const { port1, port2 } = new MessageChannel();
     this.#wake = createEventfd();
-    this.#port = port1;
     this.#worker = new Worker(new URL("./queue_thread.ts", import.meta.url), {
       type: "module",
       name: `vhostd-${device.name}`,
@@ -131,7 +126,7 @@ export class ThreadEngine implements Engine {
       event.preventDefault();
       this.#fail(new Error(`The queue thread of ${device.name} ended: ${event.message}`));
     });
-    port1.onmessage = ({ data }: MessageEvent<ThreadMessage>) => {
+    this.#worker.onmessage = ({ data }: MessageEvent<ThreadMessage>) => {
       switch (data.kind) {
         case "ready":
           this.#isReady = true;
@@ -156,9 +151,8 @@ export class ThreadEngine implements Engine {
       setup,
       memory,
       wakeFd: this.#wake.number,
-      port: port2,
     };
-    this.#worker.postMessage(start, [port2]);
+    this.#worker.postMessage(start);
   }
 
   #settle(id: number): PromiseWithResolvers<number> | undefined {
@@ -181,7 +175,7 @@ export class ThreadEngine implements Engine {
     const call = Promise.withResolvers<number>();
     this.#calls.set(id, call);
     const message: ThreadCommand = { id, command };
-    this.#port.postMessage(message);
+    this.#worker.postMessage(message);
     signalEventfd(this.#wake.number);
     return await call.promise;
   }
@@ -195,7 +189,6 @@ export class ThreadEngine implements Engine {
     try {
       await this.call({ kind: "close" });
     } finally {
-      this.#port.close();
       this.#worker.terminate();
       this.#wake.close();
     }

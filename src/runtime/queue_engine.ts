@@ -425,9 +425,10 @@ export class QueueEngine {
    * Looks for new requests for a while, instead of sleeping. For the thread's
    * loop, after it has taken what there was.
    *
-   * @param glance Takes what else the thread waits for, without waiting.
+   * @param glance Takes what else the thread waits for, without waiting; false
+   * when that comes first.
    */
-  poll(glance: () => void): void {
+  poll(glance: () => boolean): void {
     if (!this.#all.some(isPolled)) return;
     const poller = this.#poller;
     poller.begin();
@@ -438,8 +439,7 @@ export class QueueEngine {
         poller.found();
         this.#run(queue);
       }
-      glance();
-    } while (!this.isPending && poller.goesOn());
+    } while (glance() && !this.isPending && poller.goesOn());
     for (const queue of this.#all) {
       if (!queue.polled) continue;
       queue.polled = false;

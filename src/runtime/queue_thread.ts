@@ -4,9 +4,8 @@
  * @module
  */
 
-import { receiveMessageOnPort } from "node:worker_threads";
 import {
-  drainEventfd,
+  countSignals,
   LinuxError,
   Reactor,
   signalEventfd,
@@ -19,37 +18,44 @@ import type { ThreadCommand, ThreadMessage, ThreadStart } from "./engine.ts";
 import { QueueEngine } from "./queue_engine.ts";
 
 declare const self: {
-  onmessage: ((event: MessageEvent<ThreadStart>) => void) | null;
+  onmessage: ((event: MessageEvent) => void) | null;
+  postMessage(message: ThreadMessage): void;
   close(): void;
 };
 
-self.onmessage = ({ data }) => {
-  self.onmessage = null;
+/** Commands that have come and are not carried out yet. */
+const commands: ThreadCommand[] = [];
+/** How many have come. */
+let received = 0;
+/** Resolves with the next one. */
+let arrival = Promise.withResolvers<void>();
+
+self.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
+  self.onmessage = ({ data }: MessageEvent<ThreadCommand>) => {
+    commands.push(data);
+    received++;
+    arrival.resolve();
+  };
   main(data).catch((error) => {
-    const message: ThreadMessage = { kind: "failed", error };
-    data.port.postMessage(message);
-    data.port.close();
+    self.postMessage({ kind: "failed", error });
     self.close();
   });
 };
 
 async function main(start: ThreadStart): Promise<void> {
-  const { port } = start;
   const closeId = await run(start);
   // Who asked for the end terminates this thread: what it holds is given back before that.
-  const closed: ThreadMessage = { kind: "answer", id: closeId, result: 0 };
-  port.postMessage(closed);
-  port.close();
+  self.postMessage({ kind: "answer", id: closeId, result: 0 });
   self.close();
 }
 
 /** Runs the engine until it is closed; returns the number of the command that asked for that. */
-async function run({ module, setup, memory, wakeFd, port }: ThreadStart): Promise<number> {
+async function run({ module, setup, memory, wakeFd }: ThreadStart): Promise<number> {
   const { default: device } = await import(module) as { default?: AnyDevice };
   if (device?.handlers === undefined) {
     throw new TypeError(`Expected a device as the default export of ${module}`);
   }
-  const send = (message: ThreadMessage) => port.postMessage(message);
+  const send = (message: ThreadMessage) => self.postMessage(message);
   using reactor: ThreadReactor = createReactor();
   let closeId: number | undefined;
   const engine = new QueueEngine(device, setup, viewMemory(memory), {
@@ -61,35 +67,40 @@ async function run({ module, setup, memory, wakeFd, port }: ThreadStart): Promis
     emit: (event) => send({ kind: "event", event }),
   });
 
-  using _commands = reactor.watch(wakeFd, () => {
-    drainEventfd(wakeFd);
-    for (;;) {
-      // The event loop stands still while this thread blocks, so messages are
-      // fetched when the eventfd says that there are some.
-      const received = receiveMessageOnPort(port as never) as
-        | { message: ThreadCommand }
-        | undefined;
-      if (received === undefined) return;
-      const { id, command } = received.message;
-      try {
-        engine.execute(command, (result) => {
-          if (command.kind === "close") closeId = id;
-          else send({ kind: "answer", id, result });
-        });
-      } catch (error) {
-        send({ kind: "refused", id, error: error as Error });
-      }
+  const execute = ({ id, command }: ThreadCommand) => {
+    try {
+      engine.execute(command, (result) => {
+        if (command.kind === "close") closeId = id;
+        else send({ kind: "answer", id, result });
+      });
+    } catch (error) {
+      send({ kind: "refused", id, error: error as Error });
     }
+  };
+  let announced = 0;
+  using _announcements = reactor.watch(wakeFd, () => {
+    announced += countSignals(wakeFd);
   });
-
-  const glance = () => reactor.glance();
+  const glance = () => {
+    reactor.glance();
+    return announced <= received;
+  };
   send({ kind: "ready" });
   while (closeId === undefined) {
-    // Promises of the device need the event loop; without any, blocking in the
-    // wait itself saves two thread changes per wake-up.
-    if (engine.isPending) await reactor.turnAsync();
-    else reactor.turn();
     engine.poll(glance);
+    if (commands.length > 0) {
+      execute(commands.shift()!);
+    } else if (announced > received) {
+      // The event loop brings commands, and it stands still while this thread blocks.
+      arrival = Promise.withResolvers();
+      await arrival.promise;
+    } else if (engine.isPending) {
+      // Promises of the device need the event loop; without any, blocking in the
+      // wait itself saves two thread changes per wake-up.
+      await reactor.turnAsync();
+    } else {
+      reactor.turn();
+    }
   }
   return closeId;
 }

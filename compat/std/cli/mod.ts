@@ -1,12 +1,13 @@
 /**
  * A stand-in for the part of `@std/cli` that vhostd uses, for machines that
- * cannot reach JSR. The parsing is node:util's.
- * Where the package can be had, remove `compat/std`.
+ * cannot reach JSR. Where the package can be had, remove `compat/std`.
+ *
+ * It has no use for `node:util`, whose parser would do: loading the first of
+ * Deno's Node modules takes longer than starting Deno does, and a daemon
+ * starts through here.
  *
  * @module
  */
-
-import { parseArgs as nodeParseArgs } from "node:util";
 
 /** The options of `parseArgs` that the stand-in knows. */
 export interface ParseOptions {
@@ -46,30 +47,15 @@ export function parseArgs(
     result["--"] = at < 0 ? [] : own.slice(at + 1);
     if (at >= 0) own = own.slice(0, at);
   }
-  const { tokens } = nodeParseArgs({
-    args: own,
-    strict: false,
-    tokens: true,
-    options: Object.fromEntries([
-      ...(options.boolean ?? []).map((name) => [name, { type: "boolean" }]),
-      ...(options.string ?? []).map((name) => [name, { type: "string" }]),
-      ...Object.entries(options.alias ?? {}).filter(([key]) => key.length > 1)
-        .map((
-          [key, name],
-        ) => [key, {
-          type: options.string?.includes(name) ? "string" : "boolean",
-        }]),
-    ]),
-    allowPositionals: true,
-  });
-  for (const token of tokens) {
+  const takesValue = (name: string) => options.string?.includes(options.alias?.[name] ?? name);
+  for (const token of tokensOf(own, takesValue)) {
     if (options.stopEarly && result._.length > 0) {
       result._ = [...result._, ...own.slice(token.index)];
       break;
     }
-    if (token.kind === "positional") {
-      if (options.unknown?.(token.value) !== false) result._.push(token.value);
-    } else if (token.kind === "option") {
+    if (token.name === undefined) {
+      if (options.unknown?.(token.raw) !== false) result._.push(token.raw);
+    } else {
       let name = options.alias?.[token.name] ?? token.name;
       let value: string | boolean = token.value ??
         (options.string?.includes(name) ? "" : true);
@@ -80,7 +66,7 @@ export function parseArgs(
       }
       const known = options.boolean?.includes(name) ||
         options.string?.includes(name);
-      if (!known && options.unknown?.(token.rawName, name, value) === false) {
+      if (!known && options.unknown?.(token.raw, name, value) === false) {
         continue;
       }
       if (options.collect?.includes(name)) result[name].push(value);
@@ -88,4 +74,47 @@ export function parseArgs(
     }
   }
   return result;
+}
+
+/** A part of a command line: an option, or an argument that is none. */
+interface Token {
+  /** Where it stands. */
+  index: number;
+  /** As it was written, without a value. */
+  raw: string;
+  /** The option's name. */
+  name?: string;
+  /** The option's value. */
+  value?: string;
+}
+
+function* tokensOf(
+  args: readonly string[],
+  takesValue: (name: string) => boolean | undefined,
+): Generator<Token> {
+  for (let index = 0; index < args.length; index++) {
+    const arg = args[index];
+    if (arg === "--") {
+      // Everything behind it is no option.
+      for (let i = index + 1; i < args.length; i++) yield { index: i, raw: args[i] };
+      return;
+    }
+    const next = () => args[index + 1]?.startsWith("-") ? undefined : args[++index];
+    const [, long, value] = /^--([^=]+)(?:=(.*))?$/s.exec(arg) ?? [];
+    if (long !== undefined) {
+      const at = index;
+      const own = value ?? (takesValue(long) ? next() : undefined);
+      yield { index: at, raw: `--${long}`, name: long, value: own };
+    } else if (/^-[^-]/.test(arg)) {
+      // Letters together are options one by one; the last one may take a value.
+      const at = index;
+      for (const [i, name] of [...arg.slice(1)].entries()) {
+        const isLast = i === arg.length - 2;
+        const own = isLast && takesValue(name) ? next() : undefined;
+        yield { index: at, raw: `-${name}`, name, value: own };
+      }
+    } else {
+      yield { index, raw: arg };
+    }
+  }
 }
