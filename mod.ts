@@ -5,7 +5,7 @@
  */
 
 export * from "./src/virtio/mod.ts";
-export { Chain, Parts } from "./src/virtqueue/mod.ts";
+export { Chain, Parts } from "./src/virtqueue/chain.ts";
 export { serve } from "./src/runtime/serve.ts";
 export { EndpointError } from "./src/runtime/socket_path.ts";
 export type { DeviceHostOptions } from "./src/runtime/device_host.ts";

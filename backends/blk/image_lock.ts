@@ -31,7 +31,7 @@ const WRITE = 1;
  */
 const PATIENCE_MS = 2000;
 
-/** How long to wait between two tries; up to twice as long, for others may do the same. */
+/** How long to wait between two tries at most; up to twice as long, for others may do the same. */
 const PAUSE_MS = 10;
 
 /**
@@ -67,7 +67,7 @@ class InUse extends Error {}
  */
 export function patiently<T>(attempt: () => T): T {
   const end = performance.now() + PATIENCE_MS;
-  for (;;) {
+  for (let pauseMs = 1;; pauseMs = Math.min(pauseMs * 2, PAUSE_MS)) {
     try {
       return attempt();
     } catch (error) {
@@ -75,7 +75,7 @@ export function patiently<T>(attempt: () => T): T {
         error instanceof LinuxError && error.errno === Errno.EAGAIN;
       if (!isInUse || performance.now() >= end) throw error;
     }
-    pause(PAUSE_MS * (1 + Math.random()));
+    pause(pauseMs * (1 + Math.random()));
   }
 }
 

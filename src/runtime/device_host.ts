@@ -23,7 +23,7 @@ import {
   transportMask,
 } from "../virtio/mod.ts";
 import { counterMemory, QueueCounters } from "./counters.ts";
-import { type Engine, LocalEngine, ThreadEngine } from "./engine.ts";
+import { type Engine, QueueThreads, ThreadEngine } from "./engine.ts";
 import { EnginePool } from "./engine_pool.ts";
 import type { EngineEvent, EngineSetup, QueueSlot } from "./queue_engine.ts";
 import { DeviceRecord } from "./record.ts";
@@ -130,6 +130,11 @@ export class DeviceHost implements AsyncDisposable {
     const layout: ConfigLayout = device.config ?? packed({});
     const configMemory = new SharedArrayBuffer(layout.size);
     const config = new ConfigSpace(layout, configMemory);
+    const most = plane === "main" ? 1 : options.threads ?? navigator.hardwareConcurrency;
+    // Of no use to devices with threads, and these are to start soon.
+    const local = plane === "main" ? await import("./local_engine.ts") : undefined;
+    // One thread is needed whatever the device says, and it starts while that opens.
+    using threads = new QueueThreads(device, local === undefined ? 1 : 0);
     let host: DeviceHost | undefined;
     const control = await device.open?.({
       options: values,
@@ -143,7 +148,6 @@ export class DeviceHost implements AsyncDisposable {
     const slots = queueSlots(device, control.queues ?? {});
     const counters = counterMemory(slots.length);
     const memory = new GuestMemory();
-    const most = plane === "main" ? 1 : options.threads ?? navigator.hardwareConcurrency;
     // Queues that there is one of stay together; families of many are dealt out.
     const families = Math.max(...slots.map(({ ordinal }) => ordinal + 1));
     const engineCount = Math.max(1, Math.min(most, families));
@@ -157,9 +161,10 @@ export class DeviceHost implements AsyncDisposable {
         pollUs: plane === "main" ? 0 : options.pollUs ?? 0,
       };
       const emit = (event: EngineEvent) => host?.onEvent?.(event);
-      return plane === "main"
-        ? new LocalEngine(device, setup, memory.handle, emit)
-        : new ThreadEngine(device, setup, memory.handle, emit, ({ message }) => log(message));
+      if (local !== undefined) return new local.LocalEngine(device, setup, memory.handle, emit);
+      const thread = threads.take();
+      const onFailure = ({ message }: Error) => log(message);
+      return new ThreadEngine(thread, device, setup, memory.handle, emit, onFailure);
     });
     const queues = slots.map(({ index, name, ordinal }): HostQueue => ({
       index,

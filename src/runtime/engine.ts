@@ -9,19 +9,11 @@ import {
   expectDescriptors,
   type Fd,
   signalEventfd,
-  signalGuardedly,
-  watch,
-  watchSignals,
   WORKER_DESCRIPTORS,
 } from "../linux/mod.ts";
-import { type MemoryHandle, viewMemory } from "../memory/mod.ts";
+import type { MemoryHandle } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
-import {
-  type EngineCommand,
-  type EngineEvent,
-  type EngineSetup,
-  QueueEngine,
-} from "./queue_engine.ts";
+import type { EngineCommand, EngineEvent, EngineSetup } from "./queue_engine.ts";
 
 /** An engine, wherever it runs. Commands are carried out in their order. */
 export interface Engine {
@@ -35,36 +27,6 @@ export interface Engine {
   call(command: EngineCommand): Promise<number>;
   /** Ends the engine; no queue may be running. */
   close(): Promise<void>;
-}
-
-/** An engine on this thread, for devices that need no thread of their own. */
-export class LocalEngine implements Engine {
-  readonly ready: Promise<void> = Promise.resolve();
-  #engine: QueueEngine;
-
-  /** Makes the device's data half here. */
-  constructor(
-    device: AnyDevice,
-    setup: EngineSetup,
-    memory: MemoryHandle,
-    emit: (event: EngineEvent) => void,
-  ) {
-    this.#engine = new QueueEngine(device, setup, viewMemory(memory), {
-      watch,
-      watchSignals,
-      signal: signalGuardedly,
-      defer: (callback) => void setTimeout(callback, 0),
-      emit,
-    });
-  }
-
-  call(command: EngineCommand): Promise<number> {
-    return new Promise((resolve) => this.#engine.execute(command, resolve));
-  }
-
-  async close(): Promise<void> {
-    await this.call({ kind: "close" });
-  }
 }
 
 /** What a queue thread is started with. */
@@ -91,6 +53,40 @@ export type ThreadMessage =
   | { kind: "event"; event: EngineEvent }
   | { kind: "failed"; error: Error };
 
+/**
+ * The threads of a device's queues, some of them started before an engine has
+ * something for them to do: to start one takes as long as much of what else
+ * happens at a start, and blocks for the first half of it.
+ */
+export class QueueThreads implements Disposable {
+  readonly #device: AnyDevice;
+  readonly #started: Worker[] = [];
+
+  /** @param count How many start at once. */
+  constructor(device: AnyDevice, count: number) {
+    this.#device = device;
+    for (let i = 0; i < count; i++) this.#started.push(this.#start());
+  }
+
+  #start(): Worker {
+    expectDescriptors(WORKER_DESCRIPTORS);
+    return new Worker(new URL("./queue_thread.ts", import.meta.url), {
+      type: "module",
+      name: `vhostd-${this.#device.name}`,
+    });
+  }
+
+  /** A thread for an engine, which ends it. */
+  take(): Worker {
+    return this.#started.shift() ?? this.#start();
+  }
+
+  /** Ends those that nobody took. */
+  [Symbol.dispose](): void {
+    for (const thread of this.#started.splice(0)) thread.terminate();
+  }
+}
+
 /** An engine on a thread of its own. */
 export class ThreadEngine implements Engine {
   #worker: Worker;
@@ -103,12 +99,13 @@ export class ThreadEngine implements Engine {
   #isReady = false;
 
   /**
-   * Starts a thread; commands wait until it is ready.
+   * Takes a thread over; commands wait until it is ready.
    *
    * @param onFailure Called when the thread ends on its own after it was ready: its queues are
    * dead then.
    */
   constructor(
+    worker: Worker,
     device: AnyDevice,
     setup: EngineSetup,
     memory: MemoryHandle,
@@ -116,12 +113,8 @@ export class ThreadEngine implements Engine {
     onFailure: (error: Error) => void = () => {},
   ) {
     this.#onFailure = onFailure;
-    expectDescriptors(WORKER_DESCRIPTORS);
+    this.#worker = worker;
     this.#wake = createEventfd();
-    this.#worker = new Worker(new URL("./queue_thread.ts", import.meta.url), {
-      type: "module",
-      name: `vhostd-${device.name}`,
-    });
     this.#worker.addEventListener("error", (event) => {
       event.preventDefault();
       this.#fail(new Error(`The queue thread of ${device.name} ended: ${event.message}`));

@@ -9,7 +9,7 @@
  * @module
  */
 
-import { protocolFeatureNames } from "../vhost_user/mod.ts";
+import { protocolFeatureNames } from "../vhost_user/protocol_features.ts";
 import {
   type AnyDevice,
   type ConfigLayout,

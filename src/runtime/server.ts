@@ -9,7 +9,7 @@ import type { AnyDevice } from "../virtio/mod.ts";
 import { DeviceHost, type DeviceHostOptions } from "./device_host.ts";
 import { type Endpoint, type FrontendSource, openEndpoint } from "./endpoint.ts";
 import type { RecordJson } from "./record.ts";
-import { Session } from "./session.ts";
+import type { Session } from "./session.ts";
 
 /** How to serve a device. */
 export type ServeOptions = Endpoint & DeviceHostOptions;
@@ -41,14 +41,16 @@ export class DeviceServer implements AsyncDisposable {
    */
   readonly finished: Promise<void>;
   readonly #source: FrontendSource;
+  readonly #Session: typeof Session;
   #session: Session | undefined;
   #connected: Promise<void> = Promise.resolve();
   #closing = false;
   #released: Promise<void> | undefined;
 
   /** Use {@linkcode serve}. */
-  constructor(host: DeviceHost, source: FrontendSource) {
+  constructor(host: DeviceHost, source: FrontendSource, SessionOf: typeof Session) {
     this.host = host;
+    this.#Session = SessionOf;
     this.#source = source;
     this.finished = this.#serveAll();
     // It need not be looked at before the end.
@@ -65,7 +67,7 @@ export class DeviceServer implements AsyncDisposable {
 
   async #serve(connection: UnixConnection): Promise<void> {
     if (this.#closing) return await connection.close();
-    this.#session = new Session(this.host, connection);
+    this.#session = new this.#Session(this.host, connection);
     try {
       await (this.#connected = this.#session.run());
     } finally {
@@ -115,7 +117,17 @@ export class DeviceServer implements AsyncDisposable {
 export async function serve(device: AnyDevice, options: ServeOptions): Promise<DeviceServer> {
   const source = openEndpoint(options, options.log ?? (() => {}));
   try {
-    return new DeviceServer(await DeviceHost.open(device, options), source);
+    const opening = DeviceHost.open(device, options);
+    // Its modules are loaded while the device opens and its thread starts.
+    const loading = import("./session.ts");
+    loading.catch(() => {});
+    const host = await opening;
+    try {
+      return new DeviceServer(host, source, (await loading).Session);
+    } catch (error) {
+      await host[Symbol.asyncDispose]();
+      throw error;
+    }
   } catch (error) {
     source[Symbol.dispose]();
     throw error;

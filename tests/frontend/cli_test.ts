@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
 import { type Fd, UnixConnection, UnixListener } from "../../src/linux/mod.ts";
 import type { RecordJson } from "../../src/runtime/record.ts";
@@ -201,6 +202,8 @@ Deno.test("vhostd that has no descriptor left lets front-ends wait until it has"
   const path = `${directory.path}/rng.sock`;
   await using cli = new CliProcess(["rng", `--socket-path=${path}`]);
   await cli.until("listens");
+  // Once a ring runs, nothing is left to load.
+  await (await VirtioDriver.start(path)).close();
   const limit = (descriptors: number) =>
     new Deno.Command("prlimit", { args: [`--pid=${cli.pid}`, `--nofile=${descriptors}:4096`] })
       .output();

@@ -1,0 +1,46 @@
+/**
+ * An engine on the thread of the control plane.
+ *
+ * @module
+ */
+
+import { signalGuardedly, watch, watchSignals } from "../linux/mod.ts";
+import { type MemoryHandle, viewMemory } from "../memory/mod.ts";
+import type { AnyDevice } from "../virtio/mod.ts";
+import type { Engine } from "./engine.ts";
+import {
+  type EngineCommand,
+  type EngineEvent,
+  type EngineSetup,
+  QueueEngine,
+} from "./queue_engine.ts";
+
+/** An engine on this thread, for devices that need no thread of their own. */
+export class LocalEngine implements Engine {
+  readonly ready: Promise<void> = Promise.resolve();
+  #engine: QueueEngine;
+
+  /** Makes the device's data half here. */
+  constructor(
+    device: AnyDevice,
+    setup: EngineSetup,
+    memory: MemoryHandle,
+    emit: (event: EngineEvent) => void,
+  ) {
+    this.#engine = new QueueEngine(device, setup, viewMemory(memory), {
+      watch,
+      watchSignals,
+      signal: signalGuardedly,
+      defer: (callback) => void setTimeout(callback, 0),
+      emit,
+    });
+  }
+
+  call(command: EngineCommand): Promise<number> {
+    return new Promise((resolve) => this.#engine.execute(command, resolve));
+  }
+
+  async close(): Promise<void> {
+    await this.call({ kind: "close" });
+  }
+}
