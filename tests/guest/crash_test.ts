@@ -62,7 +62,10 @@ for (const packed of ["off", "on"] as const) {
         TIMEOUT_MS,
       );
       await disk.crash();
-      const record = await disk.until(({ queues }) => queues.some(({ requests }) => requests > 0));
+      // The first queue may answer while the thread of the second one starts.
+      const record = await disk.until(({ queues }) =>
+        queues.some(({ requests }) => requests > 0) && queues.every(({ enabled }) => enabled)
+      );
       for (const { tracked, resumed, errors } of record.queues) {
         assertEquals({ tracked, resumed, errors }, { tracked: true, resumed: true, errors: 0 });
       }
