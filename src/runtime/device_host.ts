@@ -64,7 +64,8 @@ export interface DeviceHostOptions {
   plane?: "thread" | "main";
   /**
    * How many queue threads there may be. Queues of a kind that has many are
-   * dealt out to them in turn, and a thread starts when one of its queues does.
+   * dealt out to them in turn. Two threads start at once, each other one when
+   * one of its queues does.
    *
    * @default {One per processor}
    */

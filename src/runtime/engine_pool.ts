@@ -8,9 +8,15 @@ import type { Engine } from "./engine.ts";
 import type { EngineCommand } from "./queue_engine.ts";
 
 /**
- * A number of engines of which the first starts at once, and each other when a
- * queue of its own is first used: a front-end that enables one queue of many
- * costs one thread.
+ * How many engines start at once. A guest waits for them when it is connected
+ * again, and most have no more processors for queues than that.
+ */
+const AT_ONCE = 2;
+
+/**
+ * A number of engines of which the first ones start at once, and each other
+ * when a queue of its own is first used: a front-end that enables one queue of
+ * many does not cost a thread for each.
  */
 export class EnginePool {
   readonly #start: (index: number) => Engine;
@@ -22,7 +28,7 @@ export class EnginePool {
   constructor(count: number, start: (index: number) => Engine) {
     this.#start = start;
     this.#engines = new Array(count).fill(undefined);
-    this.get(0);
+    for (let i = 0; i < Math.min(count, AT_ONCE); i++) this.get(i);
   }
 
   /** Resolves when the first engine can run queues; rejects when it cannot be made. */
