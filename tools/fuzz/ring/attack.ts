@@ -42,12 +42,26 @@ export class Attack {
     const queue = this.#driver.queues[0];
     // A driver that was reset begins again.
     this.#place = 0;
+    this.#forget(queue);
     for (let i = 0; i < times; i++) {
       if (queue instanceof DriverQueue) this.#split(queue);
       else this.#packed(queue);
       if (this.#random.chance(1, 4)) queue.kick();
     }
     queue.kick();
+  }
+
+  /** What right requests left in the ring points at memory that others may have by now. */
+  #forget(queue: DriverQueue | PackedDriverQueue): void {
+    const gpa = BigInt(this.#scratch);
+    for (let i = 0; i < queue.size; i++) {
+      // Their descriptors are of two kinds.
+      if (queue instanceof DriverQueue) {
+        queue.raw.setDescriptor(i, { ...queue.raw.descriptor(i), gpa });
+      } else {
+        queue.raw.setDescriptor(i, { ...queue.raw.descriptor(i), gpa });
+      }
+    }
   }
 
   #split({ raw, size }: DriverQueue): void {
