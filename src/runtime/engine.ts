@@ -53,6 +53,13 @@ export type ThreadMessage =
   | { kind: "event"; event: EngineEvent }
   | { kind: "failed"; error: Error };
 
+/** A thread that was started. */
+interface QueueThread {
+  worker: Worker;
+  /** Resolves if it ends on its own, which it may do before anybody has taken it. */
+  ended: Promise<Error>;
+}
+
 /**
  * The threads of a device's queues, some of them started before an engine has
  * something for them to do: to start one takes as long as much of what else
@@ -60,7 +67,7 @@ export type ThreadMessage =
  */
 export class QueueThreads implements Disposable {
   readonly #device: AnyDevice;
-  readonly #started: Worker[] = [];
+  readonly #started: QueueThread[] = [];
 
   /** @param count How many start at once. */
   constructor(device: AnyDevice, count: number) {
@@ -68,22 +75,29 @@ export class QueueThreads implements Disposable {
     for (let i = 0; i < count; i++) this.#started.push(this.#start());
   }
 
-  #start(): Worker {
+  #start(): QueueThread {
+    const { name } = this.#device;
     expectDescriptors(WORKER_DESCRIPTORS);
-    return new Worker(new URL("./queue_thread.ts", import.meta.url), {
+    const worker = new Worker(new URL("./queue_thread.ts", import.meta.url), {
       type: "module",
-      name: `vhostd-${this.#device.name}`,
+      name: `vhostd-${name}`,
     });
+    const { promise, resolve } = Promise.withResolvers<Error>();
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      resolve(new Error(`The queue thread of ${name} ended: ${event.message}`));
+    });
+    return { worker, ended: promise };
   }
 
   /** A thread for an engine, which ends it. */
-  take(): Worker {
+  take(): QueueThread {
     return this.#started.shift() ?? this.#start();
   }
 
   /** Ends those that nobody took. */
   [Symbol.dispose](): void {
-    for (const thread of this.#started.splice(0)) thread.terminate();
+    for (const { worker } of this.#started.splice(0)) worker.terminate();
   }
 }
 
@@ -105,7 +119,7 @@ export class ThreadEngine implements Engine {
    * dead then.
    */
   constructor(
-    worker: Worker,
+    { worker, ended }: QueueThread,
     device: AnyDevice,
     setup: EngineSetup,
     memory: MemoryHandle,
@@ -115,10 +129,7 @@ export class ThreadEngine implements Engine {
     this.#onFailure = onFailure;
     this.#worker = worker;
     this.#wake = createEventfd();
-    this.#worker.addEventListener("error", (event) => {
-      event.preventDefault();
-      this.#fail(new Error(`The queue thread of ${device.name} ended: ${event.message}`));
-    });
+    ended.then((error) => this.#fail(error));
     this.#worker.onmessage = ({ data }: MessageEvent<ThreadMessage>) => {
       switch (data.kind) {
         case "ready":
