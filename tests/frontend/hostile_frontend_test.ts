@@ -301,9 +301,9 @@ Deno.test("A process without descriptors refuses what needs one, and goes on", a
 
 Deno.test("A thread that finds no descriptors is not started, and the process goes on", async () => {
   const out = await withFewDescriptors(
-    160,
+    190,
     `
-    await using server = await serve(echo, { socketPath, threads: 2, options: { queues: 2 } });
+    await using server = await serve(echo, { socketPath, threads: 3, options: { queues: 3 } });
     const connection = await FrontendConnection.connect(socketPath);
     const driver = await VirtioDriver.start(socketPath, { queues: [64] , timeoutMs: 20 }).catch(() => {});
     await connection.close();
@@ -312,13 +312,13 @@ Deno.test("A thread that finds no descriptors is not started, and the process go
     try { for (;;) taken.push(createEventfd()); } catch { /* there are none left */ }
     for (const one of taken.splice(0, 8)) one.close();
     const { connection: session } = first;
-    await session.setVringNum(1, 64);
-    await session.setVringAddr({ index: 1, flags: 0, log: 0n,
+    await session.setVringNum(2, 64);
+    await session.setVringAddr({ index: 2, flags: 0, log: 0n,
       descriptor: BigInt(first.memory.userAddress(first.queues[0].handle.descriptorGpa)),
       available: BigInt(first.memory.userAddress(first.queues[0].handle.availableGpa)),
       used: BigInt(first.memory.userAddress(first.queues[0].handle.usedGpa)) });
     const kick = taken[0];
-    const why = await session.setVringKick(1, kick.number).catch((error) => error.reason);
+    const why = await session.setVringKick(2, kick.number).catch((error) => error.reason);
     console.log(why, server.record().errors.latest.at(-1).message);
     console.log((await first.request(0, [Uint8Array.of(0, 6)], [2])).data[0][1]);
   `,

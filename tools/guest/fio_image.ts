@@ -34,7 +34,7 @@ export async function fioImage(): Promise<string> {
       const packages = `${directory}/packages`, disk = `${directory}/disk`;
       await unpackPackages(["fio"], packages, { withDependencies: true });
       await Deno.mkdir(`${disk}/${LIBRARIES}`, { recursive: true });
-      const program = `${packages}/usr/bin/fio`;
+      const program = await programIn(packages);
       await Deno.copyFile(program, `${disk}/fio.bin`);
       await Deno.writeTextFile(`${disk}/fio`, START, { mode: 0o755 });
       for (const library of await librariesOf(program, packages)) {
@@ -47,6 +47,12 @@ export async function fioImage(): Promise<string> {
       await Deno.remove(directory, { recursive: true });
     }
   });
+}
+
+/** fio: the unpacked one, or this machine's, as nothing is downloaded that is installed. */
+async function programIn(packages: string): Promise<string> {
+  const [unpacked, installed] = [`${packages}/usr/bin/fio`, "/usr/bin/fio"];
+  return await Deno.stat(unpacked).then(() => unpacked, () => installed);
 }
 
 /** The libraries that a program is linked with: unpacked ones, else this machine's. */
