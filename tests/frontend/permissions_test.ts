@@ -99,6 +99,32 @@ for (const { device, args, queues, use } of served) {
     }));
 }
 
+Deno.test("a queue thread that cannot be loaded is noticed, however long its device takes to open", () =>
+  withDirectory(async (directory) => {
+    const url = (path: string) => JSON.stringify(import.meta.resolve(path));
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "--quiet", "--no-prompt", "--allow-ffi", "--ext=ts", "-"],
+      env: { NO_COLOR: "1" },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const writer = child.stdin.getWriter();
+    await writer.write(new TextEncoder().encode(`
+      import { serve } from ${url("../../mod.ts")};
+      import rng from ${url("../../backends/rng/mod.ts")};
+      const open = () => new Promise((resolve) => setTimeout(() => resolve({}), 500));
+      const socketPath = ${JSON.stringify(`${directory}/rng.sock`)};
+      const server = await serve({ ...rng, open }, { socketPath });
+      console.log(await server.host.ready.then(() => "ready", ({ message }) => message));
+      await server.close().catch(() => {});
+    `));
+    await writer.close();
+    const { code, stdout } = await child.output();
+    assertStringIncludes(new TextDecoder().decode(stdout), "--allow-read");
+    assertEquals(code, 0);
+  }));
+
 Deno.test("input takes leave to read vhostd only for guest memory that can shrink", () =>
   withDirectory(async (directory) => {
     const socket = `${directory}/input.sock`;
