@@ -36,7 +36,8 @@ const PAUSE_MS = 10;
 
 /**
  * Locks an image until what is returned is disposed of, or its last descriptor
- * is closed, as an io_uring may do a while later: nobody else may write to it, and who forbids to write to it, or to read it, is respected. Its size may
+ * is closed, as an io_uring may do a while later: nobody else may write to it,
+ * and who forbids to write to it, or to read it, is respected. Its size may
  * change: the device looks at it again on request.
  *
  * @throws {Error} When others do not allow that; the message is for the person
