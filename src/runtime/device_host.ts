@@ -132,7 +132,7 @@ export class DeviceHost implements AsyncDisposable {
     const configMemory = new SharedArrayBuffer(layout.size);
     const config = new ConfigSpace(layout, configMemory);
     const most = plane === "main" ? 1 : options.threads ?? navigator.hardwareConcurrency;
-    // Of no use to devices with threads, and these are to start soon.
+    // Loaded only where it is used: threads are to start soon.
     const local = plane === "main" ? await import("./local_engine.ts") : undefined;
     // One thread is needed whatever the device says, and it starts while that opens.
     using threads = new QueueThreads(device, local === undefined ? 1 : 0);

@@ -56,6 +56,8 @@ export type ThreadMessage =
 /** A thread that was started. */
 interface QueueThread {
   worker: Worker;
+  /** The eventfd that ends its wait. */
+  wake: Fd;
   /** Resolves if it ends on its own, which it may do before anybody has taken it. */
   ended: Promise<Error>;
 }
@@ -78,6 +80,7 @@ export class QueueThreads implements Disposable {
   #start(): QueueThread {
     const { name } = this.#device;
     expectDescriptors(WORKER_DESCRIPTORS);
+    const wake = createEventfd();
     const worker = new Worker(new URL("./queue_thread.ts", import.meta.url), {
       type: "module",
       name: `vhostd-${name}`,
@@ -87,7 +90,7 @@ export class QueueThreads implements Disposable {
       event.preventDefault();
       resolve(new Error(`The queue thread of ${name} ended: ${event.message}`));
     });
-    return { worker, ended: promise };
+    return { worker, wake, ended: promise };
   }
 
   /** A thread for an engine, which ends it. */
@@ -97,7 +100,10 @@ export class QueueThreads implements Disposable {
 
   /** Ends those that nobody took. */
   [Symbol.dispose](): void {
-    for (const { worker } of this.#started.splice(0)) worker.terminate();
+    for (const { worker, wake } of this.#started.splice(0)) {
+      worker.terminate();
+      wake.close();
+    }
   }
 }
 
@@ -119,7 +125,7 @@ export class ThreadEngine implements Engine {
    * dead then.
    */
   constructor(
-    { worker, ended }: QueueThread,
+    { worker, wake, ended }: QueueThread,
     device: AnyDevice,
     setup: EngineSetup,
     memory: MemoryHandle,
@@ -128,7 +134,7 @@ export class ThreadEngine implements Engine {
   ) {
     this.#onFailure = onFailure;
     this.#worker = worker;
-    this.#wake = createEventfd();
+    this.#wake = wake;
     ended.then((error) => this.#fail(error));
     this.#worker.onmessage = ({ data }: MessageEvent<ThreadMessage>) => {
       switch (data.kind) {
