@@ -6,7 +6,7 @@
 
 import { parseArguments } from "./arguments.ts";
 import { describeDevice, describeText } from "./describe_text.ts";
-import { loadDevice } from "./devices.ts";
+import { type DeviceTable, loadDevice } from "./devices.ts";
 import { commandHelp } from "./help.ts";
 import { isColoured } from "./ink.ts";
 import { libvirtDescription } from "./qemu.ts";
@@ -40,7 +40,10 @@ them with --socket-path or --fd. That program is a script:
   exec vhostd <device> "$@"`;
 
 /** Describes a device. */
-export async function describeCommand(args: readonly string[]): Promise<number> {
+export async function describeCommand(
+  args: readonly string[],
+  devices: DeviceTable,
+): Promise<number> {
   const { values, positional } = parseArguments(args, options, "vhostd describe --help");
   if (values.help) {
     console.log(commandHelp(USAGE, ABOUT, options).trimEnd());
@@ -57,7 +60,7 @@ export async function describeCommand(args: readonly string[]): Promise<number> 
   if (values.binary !== undefined && !values.libvirt) {
     throw new UsageError("Expected --libvirt with --binary; add it");
   }
-  const device = await loadDevice(positional[0]);
+  const device = await loadDevice(devices, positional[0]);
   if (values.libvirt) {
     const binary = String(values.binary ?? `/usr/local/libexec/vhostd-${device.name}`);
     if (!binary.startsWith("/")) {

@@ -1,5 +1,5 @@
 /**
- * The devices that vhostd knows by name, each loaded only when it is used.
+ * Loading devices: those that have a name, and modules of anyone's own.
  *
  * @module
  */
@@ -8,14 +8,8 @@ import type { AnyDevice } from "../virtio/mod.ts";
 import { suggestion } from "./nearest.ts";
 import { UsageError } from "./usage_error.ts";
 
-const devices: Readonly<Record<string, () => Promise<{ default: AnyDevice }>>> = {
-  blk: () => import("../../backends/blk/mod.ts"),
-  input: () => import("../../backends/input/mod.ts"),
-  rng: () => import("../../backends/rng/mod.ts"),
-};
-
-/** The names of the devices. */
-export const deviceNames: readonly string[] = Object.keys(devices);
+/** Devices by the name that the command line has for them, each loaded only when it is used. */
+export type DeviceTable = Readonly<Record<string, () => Promise<{ default: AnyDevice }>>>;
 
 /** Whether a device's name is that of a module: a path or URL. */
 function isModule(name: string): boolean {
@@ -31,6 +25,7 @@ function isModule(name: string): boolean {
  * @throws {Error} When the module cannot be loaded, or its default export is no device.
  */
 export async function loadDevice(
+  devices: DeviceTable,
   name: string,
   alsoNames: readonly string[] = [],
 ): Promise<AnyDevice> {
@@ -38,8 +33,8 @@ export async function loadDevice(
   if (!Object.hasOwn(devices, name)) {
     throw new UsageError(
       `Unknown device ${name}${
-        suggestion(name, [...deviceNames, ...alsoNames]) ||
-        `; there are ${deviceNames.join(", ")}, or the path of your own device's .ts file`
+        suggestion(name, [...Object.keys(devices), ...alsoNames]) ||
+        `; there are ${Object.keys(devices).join(", ")}, or the path of your own device's .ts file`
       }`,
     );
   }

@@ -7,7 +7,6 @@
 import type { AnyDevice } from "../virtio/mod.ts";
 import { flagName, type OptionDefinition } from "../virtio/options.ts";
 import type { OptionTable } from "./arguments.ts";
-import { deviceNames } from "./devices.ts";
 import { endpointOptions } from "./endpoint_options.ts";
 import { sharedOptions } from "./shared_options.ts";
 import { wrap } from "./table.ts";
@@ -16,7 +15,7 @@ import { wrap } from "./table.ts";
 const HELP_WIDTH = 100;
 
 /** The help of the program. */
-export function programHelp(): string {
+export function programHelp(deviceNames: readonly string[]): string {
   return `vhostd: virtio devices in TypeScript, served to QEMU over vhost-user
 
 Usage:

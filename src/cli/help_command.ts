@@ -4,13 +4,18 @@
  * @module
  */
 
-import { loadDevice } from "./devices.ts";
+import { type DeviceTable, loadDevice } from "./devices.ts";
 import { deviceHelp, programHelp } from "./help.ts";
 import { version } from "./version.ts";
 
 /** Prints the help of the program, or of a device. */
-export async function helpCommand([name]: readonly string[]): Promise<number> {
-  const text = name === undefined ? programHelp() : deviceHelp(await loadDevice(name), name);
+export async function helpCommand(
+  [name]: readonly string[],
+  devices: DeviceTable,
+): Promise<number> {
+  const text = name === undefined
+    ? programHelp(Object.keys(devices))
+    : deviceHelp(await loadDevice(devices, name), name);
   console.log(text.trimEnd());
   return 0;
 }

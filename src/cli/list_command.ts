@@ -5,7 +5,7 @@
  */
 
 import { parseArguments } from "./arguments.ts";
-import { deviceNames, loadDevice } from "./devices.ts";
+import { type DeviceTable, loadDevice } from "./devices.ts";
 import { commandHelp } from "./help.ts";
 import { isColoured, makeInk } from "./ink.ts";
 import { helpOption } from "./shared_options.ts";
@@ -18,7 +18,10 @@ const options = {
 } as const;
 
 /** Lists the devices. */
-export async function listCommand(args: readonly string[]): Promise<number> {
+export async function listCommand(
+  args: readonly string[],
+  devices: DeviceTable,
+): Promise<number> {
   const { values, positional } = parseArguments(args, options, "vhostd list --help");
   if (values.help) {
     console.log(commandHelp("list [--json]", "Lists the devices.", options).trimEnd());
@@ -27,16 +30,16 @@ export async function listCommand(args: readonly string[]): Promise<number> {
   if (positional.length > 0) {
     throw new UsageError(`Expected nothing after list, got ${positional[0]}`);
   }
-  const devices = await Promise.all(deviceNames.map((name) => loadDevice(name)));
+  const loaded = await Promise.all(Object.keys(devices).map((name) => loadDevice(devices, name)));
   if (values.json) {
-    console.log(JSON.stringify(devices.map(({ name, deviceId, about }) => ({
+    console.log(JSON.stringify(loaded.map(({ name, deviceId, about }) => ({
       name,
       id: deviceId,
       about,
     }))));
     return 0;
   }
-  const rows = devices.map(({ name, about }) => [name, about]);
+  const rows = loaded.map(({ name, about }) => [name, about]);
   const ink = makeInk(isColoured(Deno.stdout));
   console.log(
     table([{ title: "" }, { title: "" }], rows, { ink, titles: false, indent: "" })

@@ -8,7 +8,7 @@ import { type DeviceHostOptions, type DeviceServer, type Endpoint, serve } from 
 import { removeSocketFile } from "../runtime/socket_path.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
-import { loadDevice } from "./devices.ts";
+import { type DeviceTable, loadDevice } from "./devices.ts";
 import { endpointOf, type EndpointValues } from "./endpoint.ts";
 import { EXIT_FAILURE, say, tellFailure } from "./failure.ts";
 import { capabilities, qemuArguments, SHARED_MEMORY_ARGUMENTS } from "./qemu.ts";
@@ -22,15 +22,17 @@ const CLOSING_MS = 5000;
  * Serves a device until a signal ends it, or with the inherited connection.
  *
  * @param name The device's name, or the path of its module.
+ * @param devices The devices that have a name.
  * @param otherCommands What `name` could have been meant to be instead.
  * @returns The exit status.
  */
 export async function serveCommand(
   name: string,
   args: readonly string[],
+  devices: DeviceTable,
   otherCommands: readonly string[] = [],
 ): Promise<number> {
-  const device = await loadDevice(name, otherCommands);
+  const device = await loadDevice(devices, name, otherCommands);
   // All other options are ignored with this one, whatever they are: it is how
   // management programs ask an unknown back-end what it can.
   if (args.includes("--print-capabilities")) {

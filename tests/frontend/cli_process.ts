@@ -36,7 +36,7 @@ function command(args: readonly string[], options: CliOptions): Deno.Command {
       "--quiet",
       "--no-prompt",
       ...permissions,
-      "src/cli/main.ts",
+      "main.ts",
       ...args,
     ],
     cwd: ROOT,

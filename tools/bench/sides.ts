@@ -7,7 +7,7 @@
 import { programPath } from "../guest/programs.ts";
 import type { Drive, StoreName } from "./cells.ts";
 
-const VHOSTD = new URL("../../src/cli/main.ts", import.meta.url).pathname;
+const VHOSTD = new URL("../../main.ts", import.meta.url).pathname;
 
 /** The peer's program. */
 export const PEER = "qemu-storage-daemon";

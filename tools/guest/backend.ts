@@ -8,7 +8,7 @@ import type { DeviceOption } from "./options.ts";
 import { exists } from "./cache.ts";
 import { GuestError, spawn, withTimeout } from "./process.ts";
 
-const VHOSTD = new URL("../../src/cli/main.ts", import.meta.url).pathname;
+const VHOSTD = new URL("../../main.ts", import.meta.url).pathname;
 
 const START_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 5_000;

@@ -7,9 +7,10 @@
  * @module
  */
 
+import type { DeviceTable } from "./devices.ts";
 import { EXIT_FAILURE, EXIT_USAGE, say, tellFailure } from "./failure.ts";
 
-type Command = (args: readonly string[]) => Promise<number>;
+type Command = (args: readonly string[], devices: DeviceTable) => Promise<number>;
 
 /** The commands that are no devices. */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
@@ -25,16 +26,20 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
 /**
  * Carries out a command line.
  *
+ * @param devices The devices that have a name.
  * @returns The exit status.
  */
-export async function main(args: readonly string[]): Promise<number> {
+export async function runProgram(
+  args: readonly string[],
+  devices: DeviceTable,
+): Promise<number> {
   const [name, ...rest] = args;
   try {
     if (name === undefined) {
       say("Expected a device or a command; vhostd --help tells what there is");
       return EXIT_USAGE;
     }
-    if (Object.hasOwn(commands, name)) return await (await commands[name]())(rest);
+    if (Object.hasOwn(commands, name)) return await (await commands[name]())(rest, devices);
     if (name.startsWith("-")) {
       const { suggestion } = await import("./nearest.ts");
       const meant = suggestion(name, Object.keys(commands).filter((name) => name[0] === "-"));
@@ -42,12 +47,10 @@ export async function main(args: readonly string[]): Promise<number> {
       return EXIT_USAGE;
     }
     const { serveCommand } = await import("./serve_command.ts");
-    return await serveCommand(name, rest, Object.keys(commands));
+    return await serveCommand(name, rest, devices, Object.keys(commands));
   } catch (error) {
     // Whoever read what was printed has seen enough.
     if (error instanceof Deno.errors.BrokenPipe) return EXIT_FAILURE;
     return tellFailure(error);
   }
 }
-
-if (import.meta.main) Deno.exit(await main(Deno.args));

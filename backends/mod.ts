@@ -1,0 +1,14 @@
+/**
+ * The devices of this project by name, each loaded only when it is used.
+ *
+ * @module
+ */
+
+import type { DeviceTable } from "../src/cli/devices.ts";
+
+/** The devices that `vhostd` knows by name. */
+export const devices: DeviceTable = {
+  blk: () => import("./blk/mod.ts"),
+  input: () => import("./input/mod.ts"),
+  rng: () => import("./rng/mod.ts"),
+};
