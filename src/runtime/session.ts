@@ -274,6 +274,7 @@ export class Session {
         await host.memory.prepare([fds[0].number]);
         host.memory.add(message.region, fds[0].number);
         await this.#tellMemory();
+        await this.#startWaiting();
         return;
       case "REM_MEM_REG":
         await this.#changeMemory(() => host.memory.remove(message.region));
@@ -423,8 +424,9 @@ export class Session {
     await this.#host.tell({ kind: "features", bits: features });
     // Rings pick up how they were negotiated when they start.
     if (changed) await this.#restartAll();
-    // Without protocol features there is no SET_VRING_ENABLE: rings are enabled from the start.
-    if (!this.#has("PROTOCOL_FEATURES") && this.#protocol === 0n) {
+    // vhost-user.rst, "Ring states": without the bit rings are enabled from here on, whatever
+    // became of the protocol features. QEMU before 7.2 never acknowledges it.
+    if (!this.#has("PROTOCOL_FEATURES")) {
       for (const ring of this.#rings) await this.#enable(ring, true);
     }
   }
@@ -535,6 +537,7 @@ export class Session {
       await this.#tellMemory();
       for (const ring of running) await this.#goOn(ring);
     }
+    await this.#startWaiting();
   }
 
   /** Ends what could go on only with memory that is not the guest's any more. */
@@ -623,6 +626,15 @@ export class Session {
     for (const ring of this.#rings.filter((ring) => ring.running)) {
       await this.#stop(ring);
       await this.#goOn(ring);
+    }
+    await this.#startWaiting();
+  }
+
+  /** Starts rings that were started and could not run, where they now can. */
+  async #startWaiting(): Promise<void> {
+    for (const ring of this.#rings.filter(({ started, running }) => started && !running)) {
+      // Why it cannot yet was recorded when it stopped.
+      await this.#startIfReady(ring).catch(() => {});
     }
   }
 

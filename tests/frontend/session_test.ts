@@ -260,6 +260,65 @@ forBothPlanes(
   },
 );
 
+forBothPlanes(
+  "A ring whose memory is taken away and given again goes on where it was",
+  async (server, path) => {
+    for (const useMemSlots of [true, false]) {
+      for (const packed of [false, true]) {
+        await using driver = await start(path, { useMemSlots, packed });
+        const { connection, memory } = driver;
+        const [region] = memory.regions;
+        for (let round = 0; round < 3; round++) {
+          assertEquals((await driver.request(0, [Uint8Array.of(0, round)], [2])).data[0][1], round);
+          if (useMemSlots) await connection.remMemReg(region);
+          else await connection.tell({ request: "SET_MEM_TABLE", regions: [] }, []);
+          assertEquals(server.record().queues.map(({ running }) => running), [false, false]);
+          // Made available while nobody can see it.
+          const request = driver.request(0, [Uint8Array.of(0, 9)], [2]);
+          if (useMemSlots) await connection.addMemReg(region);
+          else await connection.setMemTable(memory);
+          assertEquals((await request).data[0][1], 9);
+          assertEquals(server.record().queues.map(({ running }) => running), [true, true]);
+        }
+      }
+    }
+  },
+);
+
+forBothPlanes(
+  "Without bit 30 rings are enabled by SET_FEATURES, with protocol features as well",
+  async (server, path) => {
+    for (const protocolFeatures of ["all", 0n] as const) {
+      await using driver = await VirtioDriver.connect(path, { queues: [16, 16], protocolFeatures });
+      const { connection } = driver;
+      await connection.setFeatures(QUIET & ~transportMask("PROTOCOL_FEATURES"));
+      await driver.giveMemory();
+      const { descriptorGpa, availableGpa, usedGpa, kickFd, size } = driver.queues[0].handle;
+      const address = (gpa: number) => BigInt(driver.memory.userAddress(gpa));
+      await connection.setVringNum(0, size);
+      await connection.setVringBase(0, 0);
+      await connection.setVringAddr({
+        index: 0,
+        flags: 0,
+        descriptor: address(descriptorGpa),
+        available: address(availableGpa),
+        used: address(usedGpa),
+        log: 0n,
+      });
+      await connection.setVringKick(0, kickFd);
+      await connection.getFeatures();
+      const [{ running, enabled }] = server.record().queues;
+      assertEquals([running, enabled], [true, true]);
+      const [queue] = driver.queues;
+      const gpa = driver.memory.alloc(16);
+      queue.add([{ gpa, bytes: 2 }], [{ gpa: gpa + 8, bytes: 2 }]);
+      queue.publish();
+      queue.kick();
+      while (queue.poll() < 0) await connection.getFeatures();
+    }
+  },
+);
+
 forBothPlanes("SET_MEM_TABLE replaces the memory of running rings", async (_server, path) => {
   await using driver = await start(path, { useMemSlots: false });
   for (let round = 0; round < 3; round++) {
