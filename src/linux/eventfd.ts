@@ -6,8 +6,7 @@
 
 import { check, Errno } from "./errors.ts";
 import { Fd } from "./fd.ts";
-import { fileKind } from "./file.ts";
-import { errno, libc, pinnedBuffer } from "./libc.ts";
+import { errno, libc } from "./libc.ts";
 import { readLink } from "./path.ts";
 
 const EFD_CLOEXEC = 0o2000000;
@@ -21,19 +20,15 @@ export function createEventfd(): Fd {
   return new Fd(check(libc.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd"));
 }
 
-/** Whether a descriptor is an eventfd; front-ends may use pipes where there are none. */
+/** Whether a descriptor is an eventfd. */
 export function isEventfd(fd: number): boolean {
   return readLink(`/proc/self/fd/${fd}`) === "anon_inode:[eventfd]";
 }
 
-/** Whether a descriptor can carry signals: an eventfd, or a pipe. */
-export function carriesSignals(fd: number): boolean {
-  return isEventfd(fd) || fileKind(fd) === "pipe";
-}
-
 /**
- * Signals an eventfd (or a pipe that stands for one). A counter that is full
- * is signalled already, so that is no error.
+ * Signals an eventfd of this process's own. A counter that is full is signalled
+ * already, so that is no error. One that others hold too is for
+ * {@linkcode Signaller}.
  *
  * @returns Whether the other side can see the signal.
  */
@@ -46,25 +41,10 @@ export function signalEventfd(fd: number): boolean {
   }
 }
 
-const POLLOUT = 4;
-const pollfd = new DataView(pinnedBuffer(8));
-
 /**
- * Signals an eventfd that its owner may have made block, as any who has it can:
- * one that is full is left alone. For threads that others depend on.
- */
-export function signalGuardedly(fd: number): void {
-  pollfd.setInt32(0, fd, true); // struct pollfd: fd, events, revents
-  pollfd.setInt32(4, POLLOUT, true);
-  if (libc.poll(pollfd, 1, 0) > 0) signalEventfd(fd);
-}
-
-/**
- * Takes the signals of an eventfd (or the bytes of a pipe that stands for
- * one).
+ * Takes the signals of an eventfd or a timerfd of this process's own.
  *
- * @returns Whether there were any. There are none in a pipe that nobody can
- * write to, or that cannot be read.
+ * @returns Whether there were any.
  */
 export function drainEventfd(fd: number): boolean {
   for (;;) {

@@ -78,7 +78,14 @@ const symbols = {
   // accounts
   getpwnam: { parameters: ["buffer"], result: "pointer" }, // name
   getgrnam: { parameters: ["buffer"], result: "pointer" }, // name
-  // io_uring has no wrappers in libc
+  // asynchronous I/O and io_uring have no wrappers in libc
+  syscall_io_setup: { name: "syscall", parameters: ["u32", "u32", "buffer"], result: "i32" }, // number, nr_events, ctx_idp
+  syscall_io_destroy: { name: "syscall", parameters: ["u32", "u64"], result: "i32" }, // number, ctx_id
+  syscall_io_submit: {
+    name: "syscall",
+    parameters: ["u32", "u64", "u32", "pointer"], // number, ctx_id, nr, iocbpp
+    result: "i32",
+  },
   syscall_io_uring_setup: {
     name: "syscall",
     parameters: ["u32", "u32", "buffer"], // number, entries, params

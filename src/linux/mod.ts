@@ -20,6 +20,7 @@ export * from "./memory_fault.ts";
 export * from "./memory_file.ts";
 export * from "./path.ts";
 export * from "./reactor.ts";
+export * from "./signaller.ts";
 export * from "./socket.ts";
 export * from "./timerfd.ts";
 export * from "./uring_reactor.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { signalGuardedly, watch, watchSignals } from "../linux/mod.ts";
+import { Signaller, watch, watchSignals } from "../linux/mod.ts";
 import { type MemoryHandle, viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { Engine } from "./engine.ts";
@@ -18,6 +18,7 @@ import {
 /** An engine on this thread, for devices that need no thread of their own. */
 export class LocalEngine implements Engine {
   readonly ready: Promise<void> = Promise.resolve();
+  readonly #signaller = new Signaller();
   #engine: QueueEngine;
 
   /** Makes the device's data half here. */
@@ -30,7 +31,7 @@ export class LocalEngine implements Engine {
     this.#engine = new QueueEngine(device, setup, viewMemory(memory), {
       watch,
       watchSignals,
-      signal: signalGuardedly,
+      signal: (fd) => this.#signaller.signal(fd),
       defer: (callback) => void setTimeout(callback, 0),
       emit,
     });
@@ -42,5 +43,6 @@ export class LocalEngine implements Engine {
 
   async close(): Promise<void> {
     await this.call({ kind: "close" });
+    this.#signaller[Symbol.dispose]();
   }
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { createTimerfd, drainEventfd, type Fd, isEventfd, type ThreadIo } from "../linux/mod.ts";
+import { createTimerfd, drainEventfd, type Fd, type ThreadIo } from "../linux/mod.ts";
 import { type MemoryView, type Region, RegionTable } from "../memory/mod.ts";
 import {
   type AnyDevice,
@@ -112,7 +112,7 @@ export interface EngineHost {
   watch(fd: number, callback: () => void): Disposable;
   /** Calls `callback` each time an eventfd is signalled; nobody reads it. */
   watchSignals(fd: number, callback: () => void): Disposable;
-  /** Signals an eventfd of the front-end's. */
+  /** Signals an eventfd of the front-end's, without ever waiting. */
   signal(fd: number): void;
   /** Calls `callback` soon, after others had their turn. */
   defer(callback: () => void): void;
@@ -323,22 +323,16 @@ export class QueueEngine {
 
   #watchKick(queue: EngineQueue): Disposable {
     const { kick } = queue;
-    if (kick >= 0 && isEventfd(kick)) {
+    if (kick >= 0) {
       return this.#host.watchSignals(kick, () => {
         queue.counters.kicked();
         this.#run(queue);
       });
     }
     // A ring without a kick descriptor is polled: SET_VRING_KICK, bit 8.
-    if (kick < 0) queue.timer = createTimerfd(POLL_PERIOD_MS);
-    const fd = queue.timer?.number ?? kick;
-    return this.#host.watch(fd, () => {
-      const signalled = drainEventfd(fd);
-      if (queue.timer === undefined) {
-        // A pipe that is ready and empty has nobody at its other end, and stays ready.
-        if (!signalled) return this.#unwatch(queue);
-        queue.counters.kicked();
-      }
+    const timer = queue.timer = createTimerfd(POLL_PERIOD_MS);
+    return this.#host.watch(timer.number, () => {
+      drainEventfd(timer.number);
       this.#run(queue);
     });
   }

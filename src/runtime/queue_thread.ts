@@ -8,7 +8,7 @@ import {
   countSignals,
   LinuxError,
   Reactor,
-  signalEventfd,
+  Signaller,
   type ThreadReactor,
   UringReactor,
 } from "../linux/mod.ts";
@@ -57,11 +57,12 @@ async function run({ module, setup, memory, wakeFd }: ThreadStart): Promise<numb
   }
   const send = (message: ThreadMessage) => self.postMessage(message);
   using reactor: ThreadReactor = createReactor();
+  using signaller = new Signaller();
   let closeId: number | undefined;
   const engine = new QueueEngine(device, setup, viewMemory(memory), {
     watch: (fd, callback) => reactor.watch(fd, callback),
     watchSignals: (fd, callback) => reactor.watchSignals(fd, callback),
-    signal: signalEventfd,
+    signal: (fd) => signaller.signal(fd),
     io: reactor instanceof UringReactor ? reactor : undefined,
     defer: (callback) => reactor.defer(callback),
     emit: (event) => send({ kind: "event", event }),

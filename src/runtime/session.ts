@@ -12,11 +12,10 @@
  */
 
 import {
-  carriesSignals,
   closeAll,
-  drainEventfd,
   Fd,
   inspectSocket,
+  isEventfd,
   LinuxError,
   readKernelFile,
   setNonblocking,
@@ -691,8 +690,7 @@ export class Session {
   /**
    * Waits for something that may wait for the device. There is no limit: what
    * is in flight may still write to guest memory, which can be given back only
-   * after. But whoever looks for the reason finds it in the record, and a
-   * thread that waits for the front-end itself is helped.
+   * after. But whoever looks for the reason finds it in the record.
    */
   async #patiently<T>(what: string, work: Promise<T>): Promise<T> {
     const late = setTimeout(() => {
@@ -700,7 +698,6 @@ export class Session {
         what,
         `Expected the device to be done within ${PATIENCE_MS / 1000} s, still waiting`,
       );
-      for (const { call, err } of this.#rings) unblock([call, err]);
     }, PATIENCE_MS);
     try {
       return await work;
@@ -758,18 +755,6 @@ function featuresByName(device: AnyDevice, mask: bigint): Record<string, boolean
   return Object.fromEntries(features.map(([name, { bit }]) => [name, hasFeature(mask, bit)]));
 }
 
-/**
- * Helps a queue thread that waits for room in an eventfd of the front-end's.
- * They do not block when they come, but whoever shares them can change that.
- */
-function unblock(fds: readonly (Fd | undefined)[]): void {
-  for (const fd of fds) {
-    if (!fd?.isOpen) continue;
-    setNonblocking(fd.number, true);
-    drainEventfd(fd.number);
-  }
-}
-
 /** A descriptor that outlives its message. */
 function kept(fd: Fd): Fd {
   // A descriptor that blocks would stop its queue's thread.
@@ -779,8 +764,8 @@ function kept(fd: Fd): Fd {
 
 /** A descriptor for signals that outlives its message. */
 function keptSignal(fd: Fd): Fd {
-  if (!carriesSignals(fd.number)) {
-    throw new RequestError("Expected an eventfd or a pipe, got another kind of file");
+  if (!isEventfd(fd.number)) {
+    throw new RequestError("Expected an eventfd, got another kind of file");
   }
   return kept(fd);
 }

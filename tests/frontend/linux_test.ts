@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
   closeAll,
+  countSignals,
   createEventfd,
   createMemfd,
   createTimerfd,
@@ -16,7 +17,9 @@ import {
   punchHole,
   readVectors,
   ready,
+  setNonblocking,
   signalEventfd,
+  Signaller,
   UnixConnection,
   UnixListener,
   watchesEnded,
@@ -188,6 +191,22 @@ Deno.test("signalEventfd() wakes, also when the counter is full", async () => {
   assertEquals(libc.write(eventfd.number, full, 8), 8);
   assertEquals(signalEventfd(eventfd.number), true);
   await watchesEnded();
+});
+
+Deno.test("a Signaller signals again and again, and does not wait where there is no room", () => {
+  using signaller = new Signaller();
+  using eventfd = createEventfd();
+  using other = createEventfd();
+  for (let i = 0; i < 1000; i++) {
+    signaller.signal(eventfd.number);
+    if (i % 3 === 0) signaller.signal(other.number);
+  }
+  assertEquals([countSignals(eventfd.number), countSignals(other.number)], [1000, 334]);
+  const full = new Uint8Array(new BigUint64Array([2n ** 64n - 2n]).buffer);
+  assertEquals(libc.write(eventfd.number, full, 8), 8);
+  setNonblocking(eventfd.number, false);
+  for (let i = 0; i < 3; i++) signaller.signal(eventfd.number);
+  assertEquals(drainEventfd(eventfd.number), true);
 });
 
 Deno.test("createTimerfd() is ready again and again", async () => {

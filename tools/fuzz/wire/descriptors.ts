@@ -10,6 +10,7 @@ import {
   Fd,
   Mapping,
   resizeFile,
+  setNonblocking,
   signalEventfd,
   UnixConnection,
   UnixListener,
@@ -150,6 +151,13 @@ export class DescriptorPool implements Disposable {
   /** Signals the eventfd that is every ring's kick: rings that run look for requests. */
   kick(): void {
     signalEventfd(this.#byKind.eventfd);
+  }
+
+  /** Makes the eventfds block, as whoever shares them can at any time. */
+  block(): void {
+    for (const kind of ["eventfd", "full eventfd"] as const) {
+      setNonblocking(this.#byKind[kind], false);
+    }
   }
 
   /** Closes all of them. */

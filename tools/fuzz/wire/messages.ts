@@ -142,11 +142,11 @@ export function validSession(
       encode({ request: "SET_VRING_BASE", index, num: packed ? 0x8000_8000 : 0 }),
       encode({ request: "SET_VRING_ADDR", ...ringAddress(index) }),
       encode({ request: "SET_VRING_CALL", index, noFd: false }, [
-        random.pick(["eventfd", "full eventfd", "pipe to write"]),
+        random.pick(["eventfd", "full eventfd", "full eventfd", "pipe to write"]),
       ]),
       encode({ request: "SET_VRING_ERR", index, noFd: false }, ["eventfd"]),
       encode({ request: "SET_VRING_KICK", index, noFd: false }, [
-        random.pick(["eventfd", "pipe to read", "pipe without a writer"]),
+        random.pick(["eventfd", "eventfd", "eventfd", "pipe to read", "pipe without a writer"]),
       ]),
       encode({ request: "SET_VRING_ENABLE", index, num: 1 }, [], true),
     ]),

@@ -49,6 +49,7 @@ export async function play(
   try {
     for (const [i, { bytes, fds }] of messages.entries()) {
       if (i === shrinkAt) await shrink(pool, random, tally);
+      if (random.chance(1, 20)) pool.block();
       const numbers = fds.map((fd) => pool.number(fd));
       if (isSlow) await sendSlowly(connection, bytes, numbers, random);
       else await connection.send(bytes, numbers);
