@@ -4,6 +4,7 @@
  * @module
  */
 
+import { shownJson } from "../runtime/shown.ts";
 import { parseArguments } from "./arguments.ts";
 import { describeDevice, describeText } from "./describe_text.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
@@ -66,9 +67,9 @@ export async function describeCommand(
     if (!binary.startsWith("/")) {
       throw new UsageError(`Expected an absolute path as --binary, got ${binary}`);
     }
-    console.log(JSON.stringify(libvirtDescription(device, binary, await version()), null, 2));
+    console.log(shownJson(libvirtDescription(device, binary, await version()), 2));
   } else if (values.json) {
-    console.log(JSON.stringify(describeDevice(device), null, 2));
+    console.log(shownJson(describeDevice(device), 2));
   } else {
     console.log(describeText(device, isColoured(Deno.stdout)).trimEnd());
   }

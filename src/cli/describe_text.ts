@@ -5,6 +5,7 @@
  */
 
 import { OFFERED_BY_TRANSPORT } from "../runtime/device_host.ts";
+import { shownDeep } from "../runtime/shown.ts";
 import {
   type AnyDevice,
   type ConfigField,
@@ -109,7 +110,7 @@ function describeFeatures(
 
 /** Writes the description of a device for people. */
 export function describeText(device: AnyDevice, coloured = false): string {
-  const description = describeDevice(device);
+  const description = shownDeep(describeDevice(device));
   const ink = makeInk(coloured);
   const { name, about, id, plane, options } = description;
   const where = plane === "main" ? "queues run on the main thread" : "queues run on threads";

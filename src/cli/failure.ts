@@ -4,8 +4,8 @@
  * @module
  */
 
+import { shown, shownLines } from "../runtime/shown.ts";
 import { OptionError } from "../virtio/options.ts";
-import { oneLine } from "./one_line.ts";
 import { UsageError } from "./usage_error.ts";
 import { isPermitted, TRACE_VARIABLE } from "./variables.ts";
 
@@ -43,7 +43,7 @@ const MISTAKES = ["TypeError", "ReferenceError", "SyntaxError", "AssertionError"
 export function describeFailure(error: unknown): Failure {
   const isUsage = error instanceof UsageError || error instanceof OptionError;
   const status = isUsage ? EXIT_USAGE : EXIT_FAILURE;
-  const message = oneLine(error instanceof Error ? error.message : String(error));
+  const message = shown(error instanceof Error ? error.message : String(error));
   if (error instanceof Error && !MISTAKES.includes(error.name) && message !== "") {
     return { line: message, status };
   }
@@ -53,8 +53,13 @@ export function describeFailure(error: unknown): Failure {
 
 /** Prints a line on stderr; that nobody reads it any more is no reason to stop. */
 export function say(line: string): void {
+  write(`vhostd: ${shown(line)}\n`);
+}
+
+function write(text: string): void {
+  const bytes = new TextEncoder().encode(text);
   try {
-    Deno.stderr.writeSync(new TextEncoder().encode(`vhostd: ${oneLine(line)}\n`));
+    for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
   } catch {
     // stderr is closed.
   }
@@ -64,11 +69,17 @@ export function say(line: string): void {
 export function tellFailure(error: unknown): number {
   const { line, status } = describeFailure(error);
   say(line);
-  if (wantsTrace()) console.error(error);
+  if (wantsTrace()) sayStack(Deno.inspect(error));
   return status;
 }
 
-function wantsTrace(): boolean {
+/** Prints the stack of an error on stderr. */
+export function sayStack(stack: string): void {
+  write(`${shownLines(stack)}\n`);
+}
+
+/** Whether stacks are to be printed. */
+export function wantsTrace(): boolean {
   return isPermitted(TRACE_VARIABLE) &&
     !["", "0", undefined].includes(Deno.env.get(TRACE_VARIABLE));
 }

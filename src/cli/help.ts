@@ -4,6 +4,7 @@
  * @module
  */
 
+import { shown } from "../runtime/shown.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { flagName, type OptionDefinition } from "../virtio/options.ts";
 import type { OptionTable } from "./arguments.ts";
@@ -43,7 +44,7 @@ export function deviceHelp(device: AnyDevice, name: string): string {
   const width = flagWidth({ ...own, ...sharedOptions });
   const parts = [
     `${device.name}: ${device.about} (virtio device ${device.deviceId})\n`,
-    `Usage: vhostd ${name} --socket-path=PATH [options]\n`,
+    `Usage: vhostd ${shown(name)} --socket-path=PATH [options]\n`,
     `Where front-ends come from, one of these, or a socket from systemd:\n${
       optionLines(endpointOptions, width)
     }`,

@@ -5,6 +5,7 @@
  */
 
 import type { RecordJson } from "../runtime/record.ts";
+import { shownJson } from "../runtime/shown.ts";
 import { parseArguments } from "./arguments.ts";
 import { commandHelp } from "./help.ts";
 import { isColoured } from "./ink.ts";
@@ -53,7 +54,7 @@ export async function inspectCommand(args: readonly string[]): Promise<number> {
   if (values.watch) {
     await watch(source, record, values.json === true);
   } else {
-    print(values.json ? `${JSON.stringify(record, null, 2)}\n` : textFor(record));
+    print(values.json ? `${shownJson(record, 2)}\n` : textFor(record));
   }
   return 0;
 }
@@ -71,7 +72,7 @@ async function watch(source: RecordSource, first: RecordJson, json: boolean): Pr
   try {
     for (;;) {
       if (isScreen) print(screenful(textFor(record, previous)));
-      else print(json ? `${JSON.stringify(record)}\n` : `${textFor(record, previous)}\n`);
+      else print(json ? `${shownJson(record)}\n` : `${textFor(record, previous)}\n`);
       if (await Promise.race([stop.promise, later(WATCH_PERIOD_MS)]) === "stop") return;
       previous = record;
       try {

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { shownJson } from "../runtime/shown.ts";
 import { parseArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { commandHelp } from "./help.ts";
@@ -32,7 +33,7 @@ export async function listCommand(
   }
   const loaded = await Promise.all(Object.keys(devices).map((name) => loadDevice(devices, name)));
   if (values.json) {
-    console.log(JSON.stringify(loaded.map(({ name, deviceId, about }) => ({
+    console.log(shownJson(loaded.map(({ name, deviceId, about }) => ({
       name,
       id: deviceId,
       about,

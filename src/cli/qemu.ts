@@ -86,10 +86,6 @@ export function qemuArguments(
   return `-chardev ${chardev} ${frontend(device, id, queues)}`;
 }
 
-/** The arguments that make guest memory one that a back-end can map. */
-export const SHARED_MEMORY_ARGUMENTS =
-  "-object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem";
-
 function frontend(device: AnyDevice, id: string, queues: number): string {
   if (device.deviceId === NET) {
     return `-netdev vhost-user,id=${id}-net,chardev=${id} -device virtio-net-pci,netdev=${id}-net`;

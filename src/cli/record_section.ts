@@ -6,7 +6,6 @@
 
 import type { RecordJson } from "../runtime/record.ts";
 import type { Ink } from "./ink.ts";
-import { oneLine } from "./one_line.ts";
 
 /** What the sections share. */
 export interface SectionContext {
@@ -23,7 +22,7 @@ export const LABEL_WIDTH = 16;
 
 /** The first line of a section. */
 export function heading({ ink }: SectionContext, title: string, note = ""): string {
-  return note === "" ? ink("bold", title) : `${ink("bold", title)}  ${ink("dim", oneLine(note))}`;
+  return note === "" ? ink("bold", title) : `${ink("bold", title)}  ${ink("dim", note)}`;
 }
 
 /** A name and a text. */

@@ -8,8 +8,8 @@
  */
 
 import type { ErrorRecord, FeatureRecord, QueueRecord, RecordJson } from "../runtime/record.ts";
+import { shownDeep } from "../runtime/shown.ts";
 import { makeInk, type Style } from "./ink.ts";
-import { oneLine } from "./one_line.ts";
 import { configSection } from "./record_config_text.ts";
 import { heading, LABEL_WIDTH, labelled, type SectionContext } from "./record_section.ts";
 import { type Cell, table, wrap } from "./table.ts";
@@ -32,7 +32,7 @@ export interface RecordTextOptions {
  */
 export function recordText(record: RecordJson, options: RecordTextOptions = {}): string {
   const context: SectionContext = {
-    record,
+    record: shownDeep(record),
     previous: options.previous,
     ink: makeInk(options.coloured ?? false),
     columns: options.columns ?? 100,
@@ -56,7 +56,7 @@ function deviceSection({ record, ink }: SectionContext): string[] {
   const { name, id, about } = record.device;
   const since = new Date(record.since).toISOString().replace("T", " ").slice(0, 19);
   return [
-    `${ink("bold", oneLine(name))}  ${oneLine(about)} (virtio device ${id})`,
+    `${ink("bold", name)}  ${about} (virtio device ${id})`,
     ink("dim", `record of ${formatDuration(record.at - record.since)}, since ${since} UTC`),
   ];
 }
@@ -70,14 +70,14 @@ function connectionSection(context: SectionContext): string[] {
     const { connectedAt, disconnectedAt, reason, frontend, messages } = connection;
     return [
       [`#${first + i}`, "dim"],
-      frontend === null ? ["unknown process", "yellow"] : oneLine(frontend.command),
+      frontend === null ? ["unknown process", "yellow"] : frontend.command,
       frontend === null ? "" : `pid ${frontend.pid}`,
       when(connectedAt),
       disconnectedAt === null
         ? ["connected", "green"]
         : `${formatDuration(disconnectedAt - connectedAt)} long`,
       `${formatCount(messages)} messages`,
-      [oneLine(reason ?? ""), "dim"],
+      [reason ?? "", "dim"],
     ];
   });
   const lines = [
@@ -286,13 +286,13 @@ function faultText(fault: ErrorRecord, when: (at: number) => string): string {
   const rule = section === "" && fault.message.startsWith(fault.rule)
     ? ""
     : `${fault.rule}${section}: `;
-  return oneLine(`${when(fault.at)}${where}  ${rule}${fault.message}`);
+  return `${when(fault.at)}${where}  ${rule}${fault.message}`;
 }
 
 function reportSection(context: SectionContext): string[] {
   const entries = Object.entries(context.record.report);
   if (entries.length === 0) return [];
-  const names = entries.map(([name]) => [oneLine(name)]);
+  const names = entries.map(([name]) => [name]);
   const width = Math.max(...names.map(([name]) => name.length));
   return [
     heading(context, "Device"),
@@ -318,8 +318,8 @@ function valueText(value: unknown): string {
   if (typeof value === "object") {
     return Object.entries(value).map(([name, inner]) => {
       const text = typeof inner === "object" ? `(${valueText(inner)})` : valueText(inner);
-      return `${oneLine(name)} ${text}`;
+      return `${name} ${text}`;
     }).join(", ");
   }
-  return oneLine(String(value));
+  return String(value);
 }

@@ -5,13 +5,15 @@
  */
 
 import { type DeviceHostOptions, type DeviceServer, type Endpoint, serve } from "../runtime/mod.ts";
+import { SHARED_MEMORY_ARGUMENTS } from "../runtime/notices.ts";
+import { shownJson } from "../runtime/shown.ts";
 import { removeSocketFile } from "../runtime/socket_path.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { endpointOf, type EndpointValues } from "./endpoint.ts";
-import { EXIT_FAILURE, say, tellFailure } from "./failure.ts";
-import { capabilities, qemuArguments, SHARED_MEMORY_ARGUMENTS } from "./qemu.ts";
+import { EXIT_FAILURE, say, sayStack, tellFailure, wantsTrace } from "./failure.ts";
+import { capabilities, qemuArguments } from "./qemu.ts";
 import { optionsOf, sharedOptions, type SharedValues } from "./shared_options.ts";
 import { UsageError } from "./usage_error.ts";
 
@@ -36,7 +38,7 @@ export async function serveCommand(
   // All other options are ignored with this one, whatever they are: it is how
   // management programs ask an unknown back-end what it can.
   if (args.includes("--print-capabilities")) {
-    console.log(JSON.stringify(capabilities(device)));
+    console.log(shownJson(capabilities(device)));
     return 0;
   }
   if (args.includes("--help") || args.includes("-h")) {
@@ -81,7 +83,10 @@ class Service {
       options: Object.fromEntries(own),
       threads,
       pollUs,
-      log: (message) => say(`${device.name}: ${message}`),
+      log: (message, stack) => {
+        say(`${device.name}: ${message}`);
+        if (stack !== undefined && wantsTrace()) sayStack(stack);
+      },
     };
     this.#controlPath = controlPath;
     this.#recordFile = record;
@@ -169,7 +174,7 @@ class Service {
 
   async #writeRecord(server: DeviceServer): Promise<void> {
     if (this.#recordFile === undefined) return;
-    const text = `${JSON.stringify(server.record(), null, 2)}\n`;
+    const text = `${shownJson(server.record(), 2)}\n`;
     try {
       await Deno.writeTextFile(this.#recordFile, text);
     } catch (cause) {

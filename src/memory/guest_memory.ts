@@ -11,6 +11,7 @@ import {
   isLocalFile,
   MemoryGuard,
   PAGE_BYTES,
+  residentPages,
   sealAgainstShrinking,
   Span,
   tryMapping,
@@ -91,6 +92,13 @@ export class GuestMemory implements Disposable {
   /** The regions in force. */
   get regions(): RegionTable {
     return this.#table;
+  }
+
+  /** Whether the page at an index of the span is there: somebody has written or read it before. */
+  isResident(index: number): boolean {
+    const page = new Uint8Array(1);
+    residentPages(this.#span.base + Math.floor(index / PAGE_BYTES) * PAGE_BYTES, PAGE_BYTES, page);
+    return (page[0] & 1) !== 0;
   }
 
   /** Makes ready for files whose pages can go away while they are mapped: starts a guard for them. */

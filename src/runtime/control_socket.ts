@@ -17,6 +17,7 @@
 import { withUmask } from "../linux/mod.ts";
 import type { DeviceCommand } from "../virtio/mod.ts";
 import type { DeviceHost } from "./device_host.ts";
+import { shownJson } from "./shown.ts";
 import { listenOnPath, removeSocketFile } from "./socket_path.ts";
 
 /** The largest body of a request, in bytes. */
@@ -183,7 +184,7 @@ function expectMethod(request: Request, ...methods: string[]): void {
 }
 
 function json(value: unknown, status = 200, headers: Record<string, string> = {}): Response {
-  return new Response(`${JSON.stringify(value)}\n`, {
+  return new Response(`${shownJson(value)}\n`, {
     status,
     headers: { ...headers, "content-type": "application/json" },
   });

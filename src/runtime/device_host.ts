@@ -26,6 +26,7 @@ import { counterMemory, QueueCounters } from "./counters.ts";
 import { type Engine, QueueThreads, ThreadEngine } from "./engine.ts";
 import { EnginePool } from "./engine_pool.ts";
 import type { EngineEvent, EngineSetup, QueueSlot } from "./queue_engine.ts";
+import { Notices } from "./notices.ts";
 import { DeviceRecord } from "./record.ts";
 
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
@@ -77,8 +78,13 @@ export interface DeviceHostOptions {
    * @default {0}
    */
   pollUs?: number;
-  /** Takes what the device says to the person who runs it. */
-  log?: (message: string) => void;
+  /**
+   * Takes what the person who runs the device is told: what the device says, and
+   * faults, the first of each kind with the way out.
+   *
+   * @default {Nobody is told}
+   */
+  log?: (message: string, stack?: string) => void;
 }
 
 /** A device that is open. */
@@ -91,6 +97,7 @@ export class DeviceHost implements AsyncDisposable {
   /** Every feature bit that is offered. */
   readonly offered: bigint;
   readonly record: DeviceRecord;
+  readonly notices: Notices;
   /** Resolves when all queues can run; rejects when the device's data half could not be made. */
   readonly ready: Promise<void>;
   /** The connection that has the device sets these. */
@@ -101,7 +108,7 @@ export class DeviceHost implements AsyncDisposable {
   private constructor(
     parts: Pick<
       DeviceHost,
-      "device" | "control" | "config" | "memory" | "queues" | "offered" | "record"
+      "device" | "control" | "config" | "memory" | "queues" | "offered" | "record" | "notices"
     >,
     engines: EnginePool,
   ) {
@@ -112,6 +119,7 @@ export class DeviceHost implements AsyncDisposable {
     this.queues = parts.queues;
     this.offered = parts.offered;
     this.record = parts.record;
+    this.notices = parts.notices;
     this.#engines = engines;
     this.ready = engines.ready;
     this.ready.catch(() => {});
@@ -177,15 +185,17 @@ export class DeviceHost implements AsyncDisposable {
       },
     }));
     const offered = OFFERED_BY_TRANSPORT | offeredByDevice(device, control.offer ?? {});
+    const notices = new Notices(log);
     const record = new DeviceRecord({
       device,
       offered,
       config,
       queues,
       report: control.report?.bind(control),
+      notices,
     });
     return host = new DeviceHost(
-      { device, control, config, memory, queues, offered, record },
+      { device, control, config, memory, queues, offered, record, notices },
       engines,
     );
   }
@@ -199,6 +209,7 @@ export class DeviceHost implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#engines.close();
     this.record.finish();
+    this.notices[Symbol.dispose]();
     await this.control[Symbol.asyncDispose]?.();
     this.memory[Symbol.dispose]();
   }

@@ -13,6 +13,7 @@ import {
   type SocketAccess,
   UnixConnection,
   UnixListener,
+  watchSignals,
 } from "../linux/mod.ts";
 import { Connector } from "./connector.ts";
 import { EndpointError, listenOnPath, removeSocketFile } from "./socket_path.ts";
@@ -47,6 +48,8 @@ export interface FrontendSource extends Disposable {
    * @throws {Error} When there cannot be more.
    */
   next(): Promise<UnixConnection | undefined>;
+  /** Calls `callback` for each front-end that comes while nobody awaits the next one. */
+  watchWaiting?(callback: () => void): Disposable;
   /** Makes the pending (or next) `next` resolve to undefined, and removes what is in the file system. */
   stop(): void;
 }
@@ -80,6 +83,11 @@ class Listening implements FrontendSource {
 
   next(): Promise<UnixConnection | undefined> {
     return this.#listener.accept();
+  }
+
+  watchWaiting(callback: () => void): Disposable {
+    // By the edge: what waits stays readable.
+    return watchSignals(this.#listener.fd.number, callback);
   }
 
   stop(): void {

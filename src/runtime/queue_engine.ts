@@ -104,6 +104,8 @@ export type EngineEvent = {
   /** The section of the standard that has the rule. */
   section?: string;
   message: string;
+  /** The stack of an error that the device's code threw. */
+  stack?: string;
 };
 
 /** Where an engine lives: on the main thread or on a queue thread. */
@@ -548,6 +550,7 @@ export class QueueEngine {
       rule,
       section: error instanceof RingError ? error.section : undefined,
       message: error instanceof Error ? error.message : String(error),
+      stack: error instanceof Error && !(error instanceof RingError) ? error.stack : undefined,
     });
   }
 }

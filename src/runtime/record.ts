@@ -22,6 +22,8 @@ import {
   transportMask,
 } from "../virtio/mod.ts";
 import type { QueueCounters, QueueCounts } from "./counters.ts";
+import { brokenNotice, type Notices, refusedNotice } from "./notices.ts";
+import { shownJson } from "./shown.ts";
 import { type Visibility, visibilityOf } from "./visibility.ts";
 
 /** The version of {@linkcode RecordJson}. */
@@ -165,6 +167,8 @@ export interface RecordSubject {
   config: ConfigSpace<ConfigLayout>;
   queues: readonly { index: number; name: string; counters: QueueCounters }[];
   report?: () => Record<string, unknown>;
+  /** Where the person who runs the device is told of faults. */
+  notices?: Notices;
 }
 
 /** Keeps the record of one device. */
@@ -202,7 +206,7 @@ export class DeviceRecord {
 
   /** The device is about to be closed: what it reports now is its last word. */
   finish(): void {
-    this.#lastReport ??= this.#subject.report?.() ?? {};
+    this.#lastReport ??= this.#report();
   }
 
   /** A front-end connected. */
@@ -221,6 +225,11 @@ export class DeviceRecord {
 
   get #connection(): ConnectionRecord | undefined {
     return this.#connections.at(-1);
+  }
+
+  /** The process at the other end of the latest connection, where the kernel tells. */
+  get frontend(): ConnectionRecord["frontend"] {
+    return this.#connection?.frontend ?? null;
   }
 
   /** The front-end is gone. */
@@ -277,8 +286,20 @@ export class DeviceRecord {
     this.#queues[queue].running = false;
   }
 
-  /** A fault broke a queue. */
-  broken(queue: number, rule: string, section: string | null, message: string): void {
+  /**
+   * A fault broke a queue.
+   *
+   * @param stack That of the error, where the device's code threw it.
+   */
+  broken(
+    queue: number,
+    rule: string,
+    section: string | null,
+    message: string,
+    stack?: string,
+  ): void {
+    const { queues, notices } = this.#subject;
+    notices?.add(brokenNotice(queues[queue], rule, section, message, stack));
     const state = this.#queues[queue];
     state.broken = true;
     state.faults.push({ at: this.#now(), queue, rule, section, message });
@@ -287,6 +308,7 @@ export class DeviceRecord {
 
   /** A message was refused. */
   refused(request: string, message: string): void {
+    this.#subject.notices?.add(refusedNotice(request, message));
     this.#errorsTotal++;
     this.#errors.push({ at: this.#now(), queue: null, rule: request, section: null, message });
     if (this.#errors.length > MAX_ERRORS) this.#errors.shift();
@@ -314,9 +336,18 @@ export class DeviceRecord {
     });
   }
 
+  /** What the device adds. That it fails, or says what is no JSON, is no reason to end anything. */
+  #report(): Record<string, unknown> {
+    try {
+      return JSON.parse(shownJson(this.#subject.report?.() ?? {}));
+    } catch (error) {
+      return { error: `report() failed: ${error instanceof Error ? error.message : error}` };
+    }
+  }
+
   /** The record as it is now. */
   toJSON(): RecordJson {
-    const { device, config, queues, report } = this.#subject;
+    const { device, config, queues } = this.#subject;
     const command = this.#connection?.frontend?.command ?? null;
     const visibility = visibilityOf(device.deviceId, command);
     return {
@@ -346,7 +377,7 @@ export class DeviceRecord {
       })),
       connections: { total: this.#connectionsTotal, latest: this.#connections },
       errors: { total: this.#errorsTotal, latest: this.#errors },
-      report: this.#lastReport ?? report?.() ?? {},
+      report: this.#lastReport ?? this.#report(),
     };
   }
 }

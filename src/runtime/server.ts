@@ -11,6 +11,9 @@ import { type Endpoint, type FrontendSource, openEndpoint } from "./endpoint.ts"
 import type { RecordJson } from "./record.ts";
 import type { Session } from "./session.ts";
 
+/** How long a front-end has to wait before that is told: one that connects again has not to be told of. */
+const WAITING_MS = 1000;
+
 /** How to serve a device. */
 export type ServeOptions = Endpoint & DeviceHostOptions;
 
@@ -68,11 +71,34 @@ export class DeviceServer implements AsyncDisposable {
   async #serve(connection: UnixConnection): Promise<void> {
     if (this.#closing) return await connection.close();
     this.#session = new this.#Session(this.host, connection);
+    using _others = this.#tellOfOthers();
     try {
       await (this.#connected = this.#session.run());
     } finally {
       this.#session = undefined;
     }
+  }
+
+  /** Tells of front-ends that wait for the one that is served to go. */
+  #tellOfOthers(): Disposable {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const tell = () => {
+      timer = undefined;
+      const { frontend } = this.host.record;
+      const served = frontend == null ? "one" : `${frontend.command} (pid ${frontend.pid})`;
+      this.host.notices.add({
+        what: "A front-end waits",
+        why: `${served} is connected, and one is served at a time`,
+        remedy: "give each guest a device of its own, on a socket of its own",
+      });
+    };
+    const watching = this.#source.watchWaiting?.(() => timer ??= setTimeout(tell, WAITING_MS));
+    return {
+      [Symbol.dispose]() {
+        clearTimeout(timer);
+        watching?.[Symbol.dispose]();
+      },
+    };
   }
 
   /** Resolves when the front-end that is connected, if any, is gone and nothing is left of it. */

@@ -53,6 +53,7 @@ import type { DeviceHost, HostQueue } from "./device_host.ts";
 import { createInflightFile, InflightArea } from "./inflight_area.ts";
 import type { KeptConfig } from "./kept_config.ts";
 import { BEGAN_ANEW, type EngineEvent } from "./queue_engine.ts";
+import { SharingCheck } from "./sharing_check.ts";
 
 /** A request that cannot be granted. */
 class RequestError extends Error {
@@ -94,6 +95,7 @@ export class Session {
   readonly #connection: UnixConnection;
   readonly #rings: RingState[];
   readonly #offeredProtocol: bigint;
+  readonly #sharing: SharingCheck;
   #backChannel: UnixConnection | undefined;
   /** Where rings record what is in flight. */
   #inflight: InflightArea | undefined;
@@ -110,6 +112,7 @@ export class Session {
   constructor(host: DeviceHost, connection: UnixConnection) {
     this.#host = host;
     this.#connection = connection;
+    this.#sharing = new SharingCheck(host);
     this.#rings = host.queues.map((queue) => new RingState(queue));
     this.#offeredProtocol = protocolFeatureMask(
       "MQ",
@@ -642,6 +645,7 @@ export class Session {
     const { address, queue } = ring;
     if (!ring.started || ring.running || address === undefined || ring.size === 0) return;
     const place = this.#locate(ring, address);
+    this.#sharing.starting(queue, place.descriptorIndex);
     const inflight = this.#inflight?.place(queue.index, ring.size, this.#isPacked) ?? null;
     const again = await queue.engine.call({
       kind: "start",
@@ -723,13 +727,15 @@ export class Session {
   }
 
   #onEvent(event: EngineEvent): void {
-    this.#host.record.broken(event.queue, event.rule, event.section ?? null, event.message);
+    const { queue, rule, section = null, message, stack } = event;
+    this.#host.record.broken(queue, rule, section, message, stack);
   }
 
   // The end
 
   async #cleanUp(): Promise<void> {
     const host = this.#host;
+    this.#sharing[Symbol.dispose]();
     for (const ring of this.#rings) await this.#release(ring);
     this.#dropInflight();
     await host.tell({ kind: "memory", regions: [] });

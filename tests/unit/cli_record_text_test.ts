@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { isColoured, makeInk } from "../../src/cli/ink.ts";
 import { recordText } from "../../src/cli/record_text.ts";
+import type { RecordJson } from "../../src/runtime/record.ts";
 import { formatBytes, formatCount, formatDuration, formatRatio } from "../../src/cli/units.ts";
 import { observation, sampleRecord, SINCE } from "./sample_record.ts";
 
@@ -159,13 +160,22 @@ Deno.test("recordText() has the same text with colours, and only then escapes", 
   assert(coloured.includes("\x1b[31m"));
 });
 
-Deno.test("recordText() gives a terminal nothing that others wrote to obey", () => {
-  const record = sampleRecord();
-  record.connections.latest[1].frontend!.command = "evil\x1b[2J\n";
-  record.report = { "a\x07": "b\x1bc\nd" };
-  record.queues[1].faults[0].message = "\x9b1m";
-  // deno-lint-ignore no-control-regex
-  assert(!/[\x00-\x09\x0b-\x1f\x7f-\x9f]/.test(recordText(record)));
+/** A record with something that a terminal would obey at the end of each text in it. */
+function hostile(value: unknown): unknown {
+  if (typeof value === "string") return `${value}\x1b[2J\x9b1m\u202e\n`;
+  if (Array.isArray(value)) return value.map(hostile);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([name, inner]) => [name, hostile(inner)]),
+  );
+}
+
+Deno.test("recordText() gives a terminal nothing that others wrote to obey, whichever text it is", () => {
+  const record = hostile(sampleRecord()) as RecordJson;
+  record.report = { ...record.report, "a\x07": "b\x1bc\nd" };
+  const text = recordText(record);
+  assert(!/(?!\n)[\p{C}\p{Zl}\p{Zp}]/u.test(text), text);
+  assertStringIncludes(text, "qemu-system-x86\\x1b[2J");
 });
 
 Deno.test("isColoured() wants a terminal, and no NO_COLOR", () => {

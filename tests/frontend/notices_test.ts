@@ -1,0 +1,186 @@
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
+import { type AnyDevice, type DeviceServer, serve } from "../../mod.ts";
+import {
+  FrontendConnection,
+  FrontendError,
+  SharedMemory,
+  UnixConnection,
+  VirtioDriver,
+} from "../../src/frontend/mod.ts";
+import { createEventfd, signalEventfd, watchesEnded } from "../../src/linux/mod.ts";
+import { CliProcess } from "./cli_process.ts";
+import echo, { Answer } from "./echo_device.ts";
+
+/** What was told, as it comes. */
+class Told {
+  readonly lines: string[] = [];
+  readonly stacks: (string | undefined)[] = [];
+  #wake: (() => void) | undefined;
+
+  readonly log = (line: string, stack?: string) => {
+    this.lines.push(line);
+    this.stacks.push(stack);
+    this.#wake?.();
+  };
+
+  /** The first line that has a text, once it has come. */
+  async line(text: string): Promise<string> {
+    for (;;) {
+      const line = this.lines.find((line) => line.includes(text));
+      if (line !== undefined) return line;
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+  }
+}
+
+/** Runs a test with a served echo device, on the main thread and on a queue thread. */
+function forBothPlanes(
+  name: string,
+  test: (told: Told, socketPath: string, server: DeviceServer) => Promise<void>,
+  device: AnyDevice = echo,
+): void {
+  for (const plane of ["main", "thread"] as const) {
+    Deno.test(`${name} (${plane})`, async () => {
+      const directory = Deno.makeTempDirSync();
+      const socketPath = `${directory}/echo.sock`;
+      const told = new Told();
+      {
+        await using server = await serve(device, { socketPath, plane, log: told.log });
+        await test(told, socketPath, server);
+      }
+      await watchesEnded();
+      Deno.removeSync(directory, { recursive: true });
+    });
+  }
+}
+
+const start = (path: string) => VirtioDriver.start(path, { queues: [256, 256] });
+
+forBothPlanes(
+  "a handler that throws is told of once, with its stack and the way out",
+  async (told, path, server) => {
+    await using driver = await start(path);
+    const fail = () =>
+      assertRejects(() => driver.request(0, [Uint8Array.of(Answer.THROW)], [1]), FrontendError);
+    await fail();
+    const line = await told.line("queue 0 (requestq) is broken");
+    assertStringIncludes(line, ", by the device: The device could not make sense of that; a reset");
+    assertStringIncludes(told.stacks[told.lines.indexOf(line)]!, "echo_device.ts:");
+    for (let i = 0; i < 3; i++) {
+      await driver.reset();
+      await driver.restart();
+      await fail();
+    }
+    await driver.close();
+    await server.close();
+    assertEquals(told.lines.length, 2);
+    assertMatch(told.lines[1], /^queue 0 \(requestq\) is broken, by the device: 3 more since; /);
+  },
+);
+
+forBothPlanes(
+  "a refused message and memory that is not there are told of, with the way out",
+  async (told, path) => {
+    await using connection = await FrontendConnection.connect(path);
+    await connection.setProtocolFeatures(await connection.getProtocolFeatures());
+    const message = {
+      index: 0,
+      flags: 0,
+      descriptor: 0x1000n,
+      available: 0x2000n,
+      used: 0x3000n,
+      log: 0n,
+    };
+    using kick = createEventfd();
+    await connection.setVringNum(0, 256);
+    await assertRejects(async () => {
+      await connection.setVringAddr(message);
+      await connection.setVringKick(0, kick.number);
+    }, FrontendError);
+    const line = await told.line("SET_VRING_ADDR is refused");
+    assertStringIncludes(line, "inside guest memory");
+    assertStringIncludes(
+      line,
+      "start QEMU with -object memory-backend-memfd,id=mem,size=SIZE,share=on",
+    );
+    await assertRejects(() => connection.setVringNum(99, 1), FrontendError);
+    assertStringIncludes(await told.line("SET_VRING_NUM is refused"), "got 99");
+  },
+);
+
+forBothPlanes(
+  "memory that a driver writes to and the device does not see is told of",
+  async (told, path) => {
+    using memory = new SharedMemory(2 ** 22);
+    await using driver = await VirtioDriver.start(path, { queues: [256, 256], memory });
+    const { connection } = driver;
+    // Pages that nobody has ever written to: a guest with share=off leaves them so.
+    const [descriptor, available, used] = [0, 1, 2].map(() =>
+      BigInt(memory.userAddress(memory.alloc(2 ** 16, 4096)))
+    );
+    await connection.getVringBase(0);
+    await connection.setVringAddr({ index: 0, flags: 0, descriptor, available, used, log: 0n });
+    using kick = createEventfd();
+    await connection.setVringKick(0, kick.number);
+    await connection.setVringEnable(0, true);
+    signalEventfd(kick.number);
+    const line = await told.line("Guest memory seems not to be shared with queue 0 (requestq)");
+    assertStringIncludes(line, "share=on");
+    assertEquals(told.lines.length, 1, "the other queue's ring is the driver's");
+  },
+);
+
+forBothPlanes(
+  "a front-end that waits is told of, and one that connects again is not",
+  async (told, path, server) => {
+    const first = await start(path);
+    await first.close();
+    await (await start(path)).close();
+    await server.idle();
+    assertEquals(told.lines, []);
+    await using _driver = await start(path);
+    using _second = UnixConnection.connect(path);
+    const line = await told.line("A front-end waits: ");
+    assertStringIncludes(
+      line,
+      `(pid ${Deno.pid}) is connected, and one is served at a time; give each`,
+    );
+  },
+);
+
+Deno.test("vhostd tells a broken queue on stderr in one line, and its stack with VHOSTD_TRACE=1", async () => {
+  const directory = Deno.makeTempDirSync();
+  try {
+    for (const trace of ["0", "1"]) {
+      const socket = `${directory}/echo.sock`;
+      await using cli = new CliProcess(
+        ["tests/frontend/echo_device.ts", `--socket-path=${socket}`],
+        { env: { VHOSTD_TRACE: trace } },
+      );
+      await cli.until("listens");
+      {
+        await using driver = await start(socket);
+        const request = () => driver.request(0, [Uint8Array.of(Answer.THROW)], [1]);
+        await assertRejects(request, FrontendError);
+      }
+      const line = await cli.until("\n");
+      assertMatch(
+        line,
+        /^vhostd: echo: queue 0 \(requestq\) is broken, by the device: The device /,
+      );
+      const { status, stderr } = await cli.stop();
+      assertEquals(status, 0);
+      if (trace === "0") assertEquals(stderr, "");
+      else assert(/RangeError.*\n +at .*echo_device\.ts:/.test(stderr), stderr);
+    }
+    await watchesEnded();
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
