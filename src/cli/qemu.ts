@@ -4,32 +4,50 @@
  * @module
  */
 
+import { SHARED_MEMORY_ARGUMENTS } from "../runtime/notices.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 
-/** What QEMU calls a device type. */
+/** What QEMU and libvirt call a device type. */
 interface QemuNames {
-  /** The type in QEMU's `docs/interop/vhost-user.json`, or the device's own name where it has none. */
-  type: string;
-  /** The `-device` that has a back-end of this type on PCI. */
-  device: string;
+  /** The type in QEMU's `docs/interop/vhost-user.json`; the device's own name where that has none. */
+  type?: string;
+  /** What QEMU calls its `-device` for such a back-end, without the bus. */
+  frontend?: string;
+  /** The oldest QEMU that is known to have it, where that is newer than 5.2. */
+  since?: string;
 }
 
 /** By the device type's number: virtio 1.3, 5. */
 const NAMES: Readonly<Record<number, QemuNames>> = {
-  2: { type: "block", device: "vhost-user-blk-pci" },
-  4: { type: "rng", device: "vhost-user-rng-pci" },
-  8: { type: "scsi", device: "vhost-user-scsi-pci" },
-  16: { type: "gpu", device: "vhost-user-gpu-pci" },
-  18: { type: "input", device: "vhost-user-input-pci" },
-  19: { type: "vsock", device: "vhost-user-vsock-pci" },
-  25: { type: "sound", device: "vhost-user-snd-pci" },
-  26: { type: "fs", device: "vhost-user-fs-pci" },
-  32: { type: "scmi", device: "vhost-user-scmi-pci" },
-  34: { type: "i2c", device: "vhost-user-i2c-pci" },
-  41: { type: "gpio", device: "vhost-user-gpio-pci" },
+  1: { type: "net", frontend: "virtio-net" },
+  2: { type: "block", frontend: "vhost-user-blk" },
+  4: { type: "rng", frontend: "vhost-user-rng", since: "7.2" },
+  8: { type: "scsi", frontend: "vhost-user-scsi" },
+  16: { type: "gpu", frontend: "vhost-user-gpu" },
+  17: { frontend: "vhost-user-rtc", since: "11.1" },
+  18: { type: "input", frontend: "vhost-user-input" },
+  19: { type: "vsock", frontend: "vhost-user-vsock" },
+  20: { type: "crypto", frontend: "virtio-crypto" },
+  25: { type: "sound", frontend: "vhost-user-snd", since: "9.0" },
+  26: { type: "fs", frontend: "vhost-user-fs" },
+  32: { type: "scmi" },
+  34: { type: "i2c", frontend: "vhost-user-i2c", since: "7.2" },
+  41: { type: "gpio", frontend: "vhost-user-gpio", since: "7.2" },
+  45: { frontend: "vhost-user-spi", since: "11.1" },
 };
 
-const BLOCK = 2, NET = 1, CRYPTO = 20;
+/**
+ * QEMU's device for a back-end of any type. It ends QEMU with an assertion for a
+ * type of which QEMU has no name (`virtio_device_names` in `hw/virtio/virtio.c`).
+ */
+const GENERIC = { frontend: "vhost-user-test-device", since: "11.1" } as const;
+
+/** Whether the generic device of QEMU 11.1.3 takes a type; each was tried. */
+function isKnownToQemu(deviceId: number): boolean {
+  return deviceId >= 1 && deviceId <= 41 && deviceId !== 14 && deviceId !== 15 || deviceId === 45;
+}
+
+const NET = 1, BLOCK = 2, SCSI = 8, CRYPTO = 20, FS = 26;
 
 /** The options that the schema calls features, by type. */
 const FEATURE_OPTIONS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
@@ -67,41 +85,120 @@ export function libvirtDescription(
   };
 }
 
+/** QEMU's side of a device. */
+export interface QemuFrontend {
+  /** The `-device`, without the bus: `-pci` is added for PCI. */
+  name: string;
+  /** Its properties, but for what leads to the back-end. */
+  properties: Record<string, string | number>;
+  /** What stands between the `-device` and the `-chardev`, with its properties. */
+  link?: { option: string; type: string; property: string; queues: number };
+  /** The oldest QEMU that is known to have it, if not every one does. */
+  since?: string;
+}
+
+/** What has to be known of a device to find QEMU's side of it. */
+export interface QemuSubject {
+  /** The device's name. */
+  name: string;
+  /** The number of its type. */
+  deviceId: number;
+  /** How large its config space is. */
+  configBytes: number;
+  /** How many queues it has. */
+  queues: number;
+}
+
+/** QEMU's side of a device, or undefined where no QEMU has one. */
+export function qemuFrontend(subject: QemuSubject): QemuFrontend | undefined {
+  const { name, deviceId, configBytes, queues } = subject;
+  const { frontend, since } = NAMES[deviceId] ?? {};
+  if (frontend === undefined) {
+    if (!isKnownToQemu(deviceId)) return undefined;
+    return {
+      name: GENERIC.frontend,
+      since: GENERIC.since,
+      properties: { "virtio-id": deviceId, num_vqs: queues, config_size: configBytes },
+    };
+  }
+  const known = { name: frontend, since, properties: {} };
+  switch (deviceId) {
+    case NET: {
+      const pairs = Math.max(1, queues >> 1);
+      return {
+        ...known,
+        properties: pairs > 1 ? { mq: "on", vectors: 2 * pairs + 2 } : {},
+        link: { option: "netdev", type: "vhost-user", property: "netdev", queues: pairs },
+      };
+    }
+    case CRYPTO:
+      return {
+        ...known,
+        link: { option: "object", type: "cryptodev-vhost-user", property: "cryptodev", queues },
+      };
+    // QEMU wants a queue per virtual CPU unless it is told, and refuses a back-end that has fewer.
+    case BLOCK:
+      return { ...known, properties: { "num-queues": queues } };
+    case SCSI: // two more, for control and events: virtio 1.3, 5.6.2
+      return { ...known, properties: { num_queues: Math.max(1, queues - 2) } };
+    case FS: // one more, of high priority: virtio 1.3, 5.11.2
+      return { ...known, properties: { tag: name, "num-request-queues": Math.max(1, queues - 1) } };
+    default:
+      return known;
+  }
+}
+
 /**
- * The arguments of QEMU that connect a guest to a device on a socket.
+ * The arguments of QEMU for its side of a device.
+ *
+ * @param name What QEMU calls the device with its bus, such as `vhost-user-blk-pci`.
+ * @param id The id of the `-chardev`.
+ */
+export function frontendArguments(
+  { link, properties }: QemuFrontend,
+  name: string,
+  id: string,
+): string[] {
+  const given = Object.entries(properties).map(([key, value]) => `${key}=${value}`);
+  if (link === undefined) return ["-device", [name, `chardev=${id}`, ...given].join(",")];
+  const between = `${link.type},id=${id}-${link.property},chardev=${id}` +
+    (link.queues > 1 ? `,queues=${link.queues}` : "");
+  const device = [name, `${link.property}=${id}-${link.property}`, ...given].join(",");
+  return [`-${link.option}`, between, "-device", device];
+}
+
+/** What to say where no QEMU has a device of a type. */
+export function unknownToQemu(deviceId: number): string {
+  return `no QEMU has a front-end for virtio device ${deviceId} (the generic one of ` +
+    `${GENERIC.since} takes 1 to 13, 16 to 41 and 45)`;
+}
+
+/**
+ * What is said about QEMU of a device on a socket: the arguments that connect a
+ * guest to it, and which QEMU has them.
  *
  * @param queues How many queues the device has.
  * @param isServer Whether QEMU listens, rather than the device.
  */
-export function qemuArguments(
+export function qemuHint(
   device: AnyDevice,
   path: string,
   queues: number,
   isServer = false,
 ): string {
-  const id = device.name;
+  const { name: id, deviceId } = device;
+  const configBytes = device.config?.size ?? 0;
+  const frontend = qemuFrontend({ name: id, deviceId, configBytes, queues });
+  if (frontend === undefined) return unknownToQemu(deviceId);
   // In QEMU's options a comma is doubled.
   const place = `path=${path.replaceAll(",", ",,")}${isServer ? ",server=on" : ""}`;
-  const chardev = shellWord(`socket,id=${id},${place}`);
-  return `-chardev ${chardev} ${frontend(device, id, queues)}`;
-}
-
-function frontend(device: AnyDevice, id: string, queues: number): string {
-  if (device.deviceId === NET) {
-    return `-netdev vhost-user,id=${id}-net,chardev=${id} -device virtio-net-pci,netdev=${id}-net`;
-  }
-  if (device.deviceId === CRYPTO) {
-    return `-object cryptodev-vhost-user,id=${id}-dev,chardev=${id} ` +
-      `-device virtio-crypto-pci,cryptodev=${id}-dev`;
-  }
-  const known = NAMES[device.deviceId];
-  if (known === undefined) { // QEMU 11
-    return `-device vhost-user-test-device-pci,chardev=${id},virtio-id=${device.deviceId},` +
-      `num_vqs=${queues},config_size=${device.config?.size ?? 0}`;
-  }
-  // QEMU wants a queue per virtual CPU unless it is told, and refuses a back-end that has fewer.
-  const count = device.deviceId === BLOCK ? `,num-queues=${queues}` : "";
-  return `-device ${known.device},chardev=${id}${count}`;
+  const args = [
+    ...["-chardev", `socket,id=${id},${place}`],
+    ...frontendArguments(frontend, `${frontend.name}-pci`, id),
+  ].map(shellWord).join(" ");
+  const version = frontend.since === undefined ? "" : ` ${frontend.since} or later`;
+  return `QEMU${version}: ${args} ${SHARED_MEMORY_ARGUMENTS} ` +
+    "(SIZE is that of -m: guest memory must be shared)";
 }
 
 /** A word for the shell, quoted if it needs that. */

@@ -5,7 +5,6 @@
  */
 
 import { type DeviceHostOptions, type DeviceServer, type Endpoint, serve } from "../runtime/mod.ts";
-import { SHARED_MEMORY_ARGUMENTS } from "../runtime/notices.ts";
 import { shownJson } from "../runtime/shown.ts";
 import { removeSocketFile } from "../runtime/socket_path.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
@@ -13,7 +12,7 @@ import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { endpointOf, type EndpointValues } from "./endpoint.ts";
 import { EXIT_FAILURE, say, sayStack, tellFailure, wantsTrace } from "./failure.ts";
-import { capabilities, qemuArguments } from "./qemu.ts";
+import { capabilities, qemuHint } from "./qemu.ts";
 import { optionsOf, sharedOptions, type SharedValues } from "./shared_options.ts";
 import { UsageError } from "./usage_error.ts";
 
@@ -155,9 +154,8 @@ class Service {
     const [verb, path, isServer] = "socketPath" in endpoint
       ? ["listens on", endpoint.socketPath, false] as const
       : ["connects to", endpoint.connectPath, true] as const;
-    const args = qemuArguments(device, path, server.host.queues.length, isServer);
-    return `${device.name} ${verb} ${path}; QEMU: ${args} ${SHARED_MEMORY_ARGUMENTS} ` +
-      "(SIZE is that of -m: guest memory must be shared)";
+    const hint = qemuHint(device, path, server.host.queues.length, isServer);
+    return `${device.name} ${verb} ${path}; ${hint}`;
   }
 
   async #reload(server: DeviceServer): Promise<void> {

@@ -185,6 +185,8 @@ export class DeviceRecord {
   #errors: ErrorRecord[] = [];
   #errorsTotal = 0;
   #lastReport: Record<string, unknown> | undefined;
+  /** What this connection did with config space. */
+  #configUse = { configReads: 0, configWrites: 0, announcements: 0 };
 
   /** Begins a record. */
   constructor(subject: RecordSubject, now: () => number = Date.now) {
@@ -212,6 +214,7 @@ export class DeviceRecord {
   /** A front-end connected. */
   connected(frontend: ConnectionRecord["frontend"]): void {
     this.#connectionsTotal++;
+    this.#configUse = { configReads: 0, configWrites: 0, announcements: 0 };
     this.#connections.push({
       connectedAt: this.#now(),
       disconnectedAt: null,
@@ -244,6 +247,11 @@ export class DeviceRecord {
   message(): void {
     const connection = this.#connection;
     if (connection !== undefined) connection.messages++;
+  }
+
+  /** The front-end read or wrote config space, or was told that it changed. */
+  configUsed(how: "configReads" | "configWrites" | "announcements"): void {
+    this.#configUse[how]++;
   }
 
   /** The front-end acknowledged protocol features. */
@@ -348,8 +356,11 @@ export class DeviceRecord {
   /** The record as it is now. */
   toJSON(): RecordJson {
     const { device, config, queues } = this.#subject;
-    const command = this.#connection?.frontend?.command ?? null;
-    const visibility = visibilityOf(device.deviceId, command);
+    const visibility = visibilityOf(device.deviceId, {
+      command: this.#connection?.frontend?.command ?? null,
+      takesConfig: this.#connection?.protocolFeatures.includes("CONFIG") ?? false,
+      ...this.#configUse,
+    });
     return {
       version: RECORD_VERSION,
       device: { name: device.name, id: device.deviceId, about: device.about },

@@ -342,6 +342,7 @@ export class Session {
       case "GET_CONFIG":
         this.#expectProtocol("CONFIG");
         host.control.onConfigRead?.(message.offset, message.size);
+        host.record.configUsed("configReads");
         return encodeReply("GET_CONFIG", {
           ...message,
           data: host.config.read(message.offset, message.size),
@@ -349,6 +350,7 @@ export class Session {
       case "SET_CONFIG":
         this.#expectProtocol("CONFIG");
         this.#setConfig(message.offset, message.data, message.flags === CONFIG_MIGRATION);
+        host.record.configUsed("configWrites");
         return;
       case "SET_BACKEND_REQ_FD":
         this.#expectProtocol("BACKEND_REQ");
@@ -499,6 +501,7 @@ export class Session {
         this.#configChanged = false;
         // No acknowledgement is asked for: QEMU gives none while it waits for a reply itself.
         await this.#backChannel.send(encodeBackendMessage({ request: "CONFIG_CHANGE_MSG" }));
+        this.#host.record.configUsed("announcements");
       }
     } catch (error) {
       this.#host.record.refused("CONFIG_CHANGE_MSG", (error as Error).message);

@@ -304,7 +304,7 @@ Deno.test("vhostd serves a device of one's own, and tells when it does not work"
     import { defineDevice } from "${root}mod.ts";
     export default defineDevice({
       name: "my-device",
-      deviceId: 42,
+      deviceId: 38,
       about: "Mine",
       module: import.meta.url,
       queues: { q: { about: "Requests" } },
@@ -315,7 +315,7 @@ Deno.test("vhostd serves a device of one's own, and tells when it does not work"
   await Deno.writeTextFile(file, device("return { q: () => 0 };"));
   {
     await using cli = new CliProcess([file, socket]);
-    assertStringIncludes(await cli.until("\n"), "virtio-id=42,num_vqs=1");
+    assertStringIncludes(await cli.until("\n"), "virtio-id=38,num_vqs=1");
     assertEquals((await cli.stop()).status, 0);
   }
   await Deno.writeTextFile(file, device("throw new Error('No handlers today');"));

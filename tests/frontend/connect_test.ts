@@ -131,7 +131,7 @@ Deno.test("vhostd --connect waits, serves, and ends by SIGTERM at any moment", (
       assertStringIncludes(await cli.until("\n"), "rng: Waits for a front-end");
       assertStringIncludes(
         await cli.until("\n"),
-        `rng connects to ${path}; QEMU: -chardev socket,id=rng,path=${path},server=on -device`,
+        `rng connects to ${path}; QEMU 7.2 or later: -chardev socket,id=rng,path=${path},server=on -device`,
       );
       assertEquals(await cli.stop(), { status: 0, stderr: "" });
     }

@@ -61,7 +61,7 @@ export class Backend implements AsyncDisposable {
   /**
    * Starts a back-end and waits until it listens, or until it tries to connect.
    *
-   * @param kind The device's name.
+   * @param kind The device's name, or the path of its module.
    * @param flags Its flags, but for the sockets and the record.
    * @param directory Where these are.
    * @param options QEMU is to listen (`connects`); the back-end takes the place
@@ -74,7 +74,7 @@ export class Backend implements AsyncDisposable {
     { connects = false, insteadOf }: { connects?: boolean; insteadOf?: Backend } = {},
   ): Promise<Backend> {
     const base = insteadOf?.socketPath.replace(/\.sock$/, "") ??
-      `${directory.path}/${kind}-${crypto.randomUUID().slice(0, 8)}`;
+      `${directory.path}/${kind.split("/").at(-1)}-${crypto.randomUUID().slice(0, 8)}`;
     const backend = new Backend(kind, base, flags, connects);
     try {
       await backend.untilSays(`${connects ? "connects to" : "listens on"} ${backend.socketPath}`);

@@ -3,7 +3,7 @@ import { devices } from "../../backends/mod.ts";
 import { describeDevice, describeText } from "../../src/cli/describe_text.ts";
 import { loadDevice } from "../../src/cli/devices.ts";
 import { deviceHelp, flagText, programHelp } from "../../src/cli/help.ts";
-import { capabilities, libvirtDescription, qemuArguments } from "../../src/cli/qemu.ts";
+import { capabilities, libvirtDescription, qemuHint } from "../../src/cli/qemu.ts";
 import { optionsOf, sharedOptions } from "../../src/cli/shared_options.ts";
 import {
   type AnyDevice,
@@ -126,14 +126,30 @@ Deno.test("libvirtDescription() has what QEMU's schema wants", async () => {
   });
 });
 
-Deno.test("qemuArguments() can be given to a shell and to QEMU", async () => {
+Deno.test("qemuHint() can be given to a shell and to QEMU", async () => {
   const blk = await loadDevice(devices, "blk");
   assertEquals(
-    qemuArguments(blk, "/tmp/a b,c.sock", 2),
-    "-chardev 'socket,id=blk,path=/tmp/a b,,c.sock' " +
-      "-device vhost-user-blk-pci,chardev=blk,num-queues=2",
+    qemuHint(blk, "/tmp/a b,c.sock", 2),
+    "QEMU: -chardev 'socket,id=blk,path=/tmp/a b,,c.sock' " +
+      "-device vhost-user-blk-pci,chardev=blk,num-queues=2 " +
+      "-object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem " +
+      "(SIZE is that of -m: guest memory must be shared)",
   );
-  assertStringIncludes(qemuArguments(sensor, "/s", 3), "virtio-id=63,num_vqs=3,config_size=");
+});
+
+Deno.test("qemuHint() says which QEMU has a device, and where none has", () => {
+  const hint = (deviceId: number) => qemuHint({ ...sensor, deviceId } as AnyDevice, "/s", 3);
+  assertStringIncludes(hint(25), "QEMU 9.0 or later: -chardev ");
+  assertStringIncludes(hint(3), "QEMU 11.1 or later: ");
+  assertStringIncludes(hint(3), "-device vhost-user-test-device-pci,chardev=");
+  assertStringIncludes(hint(3), "virtio-id=3,num_vqs=3,config_size=");
+  for (const deviceId of [14, 15, 42, 44, 46, 60, 63]) {
+    assertEquals(
+      hint(deviceId),
+      `no QEMU has a front-end for virtio device ${deviceId} ` +
+        "(the generic one of 11.1 takes 1 to 13, 16 to 41 and 45)",
+    );
+  }
 });
 
 Deno.test("optionsOf() refuses a device's option that is one of vhostd's own", () => {

@@ -18,7 +18,25 @@ export interface PackageOptions {
   withDependencies?: boolean;
   /** Whether they are newer ones, where the release has such. */
   fromBackports?: boolean;
+  /**
+   * The release of Debian that they are of, such as `bullseye`. What they depend
+   * on then comes along whole, the C library included, whatever this machine has.
+   *
+   * @default {this machine's}
+   */
+  release?: string;
 }
+
+/**
+ * What the programs of another release are never to need, though some packages
+ * depend on it for their installation.
+ */
+const FOR_INSTALLATION = [
+  ...["adduser", "base-passwd", "debconf", "dpkg", "iso-codes", "passwd", "perl-base", "tar"],
+];
+
+/** Where releases go that Debian no longer maintains. */
+const ARCHIVE = "http://archive.debian.org";
 
 /**
  * Downloads packages and unpacks them. apt checks each against Debian's signed
@@ -30,21 +48,25 @@ export interface PackageOptions {
 export async function unpackPackages(
   names: string[],
   directory: string,
-  { withDependencies = false, fromBackports = false }: PackageOptions = {},
+  { withDependencies = false, fromBackports = false, release }: PackageOptions = {},
 ): Promise<void> {
   const archives = `${directory}/archives`;
   await Deno.mkdir(`${archives}/partial`, { recursive: true });
-  if (withDependencies) {
-    const target = fromBackports ? await backports() : undefined;
-    await apt("apt-get", [
+  if (withDependencies || release !== undefined) {
+    const target = fromBackports ? await backports(release) : undefined;
+    const args = [
       ...["-o", `Dir::Cache::Archives=${archives}`],
-      ...["install", "-qq", "--yes", "--download-only"],
-      "--no-install-recommends",
+      ...["install", "-qq", "--yes", "--no-install-recommends"],
       ...target ? ["--target-release", target] : [],
       ...names,
-    ]);
+    ];
+    const uris = await apt("apt-get", [...args, "--print-uris"], { release });
+    const sizes = [...uris.matchAll(/^'\S+' \S+ (\d+)/gm)].map(([, bytes]) => Number(bytes));
+    const megabytes = Math.ceil(sizes.reduce((sum, bytes) => sum + bytes, 0) / 1e6);
+    progress(`downloading ${sizes.length} packages of Debian, ${megabytes} MB`);
+    await apt("apt-get", [...args, "--download-only"], { release });
   } else {
-    await apt("apt-get", ["download", "-qq", ...names], archives);
+    await apt("apt-get", ["download", "-qq", ...names], { cwd: archives });
   }
   for await (const { name } of Deno.readDir(archives)) {
     if (!name.endsWith(".deb")) continue;
@@ -95,34 +117,85 @@ async function indexTargets(choice: string): Promise<string> {
   return await run("apt-get", args);
 }
 
-/** The suite of newer packages that the release needs, if it does. */
-async function backports(): Promise<string | undefined> {
-  const release = await debianRelease();
-  return release === "bookworm" ? "bookworm-backports" : undefined;
+/** The suite of newer packages of a release; of this machine's if that needs it. */
+async function backports(release?: string): Promise<string | undefined> {
+  if (release !== undefined) return `${release}-backports`;
+  return await debianRelease() === "bookworm" ? "bookworm-backports" : undefined;
 }
 
 /** Runs one of apt's tools on our lists, which are at most a day old. */
 async function apt(
   tool: "apt-get" | "apt-cache",
   args: string[],
-  cwd?: string,
+  { release, cwd }: { release?: string; cwd?: string } = {},
 ): Promise<string> {
+  const own = release === undefined ? await listsOfThisRelease() : await listsOf(release);
+  return await run(tool, [...own, ...args], cwd);
+}
+
+/** apt's settings for lists of this machine's release. */
+async function listsOfThisRelease(): Promise<string[]> {
   const release = await debianRelease();
   const archives = await debianArchives(release);
   const newer = await backports();
   if (newer) archives.push(archives[0].replace(` ${release} `, ` ${newer} `));
-  const sources = [...new Set(archives)].map((archive) => `deb [signed-by=${KEYRING}] ${archive}\n`)
-    .join("");
+  return settings(await lists("apt", sourcesList(archives)));
+}
 
+/**
+ * apt's settings for lists of another release, for which nothing is installed.
+ * They come from where this machine's do, or else from Debian's archive.
+ */
+async function listsOf(release: string): Promise<string[]> {
+  const own = await debianRelease();
+  const archives = (await debianArchives(own))
+    .filter((archive) => !archive.includes("-updates"))
+    .map((archive) => archive.replaceAll(own, release));
+  // Releases without backports have none to look for.
+  const newer = archives[0].replace(` ${release} `, ` ${release}-backports `);
+  const maintained = sourcesList(release === "bullseye" ? archives : [...archives, newer]);
+  const name = `apt-${release}`;
+  let directory: string;
+  try {
+    directory = await lists(name, maintained);
+  } catch (error) {
+    if (!(error instanceof GuestError)) throw error;
+    progress(`${error.message}; looking in ${ARCHIVE}`);
+    const archived = [`${ARCHIVE}/debian ${release} main`];
+    // What is archived was signed for a time that is over.
+    directory = await lists(name, sourcesList(archived, "check-valid-until=no "));
+  }
+  return [...settings(directory), "-o", `Dir::State::status=${directory}/status`];
+}
+
+function sourcesList(archives: string[], options = ""): string {
+  return [...new Set(archives)].map((archive) =>
+    `deb [${options}signed-by=${KEYRING}] ${archive}\n`
+  ).join("");
+}
+
+/** The directory of the lists that belong to sources, fetched once a day. */
+async function lists(name: string, sources: string): Promise<string> {
   const today = new Date().toISOString().slice(0, 10);
-  const recipe = JSON.stringify([sources, today]);
-  const directory = await cached("apt", recipe, async (path) => {
+  return await cached(name, JSON.stringify([sources, today]), async (path) => {
     progress("downloading the lists of Debian's packages");
     await Deno.mkdir(`${path}/lists/partial`, { recursive: true });
     await Deno.writeTextFile(`${path}/sources.list`, sources);
+    await Deno.writeTextFile(`${path}/status`, FOR_INSTALLATION.map(installed).join("\n"));
     await run("apt-get", [...settings(path), "update", "-qq", "--error-on=any"]);
   });
-  return await run(tool, [...settings(directory), ...args], cwd);
+}
+
+/** A package as dpkg notes it when it is installed, and newer than any. */
+function installed(name: string): string {
+  return `Package: ${name}
+Status: install ok installed
+Version: 99
+Architecture: ${Deno.build.arch === "aarch64" ? "arm64" : "amd64"}
+Multi-Arch: foreign
+Maintainer: nobody
+Description: taken as installed
+`;
 }
 
 function settings(directory: string): string[] {

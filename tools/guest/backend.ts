@@ -4,6 +4,9 @@
  * @module
  */
 
+import type { DeviceDescription } from "../../src/cli/describe_text.ts";
+import { isColoured } from "../../src/cli/ink.ts";
+import { recordText } from "../../src/cli/record_text.ts";
 import type { DeviceOption } from "./options.ts";
 import { exists } from "./cache.ts";
 import { GuestError, spawn, withTimeout } from "./process.ts";
@@ -19,6 +22,26 @@ export function vhostdCommand(...args: string[]): [string, ...string[]] {
     Deno.execPath(),
     ...["run", "--quiet", "--allow-all", VHOSTD, ...args],
   ];
+}
+
+export type { DeviceDescription };
+
+/**
+ * What a device's definition says.
+ *
+ * @param name The device's name, or the path of its module.
+ * @throws {GuestError} With what vhostd says when there is no such device.
+ */
+export async function describeDevice(name: string): Promise<DeviceDescription> {
+  const [program, ...args] = vhostdCommand("describe", "--json", name);
+  const child = spawn(program, args, { stdin: "null", stdout: "piped", stderr: "piped" });
+  const [{ success }, stdout, stderr] = await Promise.all([
+    child.status,
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ]);
+  if (!success) throw new GuestError(stderr.trim() || `vhostd cannot describe ${name}`);
+  return JSON.parse(stdout);
 }
 
 /** A running back-end. */
@@ -76,10 +99,13 @@ export class Backend {
   }
 
   /** Prints what the guest's driver understood; the back-end has ended. */
-  async printRecord(): Promise<void> {
+  async printRecord(stream: typeof Deno.stdout | typeof Deno.stderr): Promise<void> {
     if (!await exists(this.#recordPath)) return;
-    const [program, ...args] = vhostdCommand("inspect", this.#recordPath);
-    await spawn(program, args, { stdin: "null" }).status;
+    const text = recordText(JSON.parse(await Deno.readTextFile(this.#recordPath)), {
+      coloured: isColoured(stream),
+    });
+    const bytes = new TextEncoder().encode(`\n${text}`);
+    for (let at = 0; at < bytes.length;) at += await stream.write(bytes.subarray(at));
   }
 
   #kill(signal: Deno.Signal): void {

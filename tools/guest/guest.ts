@@ -145,11 +145,12 @@ export class Guest {
    * @throws {GuestError} When the shell does not come in time, or QEMU ends.
    */
   static async boot(options: GuestOptions = {}): Promise<Guest> {
+    const qemu = await qemuProgram(options);
     const args = await machineArguments(options, await bootFiles(options));
     const { bootTimeoutMs = 60_000 } = options;
     if (options.machine === "microvm") {
       try {
-        const guest = await Guest.#start(args, bootTimeoutMs / 2, options.signal);
+        const guest = await Guest.#start(qemu, args, bootTimeoutMs / 2, options.signal);
         guest.#timeoutMs = bootTimeoutMs;
         return guest;
       } catch (error) {
@@ -157,10 +158,11 @@ export class Guest {
         if (!(error instanceof GuestError)) throw error;
       }
     }
-    return await Guest.#start(args, bootTimeoutMs, options.signal);
+    return await Guest.#start(qemu, args, bootTimeoutMs, options.signal);
   }
 
   static async #start(
+    qemu: string,
     args: string[],
     timeoutMs: number,
     signal?: AbortSignal,
@@ -169,7 +171,7 @@ export class Guest {
     try {
       const path = `${directory}/sock`;
       using listener = Deno.listen({ transport: "unix", path });
-      const process = spawn(await qemuProgram(), [
+      const process = spawn(qemu, [
         ...args,
         ...["-chardev", "stdio,id=console,signal=off"],
         ...["-serial", "chardev:console"],

@@ -23,7 +23,7 @@ async function main(): Promise<number> {
 
   const plan = await makePlan(options);
   // Everything that takes long is made before anything is started.
-  await qemuProgram();
+  await qemuProgram(plan.guest);
   await bootFiles(plan.guest);
   if (options.print) {
     await printPlan(plan);

@@ -28,9 +28,10 @@ Usage: deno task guest [options] [-- QEMU arguments]
   --machine=NAME   q35 (devices on PCI) or microvm (on MMIO) (default: q35)
   --device="NAME FLAGS"
                    a device of vhostd with its flags, split at spaces; may be
-                   given many times. It takes the place of the default device
-                   of that name. A blk without a store of its own (--blk-file,
-                   --size, --null) is the root disk
+                   given many times. NAME can be the path of a module of your
+                   own, such as ./my_rng.ts. It takes the place of the default
+                   device of that name or type. A blk without a store of its own
+                   (--blk-file, --size, --null) is the root disk
                    (default: blk, rng, "input --profile=keyboard")
   --without=NAME   leaves a default device out; without a root disk the guest
                    stays in its initramfs, which has a shell too
@@ -49,14 +50,17 @@ Examples:
   deno task guest --machine=microvm --run="cat /proc/interrupts"
   deno task guest --device="blk --num-queues=4" --cpus=4
   deno task guest --device=blk --device="blk --null --size=1G"
+  deno task guest --device=./my_rng.ts --run="head -c 16 /dev/hwrng | xxd"
 `;
 
 /** A device and its flags, as the user gave them. */
 export interface DeviceOption {
-  /** The device's name, such as `blk`. */
+  /** The device's name, such as `blk`, or the path of its module. */
   name: string;
   /** The flags for `vhostd NAME`. */
   flags: string[];
+  /** Nobody asked for it: one of the same type takes its place. */
+  isDefault?: boolean;
 }
 
 /** The command line, checked. What it means is in {@linkcode HELP}. */
@@ -88,9 +92,9 @@ export interface Options {
 }
 
 const DEFAULT_DEVICES: DeviceOption[] = [
-  { name: "blk", flags: [] },
-  { name: "rng", flags: [] },
-  { name: "input", flags: ["--profile=keyboard"] },
+  { name: "blk", flags: [], isDefault: true },
+  { name: "rng", flags: [], isDefault: true },
+  { name: "input", flags: ["--profile=keyboard"], isDefault: true },
 ];
 
 /** Flags of blk that say what it stores on. */
@@ -141,7 +145,7 @@ export function isRootDisk({ name, flags }: DeviceOption): boolean {
     !flags.some((flag) => STORE_FLAGS.includes(flag.split("=")[0]));
 }
 
-/** The number of queues that a device was told to have; else it has one. */
+/** The number of queues that a device was told to have of the kind that may be many; else one. */
 export function queueCount({ flags }: DeviceOption): number {
   const flag = flags.findLast((flag) => flag.startsWith("--num-queues="));
   return Number(flag?.split("=")[1] ?? 1);

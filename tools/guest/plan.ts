@@ -4,9 +4,10 @@
  * @module
  */
 
-import { vhostdCommand } from "./backend.ts";
+import { type QemuFrontend, qemuFrontend, unknownToQemu } from "../../src/cli/qemu.ts";
+import { describeDevice, type DeviceDescription, vhostdCommand } from "./backend.ts";
 import { bootFiles, type GuestOptions } from "./guest.ts";
-import { isRootDisk, type Options, queueCount } from "./options.ts";
+import { type DeviceOption, isRootDisk, type Options, queueCount } from "./options.ts";
 import { GuestError } from "./process.ts";
 import { type GuestDevice, machineArguments, qemuProgram } from "./qemu.ts";
 import { rootImage } from "./root_image.ts";
@@ -14,10 +15,12 @@ import { TERMINAL_ARGUMENTS } from "./terminal.ts";
 
 /** A device, and the files of its back-end. */
 export interface ServedDevice {
-  /** The device's name, such as `blk`. */
+  /** The device's name, such as `blk`, or the path of its module. */
   name: string;
   /** The flags for `vhostd NAME`. */
   flags: string[];
+  /** QEMU's side of it. */
+  frontend: QemuFrontend;
   /** The socket on which its back-end listens. */
   socketPath: string;
   /** Where its back-end writes the record. */
@@ -49,19 +52,23 @@ export async function makePlan(options: Options): Promise<Plan> {
     ? { from: await rootImage(), to: `${directory}/root.img` }
     : undefined;
 
-  const served = options.devices.map((device, index): ServedDevice => ({
-    name: device.name,
-    flags: device === rootDisk
-      ? [`--blk-file=${options.image ?? copy?.to}`, ...device.flags]
-      : device.flags,
-    socketPath: `${directory}/${device.name}${index}.sock`,
-    recordPath: `${directory}/${device.name}${index}.json`,
+  const devices = await chooseDevices(options.devices);
+  const served = devices.map(({ option, description }, index): ServedDevice => ({
+    name: option.name,
+    flags: option === rootDisk
+      ? [`--blk-file=${options.image ?? copy?.to}`, ...option.flags]
+      : option.flags,
+    frontend: frontendOf(option, description),
+    socketPath: `${directory}/${description.name.slice(0, 24)}${index}.sock`,
+    recordPath: `${directory}/${description.name.slice(0, 24)}${index}.json`,
   }));
   // An image of the user's own may have a login where ours has a shell.
   const words = options.image && options.run ? ["init=/bin/sh"] : [];
   if (options.append) words.push(options.append);
-  const disks = options.devices.filter(({ name }) => name === "blk");
-  const letter = "abcdefghijklmnopqrstuvwxyz"[disks.indexOf(rootDisk!)];
+  const disks = devices.filter(({ description }) => description.id === BLOCK);
+  const letter = "abcdefghijklmnopqrstuvwxyz"[
+    disks.findIndex(({ option }) => option === rootDisk)
+  ];
   return {
     directory,
     copy,
@@ -70,15 +77,46 @@ export async function makePlan(options: Options): Promise<Plan> {
       ...options,
       root: letter && `/dev/vd${letter}`,
       append: words.join(" "),
-      devices: served.map(({ name, socketPath }, index): GuestDevice => ({
+      devices: served.map(({ name, frontend, socketPath }): GuestDevice => ({
         kind: name,
+        frontend,
         socketPath,
-        // Else QEMU asks a disk on PCI for as many queues as processors.
-        ...name === "blk" &&
-          { qemuProperties: { "num-queues": queueCount(options.devices[index]) } },
       })),
     },
   };
+}
+
+const BLOCK = 2; // virtio 1.3, 5.2.1
+
+/** A device, and what its definition says. */
+interface ChosenDevice {
+  option: DeviceOption;
+  description: DeviceDescription;
+}
+
+/**
+ * What the devices are. One of somebody's own takes the place of the default one
+ * of its type, but for the root disk.
+ */
+async function chooseDevices(options: DeviceOption[]): Promise<ChosenDevice[]> {
+  const all = await Promise.all(
+    options.map(async (option) => ({ option, description: await describeDevice(option.name) })),
+  );
+  const own = all.filter(({ option }) => !option.isDefault).map(({ description }) =>
+    description.id
+  );
+  return all.filter(({ option, description }) =>
+    !option.isDefault || isRootDisk(option) || !own.includes(description.id)
+  );
+}
+
+function frontendOf(option: DeviceOption, description: DeviceDescription): QemuFrontend {
+  const { id, name, config } = description;
+  const queues = description.queues
+    .reduce((sum, { many }) => sum + (many ? queueCount(option) : 1), 0);
+  const frontend = qemuFrontend({ name, deviceId: id, configBytes: config?.bytes ?? 0, queues });
+  if (frontend) return frontend;
+  throw new GuestError(`--device=${option.name}: ${unknownToQemu(id)}`);
 }
 
 /** Prints the plan as the commands of a shell. */
@@ -91,7 +129,7 @@ export async function printPlan(plan: Plan): Promise<void> {
     ...served.map(({ name, socketPath, flags }) =>
       `${quote(vhostdCommand(name, `--socket-path=${socketPath}`, ...flags))} &`
     ),
-    quote([await qemuProgram(), ...args, ...TERMINAL_ARGUMENTS]),
+    quote([await qemuProgram(guest), ...args, ...TERMINAL_ARGUMENTS]),
   ];
   console.log(commands.join("\n"));
 }

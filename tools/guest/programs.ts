@@ -6,8 +6,8 @@
  */
 
 import { debianRelease, unpackPackages } from "./apt.ts";
-import { cached } from "./cache.ts";
-import { findProgram, progress, run } from "./process.ts";
+import { cached, exists } from "./cache.ts";
+import { findProgram, GuestError, progress, run } from "./process.ts";
 
 /** Where each program comes from. */
 const PACKAGES = {
@@ -50,8 +50,7 @@ async function findOrUnpack(name: Program): Promise<string> {
 
 async function isNewEnough(name: Program, path: string): Promise<boolean> {
   if (name !== "qemu-system-x86_64") return true;
-  const [, major] = (await run(path, ["--version"])).match(/ (\d+)\./) ?? [];
-  return Number(major) >= QEMU_MAJOR_VERSION;
+  return Number.parseInt(await versionOf(path) ?? "0") >= QEMU_MAJOR_VERSION;
 }
 
 /** Runs a program where it was unpacked to, with the libraries beside it. */
@@ -59,7 +58,7 @@ const WRAPPER = `\
 #!/bin/sh
 here=\${0%/*}
 name=\${0##*/}
-export LD_LIBRARY_PATH="$here/usr/lib/x86_64-linux-gnu:$here/lib/x86_64-linux-gnu"
+libraries="$here/usr/lib/x86_64-linux-gnu:$here/lib/x86_64-linux-gnu"
 export PATH="$PATH:/usr/sbin:/sbin:$here/usr/bin"
 export DEBOOTSTRAP_DIR="$here/usr/share/debootstrap"
 case $name in
@@ -68,7 +67,11 @@ case $name in
     set -- -L "$here/usr/share/qemu" -L "$here/usr/share/seabios" "$@" ;;
 esac
 for program in "$here/usr/bin/$name" "$here/usr/sbin/$name" "$here/sbin/$name"; do
-  [ -x "$program" ] && exec "$program" "$@"
+  [ -x "$program" ] || continue
+  # The loader of another release, under the program's name: that is what others see.
+  loader="$here/loader/$name"
+  [ -x "$loader" ] && exec "$loader" --library-path "$libraries" "$program" "$@"
+  LD_LIBRARY_PATH="$libraries" exec "$program" "$@"
 done
 echo "$name: not in the package" >&2
 exit 127
@@ -81,7 +84,76 @@ async function unpack(packageName: string, directory: string): Promise<void> {
     fromBackports: packageName.startsWith("qemu-"),
   });
   for (const [name, from] of Object.entries(PACKAGES)) {
-    if (from !== packageName) continue;
-    await Deno.writeTextFile(`${directory}/${name}`, WRAPPER, { mode: 0o755 });
+    if (from === packageName) await writeWrapper(directory, name);
   }
+}
+
+async function writeWrapper(directory: string, name: string): Promise<void> {
+  await Deno.writeTextFile(`${directory}/${name}`, WRAPPER, { mode: 0o755 });
+}
+
+/** Versions of QEMU, and the releases of Debian that have them. */
+const QEMU_RELEASES = {
+  "5.2": { release: "bullseye", fromBackports: false },
+  "7.2": { release: "bookworm", fromBackports: false },
+  "10.0": { release: "bookworm", fromBackports: true },
+  "11.1": { release: "trixie", fromBackports: true },
+} as const;
+
+/** A version of QEMU that some release of Debian has. */
+export type QemuVersion = keyof typeof QEMU_RELEASES;
+
+/** The versions, oldest first. */
+export const QEMU_VERSIONS = Object.keys(QEMU_RELEASES) as QemuVersion[];
+
+const foundVersions = new Map<QemuVersion, Promise<string>>();
+
+/**
+ * The path of QEMU in a certain version, which is downloaded when it is missing:
+ * with its own C library, so that it runs whatever this machine's release is.
+ *
+ * @throws {GuestError} When Debian does not have it, or no longer.
+ */
+export function qemuOfVersion(version: QemuVersion): Promise<string> {
+  const path = foundVersions.get(version) ?? findOrUnpackVersion(version);
+  foundVersions.set(version, path);
+  return path;
+}
+
+async function findOrUnpackVersion(version: QemuVersion): Promise<string> {
+  const name = "qemu-system-x86_64";
+  const usual = [findProgram(name), await programPath(name)];
+  for (const path of usual) {
+    if (path !== undefined && await versionOf(path) === version) return path;
+  }
+  const { release, fromBackports } = QEMU_RELEASES[version];
+  const packageName = PACKAGES[name];
+  const recipe = JSON.stringify([packageName, WRAPPER, release, fromBackports]);
+  const directory = await cached(`qemu-${version}`, recipe, async (path) => {
+    progress(`downloading QEMU ${version} of Debian ${release}`);
+    await unpackPackages([packageName], path, { release, fromBackports });
+    await writeWrapper(path, name);
+    await Deno.mkdir(`${path}/loader`);
+    await Deno.copyFile(await loaderIn(path), `${path}/loader/${name}`);
+  });
+  const path = `${directory}/${name}`;
+  const got = await versionOf(path);
+  if (got !== version) {
+    throw new GuestError(`Expected QEMU ${version} in Debian ${release}, got ${got}`);
+  }
+  return path;
+}
+
+/** The version of a QEMU, such as `10.0`. */
+async function versionOf(path: string): Promise<string | undefined> {
+  return (await run(path, ["--version"])).match(/ version (\d+\.\d+)/)?.[1];
+}
+
+/** The loader of an unpacked C library. */
+async function loaderIn(directory: string): Promise<string> {
+  for (const place of ["usr/lib", "lib"]) {
+    const path = `${directory}/${place}/x86_64-linux-gnu/ld-linux-x86-64.so.2`;
+    if (await exists(path)) return path;
+  }
+  throw new GuestError(`No loader in ${directory}`);
 }

@@ -4,12 +4,25 @@
  * @module
  */
 
+import { frontendArguments, type QemuFrontend } from "../../src/cli/qemu.ts";
 import { GuestError, run } from "./process.ts";
-import { programPath } from "./programs.ts";
+import { programPath, QEMU_VERSIONS, qemuOfVersion } from "./programs.ts";
 
-/** The path of QEMU, which is downloaded when it is missing. */
-export function qemuProgram(): Promise<string> {
-  return programPath("qemu-system-x86_64");
+/**
+ * The path of QEMU, which is downloaded when it is missing: the usual one, or the
+ * newest where that lacks one of the devices.
+ */
+export async function qemuProgram(
+  { qemu, machine = "q35", devices = [] }: MachineOptions = {},
+): Promise<string> {
+  if (qemu !== undefined) return qemu;
+  const usual = await programPath("qemu-system-x86_64");
+  for (const device of devices) {
+    if (await deviceName(usual, device, machine) === undefined) {
+      return await qemuOfVersion(QEMU_VERSIONS.at(-1)!);
+    }
+  }
+  return usual;
 }
 
 /** The kinds of machine: `q35` has PCI, `microvm` has virtio-mmio only. */
@@ -22,6 +35,8 @@ export type Machine = typeof MACHINES[number];
 export interface GuestDevice {
   /** What QEMU calls it between `vhost-user-` and `-pci`, such as `blk`. */
   kind: string;
+  /** QEMU's side of it. @default {the device that is called after `kind`} */
+  frontend?: QemuFrontend;
   /** The socket by which QEMU and the back-end meet. */
   socketPath: string;
   /** QEMU listens on it, and waits for the back-end. @default {false} */
@@ -37,6 +52,8 @@ export interface GuestDevice {
 
 /** What the machine is made of. */
 export interface MachineOptions {
+  /** The path of QEMU. @default {what {@linkcode qemuProgram} finds} */
+  qemu?: string;
   /** The kind of machine. @default {"q35"} */
   machine?: Machine;
   /** The size of memory, as QEMU takes it. @default {"256M"} */
@@ -59,8 +76,14 @@ export interface BootFiles {
   commandLine: string;
 }
 
-/** A q35 has a PS/2 keyboard, which would take the keys from a virtio one. */
-const KEYBOARD = { q35: ",i8042=off", microvm: "" };
+/**
+ * A q35 has a PS/2 keyboard, which would take the keys from a virtio one. QEMU 5.2
+ * cannot leave it out.
+ */
+async function withoutKeyboard(qemu: string, machine: Machine): Promise<string> {
+  if (machine !== "q35") return "";
+  return (await ask(qemu, "-machine", "q35,help")).includes("i8042=") ? ",i8042=off" : "";
+}
 
 const MICROVM_ARGUMENTS = [
   // Without this the MMIO devices are of the time before virtio 1.0.
@@ -77,14 +100,14 @@ export async function machineArguments(
 ): Promise<string[]> {
   const { machine = "q35", memory = "256M", cpus = 1 } = options;
   const accelerator = hasKvm() ? ["kvm", "host"] : ["tcg", "max"];
+  const given = options.devices ?? [];
+  const qemu = await qemuProgram(options);
   const devices = await Promise.all(
-    (options.devices ?? []).map((device, index) =>
-      qemuDeviceArguments(device, machine, `device${index}`)
-    ),
+    given.map((device, index) => qemuDeviceArguments(qemu, device, machine, `device${index}`)),
   );
   return [
     ...["-no-user-config", "-nodefaults", "-display", "none"],
-    ...["-machine", `${machine},memory-backend=memory${KEYBOARD[machine]}`],
+    ...["-machine", `${machine},memory-backend=memory${await withoutKeyboard(qemu, machine)}`],
     ...["-accel", accelerator[0], "-cpu", accelerator[1]],
     ...["-smp", `${cpus}`, "-m", memory],
     // The back-ends see the guest's memory through this file.
@@ -101,29 +124,43 @@ export async function machineArguments(
 
 /** QEMU's arguments for one device. */
 export async function qemuDeviceArguments(
+  qemu: string,
   device: GuestDevice,
   machine: Machine,
   id: string,
 ): Promise<string[]> {
-  const base = `vhost-user-${device.kind}`;
-  const names = machine === "q35" ? [`${base}-pci`] : [`${base}-device`, base];
-  const found = await Promise.all(names.map(hasDevice));
-  const name = names[found.indexOf(true)];
-  if (!name) throw new GuestError(`This QEMU has no device ${names.join(" or ")}`);
-  const properties = Object.entries(device.qemuProperties ?? {}).map((
-    [key, value],
-  ) => `${key}=${typeof value === "boolean" ? value ? "on" : "off" : value}`);
+  const name = await deviceName(qemu, device, machine);
+  if (!name) throw new GuestError(`This QEMU has no device ${frontendOf(device).name}`);
+  const properties = Object.fromEntries(
+    Object.entries(device.qemuProperties ?? {}).map(([key, value]) => [
+      key,
+      typeof value === "boolean" ? value ? "on" : "off" : value,
+    ]),
+  );
+  const frontend = frontendOf(device);
+  const all = { ...frontend, properties: { ...frontend.properties, ...properties } };
   const socket = [
     `socket,id=${id},path=${device.socketPath.replaceAll(",", ",,")}`,
     ...device.isServer ? ["server=on"] : [],
     ...device.reconnectMs === undefined ? [] : [`reconnect-ms=${device.reconnectMs}`],
   ];
-  return [
-    "-chardev",
-    socket.join(","),
-    "-device",
-    [name, `chardev=${id}`, ...properties].join(","),
-  ];
+  return ["-chardev", socket.join(","), ...frontendArguments(all, name, id)];
+}
+
+function frontendOf({ kind, frontend }: GuestDevice): QemuFrontend {
+  return frontend ?? { name: `vhost-user-${kind}`, properties: {} };
+}
+
+/** What QEMU calls a device on the bus of a machine, or undefined when it has none. */
+async function deviceName(
+  qemu: string,
+  device: GuestDevice,
+  machine: Machine,
+): Promise<string | undefined> {
+  const { name } = frontendOf(device);
+  const names = machine === "q35" ? [`${name}-pci`] : [`${name}-device`, name];
+  const found = await Promise.all(names.map((name) => hasDevice(qemu, name)));
+  return names[found.indexOf(true)];
 }
 
 /**
@@ -131,11 +168,20 @@ export async function qemuDeviceArguments(
  * `-device help` prints is no way to tell, since it loads every module that is
  * installed, also one of another QEMU.
  */
-async function hasDevice(name: string): Promise<boolean> {
-  const qemu = await qemuProgram();
+async function hasDevice(qemu: string, name: string): Promise<boolean> {
   // It says on stderr that it has none, and calls that a success.
-  return (await run(qemu, ["-device", `${name},help`])).startsWith(`${name} options`);
+  return (await ask(qemu, "-device", `${name},help`)).startsWith(`${name} options`);
 }
+
+/** What a QEMU says of itself, asked once. */
+function ask(qemu: string, ...args: string[]): Promise<string> {
+  const key = [qemu, ...args].join(" ");
+  const answer = answers.get(key) ?? run(qemu, args);
+  answers.set(key, answer);
+  return answer;
+}
+
+const answers = new Map<string, Promise<string>>();
 
 /**
  * Whether guests can run on KVM. There are machines where `/dev/kvm` exists and

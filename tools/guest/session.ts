@@ -8,7 +8,7 @@ import { Backend } from "./backend.ts";
 import { bootFiles, Guest, type GuestOptions } from "./guest.ts";
 import type { Plan } from "./plan.ts";
 import { GuestError, progress } from "./process.ts";
-import { machineArguments } from "./qemu.ts";
+import { machineArguments, qemuProgram } from "./qemu.ts";
 import { copyImage } from "./root_image.ts";
 import { runOnTerminal } from "./terminal.ts";
 
@@ -35,12 +35,15 @@ export async function runSession(
   }
   await Deno.mkdir(plan.directory, { mode: 0o700 });
   const backends: Backend[] = [];
+  let isDone = false;
   try {
     if (plan.copy) await copyImage(plan.copy.from, plan.copy.to);
     await startBackends(plan, backends, stop);
     stop.signal.throwIfAborted();
     const guest = { ...plan.guest, signal: stop.signal };
-    return command === undefined ? await runShell(guest) : await runCommand(guest, command);
+    const status = command === undefined ? await runShell(guest) : await runCommand(guest, command);
+    isDone = true;
+    return status;
   } catch (error) {
     // What failed because of the stop is no news, but the stop's reason is.
     const reason = stop.signal.aborted ? stop.signal.reason : error;
@@ -50,11 +53,10 @@ export async function runSession(
     // QEMU has ended: some of its devices abort when a back-end goes first.
     stop.abort();
     await Promise.all(backends.map((backend) => backend.stop()));
-    if (command === undefined) {
-      for (const backend of backends) {
-        console.log();
-        await backend.printRecord();
-      }
+    // A command's output stands alone, unless the guest has failed it.
+    const stream = command === undefined ? Deno.stdout : isDone ? undefined : Deno.stderr;
+    if (stream) {
+      for (const backend of backends) await backend.printRecord(stream);
     }
     await Deno.remove(plan.directory, { recursive: true });
   }
@@ -89,9 +91,10 @@ async function startBackends(
 }
 
 async function runShell(options: GuestOptions): Promise<number> {
+  const qemu = await qemuProgram(options);
   const args = await machineArguments(options, await bootFiles(options));
   progress("starting QEMU; Ctrl-A X ends it");
-  const { success, code } = await runOnTerminal(args, options.signal!);
+  const { success, code } = await runOnTerminal(qemu, args, options.signal!);
   options.signal!.throwIfAborted();
   if (!success) throw new GuestError(`QEMU ended with status ${code}`);
   return 0;

@@ -7,7 +7,6 @@
 import { toText } from "./console.ts";
 import { PROMPT } from "./guest.ts";
 import { spawn } from "./process.ts";
-import { qemuProgram } from "./qemu.ts";
 
 /** Ctrl-D, by which a terminal says that nothing more will be typed. */
 const END_OF_TEXT = new Uint8Array([4]);
@@ -15,15 +14,19 @@ const END_OF_TEXT = new Uint8Array([4]);
 /**
  * Runs QEMU with the guest's console on stdin and stdout.
  *
+ * @param qemu The path of QEMU.
  * @param args QEMU's arguments, but for its console.
  * @param signal Ends QEMU.
  * @returns How QEMU ended.
  */
 export function runOnTerminal(
+  qemu: string,
   args: string[],
   signal: AbortSignal,
 ): Promise<Deno.CommandStatus> {
-  return Deno.stdin.isTerminal() ? runInteractively(args, signal) : runOnPipe(args, signal);
+  return Deno.stdin.isTerminal()
+    ? runInteractively(qemu, args, signal)
+    : runOnPipe(qemu, args, signal);
 }
 
 /** QEMU's arguments for the guest's console on a terminal. */
@@ -34,11 +37,12 @@ export const TERMINAL_ARGUMENTS = [
 
 /** QEMU takes the terminal over. */
 async function runInteractively(
+  program: string,
   args: string[],
   signal: AbortSignal,
 ): Promise<Deno.CommandStatus> {
   const settings = await stty("-g");
-  const qemu = spawn(await qemuProgram(), [...args, ...TERMINAL_ARGUMENTS], { signal });
+  const qemu = spawn(program, [...args, ...TERMINAL_ARGUMENTS], { signal });
   const status = await qemu.status;
   // QEMU does this too, but not when it was killed.
   await stty(settings.trim());
@@ -60,10 +64,11 @@ async function stty(argument: string): Promise<string> {
  * command runs would be lost.
  */
 async function runOnPipe(
+  program: string,
   args: string[],
   signal: AbortSignal,
 ): Promise<Deno.CommandStatus> {
-  const qemu = spawn(await qemuProgram(), [
+  const qemu = spawn(program, [
     ...args,
     ...["-chardev", "stdio,id=console,signal=off"],
     ...["-serial", "chardev:console"],
