@@ -6,7 +6,7 @@
 
 import { parseArgs } from "@std/cli";
 import { flagName, type OptionDefinition, parseOption } from "../virtio/options.ts";
-import { suggestion } from "./nearest.ts";
+import { suggestion } from "../virtio/nearest.ts";
 import { UsageError } from "./usage_error.ts";
 
 /** Option definitions by name. */

@@ -5,7 +5,7 @@
  */
 
 import type { AnyDevice } from "../virtio/mod.ts";
-import { suggestion } from "./nearest.ts";
+import { suggestion } from "../virtio/nearest.ts";
 import { UsageError } from "./usage_error.ts";
 
 /** Devices by the name that the command line has for them, each loaded only when it is used. */

@@ -41,7 +41,7 @@ export async function runProgram(
     }
     if (Object.hasOwn(commands, name)) return await (await commands[name]())(rest, devices);
     if (name.startsWith("-")) {
-      const { suggestion } = await import("./nearest.ts");
+      const { suggestion } = await import("../virtio/nearest.ts");
       const meant = suggestion(name, Object.keys(commands).filter((name) => name[0] === "-"));
       say(`Expected a device or a command first, got ${name}${meant || "; vhostd <device> …"}`);
       return EXIT_USAGE;

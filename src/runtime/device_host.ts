@@ -22,6 +22,8 @@ import {
   type Queues,
   transportMask,
 } from "../virtio/mod.ts";
+import { checkOpenDevice } from "../virtio/device_names.ts";
+import { expectNames } from "../virtio/names.ts";
 import { counterMemory, QueueCounters } from "./counters.ts";
 import { type Engine, QueueThreads, ThreadEngine } from "./engine.ts";
 import { EnginePool } from "./engine_pool.ts";
@@ -135,6 +137,8 @@ export class DeviceHost implements AsyncDisposable {
     if (device.plane === "main" && plane === "thread") {
       throw new TypeError(`Device ${device.name} runs on the main thread only`);
     }
+    const known = Object.keys(device.options ?? {});
+    expectNames(`options of ${device.name}`, Object.keys(options.options ?? {}), known);
     const values = { ...defaultOptions(device.options ?? {}), ...options.options };
     const layout: ConfigLayout = device.config ?? packed({});
     const configMemory = new SharedArrayBuffer(layout.size);
@@ -152,6 +156,7 @@ export class DeviceHost implements AsyncDisposable {
       log,
       watch,
     }) ?? {};
+    checkOpenDevice(device, control);
     if (control.config !== undefined) layout.assign(configMemory, control.config as object);
 
     const slots = queueSlots(device, control.queues ?? {});

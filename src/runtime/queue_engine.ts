@@ -13,6 +13,7 @@ import {
   LATER,
   type QueueHandle,
 } from "../virtio/mod.ts";
+import { checkHandlers } from "../virtio/device_names.ts";
 import {
   type Chain,
   createRing,
@@ -227,6 +228,7 @@ export class QueueEngine {
       watch: (fd, callback) => host.watch(fd, callback),
       io: host.io,
     }) as Record<string, unknown>;
+    checkHandlers(device, handlers);
     this.#handlers = handlers;
     for (const slot of setup.queues) {
       const counters = new QueueCounters(setup.counters, slot.index);

@@ -21,6 +21,7 @@ import type { Chain } from "../virtqueue/mod.ts";
 import type { ConfigLayout, ConfigValues, ConfigView } from "./config_layout.ts";
 import type { ConfigWrite } from "./config_space.ts";
 import type { FeatureDefinition } from "./features.ts";
+import { checkDefinition, isLifecycle } from "./device_names.ts";
 import type { OptionDefinition, OptionValues } from "./options.ts";
 
 /**
@@ -293,9 +294,9 @@ export function defineDevice<
     throw new TypeError(`Device ${name}: ${what}`);
   };
   if (!/^[a-z][a-z0-9-]*$/.test(name)) refuse("expected a name of a-z, 0-9 and -");
-  const reserved = ["submit", "start", "stop", "close"];
+  checkDefinition(definition);
   for (const [queue, { size = DEFAULT_QUEUE_SIZE }] of Object.entries(queues as Queues)) {
-    if (reserved.includes(queue)) refuse(`expected no queue named ${queue}`);
+    if (isLifecycle(queue)) refuse(`expected no queue named ${queue}`);
     if (size < 1 || size > 32768 || (size & (size - 1)) !== 0) {
       refuse(`expected a power of 2 up to 32768 as the size of ${queue}, got ${size}`);
     }

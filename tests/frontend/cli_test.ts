@@ -319,9 +319,17 @@ Deno.test("vhostd serves a device of one's own, and tells when it does not work"
     assertEquals((await cli.stop()).status, 0);
   }
   await Deno.writeTextFile(file, device("throw new Error('No handlers today');"));
+  {
+    await using cli = new CliProcess([file, socket]);
+    await cli.until("listens");
+    assertEquals(await cli.end(), { status: 1, stderr: "vhostd: No handlers today\n" });
+  }
+  await Deno.writeTextFile(file, device("return { p: () => 0 };"));
   await using cli = new CliProcess([file, socket]);
   await cli.until("listens");
-  assertEquals(await cli.end(), { status: 1, stderr: "vhostd: No handlers today\n" });
+  const { status, stderr } = await cli.end();
+  assertEquals(status, 1);
+  assertMatch(stderr, /^vhostd: handlers of my-device: expected q, .*, got p; did you mean q\?\n$/);
 });
 
 Deno.test("--print-capabilities ignores all else", async () => {

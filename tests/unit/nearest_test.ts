@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { nearest, suggestion } from "../../src/cli/nearest.ts";
+import { nearest, suggestion } from "../../src/virtio/nearest.ts";
 
 Deno.test("nearest() finds the name that was meant", () => {
   const names = ["blk", "input", "rng", "socket-path", "control-path"];

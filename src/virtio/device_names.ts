@@ -1,0 +1,110 @@
+/**
+ * What the parts of a device are called, held against what there is: a queue's
+ * handler that is misspelt would serve nothing, and say so to nobody.
+ *
+ * @module
+ */
+
+import type { ConfigLayout } from "./config_layout.ts";
+import type {
+  AnyDevice,
+  DeviceDefinition,
+  Features,
+  Handlers,
+  OpenDevice,
+  Queues,
+} from "./device.ts";
+import { expectNames } from "./names.ts";
+
+/** What a definition may have; the compiler keeps it complete. */
+const DEFINITION_MEMBERS: Readonly<Record<keyof DeviceDefinition, true>> = {
+  name: true,
+  deviceId: true,
+  about: true,
+  module: true,
+  queues: true,
+  features: true,
+  config: true,
+  options: true,
+  plane: true,
+  open: true,
+  handlers: true,
+};
+
+/** What an opened device may have; the compiler keeps it complete. */
+const OPEN_MEMBERS: Readonly<
+  Record<Extract<keyof OpenDevice<Queues, Features, ConfigLayout, unknown>, string>, true>
+> = {
+  offer: true,
+  queues: true,
+  config: true,
+  shared: true,
+  onFeatures: true,
+  onConfigWrite: true,
+  onConfigWritten: true,
+  onConfigRead: true,
+  onReset: true,
+  onReload: true,
+  commands: true,
+  report: true,
+};
+
+/** What handlers may have beside the queues'; the compiler keeps it complete. */
+// deno-lint-ignore ban-types
+const LIFECYCLE: Readonly<Record<keyof Handlers<{}>, true>> = {
+  submit: true,
+  start: true,
+  stop: true,
+  close: true,
+};
+
+/** Whether a name is that of a function beside the queues' handlers. */
+export function isLifecycle(name: string): boolean {
+  return Object.hasOwn(LIFECYCLE, name);
+}
+
+/**
+ * Expects that a definition has only what a definition may have.
+ *
+ * @throws {Error} With the name that was probably meant.
+ */
+export function checkDefinition(definition: AnyDevice): void {
+  const { name } = definition;
+  expectNames(`Device ${name}`, Object.keys(definition), Object.keys(DEFINITION_MEMBERS));
+}
+
+/** The members of an object that somebody wrote down; an instance of a class may have others of its own. */
+function literalNames(value: object): string[] {
+  return Object.getPrototypeOf(value) === Object.prototype ? Object.keys(value) : [];
+}
+
+/**
+ * Expects that what a device's `open` returned names what the definition has.
+ *
+ * @throws {Error} With the name that was probably meant.
+ */
+export function checkOpenDevice(
+  device: AnyDevice,
+  control: OpenDevice<Queues, Features, ConfigLayout, unknown>,
+): void {
+  const { name, queues, features = {} } = device;
+  const many = Object.keys(queues).filter((queue) => queues[queue].many);
+  expectNames(`open() of ${name}`, literalNames(control), Object.keys(OPEN_MEMBERS));
+  expectNames(`offer of ${name}`, Object.keys(control.offer ?? {}), Object.keys(features));
+  expectNames(`queues of ${name} that are many`, Object.keys(control.queues ?? {}), many);
+}
+
+/**
+ * Expects a handler for each queue, and none for another.
+ *
+ * @throws {Error} With the name that was probably meant.
+ */
+export function checkHandlers(device: AnyDevice, handlers: object): void {
+  const queues = Object.keys(device.queues);
+  const what = `handlers of ${device.name}`;
+  expectNames(what, literalNames(handlers), [...queues, ...Object.keys(LIFECYCLE)]);
+  for (const queue of queues) {
+    if (typeof (handlers as Record<string, unknown>)[queue] === "function") continue;
+    throw new Error(`${what}: expected a function for queue ${queue}, got none`);
+  }
+}

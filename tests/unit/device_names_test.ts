@@ -1,0 +1,54 @@
+import { assertThrows } from "@std/assert";
+import { type AnyDevice, defineDevice } from "../../mod.ts";
+import { checkHandlers, checkOpenDevice } from "../../src/virtio/device_names.ts";
+
+const definition = {
+  name: "sensor",
+  deviceId: 63,
+  about: "A sensor",
+  module: import.meta.url,
+  queues: { requestq: { about: "r", many: true }, eventq: { about: "e" } },
+  features: { LOUD: { bit: 0, about: "l" } },
+  handlers: () => ({ requestq: () => 0, eventq: () => 0 }),
+};
+const sensor: AnyDevice = defineDevice(definition);
+const handler = () => 0;
+
+Deno.test("defineDevice() refuses what is misspelt, with the name that was meant", () => {
+  const misspelt = { ...definition, option: {} };
+  assertThrows(() => defineDevice(misspelt), Error, "got option; did you mean options?");
+});
+
+Deno.test("checkHandlers() refuses a misspelt queue, a misspelt hook and a missing handler", () => {
+  checkHandlers(sensor, { requestq: handler, eventq: handler, close: handler });
+  for (
+    const [handlers, message] of [
+      [{ reqestq: handler, eventq: handler }, "got reqestq; did you mean requestq?"],
+      [{ requestq: handler, eventq: handler, sumbit: handler }, "got sumbit; did you mean submit?"],
+      [{ requestq: handler }, "expected a function for queue eventq, got none"],
+      [{ requestq: handler, eventq: 5 }, "expected a function for queue eventq, got none"],
+    ] as const
+  ) assertThrows(() => checkHandlers(sensor, handlers), Error, message);
+});
+
+Deno.test("checkHandlers() takes an instance of a class, which may have members of its own", () => {
+  class Sensor {
+    readings = 0;
+    requestq = handler;
+    eventq(): number {
+      return 0;
+    }
+  }
+  checkHandlers(sensor, new Sensor());
+});
+
+Deno.test("checkOpenDevice() refuses features, queues and hooks that there are not", () => {
+  checkOpenDevice(sensor, { offer: { LOUD: false } as never, queues: { requestq: 2 } });
+  for (
+    const [control, message] of [
+      [{ offer: { LUOD: false } }, "got LUOD; did you mean LOUD?"],
+      [{ queues: { eventq: 2 } }, "expected requestq, got eventq"],
+      [{ onConfigWrites() {} }, "did you mean onConfigWrite?"],
+    ] as const
+  ) assertThrows(() => checkOpenDevice(sensor, control as never), Error, message);
+});
