@@ -18,6 +18,7 @@ import {
   u64,
   u8,
 } from "../../mod.ts";
+import { CacheMode, WRITE_BACK } from "./cache_mode.ts";
 import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS, Operation } from "./operation.ts";
 import { type BlkOptions, blkOptions } from "./options.ts";
 import { MAX_SEGMENTS, SECTOR_BYTES, VIRTIO_BLK_ID_BYTES } from "./request.ts";
@@ -136,6 +137,7 @@ export default defineDevice({
     state.capacitySectors = store.bytes() / SECTOR_BYTES;
     const unmap = abilities.unmap && options.discard === "unmap";
     const discard = abilities.discard && options.discard === "unmap";
+    const cacheMode = new CacheMode(config);
 
     /** Looks at the store's size again, after setting it if one is given. */
     function resize(wanted?: number): Resized {
@@ -176,6 +178,17 @@ export default defineDevice({
         SECURE_ERASE: false,
         ZONED: false,
       },
+      // All but MQ, whose queues would be missing, and ZONED, whose writes would go anywhere
+      honour: {
+        SIZE_MAX: true,
+        GEOMETRY: true,
+        RO: true,
+        CONFIG_WCE: true,
+        DISCARD: true,
+        WRITE_ZEROES: true,
+        LIFETIME: true,
+        SECURE_ERASE: true,
+      },
       queues: { requestq: numQueues },
       config: {
         capacity: BigInt(state.capacitySectors),
@@ -204,22 +217,19 @@ export default defineDevice({
         store: store.handle,
         state: state.memory,
         readOnly: abilities.readOnly,
+        discard,
         unmap,
         serial,
       },
-      onFeatures({ FLUSH, CONFIG_WCE }) {
-        // virtio 1.3, 5.2.5.2: a driver that cannot flush finds a write-through disk
-        if (CONFIG_WCE && !FLUSH) config.writeback = WRITE_THROUGH;
-      },
-      onReset() {
-        config.writeback = WRITE_BACK;
-      },
+      onFeatures: (features) => cacheMode.negotiated(features),
+      onReset: () => cacheMode.reset(),
+      onConfigRead: () => cacheMode.read(),
       onConfigWrite({ fields }: ConfigWrite) {
-        const writeback = fields.find(({ name }) => name === "writeback")?.after[0] ?? 0;
-        if (writeback > WRITE_BACK) {
-          throw new RangeError(`Expected 0 or 1 as writeback, got ${writeback}`);
-        }
+        const writeback = fields.find(({ name }) => name === "writeback");
+        if (writeback !== undefined) cacheMode.check(writeback.after[0]);
       },
+      // A copy that was restored or sent again says what the driver believes too
+      onConfigWritten: () => cacheMode.read(),
       onReload() {
         const { before, bytes } = resize();
         log(
@@ -240,6 +250,7 @@ export default defineDevice({
           sectors: state.capacitySectors,
           bytes: state.capacitySectors * SECTOR_BYTES,
         },
+        mode: cacheMode.name,
         ...state.counts(),
       }),
       [Symbol.asyncDispose]: () => Promise.resolve(opened.dispose()),
@@ -270,10 +281,6 @@ export default defineDevice({
     };
   },
 });
-
-// The values of writeback: virtio 1.3, 5.2.5
-const WRITE_THROUGH = 0;
-const WRITE_BACK = 1;
 
 /** The outcome of a resize, in bytes. */
 interface Resized {

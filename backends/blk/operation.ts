@@ -36,6 +36,8 @@ export interface OperationOptions {
   memory: { readonly u8: Uint8Array<ArrayBuffer> };
   /** Whether writes are refused. */
   readOnly: boolean;
+  /** Whether discards do something; where not, they are done with nothing done. */
+  discard: boolean;
   /** Whether write zeroes may give space back. */
   unmap: boolean;
   /** The device ID string: ASCII, at most 20 bytes. */
@@ -50,6 +52,7 @@ export class Operation {
   readonly #config: OperationOptions["config"];
   readonly #u8: Uint8Array<ArrayBuffer>;
   readonly #readOnly: boolean;
+  readonly #discard: boolean;
   readonly #unmap: boolean;
   readonly #id = new Uint8Array(VIRTIO_BLK_ID_BYTES);
   /** By queue and slot. */
@@ -63,6 +66,7 @@ export class Operation {
     this.#config = options.config;
     this.#u8 = options.memory.u8;
     this.#readOnly = options.readOnly;
+    this.#discard = options.discard;
     this.#unmap = options.unmap;
     new TextEncoder().encodeInto(options.serial, this.#id);
   }
@@ -92,33 +96,45 @@ export class Operation {
         return request.takeRange(capacitySectors);
       case VIRTIO_BLK_T.OUT:
         if (this.#readOnly) return REFUSED.READ_ONLY;
-        request.steps = this.#isWriteThrough ? 2 : 1;
-        return request.takeRange(capacitySectors);
-      case VIRTIO_BLK_T.FLUSH:
         request.steps = 1;
-        return 0;
+        return request.takeRange(capacitySectors) || this.#makeStable(request);
+      case VIRTIO_BLK_T.FLUSH:
+        return this.#flushLast(request);
       case VIRTIO_BLK_T.GET_ID:
         request.data.fill(0);
         request.data.write(0, this.#id);
         return 0;
-      case VIRTIO_BLK_T.DISCARD:
+      case VIRTIO_BLK_T.DISCARD: {
         if (!this.#features.DISCARD) return REFUSED.UNSUPPORTED;
-        return request.takeSegments(capacitySectors, MAX_DISCARD_SECTORS);
-      case VIRTIO_BLK_T.WRITE_ZEROES: {
-        if (!this.#features.WRITE_ZEROES) return REFUSED.UNSUPPORTED;
-        const refused = request.takeSegments(capacitySectors, MAX_WRITE_ZEROES_SECTORS);
-        if (this.#isWriteThrough) request.steps++;
+        if (this.#readOnly) return REFUSED.READ_ONLY;
+        const refused = request.takeSegments(capacitySectors, MAX_DISCARD_SECTORS);
+        // Negotiated when it was offered: a discard is advice
+        if (!this.#discard) request.steps = 0;
         return refused;
       }
+      case VIRTIO_BLK_T.WRITE_ZEROES:
+        if (!this.#features.WRITE_ZEROES) return REFUSED.UNSUPPORTED;
+        if (this.#readOnly) return REFUSED.READ_ONLY;
+        return request.takeSegments(capacitySectors, MAX_WRITE_ZEROES_SECTORS) ||
+          this.#makeStable(request);
       default:
         return REFUSED.UNSUPPORTED;
     }
   }
 
-  /**
-   * Whether a write is to be stable when it is completed: virtio 1.3, 5.2.6.2.
-   * A driver that cannot flush has no other way.
-   */
+  /** Ends a write with a flush where it is to be stable when it is completed: virtio 1.3, 5.2.6.2. */
+  #makeStable(request: Request): number {
+    return this.#isWriteThrough ? this.#flushLast(request) : 0;
+  }
+
+  /** Adds a flush as the last step; returns why there can be none. */
+  #flushLast(request: Request): number {
+    request.steps++;
+    request.endsWithFlush = true;
+    return this.#state.lostErrno;
+  }
+
+  /** Whether writes are stable at once: a driver that cannot flush has no other way. */
   get #isWriteThrough(): boolean {
     const { FLUSH, CONFIG_WCE } = this.#features;
     return !FLUSH || (CONFIG_WCE && this.#config.writeback === 0);
@@ -127,22 +143,19 @@ export class Operation {
   /** Has the store do the next step, if there is something to do in it. */
   #perform(request: Request, step: number): StoreResult {
     const store = this.#store;
+    if (request.endsWithFlush && step === request.steps - 1) return store.flush(request);
     switch (request.type) {
       case VIRTIO_BLK_T.IN:
         return request.bytes === 0 ? 0 : store.read(request);
       case VIRTIO_BLK_T.OUT:
-        if (step > 0) return store.flush(request);
         return request.bytes === 0 ? 0 : store.write(request);
       case VIRTIO_BLK_T.DISCARD:
         request.useSegment(step);
         return request.bytes === 0 ? 0 : store.discard(request);
-      case VIRTIO_BLK_T.WRITE_ZEROES:
-        if (step === request.segments) return store.flush(request);
+      default: // VIRTIO_BLK_T.WRITE_ZEROES
         request.useSegment(step);
         if (request.bytes === 0) return 0;
         return store.writeZeroes(request, request.unmap && this.#unmap);
-      default:
-        return store.flush(request);
     }
   }
 
@@ -159,6 +172,11 @@ export class Operation {
   }
 
   #finish(request: Request, outcome: number): number {
+    if (request.endsWithFlush && request.step === request.steps) {
+      // Another queue's flush may have been told what this one was not
+      if (outcome > 0) this.#state.lose(outcome);
+      else outcome ||= this.#state.lostErrno;
+    }
     this.#state.count(request.queue.index, request.type, request.sector, outcome);
     return request.end(statusOf(outcome));
   }

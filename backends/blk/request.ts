@@ -95,6 +95,8 @@ export class Request implements StoreRequest {
   steps = 0;
   /** How many of them are begun. */
   step = 0;
+  /** The last step makes writes durable. */
+  endsWithFlush = false;
   /** A DataView, because V8 is slow with `u8[index]` from 2^31 on: see `copyDescriptor`. */
   readonly #memory: DataView<ArrayBuffer>;
   #statusIndex = 0;
@@ -132,6 +134,7 @@ export class Request implements StoreRequest {
       this.steps =
       this.step =
         0;
+    this.endsWithFlush = false;
     if (readable.byteLength < HEADER_BYTES) return REFUSED.SHORT_HEADER;
     this.type = readable.u32(0);
     this.sector = readable.u64(8);

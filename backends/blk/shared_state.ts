@@ -1,9 +1,9 @@
 /**
  * What the control half and the queue threads of a block device share while it
- * runs: the live capacity, and counts of what was done.
+ * runs: the live capacity, whether writes were lost, and counts of what was done.
  *
- * Everything is an aligned 64-bit float with one writer (the control half, or
- * the thread of a queue), so a reader sees the old or the new value.
+ * Numbers are aligned 64-bit floats with one writer (the control half, or the
+ * thread of a queue), so a reader sees the old or the new value.
  *
  * @module
  */
@@ -26,7 +26,8 @@ const FAILURE_FLOATS = 4;
 const QUEUE_FLOATS = LATEST + FAILURES * FAILURE_FLOATS;
 
 const CAPACITY = 0;
-const QUEUES = 1;
+const LOST = 1; // an i32, by Atomics
+const QUEUES = 2;
 
 /** Request types that have a count of their own, by number. */
 const PLACES = new Uint8Array(16).fill(TYPES.length);
@@ -54,6 +55,8 @@ export interface RequestCounts {
   statuses: Record<string, number>;
   /** The last requests that failed, oldest first. */
   failures: Failure[];
+  /** The errno by name that the first flush failed with, as all do since then; null if none did. */
+  lostWrites: string | null;
 }
 
 /** The shared state of one device. */
@@ -61,6 +64,7 @@ export class SharedState {
   /** The memory: what another thread makes its own object from. */
   readonly memory: SharedArrayBuffer;
   readonly #floats: Float64Array<SharedArrayBuffer>;
+  readonly #lost: Int32Array<SharedArrayBuffer>;
 
   /** Looks at the memory of a state, or makes one for so many queues. */
   constructor(queues: number | SharedArrayBuffer) {
@@ -68,6 +72,7 @@ export class SharedState {
       ? new SharedArrayBuffer((QUEUES + queues * QUEUE_FLOATS) * 8)
       : queues;
     this.#floats = new Float64Array(this.memory);
+    this.#lost = new Int32Array(this.memory, LOST * 8, 1);
   }
 
   /** The capacity in force, in sectors. */
@@ -76,6 +81,21 @@ export class SharedState {
   }
   set capacitySectors(sectors: number) {
     this.#floats[CAPACITY] = sectors;
+  }
+
+  /**
+   * The errno with which writes were made durable in vain, or 0. What was written
+   * before may be gone, and the kernel tells of it once (errseq_t in
+   * Documentation/core-api/errseq.rst): later calls succeed without it. So this
+   * stays until the store is opened again.
+   */
+  get lostErrno(): number {
+    return Atomics.load(this.#lost, 0);
+  }
+
+  /** Writes could not be made durable; the first errno stays. */
+  lose(errno: number): void {
+    Atomics.compareExchange(this.#lost, 0, 0, errno);
   }
 
   /** Counts a request of a queue. */
@@ -106,6 +126,7 @@ export class SharedState {
       statuses: Object.fromEntries(STATUSES.map((name, i) => [name, sum(BY_STATUS + i)])),
       failures: bases.flatMap((base, queue) => this.#failures(base, queue))
         .sort((a, b) => a.at - b.at).slice(-FAILURES),
+      lostWrites: this.lostErrno === 0 ? null : errnoName(this.lostErrno),
     };
   }
 

@@ -62,6 +62,13 @@ export interface ReconnectOptions {
    * @default {the driver's timeout}
    */
   connectMs?: number;
+  /**
+   * Acknowledge what was acknowledged before even if it is not offered any more,
+   * as QEMU does.
+   *
+   * @default {false}
+   */
+  asBefore?: boolean;
 }
 
 /**
@@ -146,6 +153,8 @@ export class VirtioDriver implements AsyncDisposable {
     made.use(negotiated.backChannel);
     const driver = new VirtioDriver(target, options, connection, negotiated);
     made.adopt(driver, (driver) => driver.#release());
+    // As QEMU does, which does not when it connects again: what it reads now it keeps
+    if (driver.#has("CONFIG")) await driver.config.read(0, 1);
     await driver.#giveEventfds();
     made.move();
     return driver;
@@ -361,6 +370,7 @@ export class VirtioDriver implements AsyncDisposable {
     await this.disconnect();
     this.#connection = await open(target, { ...this.#options, connectMs });
     this.#negotiated = await negotiate(this.#connection, { ...this.#options, features });
+    if (options.asBefore) this.#negotiated = { ...this.#negotiated, features };
     if (this.#negotiated.features !== features) {
       throw new FrontendError(
         "refused",

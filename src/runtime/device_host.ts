@@ -98,6 +98,8 @@ export class DeviceHost implements AsyncDisposable {
   readonly queues: readonly HostQueue[];
   /** Every feature bit that is offered. */
   readonly offered: bigint;
+  /** Those that are not, and that a driver may have all the same from an earlier start of the device. */
+  readonly honoured: bigint;
   readonly record: DeviceRecord;
   readonly notices: Notices;
   /** Resolves when all queues can run; rejects when the device's data half could not be made. */
@@ -110,7 +112,15 @@ export class DeviceHost implements AsyncDisposable {
   private constructor(
     parts: Pick<
       DeviceHost,
-      "device" | "control" | "config" | "memory" | "queues" | "offered" | "record" | "notices"
+      | "device"
+      | "control"
+      | "config"
+      | "memory"
+      | "queues"
+      | "offered"
+      | "honoured"
+      | "record"
+      | "notices"
     >,
     engines: EnginePool,
   ) {
@@ -120,6 +130,7 @@ export class DeviceHost implements AsyncDisposable {
     this.memory = parts.memory;
     this.queues = parts.queues;
     this.offered = parts.offered;
+    this.honoured = parts.honoured;
     this.record = parts.record;
     this.notices = parts.notices;
     this.#engines = engines;
@@ -189,7 +200,9 @@ export class DeviceHost implements AsyncDisposable {
         return engines.get(ordinal % engineCount);
       },
     }));
-    const offered = OFFERED_BY_TRANSPORT | offeredByDevice(device, control.offer ?? {});
+    const offered = OFFERED_BY_TRANSPORT |
+      featuresWhere(device, (name) => control.offer?.[name] !== false);
+    const honoured = featuresWhere(device, (name) => control.honour?.[name] === true) & ~offered;
     const notices = new Notices(log);
     const record = new DeviceRecord({
       device,
@@ -200,7 +213,7 @@ export class DeviceHost implements AsyncDisposable {
       notices,
     });
     return host = new DeviceHost(
-      { device, control, config, memory, queues, offered, record, notices },
+      { device, control, config, memory, queues, offered, honoured, record, notices },
       engines,
     );
   }
@@ -234,12 +247,13 @@ function queueSlots(
   return slots.map((slot, index) => ({ ...slot, index }));
 }
 
-function offeredByDevice(device: AnyDevice, offer: Record<string, boolean | undefined>): bigint {
+/** The device's own features of which something is true, as a mask. */
+function featuresWhere(device: AnyDevice, isTrue: (name: string) => boolean): bigint {
   let mask = 0n;
   for (
     const [name, { bit }] of Object.entries(device.features ?? {}) as [string, { bit: number }][]
   ) {
-    if (offer[name] !== false) mask |= featureMask(bit);
+    if (isTrue(name)) mask |= featureMask(bit);
   }
   return mask;
 }

@@ -114,6 +114,10 @@ export function brokenNotice(
   }
 }
 
+/** What to do where a guest has features that are not offered. */
+const RESTART =
+  "its queues do not run; start the device with the options that it had before, or restart the guest";
+
 /** Requests that fail where guest memory cannot be mapped, or is not there. */
 const MEMORY_REQUESTS = ["SET_MEM_TABLE", "ADD_MEM_REG", "SET_VRING_ADDR", "memory"];
 
@@ -124,6 +128,10 @@ export function refusedNotice(request: string, message: string): Notice {
   return {
     what: `${name} is refused`,
     why: name === request ? message : `${request}: ${message}`,
-    remedy: MEMORY_REQUESTS.includes(request) ? SHARE : undefined,
+    remedy: MEMORY_REQUESTS.includes(request)
+      ? SHARE
+      : request === "SET_FEATURES"
+      ? RESTART
+      : undefined,
   };
 }

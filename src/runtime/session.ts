@@ -104,6 +104,11 @@ export class Session {
   #features = 0n;
   #protocol = 0n;
   #status = 0;
+  /**
+   * SET_FEATURES was refused, and the front-end (QEMU) did not want to hear of it.
+   * It believes otherwise, so rings do not start.
+   */
+  #isMisled = false;
   /** Config changed, and the front-end does not know it yet. */
   #configChanged = false;
   #announcing = false;
@@ -208,6 +213,7 @@ export class Session {
       failure = error;
       const text = error instanceof Error ? error.message : String(error);
       this.#host.record.refused(message?.request ?? requestName(header.id), text);
+      if (message?.request === "SET_FEATURES") this.#isMisled = !header.needReply;
     }
     if (failure !== undefined) {
       reply = refusal(message?.request, header);
@@ -416,12 +422,22 @@ export class Session {
   // Negotiation
 
   async #setFeatures(features: bigint): Promise<void> {
-    const extra = features & ~this.#host.offered;
+    const names = (mask: bigint) =>
+      nameFeatures(mask, this.#host.device.features).map(({ name }) => name).join(", ");
+    const extra = features & ~this.#host.offered & ~this.#host.honoured;
     if (extra !== 0n) {
-      const names = nameFeatures(extra, this.#host.device.features).map(({ name }) => name);
-      throw new RequestError(`Expected features that are offered, got ${names.join(", ")}`);
+      throw new RequestError(`Expected features that are offered, got ${names(extra)}`);
+    }
+    const honoured = features & ~this.#host.offered;
+    if (honoured !== 0n && features !== this.#features) {
+      this.#host.notices.add({
+        what: "features from an earlier start",
+        why: `the guest goes on with ${names(honoured)}, not offered any more`,
+        remedy: "what cannot be done is answered so",
+      });
     }
     const changed = features !== this.#features;
+    this.#isMisled = false;
     this.#features = features;
     this.#host.record.acknowledged(features);
     this.#host.control.onFeatures?.(featuresByName(this.#host.device, features));
@@ -445,6 +461,7 @@ export class Session {
     this.#dropInflight();
     this.#status = 0;
     this.#features = 0n;
+    this.#isMisled = false;
     this.#host.record.status(0, "reported");
     this.#host.config.reset();
     this.#host.control.onReset?.();
@@ -482,6 +499,8 @@ export class Session {
         this.#host.record.refused("SET_INFLIGHT_FD", (error as Error).message);
       }
     }
+    // Its front-end has read that, from the other back-end.
+    this.#host.control.onConfigRead?.(0, this.#host.config.bytes.length);
   }
 
   /**
@@ -647,6 +666,7 @@ export class Session {
   async #startIfReady(ring: RingState): Promise<void> {
     const { address, queue } = ring;
     if (!ring.started || ring.running || address === undefined || ring.size === 0) return;
+    if (this.#isMisled) throw new RequestError("Expected features that were not refused");
     const place = this.#locate(ring, address);
     this.#sharing.starting(queue, place.descriptorIndex);
     const inflight = this.#inflight?.place(queue.index, ring.size, this.#isPacked) ?? null;

@@ -182,6 +182,15 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   extends Partial<AsyncDisposable> {
   /** Which of the device's features are offered; those not named are. */
   readonly offer?: { readonly [K in Names<F>]?: boolean };
+  /**
+   * Which features that are not offered a driver may have all the same. One that
+   * negotiated with an earlier start of the device (with other options, say)
+   * keeps what it negotiated, as the front-end does not ask it again; the data
+   * half answers what it cannot do. With any other feature it is not served.
+   *
+   * @default {none}
+   */
+  readonly honour?: { readonly [K in Names<F>]?: boolean };
   /** How many queues there are of each kind that may have several. */
   readonly queues?: { readonly [K in Names<Q>]?: number };
   /** What config space holds at the start. */

@@ -46,6 +46,7 @@ class TestStore implements Store {
 
 interface Setup {
   readOnly?: boolean;
+  discard?: boolean;
   unmap?: boolean;
   serial?: string;
   writeback?: number;
@@ -74,6 +75,7 @@ function setUp(setup: Setup = {}) {
       config,
       memory: { u8 },
       readOnly: setup.readOnly ?? false,
+      discard: setup.discard ?? true,
       unmap: setup.unmap ?? true,
       serial: setup.serial ?? "",
     });

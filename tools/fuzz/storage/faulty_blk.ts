@@ -20,6 +20,9 @@ export const STRIPE_BYTES = 8192;
 /** The stripes that there can be; behind them is the order for flushes. */
 export const MAX_STRIPES = 64;
 
+/** Behind that order: how many flushes there were. */
+export const FLUSHES: number = MAX_STRIPES + 1;
+
 /** How often it is looked at what is answered later. */
 const PERIOD_MS = 1;
 
@@ -37,7 +40,7 @@ export default defineDevice({
   },
   async open(context) {
     const opened = await blk.open!(context);
-    const orders = new SharedArrayBuffer((MAX_STRIPES + 1) * 4);
+    const orders = new SharedArrayBuffer((FLUSHES + 1) * 4);
     return { ...opened, shared: { ...opened.shared!, orders } };
   },
   handlers({ options, shared, features, config, memory, queues, watch, io }) {
@@ -102,6 +105,7 @@ class FaultyStore implements Store {
     return this.#answer(request, () => this.#inner.write(request));
   }
   flush(request: StoreRequest): StoreResult {
+    Atomics.add(this.#orders, FLUSHES, 1);
     return this.#answer(request, () => this.#inner.flush(request), MAX_STRIPES);
   }
   discard(request: StoreRequest): StoreResult {
