@@ -36,6 +36,7 @@ const OPEN_MEMBERS: Readonly<
   Record<Extract<keyof OpenDevice<Queues, Features, ConfigLayout, unknown>, string>, true>
 > = {
   offer: true,
+  honour: true,
   queues: true,
   config: true,
   shared: true,
