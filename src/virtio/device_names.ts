@@ -92,6 +92,7 @@ export function checkOpenDevice(
   const many = Object.keys(queues).filter((queue) => queues[queue].many);
   expectNames(`open() of ${name}`, literalNames(control), Object.keys(OPEN_MEMBERS));
   expectNames(`offer of ${name}`, Object.keys(control.offer ?? {}), Object.keys(features));
+  expectNames(`honour of ${name}`, Object.keys(control.honour ?? {}), Object.keys(features));
   expectNames(`queues of ${name} that are many`, Object.keys(control.queues ?? {}), many);
 }
 
