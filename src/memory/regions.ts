@@ -72,11 +72,16 @@ export class RegionTable {
     return found < 0 ? 0 : this.#end[found] - gpa;
   }
 
+  /** The region that has an address, or -1: the last one that does not begin behind it. */
   #find(gpa: number): number {
-    for (let i = 0; i < this.#start.length; i++) {
-      if (gpa >= this.#start[i] && gpa < this.#end[i]) return this.#hit = i;
+    const start = this.#start;
+    let low = 0, high = start.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (start[middle] <= gpa) low = middle + 1;
+      else high = middle;
     }
-    return -1;
+    return low > 0 && gpa < this.#end[low - 1] ? this.#hit = low - 1 : -1;
   }
 
   /**

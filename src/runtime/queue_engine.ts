@@ -36,6 +36,9 @@ const MAX_BATCH = 1024;
 /** How many bytes of a chain count as one more chain. */
 const BATCH_BYTES = 65_536;
 
+/** How many parts of a chain count as one more chain. */
+const BATCH_PARTS = 16;
+
 /** How many chains are handled between two publications. */
 const MAX_UNPUBLISHED = 64;
 
@@ -360,6 +363,7 @@ export class QueueEngine {
     const { ring, stopping } = queue;
     if (stopping === undefined || ring === undefined || ring.inFlight > 0) return;
     this.#publish(queue);
+    ring.release();
     queue.ring = undefined;
     queue.stopping = undefined;
     stopping(ring.base);
@@ -398,7 +402,8 @@ export class QueueEngine {
           }
           if (typeof result !== "number") this.#promised(queue, chain, result);
           else if (result !== LATER) this.complete(queue, chain, result);
-          budget -= 1 + ((chain.readableBytes + chain.writableBytes) / BATCH_BYTES | 0);
+          budget -= 1 + ((chain.readableBytes + chain.writableBytes) / BATCH_BYTES | 0) +
+            (chain.parts / BATCH_PARTS | 0);
           if (++unpublished === MAX_UNPUBLISHED || budget <= 0) {
             unpublished = 0;
             this.#handlers.submit?.(queue);
@@ -500,6 +505,8 @@ export class QueueEngine {
     }
     ring.put(chain, written);
     queue.counters.completed(written);
+    // There is room for the next one now.
+    if (ring.isHeldUp && !queue.inBatch) this.#again(queue);
   }
 
   /** Publishes what was put back outside a batch. */

@@ -6,9 +6,19 @@
 
 import type { MemoryView } from "../memory/mod.ts";
 import { RingError, type RingLayout } from "./rules.ts";
+import { MAX_INDIRECT_DESCRIPTORS } from "./virtqueue.ts";
 
 /** The most bytes that one chain may have: virtio 1.3, 2.7.5.2. */
 const MAX_CHAIN_BYTES = 2 ** 32;
+
+/** Room for so many parts is kept with a chain that comes again. */
+const KEPT_PARTS = 128;
+
+/** What a list has no room in. */
+const NO_ROOM = new Float64Array(0);
+
+/** A chain that the ring gave up. */
+const ABANDONED = -2;
 
 /**
  * The parts of a chain that lie one after the other in one direction. They are
@@ -19,8 +29,8 @@ export class Parts {
   #u8: Uint8Array<ArrayBuffer>;
   /** The same, for single bytes and numbers: see `copyDescriptor`. */
   #view: DataView<ArrayBuffer>;
-  #index = new Float64Array(4);
-  #length = new Float64Array(4);
+  #index: Float64Array<ArrayBuffer> = NO_ROOM;
+  #length: Float64Array<ArrayBuffer> = NO_ROOM;
   #first = 0;
   #end = 0;
   #bytes = 0;
@@ -210,6 +220,16 @@ export class Parts {
     this.#length[this.#end++] = bytes;
     this.#bytes += bytes;
   }
+
+  /**
+   * Empties the list for good: nothing is read or written by it any more.
+   *
+   * @internal
+   */
+  release(): void {
+    this.#first = this.#end = this.#bytes = 0;
+    this.#index = this.#length = NO_ROOM;
+  }
 }
 
 function viewOf(u8: Uint8Array<ArrayBuffer>): DataView<ArrayBuffer> {
@@ -217,7 +237,7 @@ function viewOf(u8: Uint8Array<ArrayBuffer>): DataView<ArrayBuffer> {
 }
 
 function grown(array: Float64Array<ArrayBuffer>): Float64Array<ArrayBuffer> {
-  const larger = new Float64Array(array.length * 2);
+  const larger = new Float64Array(Math.max(4, array.length * 2));
   larger.set(array);
   return larger;
 }
@@ -246,6 +266,19 @@ export class Chain {
    * @internal
    */
   ringDescriptors = 0;
+  /**
+   * How many parts of guest memory it lies in.
+   *
+   * @internal
+   */
+  parts = 0;
+  /**
+   * Where the ring took it, as the ring counts; -1 for one that was unfinished
+   * when the ring began.
+   *
+   * @internal
+   */
+  position = -1;
   /** Whether the device has it. */
   inFlight = false;
   /** Which start of the queue it belongs to: a late completion of an older one is dropped. */
@@ -259,10 +292,16 @@ export class Chain {
   held = -1;
 
   #layout: RingLayout = "split";
+  readonly #mostParts: number;
 
-  /** Makes the chain of a slot. */
-  constructor(slot: number, u8: Uint8Array<ArrayBuffer>) {
+  /**
+   * Makes the chain of a slot.
+   *
+   * @param mostParts How many parts it may have
+   */
+  constructor(slot: number, u8: Uint8Array<ArrayBuffer>, mostParts = MAX_INDIRECT_DESCRIPTORS) {
     this.slot = slot;
+    this.#mostParts = mostParts;
     this.readable = new Parts(u8);
     this.writable = new Parts(u8);
   }
@@ -317,6 +356,7 @@ export class Chain {
           this.#layout,
         );
       }
+      this.#expectFew();
       parts.push(memory.regions.translate(at, here), here);
       at += here;
       left -= here;
@@ -331,5 +371,55 @@ export class Chain {
   end(): void {
     this.readableBytes = this.readable.byteLength;
     this.writableBytes = this.writable.byteLength;
+    this.parts = this.readable.count + this.writable.count;
+    if (this.parts > this.#mostParts) this.#expectFew();
+  }
+
+  /** A buffer can be in many regions, so descriptors are not all that counts. */
+  #expectFew(): void {
+    if (this.readable.count + this.writable.count <= this.#mostParts) return;
+    throw new RingError(
+      "chain-length",
+      `A chain is in more than ${this.#mostParts} parts of guest memory`,
+      this.#layout,
+    );
+  }
+
+  /**
+   * The ring has it again; much room is not kept.
+   *
+   * @internal
+   */
+  returned(): void {
+    this.inFlight = false;
+    if (this.parts > KEPT_PARTS) this.release();
+  }
+
+  /**
+   * The device cannot answer it.
+   *
+   * @internal
+   */
+  abandon(): void {
+    this.position = ABANDONED;
+  }
+
+  /**
+   * Whether the device has it, and may still answer it.
+   *
+   * @internal
+   */
+  get isHeld(): boolean {
+    return this.inFlight && this.position !== ABANDONED;
+  }
+
+  /**
+   * Empties it for good.
+   *
+   * @internal
+   */
+  release(): void {
+    this.readable.release();
+    this.writable.release();
   }
 }

@@ -29,6 +29,11 @@ export class CompletionOrder {
     this.#chains[at < size ? at : at - size] = chain;
   }
 
+  /** Notes that the chain that was taken last was not, after all. */
+  untaken(): void {
+    this.#count--;
+  }
+
   /**
    * Takes the oldest chain out, if it is complete; its `held` is what was
    * written to it.

@@ -53,7 +53,7 @@ export class InflightMemory {
   readonly u32: Uint32Array<ArrayBuffer>;
   readonly descriptors: number;
   /** Nobody has written it yet. */
-  readonly isFresh: boolean;
+  isFresh: boolean;
   /** The two halves of the next chain's counter. */
   readonly #counter = new Uint32Array(2);
 
@@ -76,8 +76,7 @@ export class InflightMemory {
     const version = this.u16[VERSION_AT];
     this.isFresh = version === UNINITIALIZED;
     if (this.isFresh) {
-      this.u8.fill(0);
-      this.u16[DESC_NUM_AT] = descriptors;
+      this.begin();
     } else if (version !== VERSION || this.u16[DESC_NUM_AT] !== descriptors) {
       throw new InflightError(
         `Expected an in-flight record of version ${VERSION} for ${descriptors} descriptors, got version ${version} for ${
@@ -85,6 +84,14 @@ export class InflightMemory {
         }`,
       );
     }
+  }
+
+  /** Begins it anew, whatever stands in it. */
+  begin(): void {
+    Atomics.store(this.u16, VERSION_AT, UNINITIALIZED);
+    this.u8.fill(0);
+    this.u16[DESC_NUM_AT] = this.descriptors;
+    this.isFresh = true;
   }
 
   /** A fresh record is complete now. */

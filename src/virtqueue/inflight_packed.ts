@@ -33,6 +33,8 @@ export interface PackedRingState {
   size: number;
   /** Where the next used descriptor goes, for a fresh record. */
   usedPlace: number;
+  /** It stands where rings begin, and no device has used any of it: it is none that was recorded. */
+  isAnew: boolean;
   /** The flags of the descriptor at an index. */
   flagsAt(index: number): number;
 }
@@ -108,6 +110,8 @@ export class PackedInflight {
     this.#num = new Uint16Array(descriptors);
     this.#entry = new Uint16Array(size);
     this.#batch = new Uint16Array(size);
+    // At the place where it begins, a ring that was recorded looks the same.
+    if (ring.isAnew && !memory.isFresh && !this.#beganHere()) memory.begin();
     this.isFresh = memory.isFresh;
     if (memory.isFresh) {
       for (let entry = 0; entry < descriptors; entry++) {
@@ -129,6 +133,11 @@ export class PackedInflight {
         `Expected at most ${size} descriptors in flight, got ${this.unfinishedDescriptors}`,
       );
     }
+  }
+
+  /** Whether the record has the ring where rings begin. */
+  #beganHere(): boolean {
+    return this.#u16[OLD_USED_IDX] === 0 && this.#u16[WRAP_COUNTERS] >>> 8 !== 0;
   }
 
   /** Ends or takes back what a crash may have left undone; returns where the ring stands. */
@@ -275,6 +284,18 @@ export class PackedInflight {
   /** The ring took an unfinished chain again. */
   takenAgain(id: number, head: number): void {
     this.#entry[id] = head;
+  }
+
+  /** The ring gave the chain of a buffer ID back, unused, and has used all others that it put back. */
+  untaken(id: number): void {
+    const head = this.#entry[id];
+    const last = this.#last[head];
+    this.#u16[halfAt(last) + NEXT] = this.#next[last] = this.#freeHead;
+    this.#freeHead = head;
+    this.#u16[FREE_HEAD] = head;
+    // What is free is not in flight, whatever its mark says.
+    Atomics.store(this.#u16, OLD_FREE_HEAD, head);
+    this.#u8[byteAt(head)] = 0;
   }
 
   /** The ring put the chain of a buffer ID back; the driver does not see it yet. */

@@ -30,6 +30,8 @@ export interface SplitRingState {
   used: number;
   /** The available index. */
   available: number;
+  /** It stands where rings begin: it may be another one than the record was kept of. */
+  isAnew: boolean;
   /** The head at an index of the available ring. */
   headAt(index: number): number;
 }
@@ -72,6 +74,7 @@ export class SplitInflight {
     this.#u8 = memory.u8;
     this.#u16 = memory.u16;
     this.#batch = new Uint16Array(size);
+    if (ring.isAnew && !memory.isFresh && !this.#fits(ring)) memory.begin();
     this.isFresh = memory.isFresh;
     if (memory.isFresh) {
       this.#u16[USED_IDX] = used;
@@ -82,19 +85,35 @@ export class SplitInflight {
     this.unfinished = this.#takeOver(ring);
   }
 
+  /** Whether something is in flight, and can be in this ring. */
+  #fits({ size, used, available }: SplitRingState): boolean {
+    const inFlight = this.#inFlight();
+    const count = (used - this.#u16[USED_IDX]) & 0xffff;
+    if (count > size) return false;
+    const batch = new Set<number>();
+    for (let head = this.#u16[LAST_BATCH_HEAD]; batch.size < count; head = this.#next(head)) {
+      if (head >= size || batch.has(head)) return false;
+      batch.add(head);
+      inFlight.delete(head);
+    }
+    return inFlight.size > 0 && inFlight.size <= ((available - used) & 0xffff) &&
+      [...inFlight].every((head) => head < size);
+  }
+
   /** Ends what a crash may have left undone behind the store of a used index. */
   #commitBatch(size: number, used: number): void {
     const count = (used - this.#u16[USED_IDX]) & 0xffff;
+    // The ring may have been begun anew since. That is no loss if nothing was in flight.
+    const isIdle = this.#inFlight().size === 0;
     if (count > size) {
-      // The ring was begun anew since. That is no loss if nothing was in flight.
-      if (this.#inFlight().size > 0) {
+      if (!isIdle) {
         throw new InflightError(
           `Expected a used index up to ${size} behind ${
             this.#u16[USED_IDX]
           } as chains are in flight, got ${used}`,
         );
       }
-    } else {
+    } else if (!isIdle) {
       const batch = new Set<number>();
       for (let head = this.#u16[LAST_BATCH_HEAD]; batch.size < count; head = this.#next(head)) {
         if (head >= size || batch.has(head)) {
@@ -156,6 +175,11 @@ export class SplitInflight {
   taken(head: number): void {
     this.#memory.count(wordAt(head));
     this.#u8[byteAt(head)] = 1;
+  }
+
+  /** The ring gave a chain back, unused. */
+  untaken(head: number): void {
+    Atomics.store(this.#u8, byteAt(head), 0);
   }
 
   /** The ring put a chain back; the driver does not see it yet. */

@@ -12,7 +12,7 @@
 /** Made available in rounds with wrap counter 1: virtio 1.3, 2.8.1. */
 const VIRTQ_DESC_F_AVAIL = 1 << 7;
 /** Used in rounds with wrap counter 1, made available in the others. */
-const VIRTQ_DESC_F_USED = 1 << 15;
+export const VIRTQ_DESC_F_USED: number = 1 << 15;
 
 /** The flags by which a descriptor shows whose it is. */
 export const OWNER_FLAGS: number = VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED;

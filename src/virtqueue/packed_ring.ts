@@ -31,10 +31,18 @@ import {
   RING_EVENT_FLAGS_DISABLE,
   RING_EVENT_FLAGS_ENABLE,
   usedFlags,
+  VIRTQ_DESC_F_USED,
 } from "./packed_places.ts";
 import type { RingBytes } from "./ring.ts";
 import { RingError } from "./rules.ts";
-import { initialBase, MAX_QUEUE_SIZE, type RingOptions, type Virtqueue } from "./virtqueue.ts";
+import {
+  initialBase,
+  MAX_PARTS_IN_FLIGHT,
+  MAX_QUEUE_SIZE,
+  maxChainParts,
+  type RingOptions,
+  type Virtqueue,
+} from "./virtqueue.ts";
 
 /** The bytes that each part of a packed ring of `size` descriptors takes: virtio 1.3, 2.8.10.1. */
 export function packedRingBytes(size: number): RingBytes {
@@ -91,6 +99,11 @@ export class PackedRing implements Virtqueue {
   /** The flags of device event suppression as last written; -1 before that. */
   #eventFlags = -1;
   inFlight = 0;
+  isHeldUp = false;
+  /** How many parts the chains in flight have. */
+  #parts = 0;
+  /** How many descriptors an indirect table may have, and parts any chain. */
+  readonly #mostParts: number;
   readonly isResumed: boolean;
   /** The record of what is in flight, where the front-end keeps one. */
   readonly #inflight: PackedInflight | null;
@@ -121,6 +134,7 @@ export class PackedRing implements Virtqueue {
     this.#memory = memory;
     this.#view = new DataView(buffer);
     this.size = size;
+    this.#mostParts = maxChainParts(size);
     this.#eventIndex = options.eventIndex;
     this.#indirect = options.indirect;
     this.#words = new Uint32Array(buffer, descriptorIndex, size * 4);
@@ -134,6 +148,7 @@ export class PackedRing implements Virtqueue {
     const record = inflight === undefined ? null : new PackedInflight(inflight, {
       size,
       usedPlace: this.#usedNext,
+      isAnew: this.#isAnew(options.base),
       flagsAt: (at) => this.#loadIdAndFlags(at) >>> 16,
     });
     this.#inflight = record;
@@ -152,6 +167,22 @@ export class PackedRing implements Virtqueue {
     if (record !== null) this.#hideUsed();
     // A place comes again; a record does not become fresh again.
     this.isResumed = record === null ? this.#usedNext !== 0 : !record.isFresh;
+  }
+
+  /**
+   * Whether the ring begins at its first descriptor, no device has used any, and
+   * no driver has gone round it: one was never written. The base alone does not
+   * say it: QEMU gives that of a ring's start again for a back-end that died.
+   */
+  #isAnew(base: number | null): boolean {
+    if ((base ?? initialBase(true)) !== initialBase(true)) return false;
+    const words = this.#words;
+    let isUntouched = false;
+    for (let at = 0; at < this.size; at++) {
+      if ((this.#loadIdAndFlags(at) >>> 16 & VIRTQ_DESC_F_USED) !== 0) return false;
+      isUntouched ||= [0, 1, 2, 3].every((word) => words[at * 4 + word] === 0);
+    }
+    return isUntouched;
   }
 
   /**
@@ -177,7 +208,12 @@ export class PackedRing implements Virtqueue {
   }
 
   get isAvailable(): boolean {
-    return this.#isAvailableAt(this.#next) || this.#takenAgain < this.#unfinished.length;
+    return this.#hasRoom &&
+      (this.#isAvailableAt(this.#next) || this.#takenAgain < this.#unfinished.length);
+  }
+
+  get #hasRoom(): boolean {
+    return this.#parts < MAX_PARTS_IN_FLIGHT;
   }
 
   /** Whether the descriptor at a place is available: virtio 1.3, 2.8.1. */
@@ -192,6 +228,7 @@ export class PackedRing implements Virtqueue {
   }
 
   take(): Chain | null {
+    if ((this.isHeldUp = !this.#hasRoom)) return null;
     if (this.#takenAgain < this.#unfinished.length) return this.#takeAgain();
     const { size } = this;
     const place = this.#next;
@@ -207,6 +244,7 @@ export class PackedRing implements Virtqueue {
       );
     }
     const chain = this.#takeChain(this.#words, first, count);
+    chain.position = place;
     this.#inflight?.taken(chain.slot, this.#words, this.#idAndFlags, first, count);
     this.#taken += count;
     this.#next = ahead(place, count, size);
@@ -234,13 +272,15 @@ export class PackedRing implements Virtqueue {
         "packed",
       );
     }
-    const chain = this.#chains[id] ??= new Chain(id, this.#memory.u8);
+    const chain = this.#chains[id] ??= new Chain(id, this.#memory.u8, this.#mostParts);
     if (chain.inFlight || chain.held >= 0) {
       throw new RingError("head-in-flight", `Buffer ${id} is in flight`, "packed");
     }
     this.#read(chain, words, first, count);
     chain.inFlight = true;
+    chain.position = -1;
     this.inFlight++;
+    this.#parts += chain.parts;
     this.#order?.taken(chain);
     return chain;
   }
@@ -326,10 +366,10 @@ export class PackedRing implements Virtqueue {
       );
     }
     const entries = tableBytes / DESCRIPTOR_BYTES;
-    if (entries > this.size) {
+    if (entries > this.#mostParts) {
       throw new RingError(
         "chain-length",
-        `The table of descriptor ${at} has ${entries} descriptors in a queue of ${this.size}`,
+        `The table of descriptor ${at} has ${entries} descriptors, more than ${this.#mostParts}`,
         "packed",
       );
     }
@@ -359,7 +399,8 @@ export class PackedRing implements Virtqueue {
   }
 
   put(chain: Chain, written: number): void {
-    chain.inFlight = false;
+    this.#parts -= chain.parts;
+    chain.returned();
     this.inFlight--;
     const order = this.#order;
     if (order === null) return this.#use(chain, written);
@@ -396,10 +437,42 @@ export class PackedRing implements Virtqueue {
     this.#usedEnd = ahead(place, descriptors, size);
   }
 
-  abandon(_chain: Chain): void {
+  abandon(chain: Chain): void {
     // Its slot stays taken, so that the driver cannot use it again, and in order
     // nothing behind it goes back.
+    chain.abandon();
+    this.#parts -= chain.parts;
     this.inFlight--;
+  }
+
+  giveBack(): void {
+    const { size } = this;
+    const age = (chain: Chain) => distance(chain.position, this.#next, size);
+    const held = this.#chains.filter((chain) => chain?.isHeld === true) as Chain[];
+    // One that was unfinished when the ring began stays so: the record has it.
+    for (const chain of held.filter(({ position }) => position < 0)) this.#untake(chain);
+    const taken = held.filter(({ position }) => position >= 0).sort((a, b) => age(a) - age(b));
+    for (const chain of taken) {
+      if (age(chain) !== chain.ringDescriptors) {
+        this.put(chain, 0);
+        continue;
+      }
+      this.#next = chain.position;
+      this.#taken -= chain.ringDescriptors;
+      this.#order?.untaken();
+      this.#inflight?.untaken(chain.slot);
+      this.#untake(chain);
+    }
+  }
+
+  #untake(chain: Chain): void {
+    this.#parts -= chain.parts;
+    chain.inFlight = false;
+    this.inFlight--;
+  }
+
+  release(): void {
+    for (const chain of this.#chains) chain?.release();
   }
 
   publish(): boolean {

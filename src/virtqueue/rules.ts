@@ -58,7 +58,8 @@ export const ringRules = {
     packed: "2.8.16",
   },
   "chain-length": {
-    text: "a chain has no more descriptors than the queue (a loop always has)",
+    text:
+      "a chain has no more descriptors than the queue, or 1024 in an indirect table (a loop always has)",
     split: "2.7.5.3.1",
     packed: "2.8.17",
   },

@@ -18,7 +18,13 @@ import type { InflightRegion } from "./inflight.ts";
 import { SplitInflight } from "./inflight_split.ts";
 import type { RingBytes } from "./ring.ts";
 import { RingError } from "./rules.ts";
-import { MAX_QUEUE_SIZE, type RingOptions, type Virtqueue } from "./virtqueue.ts";
+import {
+  MAX_PARTS_IN_FLIGHT,
+  MAX_QUEUE_SIZE,
+  maxChainParts,
+  type RingOptions,
+  type Virtqueue,
+} from "./virtqueue.ts";
 
 const VIRTQ_AVAIL_F_NO_INTERRUPT = 1; // virtio 1.3, 2.7.6
 const VIRTQ_USED_F_NO_NOTIFY = 1; // virtio 1.3, 2.7.8
@@ -75,6 +81,11 @@ export class SplitRing implements Virtqueue {
   #signalled: number;
   #signalledValid = false;
   inFlight = 0;
+  isHeldUp = false;
+  /** How many parts the chains in flight have. */
+  #parts = 0;
+  /** How many descriptors an indirect chain may have, and parts any one. */
+  readonly #mostParts: number;
   readonly isResumed: boolean;
   /** The record of what is in flight, where the front-end keeps one. */
   readonly #inflight: SplitInflight | null;
@@ -103,6 +114,7 @@ export class SplitRing implements Virtqueue {
     this.#view = new DataView(buffer);
     this.size = size;
     this.#mask = size - 1;
+    this.#mostParts = maxChainParts(size);
     this.#eventIndex = options.eventIndex;
     this.#indirect = options.indirect;
     this.#descriptors = new Uint32Array(buffer, descriptorIndex, size * 4);
@@ -119,6 +131,7 @@ export class SplitRing implements Virtqueue {
       size,
       used,
       available: Atomics.load(this.#available, IDX),
+      isAnew: used === 0 && (options.base ?? 0) === 0,
       headAt: (index) => this.#available[RING + (index & this.#mask)],
     });
     this.#inflight = record;
@@ -139,7 +152,11 @@ export class SplitRing implements Virtqueue {
   }
 
   get isAvailable(): boolean {
-    return this.#next !== this.#seen || this.#hasMore;
+    return this.#hasRoom && (this.#next !== this.#seen || this.#hasMore);
+  }
+
+  get #hasRoom(): boolean {
+    return this.#parts < MAX_PARTS_IN_FLIGHT;
   }
 
   /** Whether there is something behind what was last seen. */
@@ -149,6 +166,7 @@ export class SplitRing implements Virtqueue {
   }
 
   take(): Chain | null {
+    if ((this.isHeldUp = !this.#hasRoom)) return null;
     if (this.#takenAgain < this.#unfinished.length) {
       return this.#takeChain(this.#unfinished[this.#takenAgain++]);
     }
@@ -167,6 +185,7 @@ export class SplitRing implements Virtqueue {
     }
     const head = this.#available[RING + (next & this.#mask)];
     const chain = this.#takeChain(head);
+    chain.position = next;
     this.#inflight?.taken(head);
     this.#next = (next + 1) & 0xffff;
     return chain;
@@ -176,13 +195,15 @@ export class SplitRing implements Virtqueue {
     if (head >= this.size) {
       throw new RingError("descriptor-index", `The head is ${head} in a queue of ${this.size}`);
     }
-    const chain = this.#chains[head] ??= new Chain(head, this.#memory.u8);
+    const chain = this.#chains[head] ??= new Chain(head, this.#memory.u8, this.#mostParts);
     if (chain.inFlight || chain.held >= 0) {
       throw new RingError("head-in-flight", `Descriptor ${head} is in flight`);
     }
     this.#read(chain, head);
     chain.inFlight = true;
+    chain.position = -1;
     this.inFlight++;
+    this.#parts += chain.parts;
     this.#order?.taken(chain);
     return chain;
   }
@@ -211,7 +232,7 @@ export class SplitRing implements Virtqueue {
         this.#readIndirect(chain, at, gpa, bytes);
         break;
       }
-      this.#count(chain, head);
+      this.#count(chain, head, this.size);
       chain.add(memory, gpa, bytes, (flagsAndNext & VIRTQ_DESC_F_WRITE) !== 0);
       if (!(flagsAndNext & VIRTQ_DESC_F_NEXT)) break;
       const next = flagsAndNext >>> 16;
@@ -255,7 +276,7 @@ export class SplitRing implements Virtqueue {
           `Entry ${entry} of the indirect table of descriptor ${at} has the INDIRECT flag`,
         );
       }
-      this.#count(chain, at);
+      this.#count(chain, at, this.#mostParts);
       chain.add(
         memory,
         table[0] + table[1] * 2 ** 32,
@@ -274,17 +295,18 @@ export class SplitRing implements Virtqueue {
     }
   }
 
-  #count(chain: Chain, at: number): void {
-    if (++chain.descriptors > this.size) {
+  #count(chain: Chain, at: number, most: number): void {
+    if (++chain.descriptors > most) {
       throw new RingError(
         "chain-length",
-        `The chain of descriptor ${at} has more than ${this.size} descriptors`,
+        `The chain of descriptor ${at} has more than ${most} descriptors`,
       );
     }
   }
 
   put(chain: Chain, written: number): void {
-    chain.inFlight = false;
+    this.#parts -= chain.parts;
+    chain.returned();
     this.inFlight--;
     const order = this.#order;
     if (order === null) return this.#use(chain, written);
@@ -304,10 +326,40 @@ export class SplitRing implements Virtqueue {
     this.#inflight?.used(chain.slot);
   }
 
-  abandon(_chain: Chain): void {
+  abandon(chain: Chain): void {
     // Its slot stays taken, so that the driver cannot use it again, and in order
     // nothing behind it goes back.
+    chain.abandon();
+    this.#parts -= chain.parts;
     this.inFlight--;
+  }
+
+  giveBack(): void {
+    const age = (chain: Chain) => (this.#next - chain.position) & 0xffff;
+    const held = this.#chains.filter((chain) => chain?.isHeld === true) as Chain[];
+    // One that was unfinished when the ring began stays so: the record has it.
+    for (const chain of held.filter(({ position }) => position < 0)) this.#untake(chain);
+    const taken = held.filter(({ position }) => position >= 0).sort((a, b) => age(a) - age(b));
+    for (const chain of taken) {
+      if (age(chain) !== 1) {
+        this.put(chain, 0);
+        continue;
+      }
+      this.#next = chain.position;
+      this.#order?.untaken();
+      this.#inflight?.untaken(chain.slot);
+      this.#untake(chain);
+    }
+  }
+
+  #untake(chain: Chain): void {
+    this.#parts -= chain.parts;
+    chain.inFlight = false;
+    this.inFlight--;
+  }
+
+  release(): void {
+    for (const chain of this.#chains) chain?.release();
   }
 
   publish(): boolean {
@@ -331,7 +383,7 @@ export class SplitRing implements Virtqueue {
   arm(): boolean {
     if (this.#eventIndex) Atomics.store(this.#used, this.#availableEvent, this.#next);
     else Atomics.store(this.#used, FLAGS, 0);
-    return this.#hasMore;
+    return this.#hasRoom && this.#hasMore;
   }
 
   disarm(): void {

@@ -9,6 +9,25 @@ import type { Chain } from "./chain.ts";
 /** The most descriptors a queue may have: virtio 1.3, 2.7 and 2.8.10.1. */
 export const MAX_QUEUE_SIZE = 32768;
 
+/**
+ * The most descriptors of an indirect table in a queue that is smaller: Linux's
+ * drivers do not keep to the size of the ring (virtio 1.3, 2.7.5.3.1), and QEMU
+ * takes as many.
+ */
+export const MAX_INDIRECT_DESCRIPTORS = 1024;
+
+/**
+ * How many parts the chains of a queue may have that are in flight; more are
+ * taken when some are back. Indirect tables can share their memory, so a guest
+ * needs next to none to name them.
+ */
+export const MAX_PARTS_IN_FLIGHT = 262_144;
+
+/** The most descriptors of a chain, and the most parts of guest memory that they lie in. */
+export function maxChainParts(size: number): number {
+  return Math.max(size, MAX_INDIRECT_DESCRIPTORS);
+}
+
 /** Where a ring is and how it was negotiated. */
 export interface RingOptions {
   /** The number of descriptors. */
@@ -63,6 +82,8 @@ export interface Virtqueue {
   readonly resubmitted: number;
   /** Whether there is something to take, as far as can be seen without asking for a notification. */
   readonly isAvailable: boolean;
+  /** There was a chain that could not be taken, as those in flight have too many parts. */
+  readonly isHeldUp: boolean;
   /** The next available chain, or null when there is none. */
   take(): Chain | null;
   /**
@@ -72,6 +93,14 @@ export interface Virtqueue {
   put(chain: Chain, written: number): void;
   /** Gives up a chain that the device cannot answer: it never goes back to the driver. */
   abandon(chain: Chain): void;
+  /**
+   * Gives back, unused, what was taken and not put back: the driver never
+   * learns of it, and the ring goes on before it. What others have overtaken
+   * that were taken later is used, with no bytes.
+   */
+  giveBack(): void;
+  /** Ends its use: whoever still has a chain finds it empty. */
+  release(): void;
   /**
    * Makes everything that was put back visible to the driver.
    *

@@ -6,7 +6,12 @@
 
 import { assertEquals, assertStrictEquals } from "@std/assert";
 import { RegionTable } from "../../src/memory/regions.ts";
-import type { RingLayout, RingOptions, Virtqueue } from "../../src/virtqueue/mod.ts";
+import {
+  MAX_PARTS_IN_FLIGHT,
+  type RingLayout,
+  type RingOptions,
+  type Virtqueue,
+} from "../../src/virtqueue/mod.ts";
 import { PackedRingDriver } from "./packed_ring_driver.ts";
 import {
   assertBreaks,
@@ -14,6 +19,7 @@ import {
   type Descriptor,
   INDIRECT,
   MEMORY_BYTES,
+  NEXT,
   places,
   RingDriver,
   testMemory,
@@ -24,17 +30,32 @@ import {
 interface Driver {
   layout: RingLayout;
   ring: Virtqueue;
-  offer(chain: Descriptor[]): void;
+  view: DataView;
+  offer(chain: Descriptor[], id?: number): void;
 }
 
-function splitDriver(options?: Partial<RingOptions>, memory = testMemory()): Driver {
-  const driver = new RingDriver(8, options, memory);
-  const { layout, ring } = driver;
-  return { layout, ring, offer: (chain) => driver.offerChain(chain) };
+function splitDriver(options?: Partial<RingOptions>, memory = testMemory(), size = 8): Driver {
+  const driver = new RingDriver(size, options, memory);
+  const { layout, ring, view } = driver;
+  return { layout, ring, view, offer: (chain, id = 0) => driver.offerChain(chain, id) };
 }
 
-function packedDriver(options?: Partial<RingOptions>, memory = testMemory()): Driver {
-  return new PackedRingDriver(8, options, memory);
+function packedDriver(options?: Partial<RingOptions>, memory = testMemory(), size = 8): Driver {
+  return new PackedRingDriver(size, options, memory);
+}
+
+/** Writes an indirect table of `count` descriptors, each of one writable byte, and names it. */
+function table({ view, layout }: Driver, count: number, bytes = 1): Descriptor {
+  const at = BUFFERS + 0x1000;
+  for (let i = 0; i < count; i++) {
+    const entry = at + i * 16;
+    view.setBigUint64(entry, BigInt(BUFFERS), true);
+    view.setUint32(entry + 8, bytes, true);
+    const flags = WRITE | (layout === "split" && i < count - 1 ? NEXT : 0);
+    view.setUint16(entry + (layout === "split" ? 12 : 14), flags, true);
+    view.setUint16(entry + (layout === "split" ? 14 : 12), i + 1, true);
+  }
+  return { gpa: at, bytes: count * 16, flags: INDIRECT };
 }
 
 for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDriver]] as const) {
@@ -110,6 +131,110 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
       driver.offer([{ gpa: BUFFERS, bytes, flags: INDIRECT }]);
       assertBreaks(driver, "indirect-length");
     }
+  });
+
+  Deno.test(`${name}.take() takes indirect tables of up to 1024 descriptors, whatever its size`, () => {
+    for (const size of [1, 4, 64]) {
+      const driver = make({}, testMemory(), size);
+      driver.offer([table(driver, 1024)]);
+      const chain = driver.ring.take()!;
+      assertEquals([chain.descriptors, chain.writableBytes], [1024, 1024]);
+      const hostile = make({}, testMemory(), size);
+      hostile.offer([table(hostile, 1025)]);
+      assertBreaks(hostile, "chain-length");
+    }
+  });
+
+  Deno.test(`${name}.take() takes indirect tables as long as itself, and no longer ones`, () => {
+    for (const [count, isRight] of [[2048, true], [2049, false]] as const) {
+      const driver = make({}, testMemory(), 2048);
+      driver.offer([table(driver, count)]);
+      if (isRight) assertEquals(driver.ring.take()!.descriptors, count);
+      else assertBreaks(driver, "chain-length");
+    }
+  });
+
+  Deno.test(`${name}.take() refuses a chain in more parts than it may have descriptors`, () => {
+    const memory = testMemory();
+    const whole = { guestAddress: 0, bytes: 0x20000, userAddress: 0, index: 0 };
+    const crumbs = Array.from({ length: 255 }, (_, i) => ({
+      ...{ guestAddress: 0x20000 + i, bytes: 1, userAddress: 2 ** 40 + i, index: 0x20000 + 2 * i },
+    }));
+    memory.regions = new RegionTable([whole, ...crumbs]);
+    const buffer = { gpa: 0x20000, bytes: 255, flags: WRITE };
+    const driver = make({}, memory);
+    driver.offer(Array(4).fill(buffer));
+    assertEquals(driver.ring.take()!.writable.count, 4 * 255);
+    const hostile = make({}, memory);
+    hostile.offer(Array(5).fill(buffer));
+    assertBreaks(hostile, "chain-length");
+  });
+
+  Deno.test(`${name} takes no more while the chains in flight have very many parts`, () => {
+    const driver = make({}, testMemory(), 512);
+    const { ring } = driver;
+    const most = MAX_PARTS_IN_FLIGHT / 1024;
+    for (let i = 0; i < most + 1; i++) driver.offer([table(driver, 1024)], i);
+    const chains = Array.from({ length: most }, () => ring.take()!);
+    assertEquals([ring.take(), ring.isHeldUp, ring.arm(), ring.isAvailable], [
+      null,
+      true,
+      false,
+      false,
+    ]);
+    ring.put(chains[0], 0);
+    assertEquals(ring.isAvailable, true);
+    assertEquals([ring.take()!.slot, ring.isHeldUp], [most, false]);
+    // Much room is not kept: the list of a chain that is back is empty.
+    assertEquals(chains[0].writable.count, 0);
+  });
+
+  for (const inOrder of [false, true]) {
+    Deno.test(
+      `${name}.giveBack() goes back before what is untouched${inOrder ? ", in order" : ""}`,
+      () => {
+        const driver = make({ inOrder });
+        const { ring } = driver;
+        for (let id = 0; id < 4; id++) driver.offer([{ gpa: BUFFERS, bytes: 4, flags: WRITE }], id);
+        ring.put(ring.take()!, 4);
+        const { base } = ring;
+        const held = [ring.take()!, ring.take()!];
+        ring.giveBack();
+        ring.publish();
+        assertEquals(ring.inFlight, 0);
+        assertEquals(
+          driver.layout === "split" ? ring.base : ring.base & 0xffff,
+          driver.layout === "split" ? base : base & 0xffff,
+        );
+        assertEquals(held.map(({ inFlight }) => inFlight), [false, false]);
+        assertEquals([ring.take()!.slot, ring.take()!.slot, ring.take()!.slot], [1, 2, 3]);
+      },
+    );
+
+    Deno.test(
+      `${name}.giveBack() uses empty what was overtaken${inOrder ? ", in order" : ""}`,
+      () => {
+        const driver = make({ inOrder });
+        const { ring } = driver;
+        for (let id = 0; id < 3; id++) driver.offer([{ gpa: BUFFERS, bytes: 4, flags: WRITE }], id);
+        const [first, second, third] = [ring.take()!, ring.take()!, ring.take()!];
+        ring.put(second, 3);
+        ring.giveBack();
+        ring.publish();
+        assertEquals([first, second, third].map(({ inFlight }) => inFlight), [false, false, false]);
+        assertEquals(ring.inFlight, 0);
+        assertEquals(ring.take()!.slot, third.slot);
+      },
+    );
+  }
+
+  Deno.test(`${name}.release() empties chains for whoever still has them`, () => {
+    const driver = make();
+    driver.offer([{ gpa: BUFFERS, bytes: 4, flags: WRITE }]);
+    const chain = driver.ring.take()!;
+    driver.ring.release();
+    assertEquals(chain.writable.write(0, Uint8Array.of(1)), 0);
+    assertEquals(driver.view.getUint8(BUFFERS), 0);
   });
 
   Deno.test(`${name}.take() refuses an indirect table outside memory`, () => {

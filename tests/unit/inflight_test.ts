@@ -5,6 +5,7 @@ import {
   inflightBytes,
   InflightError,
   type InflightRegion,
+  initialBase,
   RingError,
   type Virtqueue,
 } from "../../src/virtqueue/mod.ts";
@@ -251,6 +252,61 @@ for (const packed of [false, true]) {
         after.set(new Uint8Array(before));
         after[at] = value;
         assertThrows(() => world.start(null), InflightError, "in the last batch");
+      }
+    }
+  });
+
+  Deno.test(`a ${layout} ring that begins anew believes no record of another one`, () => {
+    const worlds = [packed ? 0 : 0xfffe, packed ? 0 : 0xff00].map((used) => {
+      const world = new World(
+        packed ? new PackedCrashDriver(8, false) : new SplitCrashDriver(8, false, used),
+        8,
+      );
+      world.start(null);
+      for (let i = 0; i < 6; i++) world.driver.add(1);
+      world.takeAll();
+      // Three are back, three are in flight: when the ring goes, or never.
+      for (const chain of world.inHand.splice(0, 3)) world.ring!.put(chain, 0);
+      world.ring!.publish();
+      return world;
+    });
+    for (const isIdle of [false, true]) {
+      for (const { area, ring, inHand } of worlds) {
+        if (isIdle) {
+          for (const chain of inHand.splice(0)) ring!.put(chain, 0);
+          ring!.publish();
+        }
+        const driver = packed ? new PackedCrashDriver(8, false) : new SplitCrashDriver(8, false, 0);
+        const anew = new World(driver, 8, area.slice(0));
+        for (let i = 0; i < 5; i++) driver.add(1);
+        anew.start(initialBase(packed));
+        assertEquals(anew.ring!.resubmitted, 0);
+        anew.takeAll();
+        assertEquals(anew.inHand.map(tagOf), driver.tags);
+        // And from here on the record is kept of this ring.
+        anew.expectRecovery(initialBase(packed));
+      }
+    }
+  });
+
+  Deno.test(`a ${layout} ring that gives chains back leaves nothing of them in the record`, () => {
+    for (const inOrder of [false, true]) {
+      const world = new World(makeDriver(packed, 8, inOrder), 8);
+      world.start(null);
+      const random = new Random(3);
+      using _ = trace(world, () => world.copy().expectRecovery(null));
+      for (let round = 0; round < 20; round++) {
+        for (let i = 0; i < 4; i++) world.driver.addAny(random);
+        world.takeAll();
+        if (random.chance(1, 2)) step(world, "putOldest", random);
+        if (random.chance(1, 2)) step(world, "putNewest", random);
+        world.inHand = [];
+        world.ring!.giveBack();
+        world.ring!.publish();
+        world.driver.poll();
+        assertEquals(world.ring!.inFlight, 0);
+        world.start(world.ring!.base);
+        assertEquals(world.ring!.resubmitted, 0);
       }
     }
   });

@@ -8,6 +8,7 @@
 import {
   type Chain,
   createRing,
+  maxChainParts,
   type Parts,
   RingError,
   ringRules,
@@ -250,8 +251,8 @@ class Episode {
       failure = error;
     }
     world.onTranslate = () => {};
-    // A buffer in neighbouring regions is looked up once more for each of them.
-    const most = (size + 1) * (world.regions.length + 1);
+    // Each descriptor once, and each part of a buffer in neighbouring regions; and the table.
+    const most = 2 * maxChainParts(size) + 2;
     if (world.translations > most) {
       throw new Error(`Expected at most ${most} addresses to look up, got ${world.translations}`);
     }
@@ -296,8 +297,9 @@ class Episode {
     const { size } = this.#world.options;
     if (!(slot >= 0 && slot < size)) throw new Error(`Expected a slot below ${size}, got ${slot}`);
     if (this.#busy.has(slot)) throw new Error(`Slot ${slot} is in flight already`);
-    if (!(chain.descriptors >= 1 && chain.descriptors <= size)) {
-      throw new Error(`Expected 1 to ${size} descriptors, got ${chain.descriptors}`);
+    const most = maxChainParts(size);
+    if (!(chain.descriptors >= 1 && chain.descriptors <= most)) {
+      throw new Error(`Expected 1 to ${most} descriptors, got ${chain.descriptors}`);
     }
     let total = 0;
     for (const parts of [chain.readable, chain.writable]) {
@@ -318,7 +320,6 @@ class Episode {
     if (total !== chain.readableBytes + chain.writableBytes) {
       throw new Error(`Slot ${slot} counts its bytes wrong`);
     }
-    const most = size + (this.#world.regions.length - 1) * size;
     if (chain.readable.count + chain.writable.count > most) {
       throw new Error(`Slot ${slot} has too many parts`);
     }

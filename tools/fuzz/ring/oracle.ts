@@ -81,14 +81,16 @@ class Collector {
     this.chain = { slot, ringDescriptors: 0, descriptors: 0, readable: [], writable: [] };
   }
 
-  add({ gpa, bytes }: RawDescriptor, flags: number): void {
+  /** @param most How many descriptors there may be up to this one. */
+  add({ gpa, bytes }: RawDescriptor, flags: number, most: number): void {
     const { chain } = this;
     const isWritable = (flags & WRITE) !== 0;
-    if (++chain.descriptors > this.#world.options.size) throw new Broken("chain-length");
+    if (++chain.descriptors > most) throw new Broken("chain-length");
     if (!isWritable && chain.writable.length > 0) throw new Broken("writable-before-readable");
     this.#bytes += bytes;
     if (this.#bytes > 2 ** 32) throw new Broken("chain-bytes");
     const pieces = isWritable ? chain.writable : chain.readable;
+    const all = bytes;
     do {
       const region = this.#world.regions.find(({ guestAddress, bytes }) =>
         gpa >= guestAddress && gpa < guestAddress + bytes
@@ -96,10 +98,19 @@ class Collector {
       if (region === undefined) throw new Broken("buffer-address");
       const offset = gpa - region.guestAddress;
       const here = Math.min(bytes, region.bytes - offset);
+      if (here < all) this.checkParts();
       pieces.push([region.index + offset, here]);
       gpa += here;
       bytes -= here;
     } while (bytes > 0);
+  }
+
+  /** A chain is in no more parts of memory than it may have descriptors at the most. */
+  checkParts(): void {
+    const { readable, writable } = this.chain;
+    if (readable.length + writable.length > mostParts(this.#world)) {
+      throw new Broken("chain-length");
+    }
   }
 
   /** Where an indirect table is. */
@@ -116,6 +127,11 @@ class Collector {
     if (flags & NEXT) throw new Broken("indirect-next");
     if (bytes === 0 || bytes % 16 !== 0) throw new Broken("indirect-length");
   }
+}
+
+/** virtio 1.3, 2.7.5.3.1, but as QEMU takes it: Linux does not keep to the size of the ring. */
+function mostParts({ options: { size } }: World): number {
+  return Math.max(size, 1024);
 }
 
 function splitLook(world: World, known: RingKnowledge): Expected {
@@ -142,8 +158,11 @@ function splitLook(world: World, known: RingKnowledge): Expected {
       [entries, at, isIndirect] = [descriptor.bytes / 16, 0, true];
       continue;
     }
-    collector.add(descriptor, flags);
-    if (!(flags & NEXT)) return collector.chain;
+    collector.add(descriptor, flags, isIndirect ? mostParts(world) : size);
+    if (!(flags & NEXT)) {
+      collector.checkParts();
+      return collector.chain;
+    }
     if (next >= entries) throw new Broken("descriptor-next");
     at = next;
   }
@@ -178,17 +197,18 @@ function packedLook(world: World, known: RingKnowledge): Expected {
   collector.chain.ringDescriptors = count;
   for (const descriptor of descriptors) {
     if (!(descriptor.second & INDIRECT)) {
-      collector.add(descriptor, descriptor.second);
+      collector.add(descriptor, descriptor.second, size);
       continue;
     }
     collector.checkTable(descriptor, count > 1 ? NEXT : 0);
     const entries = descriptor.bytes / 16;
-    if (entries > size) throw new Broken("chain-length");
+    if (entries > mostParts(world)) throw new Broken("chain-length");
     const table = collector.table(descriptor);
     for (let i = 0; i < entries; i++) {
       const entry = read(view, table, i);
-      collector.add(entry, entry.second);
+      collector.add(entry, entry.second, mostParts(world));
     }
   }
+  collector.checkParts();
   return collector.chain;
 }

@@ -17,7 +17,7 @@ import {
 import type { Random } from "../../random.ts";
 
 /** What every region lies in. */
-const SPAN_BYTES = 0x8000;
+const SPAN_BYTES = 0x10000;
 
 /** What regions are apart by, in the span. */
 const GAP_BYTES = 64;
@@ -279,12 +279,15 @@ export class World {
 
 /** Regions in any order, some of them neighbours for the guest and none in the span. */
 function placeRegions(random: Random): Region[] {
-  const count = random.between(1, 4);
+  // Now and then so many small ones that a buffer has as many parts as bytes.
+  const isShattered = random.chance(1, 8);
+  const count = isShattered ? random.between(100, 250) : random.between(1, 4);
   let guestAddress = random.pick([0, 0x1000, 2 ** 32 - 0x2000, 2 ** 32, 2 ** 40]);
   let index = GAP_BYTES;
   const regions = Array.from({ length: count }, (_, i) => {
-    const bytes = i === 0 ? 0x1000 + random.below(0x1000) : 1 + random.below(0x1000);
-    if (random.chance(1, 2)) guestAddress += random.between(1, 0x100);
+    const most = isShattered ? 2 : 0x1000;
+    const bytes = i === 0 ? 0x1000 + random.below(0x1000) : 1 + random.below(most);
+    if (random.chance(1, isShattered ? 100 : 2)) guestAddress += random.between(1, 0x100);
     const region = { guestAddress, bytes, userAddress: guestAddress, index };
     guestAddress += bytes;
     index += Math.ceil((bytes + GAP_BYTES) / 16) * 16;
