@@ -42,11 +42,6 @@ export function permissionsOf(
   }
   needs.push(
     {
-      for: "--control-path=PATH",
-      flags: ["--allow-read=PATH", "--allow-write=PATH", "--allow-net=unix:PATH"],
-    },
-    { for: "--record=FILE", flags: ["--allow-write=FILE"] },
-    {
       for: "a socket from systemd",
       flags: [`--allow-env=${ACTIVATION_VARIABLES.join(",")}`],
     },

@@ -4,9 +4,15 @@
  * @module
  */
 
-import { type DeviceHostOptions, type DeviceServer, type Endpoint, serve } from "../runtime/mod.ts";
+import { replaceFile } from "../linux/mod.ts";
+import { openEndpoint } from "../runtime/endpoint.ts";
+import {
+  type DeviceHostOptions,
+  type DeviceServer,
+  type Endpoint,
+  serveFrom,
+} from "../runtime/mod.ts";
 import { shownJson } from "../runtime/shown.ts";
-import { removeSocketFile } from "../runtime/socket_path.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
@@ -66,7 +72,7 @@ const never = new Promise<never>(() => {});
 class Service {
   readonly #device: AnyDevice;
   readonly #endpoint: Endpoint;
-  readonly #options: DeviceHostOptions;
+  readonly #options: DeviceHostOptions & Required<Pick<DeviceHostOptions, "log">>;
   readonly #controlPath: string | undefined;
   readonly #recordFile: string | undefined;
   readonly #stop = Promise.withResolvers<"stop">();
@@ -96,10 +102,11 @@ class Service {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       Deno.addSignalListener(signal, () => this.#onStop());
     }
-    const serving = serve(this.#device, { ...this.#endpoint, ...this.#options });
+    const source = openEndpoint(this.#endpoint, this.#options.log);
+    const serving = serveFrom(source, this.#device, this.#options);
     if (await Promise.race([serving, this.#stop.promise]) === "stop") {
       // Opening may take as long as it likes; only the socket is there yet.
-      if ("socketPath" in this.#endpoint) removeSocketFile(this.#endpoint.socketPath);
+      source.stop();
       return 0;
     }
     const server = await serving;
@@ -122,7 +129,7 @@ class Service {
 
   async #serve(server: DeviceServer): Promise<void> {
     // That the file cannot be written is better known now than at the end.
-    await this.#writeRecord(server);
+    this.#writeRecord(server);
     this.#canWriteRecord = true;
     await using _control = await this.#openControl(server);
     // A mistake in a device must not end the guests that use it.
@@ -170,21 +177,19 @@ class Service {
     }
   }
 
-  async #writeRecord(server: DeviceServer): Promise<void> {
+  #writeRecord(server: DeviceServer): void {
     if (this.#recordFile === undefined) return;
-    const text = `${shownJson(server.record(), 2)}\n`;
     try {
-      await Deno.writeTextFile(this.#recordFile, text);
+      replaceFile(this.#recordFile, `${shownJson(server.record(), 2)}\n`);
     } catch (cause) {
-      if (cause instanceof Deno.errors.NotCapable) throw cause;
-      const reason = (cause as Error).message.replace(/ \(os error.*$/s, "");
+      const reason = (cause as Error).message;
       throw new Error(`Cannot write the record to ${this.#recordFile}: ${reason}`, { cause });
     }
   }
 
   async #close(server: DeviceServer): Promise<void> {
     await server.close();
-    if (this.#canWriteRecord) await this.#writeRecord(server);
+    if (this.#canWriteRecord) this.#writeRecord(server);
   }
 }
 

@@ -86,7 +86,7 @@ export function resizeFile(fd: number, bytes: number): void {
 }
 
 /** What a file is, as far as it matters. */
-export type FileKind = "file" | "block" | "directory" | "pipe" | "socket" | "other";
+export type FileKind = "file" | "block" | "directory" | "pipe" | "socket" | "link" | "other";
 
 // inode(7)
 const S_IFMT = 0o170000;
@@ -96,6 +96,7 @@ const KINDS: Readonly<Record<number, FileKind>> = {
   0o040000: "directory",
   0o010000: "pipe",
   0o140000: "socket",
+  0o120000: "link",
 };
 
 const STATX_BASIC_STATS = 0x7ff;
@@ -106,6 +107,8 @@ const STAT_BLOCK_BYTES = 512;
 export interface FileStat {
   /** What it is. */
   kind: FileKind;
+  /** The same for two names of one file, and for nothing else while the file is open. */
+  identity: string;
   /** Its size; of a device 0. */
   bytes: number;
   /** The size of a block of its file system; of a huge page file that of its pages. */
@@ -129,9 +132,11 @@ export function readStat(directory: number, path: string, flags: number): FileSt
     "statx",
     path || `file descriptor ${directory}`,
   );
-  // struct statx: stx_blksize, stx_mode, stx_size, stx_blocks, stx_ctime
+  // struct statx: stx_blksize, stx_mode, stx_ino, stx_size, stx_blocks, stx_ctime, stx_dev_*
+  const device = `${stat.getUint32(136, true)}:${stat.getUint32(140, true)}`;
   return {
     kind: KINDS[stat.getUint16(28, true) & S_IFMT] ?? "other",
+    identity: `${device}:${stat.getBigUint64(32, true)}`,
     bytes: Number(stat.getBigUint64(40, true)),
     blockBytes: stat.getUint32(4, true),
     allocatedBytes: Number(stat.getBigUint64(48, true)) * STAT_BLOCK_BYTES,

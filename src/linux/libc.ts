@@ -71,6 +71,7 @@ const symbols = {
   chmod: { parameters: ["buffer", "u32"], result: "i32" }, // pathname, mode
   fchownat: { parameters: ["i32", "buffer", "u32", "u32", "i32"], result: "i32" }, // dirfd, pathname, owner, group, flags
   unlink: { parameters: ["buffer"], result: "i32" }, // pathname
+  rename: { parameters: ["buffer", "buffer"], result: "i32" }, // oldpath, newpath
   readlink: { parameters: ["buffer", "buffer", "u32"], result: "i32" }, // pathname, buf, bufsiz
   fdatasync: { parameters: ["i32"], result: "i32" }, // fd
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" }, // fd, mode, offset, len

@@ -8,7 +8,7 @@ import { EPOLLIN, EPOLLOUT } from "./epoll.ts";
 import { check, Errno, LinuxError } from "./errors.ts";
 import { closeAll, Fd } from "./fd.ts";
 import { addressOf, errno, libc, pinnedBuffer } from "./libc.ts";
-import { removeName, setSocketAccess, type SocketAccess } from "./path.ts";
+import { type SocketAccess, SocketFile } from "./path.ts";
 import { ready, watch } from "./reactor.ts";
 
 const AF_UNIX = 1;
@@ -207,6 +207,23 @@ export class UnixConnection implements Disposable {
     return { bytes, fds, fdsLost: this.#fdsLost };
   }
 
+  /**
+   * Waits until something comes, and receives it. Descriptors that come with it
+   * are closed.
+   *
+   * @returns How many bytes came; 0 at the end of the stream.
+   */
+  async receiveSome(into: Uint8Array): Promise<number> {
+    while (!this.#closed) {
+      const fds: Fd[] = [];
+      const count = this.#receiveSome(into, fds);
+      closeAll(fds);
+      if (count >= 0) return count;
+      await (this.#receiving = ready(this.#fd.number, EPOLLIN));
+    }
+    return 0;
+  }
+
   /** One recvmsg; -1 when there is nothing yet. */
   #receiveSome(into: Uint8Array, fds: Fd[]): number {
     for (;;) {
@@ -305,18 +322,25 @@ const EXHAUSTED_PAUSE_MS = 50;
 /** A listening Unix socket. */
 export class UnixListener implements Disposable {
   #fd: Fd;
+  readonly #file: SocketFile | undefined;
   #closed = false;
   /** Ends the wait of {@linkcode UnixListener.accept}. */
   #wake: (() => void) | undefined;
 
-  /** Takes ownership of a listening socket. */
-  constructor(fd: Fd) {
+  /**
+   * Takes ownership of a listening socket.
+   *
+   * @param file Its file, if that is to go with it.
+   */
+  constructor(fd: Fd, file?: SocketFile) {
     this.#fd = fd;
+    this.#file = file;
   }
 
   /**
-   * Binds and listens. The file must not exist. Nobody can connect before it
-   * has the access that is given; without any it has that of the umask.
+   * Binds and listens. The file must not exist, and is removed at the end unless
+   * its path is another's by then. Nobody can connect before it has the access
+   * that is given; without any it has that of the umask.
    *
    * @throws {LinuxError} EADDRINUSE when the path exists, EACCES or ENOENT
    * when it cannot be made, EPERM when it cannot have that access.
@@ -327,12 +351,12 @@ export class UnixListener implements Disposable {
     // The file has no more than this from its first moment on.
     if (access.mode !== undefined) check(libc.fchmod(fd.number, access.mode), "fchmod");
     check(libc.bind(fd.number, ...socketAddress(path)), "bind", path);
-    made.defer(() => removeName(path));
-    setSocketAccess(path, access);
+    const file = made.adopt(new SocketFile(path), (file) => file.remove());
+    file.setAccess(access);
     // Only from here on does connecting succeed.
     check(libc.listen(fd.number, BACKLOG), "listen", path);
     made.move();
-    return new UnixListener(fd);
+    return new UnixListener(fd, file);
   }
 
   /** The socket; it stays this listener's. */
@@ -393,11 +417,13 @@ export class UnixListener implements Disposable {
   stop(): void {
     this.#closed = true;
     this.#wake?.();
+    this.#file?.remove();
   }
 
   /** Closes the socket; nobody may be waiting on it. */
   [Symbol.dispose](): void {
     this.#fd.close();
+    this.#file?.remove();
   }
 }
 

@@ -14,11 +14,12 @@
  * @module
  */
 
-import { withUmask } from "../linux/mod.ts";
+import { type UnixConnection, UnixListener, withUmask } from "../linux/mod.ts";
 import type { DeviceCommand } from "../virtio/mod.ts";
 import type { DeviceHost } from "./device_host.ts";
+import { type HttpAnswer, HttpError, HttpRequest, sendAnswer } from "./http.ts";
 import { shownJson } from "./shown.ts";
-import { listenOnPath, removeSocketFile } from "./socket_path.ts";
+import { listenOnPath } from "./socket_path.ts";
 
 /** The largest body of a request, in bytes. */
 export const MAX_CONTROL_BODY_BYTES = 2 ** 20;
@@ -26,31 +27,35 @@ export const MAX_CONTROL_BODY_BYTES = 2 ** 20;
 /** How many requests may be answered at the same time. */
 export const MAX_CONTROL_REQUESTS = 16;
 
+/** How many connections there may be; further ones wait to be accepted. */
+export const MAX_CONTROL_PEERS = 64;
+
+/** How long a connection may say nothing while nothing is being answered. */
+export const CONTROL_IDLE_MS = 10_000;
+
 /** How long requests that are being answered have when the socket is closed. */
 const CLOSING_MS = 500;
 
 /** The file of the socket is its owner's alone. */
 const UMASK = 0o177;
 
-/** A request that is not answered as it wants. */
-class HttpError extends Error {
-  readonly status: number;
-  readonly headers: Record<string, string>;
+const LIMITS = { bodyBytes: MAX_CONTROL_BODY_BYTES, idleMs: CONTROL_IDLE_MS };
 
-  constructor(status: number, message: string, headers: Record<string, string> = {}) {
-    super(message);
-    this.status = status;
-    this.headers = headers;
-  }
-}
-
-/** A control socket that is open. */
+/**
+ * A control socket that is open.
+ *
+ * Not by `Deno.serve`, which has no limit for connections, and at its end
+ * removes whatever is at its path by then (Deno 2.9.6).
+ */
 export class ControlSocket implements AsyncDisposable {
   readonly #host: DeviceHost;
-  readonly #path: string;
-  readonly #server: Deno.HttpServer;
+  readonly #listener: UnixListener;
+  readonly #serving: Promise<void>;
+  /** Connections, and what is done with them. */
+  readonly #connections = new Map<UnixConnection, Promise<void>>();
   /** How to end the requests that are being answered. */
   readonly #pending = new Set<() => void>();
+  #onEnd: () => void = () => {};
 
   /**
    * Opens the control socket of a device. A stale socket file is replaced.
@@ -59,23 +64,58 @@ export class ControlSocket implements AsyncDisposable {
    */
   constructor(host: DeviceHost, path: string) {
     this.#host = host;
-    this.#path = path;
-    this.#server = listenOnPath(path, (path) =>
-      withUmask(UMASK, () =>
-        Deno.serve(
-          { path, onListen: () => {}, onError: (error) => failed(500, error) },
-          (request) => this.#answer(request),
-        )));
+    this.#listener = listenOnPath(
+      path,
+      (path) => withUmask(UMASK, () => UnixListener.listen(path)),
+    );
+    this.#serving = this.#serve();
   }
 
-  async #answer(request: Request): Promise<Response> {
+  async #serve(): Promise<void> {
+    for (;;) {
+      const connection = await this.#listener.accept();
+      if (connection === undefined) return;
+      const talking = this.#talk(connection).finally(() => {
+        this.#connections.delete(connection);
+        this.#onEnd();
+      });
+      this.#connections.set(connection, talking);
+      while (this.#connections.size >= MAX_CONTROL_PEERS) {
+        await new Promise<void>((resolve) => this.#onEnd = resolve);
+      }
+    }
+  }
+
+  /** Answers the request of a connection, and closes it. */
+  async #talk(connection: UnixConnection): Promise<void> {
+    try {
+      let isHead = false;
+      let answered: HttpAnswer;
+      try {
+        const request = await HttpRequest.read(connection, LIMITS);
+        if (request === undefined) return;
+        isHead = request.method === "HEAD";
+        answered = await this.#answer(request);
+      } catch (error) {
+        if (!(error instanceof HttpError)) throw error;
+        answered = failed(error.status, error, error.headers);
+      }
+      await sendAnswer(connection, answered, { idleMs: CONTROL_IDLE_MS, isHead });
+    } catch {
+      // Whoever asked is gone, and with them whom to tell.
+    } finally {
+      await connection.close();
+    }
+  }
+
+  async #answer(request: HttpRequest): Promise<HttpAnswer> {
     if (this.#pending.size >= MAX_CONTROL_REQUESTS) {
       return failed(
         503,
         new Error(`Expected at most ${MAX_CONTROL_REQUESTS} requests at a time; try again`),
       );
     }
-    const end = Promise.withResolvers<Response>();
+    const end = Promise.withResolvers<HttpAnswer>();
     const endNow = () => end.resolve(failed(503, new Error("The device ends")));
     this.#pending.add(endNow);
     try {
@@ -87,36 +127,41 @@ export class ControlSocket implements AsyncDisposable {
 
   /** Closes the socket and removes its file; requests that are being answered have a moment. */
   async [Symbol.asyncDispose](): Promise<void> {
-    // Aborting a server that is shutting down throws from the signal's listener
-    // (Deno 2.9.6), so its answers are ended instead.
-    const timer = setTimeout(() => this.#pending.forEach((endNow) => endNow()), CLOSING_MS);
-    try {
-      await this.#server.shutdown();
-    } finally {
-      clearTimeout(timer);
-      removeSocketFile(this.#path);
-    }
+    this.#listener.stop();
+    const isIdle = () => this.#pending.size === 0;
+    const timers = [
+      setTimeout(() => this.#pending.forEach((endNow) => endNow()), CLOSING_MS),
+      setTimeout(() => this.#endConnections(), 2 * CLOSING_MS),
+    ];
+    if (isIdle()) this.#endConnections();
+    await this.#serving;
+    await Promise.all(this.#connections.values());
+    timers.forEach(clearTimeout);
+  }
+
+  #endConnections(): void {
+    for (const connection of this.#connections.keys()) connection.shutdown();
   }
 }
 
-async function answer(host: DeviceHost, request: Request): Promise<Response> {
+async function answer(host: DeviceHost, request: HttpRequest): Promise<HttpAnswer> {
   try {
     return await route(host, request);
   } catch (error) {
     if (error instanceof HttpError) return failed(error.status, error, error.headers);
-    throw error;
+    return failed(500, error);
   }
 }
 
-async function route(host: DeviceHost, request: Request): Promise<Response> {
-  const name = new URL(request.url).pathname.slice(1);
+async function route(host: DeviceHost, request: HttpRequest): Promise<HttpAnswer> {
+  const name = request.path.slice(1);
   switch (name) {
     case "":
       expectMethod(request, "GET", "HEAD");
-      return json(index(host));
+      return json(200, index(host));
     case "record":
       expectMethod(request, "GET", "HEAD");
-      return json(host.record.toJSON());
+      return json(200, host.record.toJSON());
   }
   const commands = commandsOf(host);
   if (!Object.hasOwn(commands, name)) {
@@ -146,9 +191,9 @@ function commandsOf(host: DeviceHost): Readonly<Record<string, DeviceCommand>> {
   return host.control.commands ?? {};
 }
 
-async function run(command: DeviceCommand, body: unknown): Promise<Response> {
+async function run(command: DeviceCommand, body: unknown): Promise<HttpAnswer> {
   try {
-    return json(await command.run(body) ?? {});
+    return json(200, await command.run(body) ?? {});
   } catch (error) {
     const isRefused = error instanceof TypeError || error instanceof RangeError;
     return failed(isRefused ? 400 : 500, error);
@@ -156,40 +201,27 @@ async function run(command: DeviceCommand, body: unknown): Promise<Response> {
 }
 
 /** The body of a request; undefined when it is empty. */
-async function readBody(request: Request): Promise<unknown> {
-  const decoder = new TextDecoder("utf-8", { fatal: true });
-  let bytes = 0;
-  let text = "";
+async function readBody(request: HttpRequest): Promise<unknown> {
+  const bytes = await request.body();
   try {
-    for await (const chunk of request.body ?? []) {
-      bytes += chunk.length;
-      if (bytes > MAX_CONTROL_BODY_BYTES) {
-        throw new HttpError(413, `Expected a body of at most ${MAX_CONTROL_BODY_BYTES} bytes`);
-      }
-      text += decoder.decode(chunk, { stream: true });
-    }
-    text += decoder.decode();
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     return text.trim() === "" ? undefined : JSON.parse(text);
   } catch (error) {
-    if (error instanceof HttpError) throw error;
     throw new HttpError(400, `Expected JSON or no body: ${(error as Error).message}`);
   }
 }
 
-function expectMethod(request: Request, ...methods: string[]): void {
+function expectMethod(request: HttpRequest, ...methods: string[]): void {
   if (methods.includes(request.method)) return;
   throw new HttpError(405, `Expected ${methods[0]}, got ${request.method}`, {
     allow: methods.join(", "),
   });
 }
 
-function json(value: unknown, status = 200, headers: Record<string, string> = {}): Response {
-  return new Response(`${shownJson(value)}\n`, {
-    status,
-    headers: { ...headers, "content-type": "application/json" },
-  });
+function json(status: number, value: unknown, headers?: Record<string, string>): HttpAnswer {
+  return { status, body: `${shownJson(value)}\n`, headers };
 }
 
-function failed(status: number, error: unknown, headers?: Record<string, string>): Response {
-  return json({ error: error instanceof Error ? error.message : String(error) }, status, headers);
+function failed(status: number, error: unknown, headers?: Record<string, string>): HttpAnswer {
+  return json(status, { error: error instanceof Error ? error.message : String(error) }, headers);
 }

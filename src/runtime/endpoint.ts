@@ -16,7 +16,7 @@ import {
   watchSignals,
 } from "../linux/mod.ts";
 import { Connector } from "./connector.ts";
-import { EndpointError, listenOnPath, removeSocketFile } from "./socket_path.ts";
+import { EndpointError, listenOnPath } from "./socket_path.ts";
 
 /** Where front-ends come from: a path to listen on or to connect to, or an inherited descriptor. */
 export type Endpoint = {
@@ -64,8 +64,9 @@ export function openEndpoint(endpoint: Endpoint, log: (message: string) => void)
   if ("connectPath" in endpoint) return new Connector(endpoint.connectPath, log);
   if ("socketPath" in endpoint) {
     const { socketPath, socketAccess } = endpoint;
-    const listener = listenOnPath(socketPath, (path) => UnixListener.listen(path, socketAccess));
-    return new Listening(listener, socketPath);
+    return new Listening(
+      listenOnPath(socketPath, (path) => UnixListener.listen(path, socketAccess)),
+    );
   }
   return openDescriptor(endpoint.fd);
 }
@@ -73,12 +74,9 @@ export function openEndpoint(endpoint: Endpoint, log: (message: string) => void)
 /** Front-ends that connect to a socket. */
 class Listening implements FrontendSource {
   readonly #listener: UnixListener;
-  readonly #path: string | undefined;
 
-  /** @param path The socket's file, if that is to go with it. */
-  constructor(listener: UnixListener, path?: string) {
+  constructor(listener: UnixListener) {
     this.#listener = listener;
-    this.#path = path;
   }
 
   next(): Promise<UnixConnection | undefined> {
@@ -92,12 +90,10 @@ class Listening implements FrontendSource {
 
   stop(): void {
     this.#listener.stop();
-    if (this.#path !== undefined) removeSocketFile(this.#path);
   }
 
   [Symbol.dispose](): void {
     this.#listener[Symbol.dispose]();
-    if (this.#path !== undefined) removeSocketFile(this.#path);
   }
 }
 

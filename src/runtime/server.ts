@@ -141,7 +141,19 @@ export class DeviceServer implements AsyncDisposable {
  * @throws What the device's `open` throws.
  */
 export async function serve(device: AnyDevice, options: ServeOptions): Promise<DeviceServer> {
-  const source = openEndpoint(options, options.log ?? (() => {}));
+  return await serveFrom(openEndpoint(options, options.log ?? (() => {})), device, options);
+}
+
+/**
+ * Serves a device to the front-ends of an endpoint that is open, and ends that.
+ *
+ * @throws What the device's `open` throws.
+ */
+export async function serveFrom(
+  source: FrontendSource,
+  device: AnyDevice,
+  options: DeviceHostOptions,
+): Promise<DeviceServer> {
   try {
     const opening = DeviceHost.open(device, options);
     // Its modules are loaded while the device opens and its thread starts.

@@ -6,10 +6,9 @@
 
 import {
   Errno,
-  kindAt,
   LinuxError,
   MAX_SOCKET_PATH_BYTES,
-  removeName,
+  SocketFile,
   UnixConnection,
 } from "../linux/mod.ts";
 
@@ -59,32 +58,38 @@ export function expectSocketPath(path: string): void {
   }
 }
 
-/** Removes the file of a socket; that it is gone already is no error. */
-export function removeSocketFile(path: string): void {
-  removeName(path);
-}
-
 function isInUse(error: unknown): boolean {
   return error instanceof Deno.errors.AddrInUse || errnoOf(error) === Errno.EADDRINUSE;
 }
 
 /** Removes a socket file that nobody listens on. */
 function removeStaleSocket(path: string): void {
-  if (kindAt(path) !== "socket") {
-    throw new EndpointError(
-      `Cannot listen on ${path}: it exists and is not a socket; remove it or name another path`,
-    );
-  }
+  using file = existingSocket(path);
+  if (file === undefined) return;
   try {
     UnixConnection.connect(path)[Symbol.dispose]();
   } catch (error) {
-    if (errnoOf(error) === Errno.ECONNREFUSED) return removeName(path);
+    if (errnoOf(error) === Errno.ECONNREFUSED) return file.remove();
+    if (errnoOf(error) === Errno.ENOENT) return;
     // EAGAIN: the backlog of a living listener is full.
     if (errnoOf(error) !== Errno.EAGAIN) throw cannotListen(path, error);
   }
   throw new EndpointError(
     `Cannot listen on ${path}: another server is listening there; stop it or name another path`,
   );
+}
+
+/** The socket file at a path; undefined when nothing is there any more. */
+function existingSocket(path: string): SocketFile | undefined {
+  try {
+    return new SocketFile(path);
+  } catch (error) {
+    if (errnoOf(error) === Errno.ENOENT) return undefined;
+    if (!(error instanceof TypeError)) throw cannotListen(path, error);
+    throw new EndpointError(
+      `Cannot listen on ${path}: it exists and is not a socket; remove it or name another path`,
+    );
+  }
 }
 
 function cannotListen(path: string, cause: unknown): Error {

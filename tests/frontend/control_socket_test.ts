@@ -1,7 +1,9 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import { UnixConnection } from "../../src/linux/mod.ts";
 import {
   ControlSocket,
   MAX_CONTROL_BODY_BYTES,
+  MAX_CONTROL_PEERS,
   MAX_CONTROL_REQUESTS,
 } from "../../src/runtime/control_socket.ts";
 import { DeviceHost } from "../../src/runtime/mod.ts";
@@ -10,7 +12,7 @@ import { defineDevice, type DeviceCommand } from "../../src/virtio/mod.ts";
 /** A device with commands, its control socket, and how to talk to it. */
 async function opened(
   commands: Record<string, DeviceCommand>,
-): Promise<{ request: typeof request } & AsyncDisposable> {
+): Promise<{ path: string; request: typeof request } & AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
   const directory = Deno.makeTempDirSync({ prefix: "vhostd-control-" });
   stack.defer(() => Deno.removeSync(directory, { recursive: true }));
@@ -37,7 +39,7 @@ async function opened(
     return [response.status, await response.json()];
   }
   const resources = stack.move();
-  return { request, [Symbol.asyncDispose]: () => resources.disposeAsync() };
+  return { path, request, [Symbol.asyncDispose]: () => resources.disposeAsync() };
 }
 
 const commands: Record<string, DeviceCommand> = {
@@ -137,4 +139,40 @@ Deno.test("ControlSocket ends also while requests are being answered", async () 
   await Promise.all(running.map(({ promise }) => promise));
   await control[Symbol.asyncDispose]();
   for (const request of requests) assertEquals(await request, [503, { error: "The device ends" }]);
+});
+
+Deno.test("ControlSocket serves so many connections at a time, and one more when one has gone", async () => {
+  await using control = await opened(commands);
+  const connections = Array.from(
+    { length: MAX_CONTROL_PEERS },
+    () => UnixConnection.connect(control.path),
+  );
+  const ask = async (connection: UnixConnection) => {
+    await connection.send(new TextEncoder().encode("GET / HTTP/1.1\r\nhost: vhostd\r\n\r\n"));
+    const answer = new Uint8Array(15);
+    assertEquals((await connection.receive(answer)).bytes, 15);
+    assertEquals(new TextDecoder().decode(answer), "HTTP/1.1 200 OK");
+  };
+  const waiting = UnixConnection.connect(control.path);
+  const order: string[] = [];
+  await Promise.all([
+    ask(waiting).then(() => order.push("one more")),
+    ask(connections[0]).then(() => order.push("first")),
+  ]);
+  assertEquals(order, ["first", "one more"]);
+  for (const connection of [...connections, waiting]) await connection.close();
+});
+
+Deno.test("ControlSocket ends with connections that ask nothing, or half of something", async () => {
+  const control = await opened(commands);
+  const silent = UnixConnection.connect(control.path);
+  const half = UnixConnection.connect(control.path);
+  await half.send(new TextEncoder().encode("POST /echo HTTP/1.1\r\ncontent-length: 9\r\n\r\n{"));
+  await control.request("GET", "/");
+  await control[Symbol.asyncDispose]();
+  for (const connection of [silent, half]) {
+    const rest = new Uint8Array(4096);
+    await connection.receive(rest);
+    await connection.close();
+  }
 });

@@ -10,7 +10,9 @@ import { EndpointError, serve } from "../../mod.ts";
 import {
   groupId,
   LinuxError,
-  setSocketAccess,
+  replaceFile,
+  SocketFile,
+  UnixConnection,
   UnixListener,
   userId,
   watchesEnded,
@@ -47,6 +49,8 @@ Deno.test("the socket has what the umask leaves, or --socket-mode whatever the u
         ["077", ["--socket-mode=660"], "660"],
         ["000", ["--socket-mode=0600"], "600"],
         ["022", ["--socket-mode=777"], "777"],
+        ["777", ["--socket-mode=660"], "660"],
+        ["777", [], "0"],
       ] as const
     ) {
       await using cli = new CliProcess([...command, ...flag], {
@@ -104,17 +108,90 @@ Deno.test("access that cannot be had leaves no socket", () =>
     assertEquals(accessOf(socketPath), `606 ${me}`);
   }));
 
-Deno.test("setSocketAccess() leaves alone what is no socket, and what a link leads to", () =>
+Deno.test("SocketFile takes no other file for a socket, and not what a link leads to", () =>
   withDirectory(async (directory) => {
-    const file = `${directory}/file`, link = `${directory}/link`;
+    const file = `${directory}/file`, link = `${directory}/link`, socket = `${directory}/socket`;
     await Deno.writeTextFile(file, "", { mode: 0o640 });
-    await Deno.symlink(file, link);
+    using _listener = UnixListener.listen(socket);
+    await Deno.symlink(socket, link);
     for (const path of [file, link]) {
-      assertThrows(() => setSocketAccess(path, { mode: 0o777 }), TypeError, "Expected a socket");
+      assertThrows(() => new SocketFile(path), TypeError, "Expected a socket");
     }
-    assertEquals(accessOf(file), `640 ${me}`);
-    const missing = () => setSocketAccess(`${directory}/none`, {});
+    const missing = () => new SocketFile(`${directory}/none`);
     assertEquals(assertThrows(missing, LinuxError).code, "ENOENT");
+  }));
+
+/** Puts another listening socket where a server has its own. */
+function usurp(path: string): UnixListener {
+  Deno.removeSync(path);
+  return UnixListener.listen(path);
+}
+
+Deno.test("close() leaves the socket alone that another server has at its path by then", () =>
+  withDirectory(async (directory) => {
+    const socketPath = `${directory}/rng.sock`;
+    const server = await serve(rng, { socketPath, plane: "main" });
+    using other = usurp(socketPath);
+    await server.close();
+    using connection = UnixConnection.connect(socketPath);
+    assert(connection.fd.isOpen);
+    other[Symbol.dispose]();
+    assertEquals([...Deno.readDirSync(directory)], [], "each removes its own");
+  }));
+
+Deno.test("vhostd leaves alone what is at its paths and is not its own", () =>
+  withDirectory(async (directory) => {
+    const socket = `${directory}/rng.sock`, control = `${directory}/control.sock`;
+    await using cli = new CliProcess([
+      ...["rng", `--socket-path=${socket}`, `--control-path=${control}`],
+    ]);
+    await cli.until("listens");
+    using _socket = usurp(socket);
+    Deno.removeSync(control);
+    Deno.writeTextFileSync(control, "somebody's notes");
+    assertEquals((await cli.stop()).status, 0);
+    UnixConnection.connect(socket)[Symbol.dispose]();
+    assertEquals(Deno.readTextFileSync(control), "somebody's notes");
+  }));
+
+Deno.test("--record is its owner's alone, whole at any time, and follows no link", () =>
+  withDirectory(async (directory) => {
+    const socket = `${directory}/rng.sock`, record = `${directory}/record.json`;
+    Deno.writeTextFileSync(record, "an older one", { mode: 0o666 });
+    using older = Deno.openSync(record);
+    {
+      await using cli = new CliProcess(["rng", `--socket-path=${socket}`, `--record=${record}`], {
+        through: ["sh", "-c", `umask 777; exec "$@"`, "sh"],
+      });
+      await cli.until("listens");
+      assertEquals(accessOf(record), `600 ${me}`);
+      assertEquals((await cli.stop()).status, 0);
+    }
+    assertEquals(JSON.parse(Deno.readTextFileSync(record)).device.name, "rng");
+    const text = new Uint8Array(12);
+    assertEquals(older.readSync(text), 12);
+    assertEquals(new TextDecoder().decode(text), "an older one");
+    assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name), ["record.json"]);
+
+    const link = `${directory}/link`;
+    await Deno.symlink(record, link);
+    const { status, stderr } = await runCli([
+      ...["rng", `--socket-path=${socket}`, `--record=${link}`],
+    ]);
+    assertEquals(status, 1, stderr);
+    assertStringIncludes(stderr, `Expected a file or nothing at ${link}, got a symbolic link`);
+    assert(Deno.lstatSync(link).isSymlink);
+  }));
+
+Deno.test("replaceFile() leaves what was there when it cannot write, and nothing beside it", () =>
+  withDirectory((directory) => {
+    const inThere = `${directory}/there`;
+    Deno.mkdirSync(inThere);
+    assertThrows(() => replaceFile(inThere, ""), TypeError, "got a directory");
+    assertThrows(() => replaceFile("/dev/null", ""), TypeError, "got a device");
+    assertThrows(() => replaceFile(`${directory}/no/such`, ""), LinuxError, "ENOENT");
+    assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name), ["there"]);
+    return Promise.resolve();
   }));
 
 Deno.test("vhostd says what --socket-mode and --socket-owner take", async () => {

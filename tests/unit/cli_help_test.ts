@@ -66,8 +66,6 @@ Permissions  of deno run; --allow-ffi is all of libc, so these hold mistakes onl
   for                    flags
   always                 --allow-ffi
   queue threads          --allow-read=${ROOT}
-  --control-path=PATH    --allow-read=PATH --allow-write=PATH --allow-net=unix:PATH
-  --record=FILE          --allow-write=FILE
   a socket from systemd  --allow-env=LISTEN_FDS,LISTEN_PID,LISTEN_FDNAMES
   VHOSTD_TRACE=1         --allow-env=VHOSTD_TRACE
 `,
