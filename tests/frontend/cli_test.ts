@@ -27,7 +27,7 @@ function exists(path: string): boolean {
 
 /** Leaves the file of a socket that nobody listens on. */
 function makeStale(path: string): void {
-  UnixListener.listen(path)[Symbol.dispose]();
+  UnixListener.listen(path).fd.close();
   assert(exists(path));
 }
 
@@ -158,19 +158,9 @@ Deno.test("vhostd tells bad input in one line", async () => {
 Deno.test("vhostd names the permission that it misses", async () => {
   using directory = temporary();
   const args = ["rng", `--socket-path=${directory.path}/s.sock`];
-  const control = [...args, `--control-path=${directory.path}/c.sock`];
-  for (
-    const [permissions, args_, flag] of [
-      [[], args, "--allow-ffi"],
-      [["--allow-ffi", "--allow-read"], control, "--allow-write"],
-      [["--allow-ffi", "--allow-read", "--allow-write"], control, "--allow-net"],
-    ] as const
-  ) {
-    const { status, stderr } = await runCli(args_, { permissions });
-    assertEquals(status, 1, stderr);
-    assertMatch(stderr, /^vhostd: [^\n]*\n$/);
-    assertStringIncludes(stderr, flag);
-  }
+  const { status, stderr } = await runCli(args, { permissions: [] });
+  assertEquals(status, 1, stderr);
+  assertMatch(stderr, /^vhostd: [^\n]*--allow-ffi[^\n]*\n$/);
 });
 
 Deno.test("VHOSTD_TRACE=1 prints the stack after the line", async () => {

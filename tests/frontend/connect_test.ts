@@ -79,7 +79,7 @@ Deno.test("a device connects when somebody listens, and again when they are gone
 
 Deno.test("a device waits while a socket has nobody behind it", () =>
   withPath(async (path) => {
-    UnixListener.listen(path)[Symbol.dispose]();
+    UnixListener.listen(path).fd.close();
     const { server, said } = await connecting(path);
     await using _server = server;
     await said("nobody listens there yet");
