@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { UnixConnection } from "../../src/linux/mod.ts";
+import { UnixConnection, watchesEnded } from "../../src/linux/mod.ts";
 import {
   ControlSocket,
   MAX_CONTROL_BODY_BYTES,
@@ -14,6 +14,7 @@ async function opened(
   commands: Record<string, DeviceCommand>,
 ): Promise<{ path: string; request: typeof request } & AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
+  stack.defer(watchesEnded);
   const directory = Deno.makeTempDirSync({ prefix: "vhostd-control-" });
   stack.defer(() => Deno.removeSync(directory, { recursive: true }));
   const device = defineDevice({
@@ -175,4 +176,5 @@ Deno.test("ControlSocket ends with connections that ask nothing, or half of some
     await connection.receive(rest);
     await connection.close();
   }
+  await watchesEnded();
 });
