@@ -16,6 +16,7 @@ type Command = (args: readonly string[], devices: DeviceTable) => Promise<number
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   describe: async () => (await import("./describe_command.ts")).describeCommand,
   inspect: async () => (await import("./inspect_command.ts")).inspectCommand,
+  new: async () => (await import("./new_command.ts")).newCommand,
   list: async () => (await import("./list_command.ts")).listCommand,
   help: async () => (await import("./help_command.ts")).helpCommand,
   "--help": async () => (await import("./help_command.ts")).helpCommand,

@@ -202,6 +202,6 @@ export function qemuHint(
 }
 
 /** A word for the shell, quoted if it needs that. */
-function shellWord(word: string): string {
+export function shellWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }

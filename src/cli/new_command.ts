@@ -1,0 +1,158 @@
+/**
+ * `vhostd new`: a folder with a device that works, for its author to change.
+ *
+ * @module
+ */
+
+import { parseArguments } from "./arguments.ts";
+import { commandHelp } from "./help.ts";
+import { shown } from "../runtime/shown.ts";
+import { shellWord } from "./qemu.ts";
+import { helpOption } from "./shared_options.ts";
+import { UsageError } from "./usage_error.ts";
+
+const options = {
+  kind: {
+    type: "text",
+    placeholder: "entropy|console",
+    choices: ["entropy", "console"],
+    default: "entropy",
+    about: "What to begin with: a device that answers, or one that sends on its own too",
+  },
+  ...helpOption,
+} as const;
+
+const USAGE = "new FOLDER [--kind=entropy|console]";
+
+const ABOUT =
+  "Makes a folder with a device of your own, named after the folder: mod.ts, its test, and\n" +
+  "a deno.json with the tasks check, test, vhostd and guest.";
+
+/** What the device is called in the templates. */
+const PLACEHOLDER = "my-device";
+
+/** The files that a kind begins with, in `templates/`. */
+const TEMPLATE_FILES = ["mod.ts", "mod_test.ts"];
+
+/** Makes a folder. */
+export async function newCommand(args: readonly string[]): Promise<number> {
+  const { values, positional } = parseArguments(args, options, "vhostd new --help");
+  if (values.help) {
+    console.log(commandHelp(USAGE, ABOUT, options).trimEnd());
+    return 0;
+  }
+  if (positional.length !== 1) {
+    throw new UsageError(
+      `Expected one folder to make, got ${positional.length || "none"}; vhostd ${USAGE}`,
+    );
+  }
+  const folder = positional[0].replace(/(?<=.)\/+$/, "");
+  const name = folder.replace(/^.*\//, "");
+  if (!/^[a-z][a-z0-9-]*$/.test(name)) {
+    throw new UsageError(
+      `Expected a folder named as a device, of a-z, 0-9 and -, got ${name}; such as my-sensor`,
+    );
+  }
+  await make(folder, await filesOf(name, values.kind as string ?? options.kind.default));
+  console.log(
+    `Made ${shown(folder)}: mod.ts is the device, mod_test.ts its test. Next:\n\n` +
+      `  cd ${shown(folder)}\n  deno task check\n  deno task test\n` +
+      "  deno task vhostd --socket-path=/tmp/device.sock\n" +
+      (checkout() === undefined ? "" : "  deno task guest        # a Linux guest that has it\n"),
+  );
+  return 0;
+}
+
+/** Writes a folder, or nothing: it appears with all that is in it. */
+async function make(folder: string, files: Readonly<Record<string, string>>): Promise<void> {
+  if (await exists(folder)) {
+    throw new Error(`${folder} exists already; remove it, or name another folder`);
+  }
+  const parent = folder.includes("/") ? folder.slice(0, folder.lastIndexOf("/")) || "/" : ".";
+  let unfinished: string;
+  try {
+    unfinished = await Deno.makeTempDir({ dir: parent, prefix: ".vhostd-new-" });
+  } catch (cause) {
+    throw cannotMake(folder, cause);
+  }
+  try {
+    for (const [name, text] of Object.entries(files)) {
+      await Deno.writeTextFile(`${unfinished}/${name}`, text);
+    }
+    await Deno.chmod(unfinished, 0o777 & ~Deno.umask());
+    await Deno.rename(unfinished, folder);
+  } catch (cause) {
+    await Deno.remove(unfinished, { recursive: true });
+    throw cannotMake(folder, cause);
+  }
+}
+
+function cannotMake(folder: string, cause: unknown): unknown {
+  if (cause instanceof Deno.errors.NotCapable) return cause;
+  const reason = cause instanceof Deno.errors.NotFound
+    ? "the directory that it would be in does not exist; make that first"
+    : (cause as Error).message.replace(/ \(os error.*$/s, "");
+  return new Error(`Cannot make ${folder}: ${reason}`, { cause });
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await Deno.lstat(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+/** The files of a folder, by name. */
+async function filesOf(name: string, kind: string): Promise<Record<string, string>> {
+  const files: Record<string, string> = {};
+  for (const file of TEMPLATE_FILES) {
+    const response = await fetch(new URL(`./templates/${kind}/${file}`, import.meta.url));
+    files[file] = (await response.text()).replaceAll(PLACEHOLDER, name);
+  }
+  const { default: own } = await import("../../deno.json", { with: { type: "json" } });
+  const config = denoConfig(own, checkout());
+  return { ...files, "deno.json": `${JSON.stringify(config, null, 2)}\n` };
+}
+
+/** The directory of vhostd's files; undefined where it came from the registry. */
+function checkout(): string | undefined {
+  const url = new URL("../../", import.meta.url);
+  if (url.protocol !== "file:") return undefined;
+  return decodeURIComponent(url.pathname).replace(/\/$/, "");
+}
+
+/** What vhostd's own deno.json says of it. */
+interface OwnConfig {
+  name: string;
+  version: string;
+  imports: Readonly<Record<string, string>>;
+}
+
+/**
+ * What a folder's deno.json holds. Its imports are those of the registry; where
+ * vhostd is a checkout, they lead there instead, and nothing is downloaded.
+ *
+ * @param checkout The directory of vhostd's files; undefined where it came from the registry.
+ */
+export function denoConfig(own: OwnConfig, checkout: string | undefined): unknown {
+  const { name, version, imports: { "@std/assert": assert } } = own;
+  const run = "deno run --quiet --allow-all";
+  return {
+    imports: { "@std/assert": assert, [name]: `jsr:${name}@^${version}` },
+    // A lock would hold what the links stand for.
+    ...checkout !== undefined && { links: [checkout, `${checkout}/compat/std/*`], lock: false },
+    tasks: {
+      check: "deno check --quiet",
+      // Checked while it runs, a queue thread takes seconds to start, and requests do not wait as long.
+      test: "deno test --quiet --no-check --allow-all",
+      vhostd: `${run} ${name}/main ./mod.ts`,
+      ...checkout !== undefined && {
+        guest: `${run} ${shellWord(`${checkout}/tools/guest/main.ts`)} --device=./mod.ts`,
+      },
+    },
+    fmt: { lineWidth: 100 },
+  };
+}
