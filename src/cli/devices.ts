@@ -50,7 +50,7 @@ async function loadModule(name: string): Promise<AnyDevice> {
   } catch (cause) {
     if (cause instanceof Deno.errors.NotCapable) throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new Error(`Cannot load the device ${name}: ${reason}`, { cause });
+    throw new Error(`Cannot load the device ${name}: ${withRemedy(reason)}`, { cause });
   }
   const device = module.default;
   if (typeof device?.handlers !== "function" || typeof device.name !== "string") {
@@ -59,4 +59,12 @@ async function loadModule(name: string): Promise<AnyDevice> {
     );
   }
   return device as AnyDevice;
+}
+
+/** Why a module cannot be loaded; one that imports what only its own deno.json knows is to be started with that. */
+function withRemedy(reason: string): string {
+  const [first] = reason.split("\n");
+  if (!/not in import map/.test(first)) return reason;
+  return `${first}; the deno.json of the device's folder has no say here: start it there by ` +
+    "deno task vhostd, as in a folder that vhostd new makes";
 }

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { denoConfig } from "../../src/cli/new_command.ts";
+import { vhostdCommand } from "../../tools/guest/backend.ts";
 import { runCli } from "./cli_process.ts";
 
 /** Nothing listens there: whatever would be downloaded fails. */
@@ -43,6 +44,22 @@ for (const kind of ["entropy", "console"]) {
       await deno(folder, "fmt", "--check");
       await deno(folder, "lint");
       await deno(folder, "task", "vhostd", "--help");
+      // What only the folder's deno.json knows, the device may import.
+      const { imports, ...others } = JSON.parse(await Deno.readTextFile(`${folder}/deno.json`));
+      const config = { ...others, imports: { ...imports, "own-name": "./own.ts" } };
+      await Deno.writeTextFile(`${folder}/deno.json`, JSON.stringify(config));
+      await Deno.writeTextFile(`${folder}/own.ts`, "export const own = 1;");
+      const device = await Deno.readTextFile(`${folder}/mod.ts`);
+      await Deno.writeTextFile(`${folder}/mod.ts`, `import "own-name";\n${device}`);
+      await deno(folder, "task", "test");
+      const [program, ...args] = vhostdCommand("describe", `${folder}/mod.ts`);
+      assertEquals(program, Deno.execPath());
+      await deno(folder, ...args);
+      const without = await runCli(["describe", `${folder}/mod.ts`]);
+      assertMatch(
+        without.stderr,
+        /^vhostd: [^\n]*has no say here: start it there by deno task vhostd/,
+      );
       const { tasks } = JSON.parse(await Deno.readTextFile(`${folder}/deno.json`));
       assertMatch(tasks.guest, /tools\/guest\/main\.ts'? --device=\.\/mod\.ts$/);
     }));

@@ -18,10 +18,23 @@ const STOP_TIMEOUT_MS = 5_000;
 
 /** The command that runs vhostd with some arguments. */
 export function vhostdCommand(...args: string[]): [string, ...string[]] {
-  return [
-    Deno.execPath(),
-    ...["run", "--quiet", "--allow-all", VHOSTD, ...args],
-  ];
+  const config = args.filter((arg) => /^[^-].*\.m?[tj]s$/.test(arg)).map(configOf).find(Boolean);
+  const own = config === undefined ? [] : [`--config=${config}`];
+  return [Deno.execPath(), "run", "--quiet", "--allow-all", ...own, VHOSTD, ...args];
+}
+
+/**
+ * The deno.json of the folder that a device's module is in, if it leads to
+ * vhostd as that of `vhostd new` does: the device may import what only that knows.
+ */
+function configOf(module: string): string | undefined {
+  try {
+    const path = `${Deno.realPathSync(module).replace(/[^/]*$/, "")}deno.json`;
+    const { links } = JSON.parse(Deno.readTextFileSync(path));
+    return Array.isArray(links) && links.length > 1 ? path : undefined;
+  } catch {
+    return undefined; // There is none, or it is somebody's with comments.
+  }
 }
 
 export type { DeviceDescription };
