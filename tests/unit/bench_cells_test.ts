@@ -18,22 +18,23 @@ Deno.test("allCells() gives each cell a name of its own", () => {
   const all = allCells().map(({ name }) => name);
   assertEquals(new Set(all).size, all.length);
   for (const name of all) {
-    assert(/^[a-z-]+\/[a-z]+(4k|128k)\/qd\d+(\/[a-z0-9]+)?$/.test(name), name);
+    assert(/^[a-z-]+\/[a-z]+(4k|128k)\/qd\d+(\/[a-z0-9]+)?(\/client-polls)?$/.test(name), name);
   }
 });
 
 Deno.test("quickCells() are cells", () => {
-  assertEquals(quickCells().length, 10);
+  assertEquals(quickCells().length, 22);
 });
 
 Deno.test("selectCells() takes a name, parts of names and wildcards", () => {
   assertEquals(names("null/read4k/qd32"), ["null/read4k/qd32"]);
-  assertEquals(names("poll"), ["null/read4k/qd1/poll"]);
+  assertEquals(names("null/read4k/qd1/poll"), ["null/read4k/qd1/poll"]);
   assertEquals(names("tmpfs/read4k/qd1"), ["tmpfs/read4k/qd1"]);
   assert(names("disk").every((name) => name.startsWith("disk/")));
-  assertEquals(names("read4k/qd1/2q").length, 4);
+  assertEquals(names("read4k/qd1/2q").length, 8);
   assertEquals(names("*/2threads").length, 6);
   assertEquals(names("disk*/write4k/qd128").length, 2);
+  assertEquals(names("client-polls").length, allCells().length / 2);
   assertEquals(names("qd3"), []);
   assertEquals(names("read.k"), []);
 });
@@ -42,18 +43,23 @@ Deno.test("goalsOf() knows the goals of the table", () => {
   const limits = (name: string) =>
     Object.fromEntries(Object.entries(goalsOf(cell(name))).map(([key, goal]) => [key, goal.limit]));
   assertEquals(limits("null/read4k/qd1"), { iops: 1, cpu: 1 });
-  assertEquals(limits("null/read4k/qd32"), { iops: 1.2, cpu: 0.7, systemCalls: 0.1 });
-  assertEquals(limits("null/write4k/qd128"), { iops: 1.2, cpu: 0.7 });
-  assertEquals(limits("tmpfs/read4k/qd32"), { iops: 3.5, cpu: 0.2 });
+  assertEquals(limits("null/read4k/qd1/client-polls"), { iops: 2, cpu: 1 });
+  assertEquals(limits("null/read4k/qd32"), { iops: 1.3, cpu: 0.6, systemCalls: 0.1 });
+  assertEquals(limits("null/write4k/qd128"), { iops: 1.3, cpu: 0.6 });
+  assertEquals(limits("null/read4k/qd128/client-polls"), { iops: 1.2, cpu: 0.8 });
+  assertEquals(limits("tmpfs/read4k/qd32"), { iops: 3, cpu: 0.2 });
+  assertEquals(limits("tmpfs/write4k/qd32/client-polls"), { iops: 2.5, cpu: 0.3 });
   assertEquals(limits("tmpfs/read4k/qd1"), {});
-  assertEquals(limits("tmpfs/seqread128k/qd1"), { iops: 1.2, cpu: 0.6 });
-  assertEquals(limits("disk-direct/write4k/qd32"), { iops: 1, cpu: 0.6 });
+  assertEquals(limits("tmpfs/seqread128k/qd1"), {});
+  assertEquals(limits("disk/read4k/qd32"), { iops: 1.5, cpu: 0.7 });
+  assertEquals(limits("disk-direct/write4k/qd32"), { iops: 1, cpu: 0.8 });
   assertEquals(limits("disk/read4k/qd128"), {});
-  assertEquals(limits("null/read4k/qd1/poll"), { iops: 2 });
-  assertEquals(limits("null/read4k/qd32/packed"), { iops: 1, cpu: 1 });
+  assertEquals(limits("null/read4k/qd32/packed"), { iops: 0.95 });
+  assertEquals(limits("null/read4k/qd32/packed/client-polls"), { iops: 1, cpu: 1.05 });
   assertEquals(limits("null/read4k/qd32/inflight"), { iops: 0.95 });
   assertEquals(limits("tmpfs/read4k/qd32/packed"), {});
-  assertEquals(limits("disk-direct/read4k/qd32/2threads"), { iops: 1 });
+  assertEquals(limits("tmpfs/read4k/qd32/2threads/client-polls"), { iops: 1.5 });
+  assertEquals(limits("disk-direct/read4k/qd32/2threads"), {});
 });
 
 Deno.test("isMet() judges by what is shown", () => {
@@ -68,8 +74,15 @@ Deno.test("parseOptions() chooses cells and times", () => {
   const all = parseOptions([]);
   assertEquals([all.cells.length, all.withExtras, all.runs], [allCells().length, true, 5]);
   const quick = parseOptions(["--quick", "--runs=1"]);
-  assertEquals([quick.cells.length, quick.seconds, quick.runs], [10, 0.3, 1]);
-  const some = parseOptions(["null/read4k/qd32", "poll", "--seconds=0.5", "--flags=--io=sync -x"]);
+  assertEquals([quick.cells.length, quick.seconds, quick.runs], [22, 0.3, 1]);
+  assertEquals(quick.processors, ["asleep", "awake"]);
+  assertEquals(parseOptions(["--processors=awake"]).processors, ["awake"]);
+  const some = parseOptions([
+    "null/read4k/qd32",
+    "null/read4k/qd1/poll",
+    "--seconds=0.5",
+    "--flags=--io=sync -x",
+  ]);
   assertEquals(some.cells.map(({ name }) => name), ["null/read4k/qd1/poll", "null/read4k/qd32"]);
   assertEquals([some.withExtras, some.seconds], [false, 0.5]);
   assertEquals(some.own.flags, ["--io=sync", "-x"]);
@@ -78,6 +91,7 @@ Deno.test("parseOptions() chooses cells and times", () => {
 Deno.test("parseOptions() says what is wrong", () => {
   assertThrows(() => parseOptions(["nul/read"]), BenchError, "No cell is called nul/read");
   assertThrows(() => parseOptions(["--fast"]), BenchError, "Unknown argument --fast");
+  assertThrows(() => parseOptions(["--processors=hot"]), BenchError, "asleep, awake or both");
   assertThrows(() => parseOptions(["--runs=0"]), BenchError, "--runs=0: expected a number");
   assertThrows(() => parseOptions(["--seconds="]), BenchError, "expected a number");
 });

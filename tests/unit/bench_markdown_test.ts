@@ -21,10 +21,17 @@ const side: SideResult = {
 
 const cell: CellResult = {
   name: "null/read4k/qd32",
+  processors: "asleep",
   subject: side,
-  reference: { ...side, name: "qemu-storage-daemon", mode: "iothread", systemCalls: undefined },
+  reference: {
+    ...side,
+    name: "qemu-storage-daemon 11.1.3",
+    mode: "iothread",
+    systemCalls: undefined,
+  },
   iopsRatio: of(1.5),
   cpuRatio: of(0.9),
+  older: [],
   goals: {
     iops: { is: "at least", limit: 1.2, isMet: true },
     cpu: { is: "at most", limit: 0.7, isMet: false },
@@ -32,7 +39,7 @@ const cell: CellResult = {
 };
 
 const report: Report = {
-  version: 1,
+  version: 2,
   date: "2026-11-22T10:11:12.000Z",
   machine: {
     processor: "A processor",
@@ -41,12 +48,11 @@ const report: Report = {
     kernel: "Linux 6.1",
     disk: "ext4 on /dev/vda",
     loadAverage: 0.5,
-    wakeUpUs: 12.3,
-    versions: { vhostd: "0.1.0", deno: "2.9.6", v8: "15.0", peer: "10.0.2" },
+    versions: { vhostd: "0.1.0", deno: "2.9.6", v8: "15.0", peers: ["11.1.3", "10.0.2"] },
   },
   runs: 3,
   seconds: 0.3,
-  driver: "sleeps",
+  wakeUpUs: { asleep: 62.34, awake: 7.8 },
   chains: "direct",
   systemCalls: "counted by hand",
   cells: [cell],
@@ -78,6 +84,26 @@ Deno.test("markdown() shows ratios, goals, the machine and what failed", () => {
     line.split("|").length
   );
   assert(new Set(widths).size <= 2);
+});
+
+Deno.test("markdown() shows each world by itself, and older peers beside the newest", () => {
+  const older = [{
+    reference: { ...side, name: "qemu-storage-daemon 10.0.2" },
+    iopsRatio: of(2.5),
+    cpuRatio: of(0.25),
+  }];
+  const cells: CellResult[] = [{ ...cell, older }, { ...cell, processors: "awake", older }];
+  const text = markdown({ ...report, cells });
+  const [asleep, awake] = text.split("Processors are kept awake").map((part) => part.split("\n"));
+  assertStringIncludes(asleep.join("\n"), "waking a thread takes 62.3 µs:");
+  assertStringIncludes(awake[0], "waking a thread takes 7.80 µs:");
+  for (const part of [asleep, awake]) {
+    const row = part.filter((line) => line.startsWith("| null/read4k/qd32 "));
+    assertEquals(row.length, 1);
+    assertStringIncludes(row[0], "10.0.2: 2.50, 0.25");
+  }
+  assert(!markdown(report).includes("kept awake"));
+  assert(!markdown(report).includes("older peer"));
 });
 
 Deno.test("markdown() says what ours is compared with", () => {

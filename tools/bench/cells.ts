@@ -48,6 +48,8 @@ export interface Drive {
   hasRecord?: boolean;
   /** How long ours polls before it sleeps, in microseconds. */
   pollUs?: number;
+  /** The load generator polls; it sleeps otherwise, as a driver in a guest does. */
+  isPolling?: boolean;
 }
 
 /** The most requests in flight in a queue. */
@@ -72,18 +74,22 @@ export interface Cell {
 /** How long ours polls where it does. */
 export const POLL_US = 50;
 
-/** Cells of the short version. */
+/** The end of the name of a cell whose load generator polls. */
+const POLLING_CLIENT = "client-polls";
+
+/** Cells of the short version, each with both kinds of load generator. */
 const QUICK = new Set([
   "null/read4k/qd1",
-  "null/read4k/qd1/poll",
   "null/read4k/qd32",
-  "null/read4k/qd32/packed",
   "null/read4k/qd128",
+  "null/read4k/qd32/packed",
   "tmpfs/read4k/qd32",
   "tmpfs/write4k/qd32",
-  "tmpfs/seqread128k/qd32",
+  "tmpfs/read4k/qd32/2threads",
   "disk/read4k/qd32",
+  "disk/write4k/qd32",
   "disk-direct/read4k/qd32",
+  "disk-direct/write4k/qd32",
 ]);
 
 /** Every cell, in the order of the table. */
@@ -92,7 +98,16 @@ export function allCells(): Cell[] {
     (Object.keys(OPERATIONS) as OperationName[]).flatMap((operation) =>
       DEPTHS.flatMap((depth) => cellsOf(store, operation, depth))
     )
-  );
+  ).flatMap((cell) => [cell, withPollingClient(cell)]);
+}
+
+function withPollingClient({ name, drive, against, ...cell }: Cell): Cell {
+  return {
+    ...cell,
+    name: `${name}/${POLLING_CLIENT}`,
+    drive: { ...drive, isPolling: true },
+    against: against === "peer" ? against : { ...against, isPolling: true },
+  };
 }
 
 function cellsOf(store: StoreName, operation: OperationName, depth: number): Cell[] {
@@ -125,7 +140,7 @@ function cellsOf(store: StoreName, operation: OperationName, depth: number): Cel
 
 /** The cells of the short version. */
 export function quickCells(): Cell[] {
-  return allCells().filter(({ name }) => QUICK.has(name));
+  return allCells().filter(({ name }) => QUICK.has(name.replace(`/${POLLING_CLIENT}`, "")));
 }
 
 /**
@@ -140,7 +155,7 @@ export function quickCells(): Cell[] {
  * const names = (filter: string) => selectCells(allCells(), filter).map(({ name }) => name);
  * assertEquals(names("null/read4k/qd32"), ["null/read4k/qd32"]);
  * assertEquals(names("*\/read4k/qd1").length, 4);
- * assertEquals(names("poll"), ["null/read4k/qd1/poll"]);
+ * assertEquals(names("qd1/poll"), ["null/read4k/qd1/poll", "null/read4k/qd1/poll/client-polls"]);
  * ```
  */
 export function selectCells(cells: readonly Cell[], filter: string): Cell[] {

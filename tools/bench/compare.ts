@@ -4,12 +4,13 @@
  * @module
  */
 
+import type { Processors } from "./awake.ts";
 import type { Bench } from "./bench.ts";
 import { BenchError } from "./bench_error.ts";
 import { type Cell, type Drive, OPERATIONS } from "./cells.ts";
 import { type CellGoals, goalsOf, isMet } from "./goals.ts";
 import { measure, type Sample } from "./measure.ts";
-import { ownSide, peerSides, type Side } from "./sides.ts";
+import { ownSide, type Peer, type Side } from "./sides.ts";
 import { ratioSummary, type Summary, summary } from "./statistics.ts";
 
 /** How long each mode of the peer is tried. */
@@ -36,41 +37,59 @@ export interface GoalResult {
   isMet: boolean;
 }
 
-/** A cell's results. */
-export interface CellResult {
-  name: string;
-  subject: SideResult;
+/** What the subject is compared with, and how it compares. */
+export interface Comparison {
   reference: SideResult;
   /** Ratios of the subject to the reference, pair by pair. */
   iopsRatio: Summary;
   cpuRatio: Summary;
+}
+
+/** A cell's results. */
+export interface CellResult extends Comparison {
+  name: string;
+  /** What processors did while nothing ran on them. */
+  processors: Processors;
+  subject: SideResult;
+  /** The same with older versions of the peer. */
+  older: Comparison[];
   goals: { [name in keyof CellGoals]?: GoalResult };
 }
 
-/** Measures a cell. */
+/** A side that is measured in a cell. */
+interface Contender {
+  side: Side;
+  drive: Drive;
+  samples: Sample[];
+}
+
+/**
+ * Measures a cell.
+ *
+ * @param processors What processors do meanwhile.
+ * @param peers The versions of the peer, the newest first.
+ */
 export async function compare(
   bench: Bench,
   cell: Cell,
-  peers: PeerModes,
+  processors: Processors,
+  peers: readonly PeerModes[],
   progress: (message: string) => void,
 ): Promise<CellResult> {
   const { own, runs } = bench.options;
-  const referenceDrive = cell.against === "peer" ? cell.drive : cell.against;
-  const sides = [
-    { side: ownSide(cell.drive, own), drive: cell.drive, samples: new Array<Sample>() },
-    {
-      side: cell.against === "peer"
-        ? await peers.best(cell, progress)
-        : ownSide(referenceDrive, own),
-      drive: referenceDrive,
-      samples: new Array<Sample>(),
-    },
-  ];
+  const contender = (side: Side, drive: Drive): Contender => ({ side, drive, samples: [] });
+  const contenders = [contender(ownSide(cell.drive, own), cell.drive)];
+  if (cell.against !== "peer") {
+    contenders.push(contender(ownSide(cell.against, own), cell.against));
+  } else {
+    for (const modes of peers) {
+      contenders.push(contender(await modes.best(cell, processors, progress), cell.drive));
+    }
+  }
   for (let run = 0; run < runs; run++) {
     progress(`${cell.name}, run ${run + 1} of ${runs}`);
     // Who comes second finds the machine as the first one left it.
-    for (const at of run % 2 === 0 ? [0, 1] : [1, 0]) {
-      const { side, drive, samples } = sides[at];
+    for (const { side, drive, samples } of run % 2 === 0 ? contenders : contenders.toReversed()) {
       samples.push(
         await measure(bench, {
           ...{ side, drive, store: cell.store, operation: cell.operation },
@@ -82,22 +101,29 @@ export async function compare(
       );
     }
   }
-  const [subject, reference] = sides;
-  const ratio = (pick: (sample: Sample) => number) =>
-    ratioSummary(subject.samples.map(pick), reference.samples.map(pick))!;
+  const [subject, ...references] = contenders;
+  const [newest, ...older] = references.map((reference) => comparison(subject, reference));
   const result = {
     name: cell.name,
+    processors,
     subject: sideResult(subject),
-    reference: sideResult(reference),
-    iopsRatio: ratio(({ iops }) => iops),
-    cpuRatio: ratio(({ cpuUs }) => cpuUs),
+    ...newest,
+    older,
   };
   return { ...result, goals: goalResults(goalsOf(cell), result) };
 }
 
-function sideResult(
-  { side, drive, samples }: { side: Side; drive: Drive; samples: Sample[] },
-): SideResult {
+function comparison(subject: Contender, reference: Contender): Comparison {
+  const ratio = (pick: (sample: Sample) => number) =>
+    ratioSummary(subject.samples.map(pick), reference.samples.map(pick))!;
+  return {
+    reference: sideResult(reference),
+    iopsRatio: ratio(({ iops }) => iops),
+    cpuRatio: ratio(({ cpuUs }) => cpuUs),
+  };
+}
+
+function sideResult({ side, drive, samples }: Contender): SideResult {
   const of = (pick: (sample: Sample) => number | undefined) =>
     summary(samples.map((sample) => pick(sample) ?? NaN));
   return {
@@ -131,26 +157,32 @@ function goalResults(
   return results;
 }
 
-/** The peer's best mode where it matters, each found by a short run. */
+/** A peer's best mode where it matters, each found by a short run. */
 export class PeerModes {
   readonly #bench: Bench;
+  readonly #peer: Peer;
   readonly #best = new Map<string, Side>();
 
-  constructor(bench: Bench) {
+  constructor(bench: Bench, peer: Peer) {
     this.#bench = bench;
+    this.#peer = peer;
   }
 
   /** The mode with the most requests per second for a cell's like. */
-  async best(cell: Cell, progress: (message: string) => void): Promise<Side> {
-    const { store, operation, drive } = cell;
-    const key = this.#bench.options.isQuick ? store : `${store}/${operation}/qd${drive.depth}`;
+  async best(
+    { name, store, operation, drive }: Cell,
+    processors: Processors,
+    progress: (message: string) => void,
+  ): Promise<Side> {
+    const { depth, isPolling } = drive;
+    const key = JSON.stringify([store, operation, depth, isPolling, processors]);
     const known = this.#best.get(key);
     if (known) return known;
     const isWrite = OPERATIONS[operation].isWrite;
     let best: { side: Side; iops: number } | undefined;
     let failure: unknown;
-    for (const side of await peerSides(store)) {
-      progress(`${cell.name}, trying the peer with ${side.mode}`);
+    for (const side of this.#peer.sides(store)) {
+      progress(`${name}, trying the peer with ${side.mode}`);
       try {
         const { iops } = await measure(this.#bench, {
           ...{ side, store, operation, drive: { ...drive, queues: 1 } },

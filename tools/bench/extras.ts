@@ -9,7 +9,7 @@ import { STORE_BYTES } from "./bench.ts";
 import { BenchError } from "./bench_error.ts";
 import { Daemon } from "./daemon.ts";
 import { drive, loadOrders, startDriver } from "./measure.ts";
-import { ownSide, peerSides, type Side, vhostd } from "./sides.ts";
+import { ownSide, peers, type Side, vhostd } from "./sides.ts";
 import { type Summary, summary } from "./statistics.ts";
 
 const DRIVE = { queues: 1, depth: 32 };
@@ -25,7 +25,8 @@ function startNull(bench: Bench, side: Side): { daemon: Daemon; socketPath: stri
 
 /** Ours, and the peer with an iothread. */
 async function bothSides(bench: Bench): Promise<{ own: Side; peer: Side }> {
-  return { own: ownSide({}, bench.options.own), peer: (await peerSides("null"))[0] };
+  const [newest] = await peers();
+  return { own: ownSide({}, bench.options.own), peer: newest.sides("null")[0] };
 }
 
 /** Milliseconds from the start of the process until its socket takes connections. */
@@ -135,7 +136,7 @@ export async function rngThroughput(bench: Bench): Promise<RngResult[]> {
 }
 
 async function driveRng(bench: Bench, bytes: number) {
-  const { seconds, warmSeconds, isPolling } = bench.options;
+  const { seconds, warmSeconds } = bench.options;
   const socketPath = bench.socketPath();
   await using daemon = new Daemon(vhostd(["rng", `--socket-path=${socketPath}`]));
   await using driver = await Promise.race([
@@ -146,7 +147,7 @@ async function driveRng(bench: Bench, bytes: number) {
   return await drive(bench, { seconds, warmSeconds }, daemon, [{
     memory: bench.memory.handle,
     queue: driver.queues[0].handle,
-    isPolling,
+    isPolling: false,
     requests: { kind: "rng", options },
   }]);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Cell } from "./cells.ts";
+import { type Cell, type Drive, OPERATIONS, type StoreName } from "./cells.ts";
 
 /** A limit. */
 export interface Goal {
@@ -29,33 +29,43 @@ const atMost = (limit: number): Goal => ({ is: "at most", limit });
 
 /** The goals of a cell; none for most of them. */
 export function goalsOf({ name, store, operation, drive, against }: Cell): CellGoals {
-  if (against !== "peer") {
-    if (name.endsWith("/poll")) return { iops: atLeast(2) };
-    if (name.endsWith("/inflight")) return { iops: atLeast(0.95) };
-    if (name.endsWith("/packed") && store === "null" && drive.depth === 32) {
-      return { iops: atLeast(1), cpu: atMost(1) };
-    }
-    return name.endsWith("/2threads") ? { iops: atLeast(1) } : {};
-  }
+  const isPolling = drive.isPolling ?? false;
+  if (against !== "peer") return goalsAgainstOurs(name, store, drive);
+  if (drive.queues > 1 || !operation.endsWith("4k")) return {};
   if (store === "null") {
-    if (drive.depth === 1) return { iops: atLeast(1), cpu: atMost(1) };
+    if (drive.depth === 1) return { iops: atLeast(isPolling ? 2 : 1), cpu: atMost(1) };
     return {
-      iops: atLeast(1.2),
-      cpu: atMost(0.7),
+      iops: atLeast(isPolling && drive.depth > 32 ? 1.2 : 1.3),
+      cpu: atMost(isPolling ? 0.8 : 0.6),
       ...drive.depth === 32 && { systemCalls: { is: "below", limit: 0.1 } },
     };
   }
-  if (store === "tmpfs") {
-    if (operation.endsWith("128k")) return { iops: atLeast(1.2), cpu: atMost(0.6) };
-    return drive.depth > 1 ? { iops: atLeast(3.5), cpu: atMost(0.2) } : {};
+  if (drive.depth !== 32) return {};
+  const [reading, writing] = GOALS_OF_FILES[store];
+  return OPERATIONS[operation].isWrite ? writing : reading;
+}
+
+/** Goals at queue depth 32, of reading and of writing 4 KiB, whatever the load generator does. */
+const GOALS_OF_FILES = {
+  tmpfs: [{ iops: atLeast(3), cpu: atMost(0.2) }, { iops: atLeast(2.5), cpu: atMost(0.3) }],
+  disk: [{ iops: atLeast(1.5), cpu: atMost(0.7) }, { iops: atLeast(1), cpu: atMost(0.7) }],
+  "disk-direct": [{ iops: atLeast(1.1), cpu: atMost(0.8) }, { iops: atLeast(1), cpu: atMost(0.8) }],
+} as const;
+
+function goalsAgainstOurs(name: string, store: StoreName, drive: Drive): CellGoals {
+  const variants = name.split("/");
+  if (variants.includes("inflight")) return { iops: atLeast(0.95) };
+  if (variants.includes("packed") && store === "null" && drive.depth === 32) {
+    return drive.isPolling ? { iops: atLeast(1), cpu: atMost(1.05) } : { iops: atLeast(0.95) };
   }
-  return drive.depth === 32 ? { iops: atLeast(1), cpu: atMost(0.6) } : {};
+  // A disk is the limit itself.
+  return variants.includes("2threads") && store === "tmpfs" ? { iops: atLeast(1.5) } : {};
 }
 
 /** The goals beside the cells. */
 export const goals = {
   /** Milliseconds from the start of the process until it listens. */
-  startUpMs: atMost(150),
+  startUpMs: atMost(80),
   /** Resident memory of a process with one device, in MB. */
   residentMb: { is: "below", limit: 90 },
   /** Garbage collections per million requests. */

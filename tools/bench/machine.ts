@@ -4,13 +4,11 @@
  * @module
  */
 
-import { programPath } from "../guest/programs.ts";
 import { run } from "../guest/process.ts";
 import { version } from "../../src/cli/version.ts";
 import { BenchError } from "./bench_error.ts";
 import type { Options } from "./options.ts";
-import { PEER } from "./sides.ts";
-import { wakeUpUs } from "./wake_up.ts";
+import { peers } from "./sides.ts";
 
 /** What figures depend on. */
 export interface Machine {
@@ -22,14 +20,11 @@ export interface Machine {
   disk: string;
   /** Load average of the minute before: what else was running. */
   loadAverage: number;
-  /** How long it takes to wake a thread, in microseconds. */
-  wakeUpUs: number;
-  versions: { vhostd: string; deno: string; v8: string; peer: string };
+  versions: { vhostd: string; deno: string; v8: string; peers: string[] };
 }
 
 /** Looks at the machine. */
 export async function describeMachine({ diskDirectory }: Options): Promise<Machine> {
-  const about = await run(await programPath(PEER), ["--version"]);
   const processor = Deno.readTextFileSync("/proc/cpuinfo").match(/^model name\s*: (.*)$/m)?.[1];
   return {
     processor: processor ?? Deno.build.arch,
@@ -38,12 +33,11 @@ export async function describeMachine({ diskDirectory }: Options): Promise<Machi
     kernel: `Linux ${Deno.osRelease()}`,
     disk: (await fileSystemOf(diskDirectory)).join(" on "),
     loadAverage: Deno.loadavg()[0],
-    wakeUpUs: (await wakeUpUs()).median,
     versions: {
       vhostd: await version(),
       deno: Deno.version.deno,
       v8: Deno.version.v8,
-      peer: about.match(/version (\S+)/)?.[1] ?? "unknown",
+      peers: (await peers()).map(({ version }) => version),
     },
   };
 }

@@ -5,6 +5,7 @@
  */
 
 import { GuestError } from "../guest/process.ts";
+import { AwakeProcessors, PROCESSORS } from "./awake.ts";
 import { Bench } from "./bench.ts";
 import { BenchError } from "./bench_error.ts";
 import { compare, PeerModes } from "./compare.ts";
@@ -16,7 +17,9 @@ import { allCells } from "./cells.ts";
 import { HELP, type Options, parseOptions } from "./options.ts";
 import type { Report } from "./report.ts";
 import { Scratch } from "../scratch.ts";
+import { peers } from "./sides.ts";
 import { systemCallCounter } from "./system_calls.ts";
+import { wakeUpUs } from "./wake_up.ts";
 
 /** The signals that end the command, and their numbers. */
 const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
@@ -52,12 +55,12 @@ async function run(options: Options, scratch: Scratch): Promise<Report> {
   await checkDirectories(options);
   const counter = await systemCallCounter();
   const report: Report = {
-    version: 1,
+    version: 2,
     date: new Date().toISOString(),
     machine: await describeMachine(options),
     runs: options.runs,
     seconds: options.seconds,
-    driver: options.isPolling ? "polls" : "sleeps",
+    wakeUpUs: {},
     chains: options.isIndirect ? "indirect" : "direct",
     systemCalls: counter?.about,
     cells: [],
@@ -76,12 +79,19 @@ async function run(options: Options, scratch: Scratch): Promise<Report> {
     }
   }
   if (options.withExtras) await measureExtras(bench, report, attempt);
-  const peers = new PeerModes(bench);
-  for (const [at, cell] of options.cells.entries()) {
-    await attempt(cell.name, async () => {
-      const place = `${at + 1} of ${options.cells.length}`;
-      report.cells.push(await compare(bench, cell, peers, (text) => progress(`${place}: ${text}`)));
-    });
+  const modes = (await peers()).map((peer) => new PeerModes(bench, peer));
+  if (!options.withOlder) modes.splice(1);
+  for (const processors of options.processors) {
+    progress(PROCESSORS[processors]);
+    await using _ = processors === "awake" ? await AwakeProcessors.start() : null;
+    report.wakeUpUs[processors] = (await wakeUpUs()).median;
+    for (const [at, cell] of options.cells.entries()) {
+      const place = `${processors}, ${at + 1} of ${options.cells.length}`;
+      await attempt(`${cell.name}, processors ${processors}`, async () => {
+        const tell = (text: string) => progress(`${place}: ${text}`);
+        report.cells.push(await compare(bench, cell, processors, modes, tell));
+      });
+    }
   }
   await attempt("what was written", () => bench.verifyImages());
   return report;

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { PROCESSORS, type Processors } from "./awake.ts";
 import type { CellResult, GoalResult, SideResult } from "./compare.ts";
 import { type Goal, goals, goalText, isMet } from "./goals.ts";
 import type { Report } from "./report.ts";
@@ -13,7 +14,11 @@ import type { Summary } from "./statistics.ts";
 export function markdown(report: Report): string {
   return [
     head(report),
-    ...report.cells.length > 0 ? [cellTable(report.cells), notes(report)] : [],
+    ...(Object.keys(PROCESSORS) as Processors[]).flatMap((processors) => {
+      const cells = report.cells.filter((cell) => cell.processors === processors);
+      return cells.length > 0 ? [world(processors, report), cellTable(cells)] : [];
+    }),
+    ...report.cells.length > 0 ? [notes(report)] : [],
     extraTable(report),
     report.failures.map(({ what, reason }) => `- ${what} could not be measured: ${reason}`)
       .join("\n"),
@@ -34,20 +39,30 @@ export function table(rows: readonly (readonly string[])[]): string {
   return [line(head), rule, ...rows.slice(1).map(line)].join("\n");
 }
 
-function head({ date, machine, runs, seconds, driver, chains }: Report): string {
-  const { processor, cores, memoryBytes, kernel, disk, loadAverage, wakeUpUs, versions } = machine;
+/** What heads the cells that were measured in one world. */
+function world(processors: Processors, { wakeUpUs }: Report): string {
+  const text = PROCESSORS[processors];
+  const us = wakeUpUs[processors];
+  return `${text[0].toUpperCase()}${text.slice(1)}${
+    us === undefined ? "" : `; waking a thread takes ${digits(us)} µs`
+  }:`;
+}
+
+function head({ date, machine, runs, seconds, chains }: Report): string {
+  const { processor, cores, memoryBytes, kernel, disk, loadAverage, versions } = machine;
   return `Measured on ${date.slice(0, 16).replace("T", " ")} UTC: ${processor}, ${cores} cores, ${
     Math.round(memoryBytes / 2 ** 30)
   } GiB; ${kernel}; disk: ${disk}; load average before: ${
     loadAverage.toFixed(2)
-  }; waking a thread takes ${
-    digits(wakeUpUs)
-  } µs. vhostd ${versions.vhostd} on Deno ${versions.deno} (V8 ${versions.v8}), qemu-storage-daemon ${versions.peer}. Medians of ${runs} ${
+  }. vhostd ${versions.vhostd} on Deno ${versions.deno} (V8 ${versions.v8}), qemu-storage-daemon ${
+    versions.peers.join(" and ")
+  }. Medians of ${runs} ${
     runs === 1 ? "run" : "runs"
-  } of ${seconds} s each; the load generator ${driver}, its chains are ${chains}.`;
+  } of ${seconds} s each; the load generator sleeps until it is notified, in cells that end in client-polls it polls; its chains are ${chains}.`;
 }
 
 function cellTable(cells: readonly CellResult[]): string {
+  const hasOlder = cells.some(({ older }) => older.length > 0);
   return table([
     [
       "cell",
@@ -60,6 +75,7 @@ function cellTable(cells: readonly CellResult[]): string {
       "p99 µs",
       "syscalls/req",
       "goals",
+      ...hasOlder ? ["older peer: IOPS, CPU"] : [],
     ],
     ...cells.map((cell) => {
       const { subject, reference } = cell;
@@ -75,6 +91,15 @@ function cellTable(cells: readonly CellResult[]): string {
         both(({ p99Us }) => digits(p99Us.median)),
         both(({ systemCalls }) => systemCalls ? digits(systemCalls.median) : "–"),
         goalsText(cell),
+        ...hasOlder
+          ? [
+            cell.older.map(({ reference, iopsRatio, cpuRatio }) =>
+              `${reference.name.split(" ").pop()}: ${iopsRatio.median.toFixed(2)}, ${
+                cpuRatio.median.toFixed(2)
+              }`
+            ).join("; "),
+          ]
+          : [],
       ];
     }),
   ]);

@@ -114,7 +114,7 @@ export async function loadOrders(
   { store, operation, drive, writer }: Omit<RunPlan, "side" | "seconds" | "warmSeconds">,
   driver: VirtioDriver,
 ): Promise<ThreadOrder[]> {
-  const { isIndirect, isPolling } = bench.options;
+  const { isIndirect } = bench.options;
   const image = await bench.image(store);
   const shape = OPERATIONS[operation];
   const each = STORE_BYTES / BLOCK_BYTES / drive.queues;
@@ -122,7 +122,7 @@ export async function loadOrders(
   return driver.queues.map((queue, index): ThreadOrder => ({
     memory: bench.memory.handle,
     queue: queue.handle,
-    isPolling,
+    isPolling: drive.isPolling ?? false,
     requests: {
       kind: "blk",
       options: {

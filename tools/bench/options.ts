@@ -5,6 +5,7 @@
  */
 
 import { parseArgs } from "@std/cli";
+import { PROCESSORS, type Processors } from "./awake.ts";
 import { BenchError } from "./bench_error.ts";
 import { allCells, type Cell, quickCells, selectCells } from "./cells.ts";
 import type { OwnOptions } from "./sides.ts";
@@ -25,17 +26,23 @@ Cells are called STORE/OPERATION/qdDEPTH[/VARIANT], such as null/read4k/qd32:
              packed    packed queues against our split ones
              poll      busy polling against our interrupt mode
              2threads  two queues that share DEPTH against our one
+  Each also with /client-polls at its end: there the load generator polls for
+  what comes back; it sleeps otherwise, as a driver in a guest does.
 A CELL is a name, some of its parts (null, read4k/qd32, 2q), or has * in it.
 With CELLs only these are measured, and nothing beside them.
 
 Options:
-  --quick          the main cells in about a minute
+  --quick          the main cells in a few minutes
   --runs=N         runs of each side (default: 5; quick: 3)
   --seconds=S      how long each run is measured (default: 1; quick: 0.3)
   --json           prints JSON in place of the table
   --list           prints the names of the cells
-  --poll           the load generator polls; it sleeps by default, as a driver
-                   in a guest does
+  --processors=asleep|awake|both
+                   what processors do while nothing runs on them: where they
+                   sleep deeply, waking them is most of a result; a thread that
+                   runs only while nothing else does keeps them awake
+                   (default: both)
+  --older          the peer's older version too, where there are two
   --indirect       chains are indirect ones, as Linux's driver makes them
   --flags="FLAGS"  more flags for vhostd blk, such as "--io=sync"
   --v8-flags="FLAGS"
@@ -60,7 +67,10 @@ export interface Options {
   list: boolean;
   json: boolean;
   isQuick: boolean;
-  isPolling: boolean;
+  /** What processors do; each cell is measured with each. */
+  processors: Processors[];
+  /** Measure older versions of the peer, too. */
+  withOlder: boolean;
   isIndirect: boolean;
   cells: Cell[];
   /** Measure what is beside the cells, too. */
@@ -81,8 +91,8 @@ export interface Options {
  */
 export function parseOptions(args: string[]): Options {
   const parsed = parseArgs(args, {
-    boolean: ["help", "list", "json", "quick", "poll", "indirect"],
-    string: ["runs", "seconds", "flags", "v8-flags", "tmpfs-dir", "disk-dir"],
+    boolean: ["help", "list", "json", "quick", "older", "indirect"],
+    string: ["runs", "seconds", "processors", "flags", "v8-flags", "tmpfs-dir", "disk-dir"],
     unknown(arg: string): unknown {
       if (arg.startsWith("-")) throw new BenchError(`Unknown argument ${arg}; see --help`);
       return true;
@@ -96,7 +106,8 @@ export function parseOptions(args: string[]): Options {
     list: parsed.list,
     json: parsed.json,
     isQuick,
-    isPolling: parsed.poll,
+    processors: processors(parsed.processors ?? "both"),
+    withOlder: parsed.older,
     isIndirect: parsed.indirect,
     cells: chooseCells(filters, isQuick),
     withExtras: filters.length === 0,
@@ -108,6 +119,14 @@ export function parseOptions(args: string[]): Options {
     tmpfsDirectory: parsed["tmpfs-dir"] ?? "/dev/shm",
     diskDirectory: parsed["disk-dir"] ?? "/var/tmp",
   };
+}
+
+function processors(text: string): Processors[] {
+  const all = Object.keys(PROCESSORS) as Processors[];
+  if (text === "both") return all;
+  const chosen = all.find((name) => name === text);
+  if (chosen) return [chosen];
+  throw new BenchError(`--processors=${text}: expected ${all.join(", ")} or both`);
 }
 
 function words(text = ""): string[] {

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Processors } from "./awake.ts";
 import type { CellResult } from "./compare.ts";
 import type { Collections, Resident, RngResult } from "./extras.ts";
 import type { Machine } from "./machine.ts";
@@ -22,14 +23,14 @@ export interface Extras {
 /** A result of `deno task bench`, as `--json` prints it. */
 export interface Report {
   /** The version of this shape. */
-  version: 1;
+  version: 2;
   /** When it began. */
   date: string;
   machine: Machine;
   runs: number;
   seconds: number;
-  /** How the load generator waits. */
-  driver: "sleeps" | "polls";
+  /** How long it takes to wake a thread, in microseconds, by what processors do meanwhile. */
+  wakeUpUs: Partial<Record<Processors, number>>;
   chains: "direct" | "indirect";
   /** How system calls were counted; missing where they were not. */
   systemCalls?: string;

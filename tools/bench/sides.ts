@@ -4,6 +4,7 @@
  * @module
  */
 
+import { run } from "../guest/process.ts";
 import { programPath } from "../guest/programs.ts";
 import type { Drive, StoreName } from "./cells.ts";
 
@@ -82,9 +83,25 @@ export function ownSide(
   };
 }
 
-/** The peer's modes for a store. */
-export async function peerSides(store: StoreName): Promise<Side[]> {
-  const program = await programPath(PEER);
+/** A version of the peer. */
+export interface Peer {
+  /** Such as `11.1.3`. */
+  version: string;
+  /** Its modes for a store. */
+  sides(store: StoreName): Side[];
+}
+
+/** The versions of the peer that can be had, the newest first. */
+export async function peers(): Promise<Peer[]> {
+  const programs = [await programPath(PEER)];
+  return await Promise.all(programs.map(async (program) => {
+    const about = await run(program, ["--version"]);
+    const version = about.match(/version (\S+)/)?.[1] ?? "unknown";
+    return { version, sides: (store: StoreName) => peerSides(program, version, store) };
+  }));
+}
+
+function peerSides(program: string, version: string, store: StoreName): Side[] {
   const engines = store === "null"
     ? [undefined]
     // Linux's older way of asynchronous I/O, which needs O_DIRECT.
@@ -92,13 +109,18 @@ export async function peerSides(store: StoreName): Promise<Side[]> {
     ? ["io_uring", "native", "threads"]
     : ["io_uring", "threads"];
   return engines.flatMap((engine) =>
-    [true, false].map((hasThread) => peerSide(program, engine, hasThread))
+    [true, false].map((hasThread) => peerSide(program, version, engine, hasThread))
   );
 }
 
-function peerSide(program: string, engine: string | undefined, hasThread: boolean): Side {
+function peerSide(
+  program: string,
+  version: string,
+  engine: string | undefined,
+  hasThread: boolean,
+): Side {
   return {
-    name: PEER,
+    name: `${PEER} ${version}`,
     mode: [...engine ? [engine] : [], hasThread ? "iothread" : "main loop"].join(", "),
     command({ socketPath, store, file, bytes, queues }) {
       const node = file === undefined
