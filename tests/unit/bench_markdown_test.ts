@@ -106,6 +106,12 @@ Deno.test("markdown() shows each world by itself, and older peers beside the new
   assert(!markdown(report).includes("older peer"));
 });
 
+Deno.test("markdown() shows what an independent client found", () => {
+  const both = { own: of(250_000), peer: of(100_000), ratio: of(2.5) };
+  const extras = { independent: [{ name: "null/read4k/qd32", iops: both, cpuUs: both }] };
+  assertStringIncludes(markdown({ ...report, extras }), "| 250 k / 100 k | 2.50 (1.25–5.00) |");
+});
+
 Deno.test("markdown() says what ours is compared with", () => {
   const own = (drive: Partial<SideResult["drive"]>, reference: Partial<SideResult["drive"]> = {}) =>
     markdown({

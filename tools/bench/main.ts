@@ -10,6 +10,7 @@ import { Bench } from "./bench.ts";
 import { BenchError } from "./bench_error.ts";
 import { compare, PeerModes } from "./compare.ts";
 import { collections, residentBytes, rngThroughput, startUpMs } from "./extras.ts";
+import { independentLoads } from "./independent.ts";
 import { generatorCostNs } from "./generator.ts";
 import { checkDirectories, describeMachine } from "./machine.ts";
 import { markdown } from "./markdown.ts";
@@ -107,6 +108,9 @@ async function measureExtras(
   await attempt("memory", async () => void (extras.residentBytes = await residentBytes(bench)));
   await attempt("garbage", async () => void (extras.collections = await collections(bench)));
   await attempt("rng", async () => void (extras.rng = await rngThroughput(bench)));
+  await attempt("qemu-img", async () => {
+    extras.independent = await independentLoads(bench, progress);
+  });
   await attempt("load generator", () => {
     extras.generatorNs = {};
     for (const depth of [1, 32, 128]) extras.generatorNs[depth] = generatorCostNs(bench, depth);

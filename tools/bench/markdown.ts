@@ -19,6 +19,7 @@ export function markdown(report: Report): string {
       return cells.length > 0 ? [world(processors, report), cellTable(cells)] : [];
     }),
     ...report.cells.length > 0 ? [notes(report)] : [],
+    independentTable(report),
     extraTable(report),
     report.failures.map(({ what, reason }) => `- ${what} could not be measured: ${reason}`)
       .join("\n"),
@@ -140,6 +141,21 @@ function notes({ systemCalls }: Report): string {
       ? `System calls of the back-end are ${systemCalls}.`
       : "System calls were not counted: neither perf nor strace can here.",
   ].join(" ");
+}
+
+function independentTable({ extras: { independent = [] } }: Report): string {
+  if (independent.length === 0) return "";
+  const rows = independent.map(({ name, iops, cpuUs }) => [
+    name,
+    `${thousands(iops.own.median)} / ${thousands(iops.peer.median)}`,
+    ratio(iops.ratio),
+    `${digits(cpuUs.own.median)} / ${digits(cpuUs.peer.median)}`,
+    ratio(cpuUs.ratio),
+  ]);
+  return [
+    "By an independent client, `qemu-img bench` through libblkio, one block after the other, on processors that may sleep:",
+    table([["load", "IOPS", "ratio", "CPU µs/req", "ratio"], ...rows]),
+  ].join("\n\n");
 }
 
 function extraTable({ extras, cells }: Report): string {

@@ -5,7 +5,7 @@
  */
 
 import { run } from "../guest/process.ts";
-import { programPath } from "../guest/programs.ts";
+import { qemuOfVersion, type QemuVersion } from "../guest/programs.ts";
 import type { Drive, StoreName } from "./cells.ts";
 
 const VHOSTD = new URL("../../main.ts", import.meta.url).pathname;
@@ -91,14 +91,25 @@ export interface Peer {
   sides(store: StoreName): Side[];
 }
 
-/** The versions of the peer that can be had, the newest first. */
+/** The newest version of the peer that Debian has. */
+export const NEWEST_PEER = "11.1";
+
+/** The versions that are measured: beside the newest, the one that most people run. */
+const PEER_VERSIONS = [NEWEST_PEER, "10.0"] as const;
+
+const found: Promise<Peer>[] = [];
+
+/** The versions of the peer, the newest first; what is missing is downloaded. */
 export async function peers(): Promise<Peer[]> {
-  const programs = [await programPath(PEER)];
-  return await Promise.all(programs.map(async (program) => {
-    const about = await run(program, ["--version"]);
-    const version = about.match(/version (\S+)/)?.[1] ?? "unknown";
-    return { version, sides: (store: StoreName) => peerSides(program, version, store) };
-  }));
+  if (found.length === 0) found.push(...PEER_VERSIONS.map(findPeer));
+  return await Promise.all(found);
+}
+
+async function findPeer(wanted: QemuVersion): Promise<Peer> {
+  const program = await qemuOfVersion(wanted, PEER);
+  const about = await run(program, ["--version"]);
+  const version = about.match(/version (\d[\d.]*)/)?.[1] ?? wanted;
+  return { version, sides: (store: StoreName) => peerSides(program, version, store) };
 }
 
 function peerSides(program: string, version: string, store: StoreName): Side[] {

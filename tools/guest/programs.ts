@@ -106,35 +106,56 @@ export type QemuVersion = keyof typeof QEMU_RELEASES;
 /** The versions, oldest first. */
 export const QEMU_VERSIONS = Object.keys(QEMU_RELEASES) as QemuVersion[];
 
-const foundVersions = new Map<QemuVersion, Promise<string>>();
+/** The disk tools, with the drivers that are modules: libblkio's is one. */
+const DISK_TOOLS = ["qemu-utils", "qemu-block-extra"];
+
+/** QEMU's programs, and the packages that each needs. */
+const QEMU_PACKAGES = {
+  "qemu-system-x86_64": ["qemu-system-x86"],
+  "qemu-storage-daemon": DISK_TOOLS,
+  "qemu-img": DISK_TOOLS,
+} as const;
+
+/** A program of QEMU's. */
+export type QemuProgram = keyof typeof QEMU_PACKAGES;
+
+const foundVersions = new Map<string, Promise<string>>();
 
 /**
- * The path of QEMU in a certain version, which is downloaded when it is missing:
- * with its own C library, so that it runs whatever this machine's release is.
+ * The path of a program of QEMU's in a certain version, which is downloaded when
+ * it is missing: with its own C library, so that it runs whatever this machine's
+ * release is.
  *
  * @throws {GuestError} When Debian does not have it, or no longer.
  */
-export function qemuOfVersion(version: QemuVersion): Promise<string> {
-  const path = foundVersions.get(version) ?? findOrUnpackVersion(version);
-  foundVersions.set(version, path);
+export function qemuOfVersion(
+  version: QemuVersion,
+  name: QemuProgram = "qemu-system-x86_64",
+): Promise<string> {
+  const key = `${name} ${version}`;
+  const path = foundVersions.get(key) ?? findOrUnpackVersion(version, name);
+  foundVersions.set(key, path);
   return path;
 }
 
-async function findOrUnpackVersion(version: QemuVersion): Promise<string> {
-  const name = "qemu-system-x86_64";
-  const usual = [findProgram(name), await programPath(name)];
+async function findOrUnpackVersion(version: QemuVersion, name: QemuProgram): Promise<string> {
+  const usual = name === "qemu-img" ? [] : [findProgram(name), await programPath(name)];
   for (const path of usual) {
     if (path !== undefined && await versionOf(path) === version) return path;
   }
   const { release, fromBackports } = QEMU_RELEASES[version];
-  const packageName = PACKAGES[name];
-  const recipe = JSON.stringify([packageName, WRAPPER, release, fromBackports]);
-  const directory = await cached(`qemu-${version}`, recipe, async (path) => {
-    progress(`downloading QEMU ${version} of Debian ${release}`);
-    await unpackPackages([packageName], path, { release, fromBackports });
-    await writeWrapper(path, name);
+  const packages = QEMU_PACKAGES[name];
+  const recipe = JSON.stringify([packages, WRAPPER, release, fromBackports]);
+  const place = packages === DISK_TOOLS ? "qemu-utils" : "qemu";
+  const directory = await cached(`${place}-${version}`, recipe, async (path) => {
+    progress(`downloading ${name} ${version} of Debian ${release}`);
+    await unpackPackages([...packages], path, { release, fromBackports });
     await Deno.mkdir(`${path}/loader`);
-    await Deno.copyFile(await loaderIn(path), `${path}/loader/${name}`);
+    for (const [program, needed] of Object.entries(QEMU_PACKAGES)) {
+      if (needed !== packages) continue;
+      await writeWrapper(path, program);
+      await Deno.copyFile(await loaderIn(path), `${path}/loader/${program}`);
+    }
   });
   const path = `${directory}/${name}`;
   const got = await versionOf(path);
