@@ -11,7 +11,7 @@
  * @module
  */
 
-import { type Program, programPath } from "./guest/programs.ts";
+import { type Program, programPath, QEMU_VERSIONS, qemuOfVersion } from "./guest/programs.ts";
 import { GuestError } from "./guest/process.ts";
 
 /** A layer: what runs, and what has to be on the machine for it. */
@@ -49,6 +49,8 @@ const PRELOAD = new URL("../tests/preload.ts", import.meta.url).pathname;
 interface Outcome {
   passed: number;
   failed: number;
+  /** The names of those that this machine cannot run; they say why. */
+  skipped: string[];
 }
 
 /**
@@ -103,7 +105,30 @@ function readReport(xml: string): Outcome {
       return total + Number(count);
     }, 0);
   const failed = sum("failures") + sum("errors");
-  return { passed: sum("tests") - failed - sum("disabled"), failed };
+  const skipped = [...xml.matchAll(/<testcase name="([^"]*)"[^>]*>\s*<skipped/g)]
+    .map(([, name]) => unescape(name));
+  return { passed: sum("tests") - failed - sum("disabled"), failed, skipped };
+}
+
+/** A text that an attribute of XML holds. */
+function unescape(text: string): string {
+  const characters = { lt: "<", gt: ">", quot: '"', apos: "'", amp: "&" };
+  return text.replace(
+    /&(lt|gt|quot|apos|amp);/g,
+    (_, name: keyof typeof characters) => characters[name],
+  );
+}
+
+/** Fetches the QEMUs that tests of versions use; one that cannot be had is skipped there. */
+async function fetchVersions(): Promise<void> {
+  for (const version of QEMU_VERSIONS) {
+    try {
+      await qemuOfVersion(version);
+    } catch (error) {
+      if (!(error instanceof GuestError)) throw error;
+      console.error(`test: QEMU ${version} cannot be had: ${error.message}`);
+    }
+  }
 }
 
 async function main(args: string[]): Promise<number> {
@@ -124,18 +149,20 @@ async function main(args: string[]): Promise<number> {
     for (const program of layers.flatMap(([, { programs }]) => programs)) {
       await programPath(program);
     }
+    if (layers.some(([name]) => name === "guest")) await fetchVersions();
   } catch (error) {
     if (!(error instanceof GuestError)) throw error;
     console.error(`test: ${error.message}`);
     return 1;
   }
-  const total: Outcome = { passed: 0, failed: 0 };
+  const total: Outcome = { passed: 0, failed: 0, skipped: [] };
   const begin = ([name, layer]: [string, Layer]) => console.log(`\n# ${name}: ${layer.about}`);
   const run = async ([name, layer]: [string, Layer], print?: (output: Uint8Array) => void) => {
     const start = performance.now();
-    const { passed, failed } = await runLayer(layer, rest, print);
+    const { passed, failed, skipped } = await runLayer(layer, rest, print);
     total.passed += passed;
     total.failed += failed;
+    total.skipped.push(...skipped);
     const seconds = Math.round((performance.now() - start) / 1000);
     return `# ${name}: ${passed} passed, ${failed} failed in ${seconds} s`;
   };
@@ -154,6 +181,9 @@ async function main(args: string[]): Promise<number> {
     const line = await summary;
     for (const output of outputs) writeAll(output);
     console.log(line);
+  }
+  if (total.skipped.length > 0) {
+    console.log(`\n# not run on this machine:\n#   ${total.skipped.join("\n#   ")}`);
   }
   console.log(`\n${total.passed} passed, ${total.failed} failed`);
   return total.failed === 0 && total.passed > 0 ? 0 : 1;
