@@ -6,6 +6,11 @@
  * delivered event by event as buffers come, in order; only groups of which
  * nothing was delivered yet are ever dropped, and whole (virtio 1.3, 5.8.6.2).
  *
+ * What comes while no driver listens was meant for nobody: a password that is
+ * typed before a guest has started, or while another one is on its way, must not
+ * reach the one that listens next. It is dropped, and only which keys and
+ * switches are on is remembered, and told to the driver when it begins.
+ *
  * @module
  */
 
@@ -23,12 +28,12 @@ export interface BacklogCounts {
   delivered: number;
   /** Events that wait for buffers. */
   waiting: number;
-  /** Events that were dropped because too many waited, or at a reset. */
+  /** Events that were dropped because no driver listened, or because too many waited. */
   dropped: number;
   /** The groups that these were. */
   droppedGroups: number;
-  /** Releases of keys that were in dropped groups and are sent all the same. */
-  releases: number;
+  /** Events that say which keys and switches are on after others were dropped. */
+  restored: number;
 }
 
 /** A queue of whole groups of events. */
@@ -40,23 +45,62 @@ export class Backlog {
   /** How many events of the first group are delivered. */
   #sent = 0;
   #waiting = 0;
-  /** Keys whose release was dropped: a key must not stay down for that. */
-  readonly #released = new Set<number>();
-  readonly #counts = { accepted: 0, delivered: 0, dropped: 0, droppedGroups: 0, releases: 0 };
+  #isListening = false;
+  /** Keys and switches that are on where the queue begins, and as the driver knows it. */
+  readonly #on = new Set<number>();
+  readonly #told = new Set<number>();
+  /** The two may differ. */
+  #isStale = false;
+  /** The driver may know less than it was told: it may be another one. */
+  #isNew = true;
+  #onDrained: (() => void)[] = [];
+  readonly #counts = { accepted: 0, delivered: 0, dropped: 0, droppedGroups: 0, restored: 0 };
 
-  /** Makes an empty backlog. */
+  /** Makes an empty backlog; no driver listens. */
   constructor(limit: number = BACKLOG_EVENTS_MAX) {
     this.#limit = limit;
   }
 
-  /** Whether nothing waits. */
+  /** Whether nothing is to be delivered. */
   get isEmpty(): boolean {
-    return this.#waiting === 0 && this.#released.size === 0;
+    this.#restore();
+    return this.#waiting === 0;
+  }
+
+  /** Whether a driver listens: what is added is kept for it. */
+  get isListening(): boolean {
+    return this.#isListening;
   }
 
   /** What became of the events up to now: a copy. */
   get counts(): BacklogCounts {
     return { ...this.#counts, waiting: this.#waiting };
+  }
+
+  /** A driver listens, the same as before or another one. */
+  begin(): void {
+    if (this.#isListening) return;
+    this.#isListening = true;
+    this.#isStale = true;
+    this.#tellDrained();
+  }
+
+  /** No driver listens any more: what waits is dropped. */
+  end(): void {
+    this.#isListening = false;
+    this.#isNew = true;
+    // A group that has begun ends, so that it does not flow into the next one.
+    const isOpen = this.#sent > 0;
+    while (this.#drop(0));
+    if (isOpen) this.#putFirst([SYN_REPORT]);
+  }
+
+  /** Forgets what a driver knows and is to know: the next one begins anew. */
+  reset(): void {
+    this.end();
+    while (this.#drop(0));
+    this.#told.clear();
+    this.#isStale = false;
   }
 
   /** Adds groups, each with its end, and drops the oldest if they are too many. */
@@ -65,31 +109,42 @@ export class Backlog {
       this.#groups.push(group);
       this.#waiting += group.length;
       this.#counts.accepted += group.length;
+      if (!this.#isListening) this.#drop(this.#groups.length - 1);
       // The first group stays once a part of it was delivered
       while (this.#waiting > this.#limit && this.#drop(this.#sent > 0 ? 1 : 0));
     }
     this.onEvents();
   }
 
+  /** Resolves when a driver listens and nothing waits for it. */
+  drained(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onDrained.push(resolve);
+      this.#tellDrained();
+    });
+  }
+
+  #tellDrained(): void {
+    if (!this.#isListening || this.#waiting > 0) return;
+    for (const resolve of this.#onDrained.splice(0)) resolve();
+  }
+
   /** Takes the next event, which the driver gets. */
   next(): InputEvent | undefined {
-    if (this.#sent === 0 && this.#released.size > 0) this.#release();
+    this.#restore();
     const group = this.#groups[0];
     if (group === undefined) return undefined;
+    if (this.#sent === 0) this.#note(group, this.#on);
     const event = group[this.#sent++];
+    this.#note([event], this.#told);
+    this.#waiting--;
+    this.#counts.delivered++;
     if (this.#sent === group.length) {
       this.#groups.shift();
       this.#sent = 0;
+      this.#tellDrained();
     }
-    this.#waiting--;
-    this.#counts.delivered++;
     return event;
-  }
-
-  /** Forgets everything: the driver that it was meant for is gone. */
-  clear(): void {
-    while (this.#drop(0));
-    this.#released.clear();
   }
 
   /** Drops a group; false if there is none at that place. */
@@ -101,18 +156,44 @@ export class Backlog {
     this.#waiting -= group.length - sent;
     this.#counts.dropped += group.length - sent;
     this.#counts.droppedGroups++;
-    for (const { type, code, value } of group) {
-      if (type === EV.EV_KEY && value === 0) this.#released.add(code);
-    }
+    if (sent === 0) this.#note(group, this.#on);
+    this.#isStale = true;
     return true;
   }
 
-  /** Puts a group first that releases keys; Linux ignores it for those that are not down. */
-  #release(): void {
-    const group = [...this.#released].map((code) => ({ type: EV.EV_KEY, code, value: 0 }));
-    this.#released.clear();
-    this.#groups.unshift([...group, SYN_REPORT]);
-    this.#waiting += group.length + 1;
-    this.#counts.releases += group.length;
+  /** Puts a group first that tells the driver which keys and switches are on. */
+  #restore(): void {
+    if (!this.#isStale || !this.#isListening || this.#sent > 0) return;
+    this.#isStale = false;
+    const known = this.#isNew ? [] : [...this.#told];
+    this.#isNew = false;
+    const group = [
+      ...[...this.#told].filter((key) => !this.#on.has(key)).map((key) => eventOf(key, 0)),
+      ...[...this.#on].filter((key) => !known.includes(key)).map((key) => eventOf(key, 1)),
+    ];
+    if (group.length === 0) return;
+    this.#counts.restored += group.length;
+    this.#putFirst([...group, SYN_REPORT]);
   }
+
+  #putFirst(group: InputEvent[]): void {
+    this.#groups.unshift(group);
+    this.#waiting += group.length;
+    this.#counts.accepted += group.length;
+  }
+
+  /** Notes which keys and switches are on after some events. */
+  #note(events: readonly InputEvent[], on: Set<number>): void {
+    for (const { type, code, value } of events) {
+      if (type !== EV.EV_KEY && type !== EV.EV_SW) continue;
+      const key = type << 16 | code;
+      if (value === 0) on.delete(key);
+      else on.add(key);
+    }
+  }
+}
+
+/** The event that turns a key or a switch on or off. */
+function eventOf(key: number, value: number): InputEvent {
+  return { type: key >> 16, code: key & 0xffff, value };
 }

@@ -9,8 +9,8 @@ export const LINE_CHARACTERS_MAX = 65_536;
 
 /** What {@linkcode readLines} tells of. */
 export interface LineHandlers {
-  /** A line without its end; empty ones are left out. */
-  onLine(line: string, number: number): void;
+  /** A line without its end; empty ones are left out. Further ones wait for what it returns. */
+  onLine(line: string, number: number): void | Promise<void>;
   /** A line is too long and was skipped. */
   onTooLong(number: number): void;
 }
@@ -32,9 +32,9 @@ export async function readLines(
       rest += text;
     }
   };
-  const end = () => {
+  const end = async () => {
     if (isTooLong) onTooLong(number);
-    else if (rest.trim() !== "") onLine(rest, number);
+    else if (rest.trim() !== "") await onLine(rest, number);
     rest = "";
     isTooLong = false;
     number++;
@@ -43,10 +43,10 @@ export async function readLines(
     const { value, done } = await reader.read();
     const parts = decoder.decode(value, { stream: !done }).split("\n");
     for (const [i, part] of parts.entries()) {
-      if (i > 0) end();
+      if (i > 0) await end();
       take(part);
     }
-    if (done) return end();
+    if (done) return await end();
   }
 }
 

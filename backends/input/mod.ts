@@ -77,7 +77,12 @@ export default defineDevice({
       type: "text",
       placeholder: "stdin",
       choices: ["stdin"],
-      about: "Read events as JSON lines from standard input",
+      about: "Read events as JSON lines from standard input; what comes while no driver listens " +
+        "is dropped",
+    },
+    eventsWait: {
+      type: "flag",
+      about: "Let events of standard input wait for a driver that listens, instead",
     },
     printStatus: { type: "flag", about: "Print what the guest says, such as LEDs, as JSON lines" },
   },
@@ -88,6 +93,9 @@ export default defineDevice({
     }
     if (options.evdevPath === undefined && options.noGrab) {
       throw new OptionError("--no-grab is for --evdev-path");
+    }
+    if (options.eventsWait && options.events === undefined) {
+      throw new OptionError("--events-wait is for --events=stdin");
     }
     using opened = new DisposableStack();
     const evdev = options.evdevPath === undefined
@@ -102,6 +110,7 @@ export default defineDevice({
     const submit = (json: unknown) => backlog.add(parseEvents(json, model));
 
     const printer = new JsonLineWriter(writeStdout);
+    status.onRelease = (event) => evdev?.write(event);
     status.onEvent = (event) => {
       evdev?.write(event);
       const { type, code, value } = event;
@@ -115,7 +124,16 @@ export default defineDevice({
       onGone: (reason) => log(`${options.evdevPath} is gone: ${reason}`),
     });
     const stdin = options.events === "stdin" ? Deno.stdin.readable.getReader() : undefined;
-    if (stdin !== undefined) void readEvents(stdin, submit, log);
+    if (stdin !== undefined) {
+      let hasDropped = false;
+      void readEvents(stdin, async (json) => {
+        if (options.eventsWait) await backlog.drained();
+        submit(json);
+        if (backlog.isListening || hasDropped) return;
+        hasDropped = true;
+        log("Events are dropped while no driver listens; --events-wait lets them wait");
+      }, log);
+    }
     const resources = opened.move();
 
     return {
@@ -130,7 +148,7 @@ export default defineDevice({
       onReset() {
         answer(view, model);
         selections.reset();
-        backlog.clear();
+        backlog.reset();
         status.reset();
       },
       commands: {
@@ -166,6 +184,8 @@ export default defineDevice({
     const event = new DataView(bytes.buffer);
 
     function deliver(eventq: QueueHandle): void {
+      if (!eventq.isRunning) return backlog.end();
+      backlog.begin();
       while (!backlog.isEmpty) {
         const chain = eventq.take();
         if (chain === null) break;
@@ -182,6 +202,9 @@ export default defineDevice({
 
     return {
       eventq: deliver,
+      stop(queue: QueueHandle) {
+        if (queue.name === "eventq") backlog.end();
+      },
       statusq(chain: Chain) {
         if (chain.readable.read(0, bytes) < EVENT_BYTES) {
           throw new RangeError(tooSmall("statusq", chain.readableBytes));
@@ -207,14 +230,14 @@ function tooSmall(queue: string, bytes: number): string {
 
 async function readEvents(
   stdin: ReadableStreamDefaultReader<Uint8Array>,
-  submit: (json: unknown) => void,
+  submit: (json: unknown) => Promise<void>,
   log: (message: string) => void,
 ): Promise<void> {
   try {
     await readLines(stdin, {
-      onLine(line, number) {
+      async onLine(line, number) {
         try {
-          submit(JSON.parse(line));
+          await submit(JSON.parse(line));
         } catch (error) {
           log(`Line ${number} of standard input: ${(error as Error).message}`);
         }

@@ -26,10 +26,14 @@ export interface StatusRecord {
 export class StatusLog {
   /** Called with each event of the driver. */
   onEvent: (event: InputEvent) => void = () => {};
+  /** Called at a reset with what turns off each that the driver has turned on. */
+  onRelease: (event: InputEvent) => void = () => {};
   readonly #model: InputModel;
   readonly #now: () => number;
   readonly #records = new Map<number, StatusRecord>();
   readonly #leds = new Map<number, boolean>();
+  /** LEDs and sounds that are on. */
+  readonly #lit = new Map<number, InputEvent>();
   #others = 0;
 
   /** Makes an empty log: all LEDs are off. */
@@ -44,6 +48,8 @@ export class StatusLog {
     const { type, code, value } = event;
     if (isAnnounced(this.#model, type, code)) {
       if (type === EV.EV_LED) this.#leds.set(code, value !== 0);
+      if (value === 0) this.#lit.delete(type << 16 | code);
+      else if (type === EV.EV_LED || type === EV.EV_SND) this.#lit.set(type << 16 | code, event);
       this.#count(type << 16 | code, event);
     } else {
       // Only counted: a driver could name 2^32 of them
@@ -68,6 +74,8 @@ export class StatusLog {
   /** The device was reset: LEDs are off. What was said stays on record. */
   reset(): void {
     for (const code of this.#model.codes.get(EV.EV_LED) ?? []) this.#leds.set(code, false);
+    for (const event of this.#lit.values()) this.onRelease({ ...event, value: 0 });
+    this.#lit.clear();
   }
 
   /** Which LEDs are on, by name. */

@@ -6,6 +6,7 @@ import { profileModel } from "../../backends/input/profiles.ts";
 import { type DeviceServer, serve } from "../../mod.ts";
 import { FrontendError, VirtioDriver } from "../../src/frontend/mod.ts";
 import { openFile, watch } from "../../src/linux/mod.ts";
+import { CliProcess } from "./cli_process.ts";
 
 const EVENTQ = 0;
 const STATUSQ = 1;
@@ -145,12 +146,10 @@ Deno.test("a key press arrives as events", async () => {
   assertEquals([accepted, delivered, waiting], [4, 4, 0]);
 });
 
-Deno.test("events wait for buffers, also before the ring runs, and longer than it is", async () => {
+Deno.test("events wait for buffers, longer than the ring is", async () => {
   await using setup = await Setup.create();
-  await setup.driver.stop();
   setup.send({ text: "Ab" });
   assertEquals(setup.report.events.waiting, 12);
-  await setup.driver.restart();
   const got = await setup.receive(12);
   assertEquals(got.filter(([type]) => type === 1), [
     [1, 42, 1],
@@ -162,6 +161,41 @@ Deno.test("events wait for buffers, also before the ring runs, and longer than i
   ]);
   assertEquals(setup.report.events.waiting, 0);
 });
+
+Deno.test("what is typed while no driver listens reaches none, but a key that is still down", async () => {
+  await using setup = await Setup.create();
+  const { driver } = setup;
+  const absences: [string, () => Promise<unknown>, () => Promise<void>][] = [
+    ["the ring is stopped", () => driver.stop(), () => driver.restart()],
+    ["the device is reset", () => driver.reset(), () => driver.restart()],
+    ["the front-end is gone", () => driver.disconnect(), () => driver.reconnect()],
+    ["the ring is disabled", () => enable(setup, false), () => enable(setup, true)],
+  ];
+  for (const [i, [what, leave, come]] of absences.entries()) {
+    const { dropped } = setup.report.events;
+    setup.send({ text: "to be dropped" }); // no buffers: it waits
+    await leave();
+    if (what === "the front-end is gone") await setup.server.idle();
+    setup.send([{ text: "secret\n" }, { key: "leftshift", value: 1 }]);
+    assertEquals(setup.report.events.waiting, 0, what);
+    assert(setup.report.events.dropped >= dropped + 30, what);
+    await come();
+    setup.send({ key: "b" });
+    const got = (await setup.receive(6)).filter(([type]) => type === 1);
+    assertEquals(got, [[1, 42, 1], [1, 48, 1], [1, 48, 0]], `${i}: ${what}`);
+    setup.send({ key: "leftshift", value: 0 });
+    assertEquals((await setup.receive(2))[0], [1, 42, 0]);
+  }
+});
+
+async function enable({ driver }: Setup, isEnabled: boolean): Promise<void> {
+  await driver.connection.tell({
+    request: "SET_VRING_ENABLE",
+    index: EVENTQ,
+    num: isEnabled ? 1 : 0,
+  });
+  await driver.connection.getFeatures();
+}
 
 Deno.test("too many events for a guest without buffers drop the oldest, which is counted", async () => {
   await using setup = await Setup.create({ profile: "mouse" });
@@ -213,13 +247,14 @@ Deno.test("a reset forgets events, LEDs and the selection, and the record stays"
   assertEquals((await setup.receive(2))[0], [1, 48, 1]);
 });
 
-Deno.test("events go on after the ring was stopped in the middle of a group", async () => {
+Deno.test("a group ends where the ring was stopped in the middle of it", async () => {
   await using setup = await Setup.create({ profile: "mouse" });
   setup.send({ move: [1, 2] });
   assertEquals(await setup.receive(1), [[2, 0, 1]]);
   await setup.driver.stop();
   await setup.driver.restart();
-  assertEquals(await setup.receive(2), [[2, 1, 2], SYN]);
+  setup.send({ wheel: 1 });
+  assertEquals(await setup.receive(3), [SYN, [2, 8, 1], SYN]);
 });
 
 Deno.test("a buffer on eventq that is too small breaks eventq only", async () => {
@@ -234,7 +269,8 @@ Deno.test("a buffer on eventq that is too small breaks eventq only", async () =>
     "Expected a buffer of at least 8 bytes on eventq, got 7",
   );
   await setup.sendStatus({ type: 0x11, code: 1, value: 1 });
-  assertEquals(setup.report.events.waiting, 4);
+  setup.send({ key: "a" });
+  assertEquals(setup.report.events.waiting, 0);
   await setup.driver.reset();
   await setup.driver.restart();
   setup.send({ key: "b" });
@@ -266,6 +302,7 @@ for (
   const [options, message] of [
     [{ profile: "mouse", evdevPath: "/dev/null" }, "Give --profile or --evdev-path, not both"],
     [{ noGrab: true }, "--no-grab is for --evdev-path"],
+    [{ eventsWait: true }, "--events-wait is for --events=stdin"],
     [{ name: "x".repeat(129) }, "Expected a name of at most 128 bytes"],
     [{ evdevPath: "/dev/null" }, "Cannot pass /dev/null through: it is not an input device"],
     [{ evdevPath: "/no/such" }, "Cannot pass /no/such through: open: No such file or directory"],
@@ -387,6 +424,34 @@ Deno.test("events come from standard input, and what the guest says goes to stan
   } finally {
     server.kill("SIGKILL");
     await server.status;
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("events on standard input are dropped before a driver listens, or wait with --events-wait", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const path = `${directory}/input.sock`;
+    const lines = ["a", "b", "c"].map((key) => JSON.stringify({ key, value: 1 }));
+    await Deno.writeTextFile(`${directory}/events`, lines.join("\n"));
+    for (const waits of [false, true]) {
+      await using cli = new CliProcess(
+        ["input", `--socket-path=${path}`, "--events=stdin", ...waits ? ["--events-wait"] : []],
+        { through: ["sh", "-c", `exec "$@" <${directory}/events`, "sh"] },
+      );
+      if (!waits) await cli.until("Events are dropped while no driver listens");
+      await cli.until("listens on");
+      await using driver = await VirtioDriver.start(path, { queues: QUEUES, timeoutMs: 5000 });
+      const keys: number[] = [];
+      for (let i = 0; i < (waits ? 6 : 4); i++) {
+        const { data: [bytes] } = await driver.request(EVENTQ, [], [8]);
+        if (bytes[0] === 1) keys.push(bytes[2]);
+      }
+      // Those that are still down are told at once, else each when its line is read.
+      assertEquals(keys, [30, 48, 46]);
+      assertEquals((await cli.stop()).status, 0);
+    }
+  } finally {
     await Deno.remove(directory, { recursive: true });
   }
 });

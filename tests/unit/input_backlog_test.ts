@@ -13,6 +13,13 @@ function key(code: number, value: number): InputEvent[] {
   return [{ type: 1, code, value }, SYN_REPORT];
 }
 
+/** A backlog with a driver that listens. */
+function listening(limit?: number): Backlog {
+  const backlog = new Backlog(limit);
+  backlog.begin();
+  return backlog;
+}
+
 function drain(backlog: Backlog): number[][] {
   const events: number[][] = [];
   while (!backlog.isEmpty) {
@@ -23,7 +30,7 @@ function drain(backlog: Backlog): number[][] {
 }
 
 Deno.test("Backlog gives events in their order", () => {
-  const backlog = new Backlog();
+  const backlog = listening();
   let called = 0;
   backlog.onEvents = () => called++;
   assertEquals([backlog.isEmpty, backlog.next()], [true, undefined]);
@@ -35,7 +42,7 @@ Deno.test("Backlog gives events in their order", () => {
 });
 
 Deno.test("Backlog drops the oldest whole groups when there are too many", () => {
-  const backlog = new Backlog(8);
+  const backlog = listening(8);
   backlog.add([group(1, 3), group(2, 3), group(3, 2)]);
   backlog.add([group(4, 2)]);
   assertEquals(drain(backlog).map(([, , value]) => value), [2, 2, 0, 3, 0, 4, 0]);
@@ -43,7 +50,7 @@ Deno.test("Backlog drops the oldest whole groups when there are too many", () =>
 });
 
 Deno.test("Backlog never drops a group of which a part was delivered", () => {
-  const backlog = new Backlog(6);
+  const backlog = listening(6);
   backlog.add([group(1, 3), group(2, 3)]);
   assertEquals(backlog.next()?.value, 1);
   backlog.add([group(3, 3)]);
@@ -52,30 +59,92 @@ Deno.test("Backlog never drops a group of which a part was delivered", () => {
 });
 
 Deno.test("Backlog drops a group that is larger than it", () => {
-  const backlog = new Backlog(4);
+  const backlog = listening(4);
   backlog.add([group(1, 2), group(2, 5)]);
   assertEquals(drain(backlog), []);
   assertEquals([backlog.counts.dropped, backlog.counts.droppedGroups], [7, 2]);
 });
 
-Deno.test("Backlog releases keys whose release was dropped, before what comes after", () => {
-  const backlog = new Backlog(4);
-  backlog.add([key(30, 0), key(31, 1), key(31, 0), key(30, 1)]);
-  assertEquals(drain(backlog).filter(([type]) => type === 1), [[1, 30, 0], [1, 31, 0], [1, 30, 1]]);
-  assertEquals(backlog.counts.releases, 1);
+Deno.test("Backlog tells which keys are on when it dropped some, before what comes after", () => {
+  const backlog = listening(4);
+  backlog.add([key(30, 1), key(29, 1)]);
+  assertEquals(drain(backlog).filter(([type]) => type === 1), [[1, 30, 1], [1, 29, 1]]);
+  backlog.add([key(30, 0), key(31, 1), key(32, 1), key(32, 0), key(30, 1), key(33, 1)]);
+  assertEquals(drain(backlog).filter(([type]) => type === 1), [
+    [1, 30, 0],
+    [1, 31, 1],
+    [1, 30, 1],
+    [1, 33, 1],
+  ]);
+  assertEquals(backlog.counts.restored, 2);
 });
 
-Deno.test("Backlog.clear() drops everything and owes nothing", () => {
-  const backlog = new Backlog(4);
-  backlog.add([key(30, 0), key(31, 0), key(32, 0)]);
-  backlog.next();
-  backlog.clear();
-  assertEquals(backlog.isEmpty, true);
+Deno.test("Backlog keeps nothing that comes while no driver listens", () => {
+  const backlog = new Backlog();
+  backlog.add([key(30, 1), key(30, 0), group(1, 3)]);
+  assertEquals([backlog.isEmpty, backlog.counts.dropped, backlog.counts.waiting], [true, 7, 0]);
+  backlog.begin();
+  assertEquals(drain(backlog), []);
+  backlog.add([key(31, 1)]);
+  assertEquals(drain(backlog), [[1, 31, 1], [0, 0, 0]]);
+});
+
+Deno.test("Backlog tells a driver that begins which keys and switches are on, and no more", () => {
+  const backlog = new Backlog();
+  const lid = [{ type: 5, code: 0, value: 1 }, SYN_REPORT];
+  backlog.add([key(42, 1), key(30, 1), key(30, 0), lid]);
+  backlog.begin();
+  assertEquals(drain(backlog), [[1, 42, 1], [5, 0, 1], [0, 0, 0]]);
+  backlog.add([key(42, 0)]);
+  assertEquals(drain(backlog), [[1, 42, 0], [0, 0, 0]]);
+});
+
+Deno.test("Backlog.end() drops what waits, ends a group that has begun, and leaves no key down", () => {
+  const backlog = listening();
+  backlog.add([key(30, 1), group(1, 3), key(31, 1)]);
+  for (let i = 0; i < 3; i++) backlog.next();
+  backlog.end();
+  backlog.add([key(30, 0), key(31, 0), key(32, 1)]);
+  backlog.begin();
+  assertEquals(drain(backlog), [[1, 30, 0], [1, 32, 1], [0, 0, 0], [0, 0, 0]]);
   const { accepted, delivered, dropped, waiting } = backlog.counts;
-  assertEquals([accepted, waiting], [6, 0]);
-  assertEquals(delivered + dropped, 6 + 2); // the group of releases and its end
-  backlog.add([key(33, 1)]);
-  assertEquals(drain(backlog), [[1, 33, 1], [0, 0, 0]]);
+  assertEquals([accepted, waiting], [delivered + dropped, 0]);
+});
+
+Deno.test("Backlog.begin() tells again what is on: the driver may be another one", () => {
+  const backlog = listening();
+  backlog.add([key(30, 1)]);
+  drain(backlog);
+  backlog.end();
+  backlog.begin();
+  backlog.begin();
+  assertEquals(drain(backlog), [[1, 30, 1], [0, 0, 0]]);
+});
+
+Deno.test("Backlog.reset() leaves nothing for the next driver but what is on", () => {
+  const backlog = listening();
+  backlog.add([key(30, 1), group(1, 3)]);
+  for (let i = 0; i < 3; i++) backlog.next();
+  backlog.reset();
+  assertEquals([backlog.isEmpty, backlog.counts.waiting], [true, 0]);
+  backlog.add([key(30, 0), key(31, 1)]);
+  backlog.begin();
+  assertEquals(drain(backlog), [[1, 31, 1], [0, 0, 0]]);
+});
+
+Deno.test("Backlog.drained() resolves when a driver listens and has all", async () => {
+  const backlog = new Backlog();
+  const order: string[] = [];
+  const first = backlog.drained().then(() => order.push("begun"));
+  backlog.begin();
+  await first;
+  backlog.add([key(30, 1)]);
+  const second = backlog.drained().then(() => order.push("drained"));
+  await Promise.resolve();
+  order.push("waits");
+  drain(backlog);
+  await second;
+  assertEquals(order, ["begun", "waits", "drained"]);
 });
 
 Deno.test("Backlog gives whole groups, in order and within its limit, whatever happens", () => {
@@ -84,7 +153,7 @@ Deno.test("Backlog gives whole groups, in order and within its limit, whatever h
     fc.record({ take: fc.nat(10) }),
   );
   fc.assert(fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
-    const backlog = new Backlog(12);
+    const backlog = listening(12);
     const got: InputEvent[] = [];
     let mark = 0;
     for (const step of steps) {

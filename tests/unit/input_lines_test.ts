@@ -14,7 +14,7 @@ async function linesOf(...chunks: (string | Uint8Array)[]): Promise<[number, str
       chunks.map((chunk) => typeof chunk === "string" ? encoder.encode(chunk) : chunk),
     ).getReader(),
     {
-      onLine: (line, number) => lines.push([number, line]),
+      onLine: (line, number) => void lines.push([number, line]),
       onTooLong: (number) => lines.push([number, "too long"]),
     },
   );

@@ -22,6 +22,18 @@ Deno.test("StatusLog keeps the state of LEDs and what was said", () => {
   assertEquals(log.records.length, 2);
 });
 
+Deno.test("StatusLog.reset() turns off what the driver has turned on", () => {
+  const log = new StatusLog(profileModel("keyboard"));
+  const released: number[][] = [];
+  log.onRelease = ({ type, code, value }) => released.push([type, code, value]);
+  log.take({ type: 0x11, code: 0, value: 1 });
+  log.take({ type: 0x11, code: 1, value: 1 });
+  log.take({ type: 0x11, code: 0, value: 0 });
+  log.reset();
+  log.reset();
+  assertEquals(released, [[0x11, 1, 0]]);
+});
+
 Deno.test("StatusLog only counts what the device did not announce", () => {
   const log = new StatusLog(profileModel("mouse"));
   for (let code = 0; code < 1000; code++) log.take({ type: 0x11, code, value: 1 });

@@ -115,7 +115,7 @@ class InputLife {
     const { random, driver, server, tally } = this.#life;
     const { events } = server.host.control.commands!;
     if (random.chance(1, 10)) {
-      events.run({ type: EV_KEY, code: FIRST_KEY, value: 1 });
+      events.run({ type: EV_KEY, code: FIRST_KEY, value: 0 });
       await expectBroken(this.#life, EVENTQ, [], divide(random, random.below(EVENT_BYTES)));
       return;
     }
@@ -124,6 +124,10 @@ class InputLife {
       code: random.between(FIRST_KEY, LAST_KEY),
       value: random.below(2),
     }));
+    // A key that stays down would be told again to each driver that begins.
+    for (const { code } of keys.filter(({ value }) => value === 1)) {
+      keys.push({ type: EV_KEY, code, value: 0 });
+    }
     const isFirst = random.chance(1, 2);
     if (isFirst) events.run(keys);
     const buffers = Array.from(
