@@ -17,7 +17,7 @@ export const MAPPED_PAGE_BYTES = 4096;
 export const CHUNK_PAGES = 512;
 
 /** The most threads that touch pages. */
-const MAX_THREADS = 256;
+const MAX_THREADS = 257;
 
 /** How long a thread may take with one request, or with what it holds the lock for. */
 const PATIENCE_MS = 30_000;

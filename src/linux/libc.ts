@@ -10,7 +10,14 @@ const symbols = {
   strerror: { parameters: ["i32"], result: "pointer" },
   // fd
   close: { parameters: ["i32"], result: "i32" },
+  close_async: { name: "close", parameters: ["i32"], result: "i32", nonblocking: true },
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" }, // fd, cmd, arg
+  fcntl_async: {
+    name: "fcntl",
+    parameters: ["i32", "i32", "i32"],
+    result: "i32",
+    nonblocking: true,
+  },
   fcntl_lock: { name: "fcntl", parameters: ["i32", "i32", "buffer"], result: "i32" }, // fd, cmd, lock
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" }, // fd, request, argp
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
@@ -44,6 +51,12 @@ const symbols = {
   }, // sockfd, level, optname, optval, optlen
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // sockfd, msg, flags
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // sockfd, msg, flags
+  recvmsg_async: {
+    name: "recvmsg",
+    parameters: ["i32", "pointer", "i32"],
+    result: "i32",
+    nonblocking: true,
+  },
   // memory
   memfd_create: { parameters: ["buffer", "u32"], result: "i32" }, // name, flags
   ftruncate: { parameters: ["i32", "i64"], result: "i32" }, // fd, length

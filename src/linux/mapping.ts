@@ -132,9 +132,21 @@ export class Span implements Disposable {
   }
 }
 
-/** Maps a part of a file and gives it up again, to learn whether it can be mapped. */
-export function tryMapping(bytes: number, fd: number, fileOffset: number): void {
-  libc.munmap(mmap(0n, bytes, PROT_READ_WRITE, MAP_SHARED, fd, fileOffset), BigInt(bytes));
+/**
+ * Maps a part of a file for the time being: what can be mapped now can be
+ * mapped elsewhere as soon as this one is disposed of.
+ *
+ * @throws {LinuxError} When it cannot be mapped.
+ */
+export function tryMapping(bytes: number, fd: number, fileOffset: number): Disposable {
+  const address = mmap(0n, bytes, PROT_READ_WRITE, MAP_SHARED, fd, fileOffset);
+  let isMapped = true;
+  return {
+    [Symbol.dispose]() {
+      if (isMapped) libc.munmap(address, BigInt(bytes));
+      isMapped = false;
+    },
+  };
 }
 
 /** Puts zeros in the place of whatever is mapped at an address, on every thread at once. */
@@ -149,15 +161,46 @@ export function mapZeros(address: number, bytes: number): void {
   );
 }
 
+const MADV_POPULATE_READ = 22;
 const MADV_POPULATE_WRITE = 23;
 
+/** How much of a mapping is looked at in one call, in pages. */
+const LOOK_PAGES = 16_384;
+
 /**
- * Whether every page of a mapping can be had, which gets them all. Where it
- * cannot be told (before Linux 5.14), they can.
+ * Whether the pages of a mapped file can be had, without taking memory for
+ * more than one of them: those that are there are read, and the first of
+ * those that are not is asked for. Where there is no room for it there is none
+ * for the others. Where it cannot be told (before Linux 5.14), they can be had.
+ *
+ * @param pageBytes The unit in which the file is mapped
  */
-export function canPopulate(address: number, bytes: number): boolean {
-  return libc.madvise(BigInt(address), BigInt(bytes), MADV_POPULATE_WRITE) === 0 ||
-    errno() === Errno.EINVAL;
+export function canBeHad(address: number, bytes: number, pageBytes: number): boolean {
+  const pages = new Uint8Array(LOOK_PAGES);
+  let isAsked = false;
+  for (let at = 0; at < bytes; at += LOOK_PAGES * PAGE_BYTES) {
+    const part = Math.min(bytes - at, LOOK_PAGES * PAGE_BYTES);
+    residentPages(address + at, part, pages);
+    const count = part / PAGE_BYTES;
+    for (let page = 0; page < count;) {
+      const from = page;
+      const isThere = pages[from] & 1;
+      while (page < count && (pages[page] & 1) === isThere) page++;
+      const place = address + at + from * PAGE_BYTES;
+      if (isThere) {
+        if (!populate(place, (page - from) * PAGE_BYTES, MADV_POPULATE_READ)) return false;
+      } else if (!isAsked) {
+        isAsked = true;
+        const start = place - (place - address) % pageBytes;
+        if (!populate(start, pageBytes, MADV_POPULATE_WRITE)) return false;
+      }
+    }
+  }
+  return true;
+}
+
+function populate(address: number, bytes: number, how: number): boolean {
+  return libc.madvise(BigInt(address), BigInt(bytes), how) === 0 || errno() === Errno.EINVAL;
 }
 
 /**

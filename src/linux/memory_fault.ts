@@ -24,7 +24,7 @@
 
 import { check } from "./errors.ts";
 import { Guarded, GuardTable, MAX_GUARDED } from "./guard_table.ts";
-import { expectDescriptors, type Fd, WORKER_DESCRIPTORS } from "./fd.ts";
+import { duplicateFd, expectDescriptors, WORKER_DESCRIPTORS } from "./fd.ts";
 import { libc } from "./libc.ts";
 import { inspectMemoryFile } from "./memory_file.ts";
 
@@ -37,16 +37,18 @@ const SIGACTION_BYTES = 256;
 
 /** A mapping to guard. */
 export interface GuardedMapping {
-  /** Its first address. */
-  address: number;
-  /** Its size, a multiple of `pageBytes`. */
-  bytes: number;
-  /** Its file, the guard's to close. */
-  fd: Fd;
+  /** Its file; it stays the caller's. */
+  fd: number;
   /** Where in the file it begins. */
   fileOffset: number;
   /** The unit in which the file is mapped. */
   pageBytes: number;
+}
+
+/** A mapping that is guarded, or will be. */
+export interface GuardedPlace extends Disposable {
+  /** Guards it from now on: `bytes` bytes at an address, a multiple of its file's pages. */
+  begin(address: number, bytes: number): void;
 }
 
 /** What the watcher is started with. */
@@ -132,39 +134,53 @@ export class MemoryGuard implements Disposable {
   }
 
   /**
-   * Guards a mapping until what is returned is disposed of, which has to come
-   * before the mapping ends.
+   * Makes ready to guard a mapping that is still to be made, and holds a
+   * descriptor of its file. It is guarded once {@linkcode GuardedPlace.begin}
+   * says where it is, until the place is disposed of, which has to come before
+   * the mapping ends.
    *
    * @param onLost Told, soon after, which part of it is zeros from now on
+   * @throws {LinuxError} When there is no room for one more descriptor.
+   * @throws {RangeError} When {@linkcode MAX_GUARDED} mappings are guarded.
    */
-  guard(
+  prepare(
     mapping: GuardedMapping,
     onLost: (offset: number, bytes: number) => void,
-  ): Disposable {
-    const { fd } = mapping;
+  ): GuardedPlace {
+    const fd = duplicateFd(mapping.fd);
     const id = this.#nextId++;
-    const entry = this.#table.locked((entries) => {
-      const free = entries.find((entry) => entry[Guarded.ID] === 0);
-      if (free === undefined) {
-        throw new RangeError(`Expected at most ${MAX_GUARDED} mappings to guard, got one more`);
-      }
-      free[Guarded.ADDRESS] = mapping.address;
-      free[Guarded.BYTES] = mapping.bytes;
-      free[Guarded.FD] = fd.number;
-      free[Guarded.FILE_OFFSET] = mapping.fileOffset;
-      free[Guarded.PAGE_BYTES] = mapping.pageBytes;
-      free[Guarded.CHANGED_AT] = inspectMemoryFile(fd.number).changedAt;
-      free[Guarded.ID] = id;
-      return free;
-    });
-    this.#onLost.set(id, onLost);
-    return {
-      [Symbol.dispose]: () => {
-        if (!this.#onLost.delete(id)) return;
-        this.#table.locked(() => entry[Guarded.ID] = 0);
-        fd.close();
-      },
-    };
+    try {
+      const entry = this.#table.locked((entries) => {
+        const free = entries.find((entry) => entry[Guarded.ID] === 0);
+        if (free === undefined) {
+          throw new RangeError(`Expected at most ${MAX_GUARDED} mappings to guard, got one more`);
+        }
+        free[Guarded.BYTES] = 0;
+        free[Guarded.FD] = fd.number;
+        free[Guarded.FILE_OFFSET] = mapping.fileOffset;
+        free[Guarded.PAGE_BYTES] = mapping.pageBytes;
+        free[Guarded.CHANGED_AT] = inspectMemoryFile(fd.number).changedAt;
+        free[Guarded.ID] = id;
+        return free;
+      });
+      this.#onLost.set(id, onLost);
+      return {
+        begin: (address, bytes) => {
+          this.#table.locked(() => {
+            entry[Guarded.ADDRESS] = address;
+            entry[Guarded.BYTES] = bytes;
+          });
+        },
+        [Symbol.dispose]: () => {
+          if (!this.#onLost.delete(id)) return;
+          this.#table.locked(() => entry[Guarded.ID] = 0);
+          fd.close();
+        },
+      };
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
   }
 
   #end(): void {

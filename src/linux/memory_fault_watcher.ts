@@ -5,7 +5,7 @@
  */
 
 import { Guarded, GuardTable } from "./guard_table.ts";
-import { canPopulate, mapZeros } from "./mapping.ts";
+import { canBeHad, mapZeros } from "./mapping.ts";
 import {
   listenForBusErrors,
   restoreBusErrors,
@@ -66,7 +66,7 @@ function replaceMissing(entry: Float64Array): WatcherMessage[] {
 function isSuspect(entry: Float64Array): boolean {
   return entry[Guarded.BYTES] > 0 &&
     (inspectMemoryFile(entry[Guarded.FD]).changedAt !== entry[Guarded.CHANGED_AT] ||
-      !canPopulate(entry[Guarded.ADDRESS], entry[Guarded.BYTES]));
+      !canBeHad(entry[Guarded.ADDRESS], entry[Guarded.BYTES], entry[Guarded.PAGE_BYTES]));
 }
 
 function replaceFrom(entry: Float64Array, offset: number): WatcherMessage {

@@ -19,6 +19,7 @@ export * from "./mapping.ts";
 export * from "./memory_fault.ts";
 export * from "./memory_file.ts";
 export * from "./path.ts";
+export * from "./quarantine.ts";
 export * from "./reactor.ts";
 export * from "./signaller.ts";
 export * from "./socket.ts";

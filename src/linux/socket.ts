@@ -9,6 +9,7 @@ import { check, Errno, LinuxError } from "./errors.ts";
 import { closeAll, Fd } from "./fd.ts";
 import { addressOf, errno, libc, pinnedBuffer } from "./libc.ts";
 import { type SocketAccess, SocketFile } from "./path.ts";
+import { Quarantine } from "./quarantine.ts";
 import { ready, watch } from "./reactor.ts";
 
 const AF_UNIX = 1;
@@ -21,6 +22,7 @@ const SO_PEERCRED = 17;
 const SO_ACCEPTCONN = 30;
 const SO_DOMAIN = 39;
 const SCM_RIGHTS = 1;
+const MSG_PEEK = 0x2;
 const MSG_CTRUNC = 0x8;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -88,9 +90,14 @@ class MessageHeader {
     return (length + 7) & ~7;
   }
 
-  /** The length of a control buffer with room for so many descriptors. */
+  /** The length of a control buffer with room for so many descriptors, and not for one more. */
   controlCapacity(fds: number): number {
-    return fds === 0 ? 0 : (CMSG_HEADER_BYTES + fds * 4 + 7) & ~7;
+    return fds === 0 ? 0 : CMSG_HEADER_BYTES + fds * 4;
+  }
+
+  /** The header's address, for a call on another thread. */
+  get pointer(): Deno.PointerObject {
+    return Deno.UnsafePointer.of(this.bytes)!;
   }
 
   /** Takes every descriptor that came; all of them are the caller's. */
@@ -138,6 +145,8 @@ export class UnixConnection implements Disposable {
   #sending: Promise<unknown> = Promise.resolve();
   #fdsLost = false;
   #closed = false;
+  /** For calls on other threads, once there was one. */
+  #apart: MessageHeader | undefined;
 
   /** Takes ownership of a connected socket. */
   constructor(fd: Fd) {
@@ -251,6 +260,100 @@ export class UnixConnection implements Disposable {
   }
 
   /**
+   * Waits for bytes and looks at them; they are there still to be received.
+   *
+   * @returns How many there are, at most as many as `into` has room for: 0 at the end of the stream.
+   * @throws {LinuxError} When the connection broke.
+   */
+  async peek(into: Uint8Array): Promise<number> {
+    for (;;) {
+      const count = this.#receiveNow(into, MSG_PEEK);
+      if (count >= 0) return count;
+      await (this.#receiving = ready(this.#fd.number, EPOLLIN));
+      if (this.#closed) return 0;
+    }
+  }
+
+  /**
+   * As {@linkcode UnixConnection.receive}, from somebody who may send
+   * descriptors that hold up whoever lets go of them: those that are not
+   * wanted do not enter this process, and the kernel drops them on another
+   * thread.
+   *
+   * @param most How many descriptors are wanted
+   * @throws {StuckError} When the kernel does not get rid of them in time; there is nothing more to
+   * be had from the connection then.
+   *
+   * @internal
+   */
+  async receiveFrom(
+    into: Uint8Array,
+    most: number,
+    quarantine: Quarantine,
+  ): Promise<Received> {
+    const fds: Fd[] = [];
+    let bytes = 0;
+    let fdsLost = false;
+    try {
+      while (bytes < into.length && !this.#closed) {
+        const rest = into.subarray(bytes, bytes + STAGING_BYTES);
+        let count = this.#receiveNow(rest, MSG_PEEK);
+        // The kernel tells that there are descriptors by having no room for them.
+        if (count > 0 && incoming.flags & MSG_CTRUNC) {
+          const room = Math.max(0, most - fds.length);
+          const header = await this.#receiveApart(count, room, quarantine);
+          into.set(header.data.subarray(0, count), bytes);
+          fds.push(...header.takeFds());
+          if (header.flags & MSG_CTRUNC) fdsLost = true;
+        } else if (count > 0) count = this.#receiveNow(rest.subarray(0, count), 0);
+        if (count === 0) break;
+        if (count < 0) await (this.#receiving = ready(this.#fd.number, EPOLLIN));
+        else bytes += count;
+      }
+    } catch (error) {
+      await quarantine.letGo(fds);
+      throw error;
+    }
+    return { bytes, fds, fdsLost };
+  }
+
+  /** One recvmsg of bytes that are there, on another thread. */
+  async #receiveApart(
+    bytes: number,
+    most: number,
+    quarantine: Quarantine,
+  ): Promise<MessageHeader> {
+    const header = this.#apart ??= new MessageHeader();
+    header.set(bytes, header.controlCapacity(most));
+    const flags = MSG_CMSG_CLOEXEC | MSG_DONTWAIT;
+    const count = await quarantine.call(
+      "receiving a message with file descriptors",
+      () => libc.recvmsg_async(this.#fd.number, header.pointer, flags),
+      // What it brings after all nobody wants any more.
+      () => void quarantine.letGo(header.takeFds()).catch(() => {}),
+    );
+    // Which error it was only the other thread knows.
+    if (count !== bytes) throw new LinuxError("recvmsg", Errno.EIO);
+    return header;
+  }
+
+  /** One recvmsg without room for descriptors; -1 when there is nothing yet. */
+  #receiveNow(into: Uint8Array, flags: number): number {
+    for (;;) {
+      incoming.set(into.length, 0);
+      const count = libc.recvmsg(this.#fd.number, incoming.bytes, MSG_DONTWAIT | flags);
+      if (count >= 0) {
+        into.set(incoming.data.subarray(0, count));
+        return count;
+      }
+      const code = errno();
+      if (code === Errno.EAGAIN) return -1;
+      if (code === Errno.ECONNRESET) return 0;
+      if (code !== Errno.EINTR) throw new LinuxError("recvmsg", code);
+    }
+  }
+
+  /**
    * Sends all of `data`, the descriptors with its first byte. The descriptors
    * stay the caller's.
    *
@@ -301,10 +404,26 @@ export class UnixConnection implements Disposable {
    * descriptor is never closed.
    */
   async close(): Promise<void> {
+    await this.#ended();
+    this.#fd.close();
+  }
+
+  /**
+   * As {@linkcode UnixConnection.close}, for the socket of somebody who may
+   * have sent descriptors that were not received: they go with it.
+   *
+   * @throws {StuckError} When they hold it up.
+   * @internal
+   */
+  async closeIn(quarantine: Quarantine): Promise<void> {
+    await this.#ended();
+    await quarantine.letGo([this.#fd]);
+  }
+
+  async #ended(): Promise<void> {
     this.shutdown();
     await this.#receiving;
     await this.#sending;
-    this.#fd.close();
   }
 
   /** Closes the socket; nobody may be waiting on it. */
@@ -385,7 +504,8 @@ export class UnixListener implements Disposable {
         throw new LinuxError("accept4", code);
       }
     }
-    this.#fd.close();
+    // With the messages of those that were not accepted, and what came with these.
+    await new Quarantine().letGo([this.#fd]).catch(() => {});
     return undefined;
   }
 

@@ -6,11 +6,13 @@
 
 import {
   bufferAt,
-  duplicateFd,
+  type GuardedPlace,
   inspectMemoryFile,
   isLocalFile,
+  isSealedAgainstShrinking,
   MemoryGuard,
   PAGE_BYTES,
+  Quarantine,
   residentPages,
   sealAgainstShrinking,
   Span,
@@ -48,7 +50,25 @@ interface Placement {
   start: number;
   end: number;
   /** Watches over it, where its file can become shorter. */
-  guard?: Disposable;
+  guard?: GuardedPlace;
+  /** Its file became shorter: it is nobody's memory any more, and stays to be removed. */
+  isLost: boolean;
+}
+
+/** A placement that can be mapped, with all that this takes but the mapping itself. */
+interface PlannedPlacement extends Placement {
+  fd: number;
+  fileOffset: number;
+  /** Shows that it can be. */
+  trial: Disposable;
+}
+
+/** A change of memory for which everything is there. */
+export interface MemoryPlan extends Disposable {
+  /** All that was there before goes away. */
+  readonly isReplacing: boolean;
+  /** What comes. */
+  readonly placements: PlannedPlacement[];
 }
 
 /** Guest memory whose file became shorter: it is zeros from now on, and the guest's no more. */
@@ -81,15 +101,21 @@ export class GuestMemory implements Disposable {
   #placements: Placement[] = [];
   #table = new RegionTable();
   #guard: MemoryGuard | undefined;
+  readonly #quarantine: Quarantine;
   /** Told when memory is lost while it is mapped, after whoever touched it went on. */
   onLost: ((lost: LostMemory) => void) | undefined;
+
+  /** @param quarantine For what its files' other holders can hold up. */
+  constructor(quarantine: Quarantine = new Quarantine()) {
+    this.#quarantine = quarantine;
+  }
 
   /** What another thread needs to see the same memory. */
   get handle(): MemoryHandle {
     return { base: this.#span.base, bytes: this.#span.bytes };
   }
 
-  /** The regions in force. */
+  /** The regions in force; those that were lost are not among them. */
   get regions(): RegionTable {
     return this.#table;
   }
@@ -101,8 +127,14 @@ export class GuestMemory implements Disposable {
     return (page[0] & 1) !== 0;
   }
 
-  /** Makes ready for files whose pages can go away while they are mapped: starts a guard for them. */
+  /**
+   * Makes files ready to be guest memory: seals those that can be, and starts a
+   * guard for those whose pages can go away while they are mapped.
+   *
+   * @throws {StuckError} When others hold up the sealing.
+   */
   async prepare(fds: readonly number[]): Promise<void> {
+    for (const fd of fds) await sealAgainstShrinking(fd, this.#quarantine);
     if (this.#guard === undefined && !fds.every(isSealedMemory)) {
       this.#guard = await MemoryGuard.acquire();
     }
@@ -115,8 +147,8 @@ export class GuestMemory implements Disposable {
    * not fit, or its file is too short; nothing has changed then.
    */
   add(request: RegionRequest, fd: number): void {
-    this.#map(this.#check(request, fd, this.#placements.map(({ region }) => region)), fd);
-    this.#publish();
+    using plan = this.plan([request], [fd], false);
+    this.commit(plan);
   }
 
   /**
@@ -126,79 +158,133 @@ export class GuestMemory implements Disposable {
    * is there still then.
    */
   replace(requests: readonly RegionRequest[], fds: readonly number[]): void {
-    const checked: CheckedRegion[] = [];
-    for (const [i, request] of requests.entries()) {
-      checked.push(this.#check(request, fds[i], checked));
-    }
-    this.clear();
-    checked.forEach((region, i) => this.#map(region, fds[i]));
-    this.#publish();
+    using plan = this.plan(requests, fds, true);
+    this.commit(plan);
   }
 
-  /** As {@linkcode checkRegion}; and what is not sealed can be guarded. */
-  #check(
-    request: RegionRequest,
-    fd: number,
-    others: readonly Omit<Region, "index">[],
-  ): CheckedRegion {
-    const checked = checkRegion(request, fd, others);
-    if (!checked.isSealed && this.#guard === undefined) {
+  /**
+   * Checks and gets everything that regions need, and changes nothing; what
+   * follows is {@linkcode GuestMemory.commit}, or the plan is disposed of. The
+   * descriptors have to stay open till then.
+   *
+   * @param isReplacing They come in the place of all that there are, and not beside them
+   * @throws {RegionError} As {@linkcode GuestMemory.add}.
+   */
+  plan(
+    requests: readonly RegionRequest[],
+    fds: readonly number[],
+    isReplacing: boolean,
+  ): MemoryPlan {
+    const others: Placement[] = isReplacing ? [] : [...this.#placements];
+    using made = new DisposableStack();
+    const placements = requests.map((request, i) => {
+      const fd = fds[i];
+      const checked = checkRegion(request, fd, others.map(({ region }) => region));
+      const { fileOffset, pageBytes, isSealed, ...region } = checked;
+      const { slack, mapped } = pagesOf(checked);
+      const from = fileOffset - slack;
+      const trial = made.use(tryMapping(mapped, fd, from));
+      const start = this.#place(
+        region.guestAddress - slack,
+        mapped,
+        pageBytes,
+        nameOf(region),
+        others,
+      );
+      const placement: PlannedPlacement = {
+        ...{ region: { ...region, index: start + slack }, start, end: start + mapped },
+        ...{ fd, fileOffset: from, trial, isLost: false },
+      };
+      if (!isSealed) placement.guard = made.use(this.#guarded(placement, pageBytes));
+      others.push(placement);
+      return placement;
+    });
+    made.move();
+    return {
+      isReplacing,
+      placements,
+      [Symbol.dispose]() {
+        for (const { trial, guard } of placements.splice(0)) {
+          trial[Symbol.dispose]();
+          guard?.[Symbol.dispose]();
+        }
+      },
+    };
+  }
+
+  #guarded(placement: PlannedPlacement, pageBytes: number): GuardedPlace {
+    if (this.#guard === undefined) {
       throw new TypeError("Expected a file that was prepared, got one that can become shorter");
     }
-    return checked;
+    const { fd, fileOffset } = placement;
+    return this.#guard.prepare({ fd, fileOffset, pageBytes }, () => this.#lose(placement));
   }
 
-  #map(checked: CheckedRegion, fd: number): void {
-    const { fileOffset, pageBytes, isSealed, ...region } = checked;
-    const { slack, mapped } = pagesOf(checked);
-    const start = this.#place(region.guestAddress - slack, mapped, pageBytes, nameOf(region));
-    this.#span.map(start, mapped, fd, fileOffset - slack);
-    const placement: Placement = {
-      region: { ...region, index: start + slack },
-      start,
-      end: start + mapped,
-    };
+  /**
+   * Makes a planned change. When regions are replaced, no queue may touch them.
+   *
+   * @throws {LinuxError} When the kernel does not map what it mapped a moment ago; what could not
+   * be mapped is not there then.
+   */
+  commit(plan: MemoryPlan): void {
+    if (plan.isReplacing) this.#unmapAll();
     try {
-      if (!isSealed) placement.guard = this.#guarded(placement, fd, fileOffset - slack, pageBytes);
-    } catch (error) {
-      this.#span.unmap(start, mapped);
-      throw error;
-    }
-    this.#placements.push(placement);
-  }
-
-  #guarded(
-    { region, start, end }: Placement,
-    fd: number,
-    fileOffset: number,
-    pageBytes: number,
-  ): Disposable {
-    const own = duplicateFd(fd);
-    try {
-      return this.#guard!.guard(
-        { address: this.#span.base + start, bytes: end - start, fd: own, fileOffset, pageBytes },
-        () => this.onLost?.(region),
-      );
-    } catch (error) {
-      own.close();
-      throw error;
+      while (plan.placements.length > 0) {
+        const [placement] = plan.placements;
+        const { trial, fd, fileOffset, start, end, guard } = placement;
+        trial[Symbol.dispose]();
+        this.#span.map(start, end - start, fd, fileOffset);
+        guard?.begin(this.#span.base + start, end - start);
+        // What is left in the plan goes with it.
+        this.#placements.push(...plan.placements.splice(0, 1));
+      }
+    } finally {
+      this.#publish();
     }
   }
 
-  #unmap({ start, end, guard }: Placement): void {
-    guard?.[Symbol.dispose]();
-    this.#span.unmap(start, end - start);
+  /** Takes a region out of the table; what is mapped there stays until {@linkcode GuestMemory.dropLost}. */
+  #lose(placement: Placement): void {
+    if (placement.isLost) return;
+    placement.isLost = true;
+    this.#publish();
+    this.onLost?.(placement.region);
+  }
+
+  /**
+   * Gives up what is mapped in the place of lost regions, which is memory of
+   * this process. No queue may touch it any more. The regions are there still
+   * to be removed.
+   */
+  dropLost(): void {
+    for (const placement of this.#placements) {
+      if (placement.isLost) this.#unmap(placement);
+    }
+  }
+
+  #unmap(placement: Placement): void {
+    placement.guard?.[Symbol.dispose]();
+    placement.guard = undefined;
+    this.#span.unmap(placement.start, placement.end - placement.start);
+  }
+
+  #unmapAll(): void {
+    for (const removed of this.#placements.splice(0)) this.#unmap(removed);
   }
 
   /** Where a mapping goes: at its guest address, or else the highest gap that holds it. */
-  #place(wanted: number, bytes: number, page: number, name: string): number {
+  #place(
+    wanted: number,
+    bytes: number,
+    page: number,
+    name: string,
+    others: readonly Placement[],
+  ): number {
     const free = (start: number) =>
       start >= 0 && start + bytes <= this.#span.bytes &&
-      !this.#placements.some((other) =>
-        overlaps(start, bytes, other.start, other.end - other.start)
-      );
+      !others.some((other) => overlaps(start, bytes, other.start, other.end - other.start));
     if (wanted % page === 0 && free(wanted)) return wanted;
-    const ends = [this.#span.bytes, ...this.#placements.map((other) => other.start)];
+    const ends = [this.#span.bytes, ...others.map((other) => other.start)];
     for (const end of ends.sort((a, b) => b - a)) {
       const start = Math.floor((end - bytes) / page) * page;
       if (free(start)) return start;
@@ -232,12 +318,13 @@ export class GuestMemory implements Disposable {
 
   /** Removes every region. */
   clear(): void {
-    for (const removed of this.#placements.splice(0)) this.#unmap(removed);
+    this.#unmapAll();
     this.#publish();
   }
 
   #publish(): void {
-    this.#table = new RegionTable(this.#placements.map(({ region }) => region));
+    const there = this.#placements.filter(({ isLost }) => !isLost);
+    this.#table = new RegionTable(there.map(({ region }) => region));
   }
 
   /** Gives everything back. No view may be touched afterwards, on any thread. */
@@ -295,7 +382,7 @@ function checkRegion(
       `Expected the file of region ${name} in memory or on a disk, got one of another process`,
     );
   }
-  // Sealed first: what its size is then, it stays.
+  // What its size is when it is sealed, it stays.
   const isSealed = isSealedMemory(fd);
   const file = inspectMemoryFile(fd);
   if (file.kind !== "file") {
@@ -310,10 +397,7 @@ function checkRegion(
   }
   // A huge page file (its block size is the page size) maps in huge pages only.
   const pageBytes = Math.max(PAGE_BYTES, file.blockBytes);
-  const checked = { guestAddress, bytes, userAddress, fileOffset, pageBytes, isSealed };
-  const { slack, mapped } = pagesOf(checked);
-  tryMapping(mapped, fd, fileOffset - slack);
-  return checked;
+  return { guestAddress, bytes, userAddress, fileOffset, pageBytes, isSealed };
 }
 
 /**
@@ -321,7 +405,7 @@ function checkRegion(
  * page file, which can be out of pages where the front-end gave some back.
  */
 function isSealedMemory(fd: number): boolean {
-  return sealAgainstShrinking(fd) && inspectMemoryFile(fd).blockBytes <= PAGE_BYTES;
+  return isSealedAgainstShrinking(fd) && inspectMemoryFile(fd).blockBytes <= PAGE_BYTES;
 }
 
 function nameOf({ guestAddress, bytes }: Pick<Region, "guestAddress" | "bytes">): string {

@@ -4,8 +4,12 @@
  * @module
  */
 
-/** The most regions a table holds; the memory slots that a back-end offers. */
-export const MAX_REGIONS = 256;
+/**
+ * The most regions a table holds; the memory slots that a back-end offers. As
+ * many as the kernel's vhost and other back-ends have, and QEMU gives a guest
+ * that is to have 256 DIMMs.
+ */
+export const MAX_REGIONS = 509;
 
 /** A region of guest memory in the span. */
 export interface Region {

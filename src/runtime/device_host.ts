@@ -8,7 +8,7 @@
  * @module
  */
 
-import { watch } from "../linux/mod.ts";
+import { Quarantine, watch } from "../linux/mod.ts";
 import { GuestMemory } from "../memory/mod.ts";
 import {
   type AnyDevice,
@@ -102,6 +102,8 @@ export class DeviceHost implements AsyncDisposable {
   readonly honoured: bigint;
   readonly record: DeviceRecord;
   readonly notices: Notices;
+  /** For what its front-ends can hold up. */
+  readonly quarantine: Quarantine;
   /** Resolves when all queues can run; rejects when the device's data half could not be made. */
   readonly ready: Promise<void>;
   /** The connection that has the device sets these. */
@@ -121,6 +123,7 @@ export class DeviceHost implements AsyncDisposable {
       | "honoured"
       | "record"
       | "notices"
+      | "quarantine"
     >,
     engines: EnginePool,
   ) {
@@ -133,6 +136,7 @@ export class DeviceHost implements AsyncDisposable {
     this.honoured = parts.honoured;
     this.record = parts.record;
     this.notices = parts.notices;
+    this.quarantine = parts.quarantine;
     this.#engines = engines;
     this.ready = engines.ready;
     this.ready.catch(() => {});
@@ -172,7 +176,8 @@ export class DeviceHost implements AsyncDisposable {
 
     const slots = queueSlots(device, control.queues ?? {});
     const counters = counterMemory(slots.length);
-    const memory = new GuestMemory();
+    const quarantine = new Quarantine();
+    const memory = new GuestMemory(quarantine);
     // Queues that there is one of stay together; families of many are dealt out.
     const families = Math.max(...slots.map(({ ordinal }) => ordinal + 1));
     const engineCount = Math.max(1, Math.min(most, families));
@@ -213,7 +218,7 @@ export class DeviceHost implements AsyncDisposable {
       notices,
     });
     return host = new DeviceHost(
-      { device, control, config, memory, queues, offered, honoured, record, notices },
+      { device, control, config, memory, queues, offered, honoured, record, notices, quarantine },
       engines,
     );
   }

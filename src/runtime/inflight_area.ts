@@ -11,9 +11,10 @@ import {
   createMemfd,
   type Fd,
   inspectMemoryFile,
+  isSealedAgainstShrinking,
   Mapping,
   PAGE_BYTES,
-  sealAgainstShrinking,
+  sealOwn,
 } from "../linux/mod.ts";
 import type { Inflight } from "../vhost_user/mod.ts";
 import type { ConfigLayout } from "../virtio/mod.ts";
@@ -55,7 +56,7 @@ export function createInflightFile(
   expectShape(numQueues, queueSize, maxQueues);
   const bytes = pages(numQueues * inflightBytes(queueSize, packed) + KEPT_CONFIG_BYTES);
   const fd = createMemfd("vhostd-inflight", bytes);
-  sealAgainstShrinking(fd.number);
+  sealOwn(fd.number);
   return {
     fd,
     description: { mmapSize: BigInt(bytes), mmapOffset: 0n, numQueues, queueSize },
@@ -72,7 +73,8 @@ export class InflightArea implements Disposable {
   readonly #rest: Uint8Array<ArrayBuffer>;
 
   /**
-   * Maps the area that a front-end hands in; the descriptor stays the caller's.
+   * Maps the area that a front-end hands in, in a file that was sealed if it can be; the descriptor
+   * stays the caller's.
    * What stands in it is not looked at yet.
    *
    * @throws {InflightAreaError} When it is not what it is said to be, or its
@@ -87,10 +89,9 @@ export class InflightArea implements Disposable {
         `Expected at least ${bytes} bytes at a page for ${numQueues} queues of ${queueSize}, got ${mmapSize} at ${mmapOffset}`,
       );
     }
-    // Sealed first: the size that it has then it keeps. Huge pages can be out of pages all the same.
-    const isSealed = sealAgainstShrinking(fd);
-    const file = inspectMemoryFile(fd);
-    if (file.kind !== "file" || !isSealed || file.blockBytes > PAGE_BYTES) {
+    // The size that a sealed file has it keeps. Huge pages can be out of pages all the same.
+    const file = isSealedAgainstShrinking(fd) ? inspectMemoryFile(fd) : undefined;
+    if (file === undefined || file.blockBytes > PAGE_BYTES) {
       throw new InflightAreaError(
         "Expected a memory file that is sealed against shrinking, got one that can become shorter",
       );

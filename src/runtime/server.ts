@@ -47,7 +47,8 @@ export class DeviceServer implements AsyncDisposable {
   readonly #Session: typeof Session;
   #session: Session | undefined;
   #connected: Promise<void> = Promise.resolve();
-  #closing = false;
+  readonly #closing = Promise.withResolvers<void>();
+  #isClosing = false;
   #released: Promise<void> | undefined;
 
   /** Use {@linkcode serve}. */
@@ -62,6 +63,8 @@ export class DeviceServer implements AsyncDisposable {
 
   async #serveAll(): Promise<void> {
     for (;;) {
+      // Who holds up too much for others to be served is waited for.
+      await Promise.race([this.host.quarantine.room(), this.#closing.promise]);
       const connection = await this.#source.next();
       if (connection === undefined) return;
       await this.#serve(connection);
@@ -69,7 +72,8 @@ export class DeviceServer implements AsyncDisposable {
   }
 
   async #serve(connection: UnixConnection): Promise<void> {
-    if (this.#closing) return await connection.close();
+    const { quarantine } = this.host;
+    if (this.#isClosing) return await connection.closeIn(quarantine).catch(() => {});
     this.#session = new this.#Session(this.host, connection);
     using _others = this.#tellOfOthers();
     try {
@@ -117,7 +121,8 @@ export class DeviceServer implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    this.#closing = true;
+    this.#isClosing = true;
+    this.#closing.resolve();
     try {
       this.#source.stop();
     } finally {

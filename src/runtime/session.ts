@@ -18,7 +18,10 @@ import {
   isEventfd,
   LinuxError,
   readKernelFile,
+  type Received,
+  sealAgainstShrinking,
   setNonblocking,
+  StuckError,
   UnixConnection,
 } from "../linux/mod.ts";
 import { type LostMemory, MAX_REGIONS } from "../memory/mod.ts";
@@ -27,13 +30,14 @@ import {
   decodeHeader,
   encodeAck,
   encodeBackendMessage,
+  encodeFailure,
   encodeReply,
   type FrontendMessage,
-  type FrontendRequest,
-  frontendRequests,
+  frontendRequestName,
   type Header,
   HEADER_BYTES,
   type MemoryRegion,
+  mostFds,
   ProtocolError,
   type ProtocolFeature,
   protocolFeatureMask,
@@ -89,6 +93,12 @@ class RingState {
   }
 }
 
+/** A message as it came. */
+interface ReceivedMessage extends Pick<Received, "fds" | "fdsLost"> {
+  header: Header;
+  payload: Uint8Array;
+}
+
 /** A connection of a front-end to a device. */
 export class Session {
   readonly #host: DeviceHost;
@@ -112,6 +122,10 @@ export class Session {
   /** Config changed, and the front-end does not know it yet. */
   #configChanged = false;
   #announcing = false;
+  /** The front-end read config space, or was told to. */
+  #isConfigKnown = false;
+  /** What is done now that changes rings or memory. */
+  #last: Promise<unknown> = Promise.resolve();
 
   /** Takes over a connection; it is closed at the end of {@linkcode Session.run}. */
   constructor(host: DeviceHost, connection: UnixConnection) {
@@ -150,7 +164,7 @@ export class Session {
       reason = error instanceof Error ? error.message : String(error);
     } finally {
       this.#host.onConfigChange = undefined;
-      await this.#patiently("the end", this.#cleanUp());
+      await this.#patiently("the end", this.#exclusively(() => this.#cleanUp()));
       this.#host.memory.onLost = this.#host.onEvent = undefined;
       record.disconnected(reason);
     }
@@ -163,68 +177,116 @@ export class Session {
 
   /** Receives and answers one message; false at the end of the stream. */
   async #serveOne(): Promise<boolean> {
-    const head = new Uint8Array(HEADER_BYTES);
-    const received = await this.#connection.receive(head);
-    const { bytes, fds } = received;
-    let { fdsLost } = received;
+    const { isFull, stuck } = this.#host.quarantine;
+    if (isFull) {
+      throw new Error(`Expected a front-end that holds up nobody, got one that does: ${stuck}`);
+    }
+    const message = await this.#receive();
+    if (message === undefined) return false;
+    const { header, payload, fds, fdsLost } = message;
+    this.#host.record.message();
     try {
-      if (bytes === 0) return false;
-      if (bytes < HEADER_BYTES) {
-        throw new ProtocolError("stream", `Expected ${HEADER_BYTES} header bytes, got ${bytes}`);
-      }
-      const header = decodeHeader(head);
-      const payload = new Uint8Array(header.size);
-      if (header.size > 0) {
-        const rest = await this.#connection.receive(payload);
-        fds.push(...rest.fds);
-        fdsLost ||= rest.fdsLost;
-        if (rest.bytes < header.size) {
-          throw new ProtocolError(
-            "stream",
-            `Expected ${header.size} payload bytes, got ${rest.bytes}`,
-          );
-        }
-      }
-      this.#host.record.message();
-      await this.#answer(header, payload, fdsLost ? null : fds);
-      return true;
+      await this.#exclusively(() => this.#answer(header, payload, fdsLost ? null : fds));
     } finally {
       // What a handler keeps it has duplicated or released.
-      closeAll(fds);
+      await this.#unlessStuck(requestName(header.id), this.#host.quarantine.letGo(fds));
     }
+    return true;
   }
 
-  /** @param fds What came with the message; null where the process had no room for it. */
+  /**
+   * Receives a message; undefined at the end of the stream. Descriptors that
+   * the request cannot have do not enter the process, so its header is looked
+   * at first. Every front-end sends that whole; where one does not, whatever
+   * comes with it is dropped.
+   */
+  async #receive(): Promise<ReceivedMessage | undefined> {
+    const connection = this.#connection;
+    const { quarantine } = this.#host;
+    const head = new Uint8Array(HEADER_BYTES);
+    const seen = await connection.peek(head);
+    if (seen === 0) return undefined;
+    let cut: Received | undefined;
+    if (seen < HEADER_BYTES) {
+      cut = await connection.receiveFrom(head, 0, quarantine);
+      if (cut.bytes < HEADER_BYTES) {
+        throw new ProtocolError(
+          "stream",
+          `Expected ${HEADER_BYTES} header bytes, got ${cut.bytes}`,
+        );
+      }
+    }
+    const header = decodeHeader(head);
+    const rest = new Uint8Array(header.size + (cut === undefined ? HEADER_BYTES : 0));
+    const { bytes, fds, fdsLost } = await connection.receiveFrom(
+      rest,
+      mostFds(header.id),
+      quarantine,
+    );
+    if (bytes < rest.length) {
+      await quarantine.letGo(fds);
+      const missing = rest.length - bytes;
+      throw new ProtocolError(
+        "stream",
+        `Expected ${header.size} payload bytes, got ${Math.max(0, header.size - missing)}`,
+      );
+    }
+    const payload = rest.subarray(rest.length - header.size);
+    return { header, payload, fds, fdsLost: fdsLost || cut?.fdsLost === true };
+  }
+
+  /** @param fds What came with the message; null where that was more than it may have. */
   async #answer(header: Header, payload: Uint8Array, fds: Fd[] | null): Promise<void> {
     let reply: Uint8Array | undefined;
-    let failure: unknown;
-    let message: FrontendMessage | undefined;
     const outgoing: Fd[] = [];
     try {
       if (fds === null) {
         throw new RequestError(
-          "Expected the message's file descriptors, got none: more came than a message has, or than this process has room for",
+          `Expected at most ${
+            mostFds(header.id)
+          } file descriptors, got more, or more than this process has room for`,
         );
       }
-      message = decodeFrontendMessage(header, payload, fds.length);
+      const message = decodeFrontendMessage(header, payload, fds.length);
       reply = await this.#patiently(message.request, this.#handle(message, fds, outgoing));
+      if (reply === undefined && header.needReply && this.#hasProtocol("REPLY_ACK")) {
+        reply = encodeAck(header.id, 0n);
+      }
     } catch (error) {
       if (error instanceof ProtocolError && error.scope === "stream") throw error;
-      failure = error;
       const text = error instanceof Error ? error.message : String(error);
-      this.#host.record.refused(message?.request ?? requestName(header.id), text);
-      if (message?.request === "SET_FEATURES") this.#isMisled = !header.needReply;
-    }
-    if (failure !== undefined) {
-      reply = refusal(message?.request, header);
-    } else if (reply === undefined && header.needReply && this.#hasProtocol("REPLY_ACK")) {
-      reply = encodeAck(header.id, 0n);
+      this.#host.record.refused(requestName(header.id), text);
+      if (requestName(header.id) === "SET_FEATURES") this.#isMisled = !header.needReply;
+      reply = encodeFailure(header, this.#protocol);
+      if (reply === undefined && frontendRequestName(header.id) === undefined) {
+        throw new ProtocolError(
+          "stream",
+          `Expected a request that is known, got ${header.id}, which may wait for an answer`,
+        );
+      }
     }
     try {
       const numbers = outgoing.map(({ number }) => number);
       if (reply !== undefined) await this.#connection.send(reply, numbers);
     } finally {
       closeAll(outgoing);
+    }
+  }
+
+  /** Does something while nothing else changes rings and memory. */
+  #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(work);
+    this.#last = turn.catch(() => {});
+    return turn;
+  }
+
+  /** Waits for something that a front-end may hold up; where it does, that is recorded. */
+  async #unlessStuck(what: string, work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      if (!(error instanceof StuckError)) throw error;
+      this.#host.record.refused(what, error.message);
     }
   }
 
@@ -349,6 +411,7 @@ export class Session {
         this.#expectProtocol("CONFIG");
         host.control.onConfigRead?.(message.offset, message.size);
         host.record.configUsed("configReads");
+        this.#isConfigKnown = true;
         return encodeReply("GET_CONFIG", {
           ...message,
           data: host.config.read(message.offset, message.size),
@@ -358,14 +421,17 @@ export class Session {
         this.#setConfig(message.offset, message.data, message.flags === CONFIG_MIGRATION);
         host.record.configUsed("configWrites");
         return;
-      case "SET_BACKEND_REQ_FD":
+      case "SET_BACKEND_REQ_FD": {
         this.#expectProtocol("BACKEND_REQ");
         if (inspectSocket(fds[0].number) !== "connected") {
           throw new RequestError("Expected a connected socket, got one that listens");
         }
+        const channel = new UnixConnection(kept(fds[0]));
         await this.#closeBackChannel();
-        this.#backChannel = new UnixConnection(kept(fds[0]));
+        this.#backChannel = channel;
+        if (this.#configChanged) void this.#announceConfig();
         return;
+      }
       case "GET_INFLIGHT_FD": {
         const file = createInflightFile(message, this.#isPacked, this.#rings.length);
         outgoing.push(file.fd);
@@ -374,6 +440,7 @@ export class Session {
       case "SET_INFLIGHT_FD": {
         for (const ring of this.#rings) this.#expectStopped(ring);
         const [fd] = fds;
+        await sealAgainstShrinking(fd.number, host.quarantine);
         const area = new InflightArea(message, fd.number, this.#isPacked, this.#rings.length);
         const kept = area.keptConfig(this.#host.config.layout);
         // Another back-end may have left it, if this one had none yet.
@@ -532,7 +599,8 @@ export class Session {
   async #closeBackChannel(): Promise<void> {
     const channel = this.#backChannel;
     this.#backChannel = undefined;
-    await channel?.close();
+    if (channel === undefined) return;
+    await this.#unlessStuck("SET_BACKEND_REQ_FD", channel.closeIn(this.#host.quarantine));
   }
 
   // Memory
@@ -545,7 +613,9 @@ export class Session {
     const { memory } = this.#host;
     const numbers = fds.map((fd) => fd.number);
     await memory.prepare(numbers);
-    await this.#changeMemory(() => memory.replace(regions, numbers));
+    // Everything is there before a ring is stopped: what is refused changes nothing.
+    using plan = memory.plan(regions, numbers, true);
+    await this.#changeMemory(() => memory.commit(plan));
   }
 
   /**
@@ -569,13 +639,20 @@ export class Session {
     const message = `Expected guest memory 0x${guestAddress.toString(16)}+0x${
       bytes.toString(16)
     } to stay as long as it is given, got a file without some of its pages`;
-    this.#host.record.refused(MEMORY_RULE, message);
+    const { record, memory } = this.#host;
+    record.refused(MEMORY_RULE, message);
+    // At once, whatever is under way.
     const running = this.#rings.filter((ring) => ring.running);
     await Promise.allSettled(
       running.map(({ queue }) =>
         queue.engine.call({ kind: "break", queue: queue.index, rule: MEMORY_RULE, message })
       ),
     );
+    await this.#exclusively(async () => {
+      for (const ring of this.#rings) await this.#stop(ring);
+      await this.#tellMemory();
+      memory.dropLost();
+    });
   }
 
   // Rings
@@ -701,6 +778,13 @@ export class Session {
       const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK } = deviceStatus;
       record.status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, "inferred");
     }
+    // A front-end that connects again to a running guest reads nothing: it has config space as
+    // another connection showed it, or another process.
+    const isResumed = again !== BEGAN_ANEW ||
+      (ring.base ?? initialBase(this.#isPacked)) !== initialBase(this.#isPacked);
+    if (!this.#isConfigKnown && isResumed && this.#hasProtocol("CONFIG")) {
+      this.#isConfigKnown = this.#configChanged = true;
+    }
     // Not awaited: who does not read its announcements gets its answers all the same.
     if (this.#configChanged) void this.#announceConfig();
   }
@@ -767,7 +851,7 @@ export class Session {
     host.config.reset();
     host.control.onReset?.();
     await this.#closeBackChannel();
-    await this.#connection.close();
+    await this.#unlessStuck("the end", this.#connection.closeIn(host.quarantine));
   }
 
   /** Stops a ring, so that its engine uses its descriptors no more, and closes them. */
@@ -800,25 +884,7 @@ function keptSignal(fd: Fd): Fd {
 }
 
 function requestName(id: number): string {
-  return Object.entries(frontendRequests).find(([, rule]) => rule.id === id)?.[0] ??
-    `request ${id}`;
-}
-
-/**
- * The reply to a request that failed: what its own reply has for that, else a
- * non-zero acknowledgement, when the front-end waits for one.
- */
-function refusal(request: FrontendRequest | undefined, header: Header): Uint8Array | undefined {
-  if (request === "GET_CONFIG") {
-    return encodeReply("GET_CONFIG", { offset: 0, size: 0, flags: 0, data: new Uint8Array() });
-  }
-  if (request === "GET_INFLIGHT_FD") {
-    return encodeReply("GET_INFLIGHT_FD", {
-      ...{ mmapSize: 0n, mmapOffset: 0n, numQueues: 0, queueSize: 0 },
-    });
-  }
-  const hasReply = request !== undefined && frontendRequests[request].reply !== "none";
-  return header.needReply || hasReply ? encodeAck(header.id, 1n) : undefined;
+  return frontendRequestName(id) ?? `request ${id}`;
 }
 
 /** The process at the other end. */

@@ -1,5 +1,6 @@
 import { ProtocolError } from "./errors.ts";
 import { decodePayload, encodePayload, type PayloadKind, type PayloadValues } from "./payloads.ts";
+import { protocolFeatureMask } from "./protocol_features.ts";
 import {
   type BackendRequest,
   backendRequestName,
@@ -21,9 +22,6 @@ export const HEADER_BYTES = 12;
  * not know, so that they can be read past and refused one by one.
  */
 export const MAX_PAYLOAD_BYTES = 4096;
-
-/** File descriptors that one message can carry: QEMU docs/interop/vhost-user.rst. */
-export const MAX_FDS = 8;
 
 /** The one version of the protocol. */
 const VERSION = 1;
@@ -416,6 +414,41 @@ function encodeReplyBody(
   const kind = replyKind(name, rule);
   const payload = encodePayload(kind, body as PayloadValues[typeof kind]);
   return encodeMessage(rule.id, REPLY, payload);
+}
+
+/**
+ * Encodes the answer to a front-end's request that failed, if one can be given:
+ * what the protocol has for that, or a reply without a payload where the
+ * request has a reply that could be taken for a value, or the acknowledgement
+ * that was asked for.
+ *
+ * @param header The request's header; its request need not be known
+ * @param protocolFeatures The protocol features in force
+ * @returns The answer, or undefined where the front-end does not wait for one
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { encodeFailure, frontendRequests } from "./mod.ts";
+ *
+ * const header = { version: 1, reply: false, needReply: false, size: 0 };
+ * const { GET_VRING_BASE, SET_OWNER } = frontendRequests;
+ * const reply = encodeFailure({ ...header, id: GET_VRING_BASE.id }, 0n);
+ * assertEquals([...reply!], [11, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+ * assertEquals(encodeFailure({ ...header, id: SET_OWNER.id }, 0n), undefined);
+ * ```
+ */
+export function encodeFailure(header: Header, protocolFeatures: bigint): Uint8Array | undefined {
+  if (header.reply) return undefined;
+  const name = frontendRequestName(header.id);
+  const rule: RequestRule | undefined = name && frontendRequests[name];
+  const hasReply = rule !== undefined && rule.reply !== "none" &&
+    (rule.replyRequires === undefined ||
+      (protocolFeatures & protocolFeatureMask(rule.replyRequires)) !== 0n);
+  if (!hasReply) return header.needReply ? encodeAck(header.id, 1n) : undefined;
+  return rule.failure === undefined
+    ? encodeMessage(header.id, REPLY, new Uint8Array())
+    : encodeReplyBody(name!, rule, rule.failure);
 }
 
 /**

@@ -1,6 +1,9 @@
 import type { PayloadKind } from "./payloads.ts";
 import type { ProtocolFeature } from "./protocol_features.ts";
 
+/** File descriptors that one message can carry: QEMU docs/interop/vhost-user.rst. */
+export const MAX_FDS = 8;
+
 /**
  * How many file descriptors come with a message, in its ancillary data.
  *
@@ -41,6 +44,12 @@ export interface RequestRule {
   readonly requires?: ProtocolFeature;
   /** The protocol feature without which there is no reply. */
   readonly replyRequires?: ProtocolFeature;
+  /**
+   * The fields of the reply that says that the request failed, where the
+   * protocol has one. Else that is a reply without a payload, as GET_CONFIG has
+   * it: no value can be read from it.
+   */
+  readonly failure?: object;
   /** The payload of the reply that is sent only between POSTCOPY_LISTEN and POSTCOPY_END. */
   readonly postcopyReply?: PayloadKind;
   /** The largest legal `num` of a `vringState`, where the protocol limits it. */
@@ -153,7 +162,7 @@ export const frontendRequests = {
     fds: "one",
     requires: "BACKEND_REQ",
   },
-  IOTLB_MSG: { id: 22, payload: "iotlb", reply: "u64", fds: "none" },
+  IOTLB_MSG: { id: 22, payload: "iotlb", reply: "u64", failure: { value: 1n }, fds: "none" },
   SET_VRING_ENDIAN: {
     id: 23,
     payload: "vringState",
@@ -181,6 +190,7 @@ export const frontendRequests = {
     payload: "cryptoSession",
     reply: "cryptoSessionReply",
     fds: "none",
+    failure: { sessionId: -1n },
     requires: "CRYPTO_SESSION",
   },
   CLOSE_CRYPTO_SESSION: {
@@ -211,6 +221,7 @@ export const frontendRequests = {
     payload: "empty",
     reply: "u64",
     fds: "none",
+    failure: { value: 1n },
     requires: "PAGEFAULT",
   },
   GET_INFLIGHT_FD: {
@@ -219,6 +230,7 @@ export const frontendRequests = {
     reply: "inflight",
     fds: "none",
     replyFds: "ifMapped",
+    failure: { mmapSize: 0n, mmapOffset: 0n, numQueues: 0, queueSize: 0 },
     requires: "INFLIGHT_SHMFD",
   },
   SET_INFLIGHT_FD: {
@@ -298,6 +310,7 @@ export const frontendRequests = {
     reply: "u64",
     fds: "one",
     replyFds: "optional",
+    failure: { value: 0x101n },
     requires: "DEVICE_STATE",
   },
   CHECK_DEVICE_STATE: {
@@ -305,6 +318,7 @@ export const frontendRequests = {
     payload: "empty",
     reply: "u64",
     fds: "none",
+    failure: { value: 1n },
     requires: "DEVICE_STATE",
   },
 } as const;
@@ -393,6 +407,27 @@ export const backendRequests = {
 
 /** The name of a request that a back-end sends on its own channel. */
 export type BackendRequest = keyof typeof backendRequests;
+
+/**
+ * How many file descriptors a front-end's request can have at the most; none
+ * where the request is not known.
+ *
+ * @param id The number on the wire
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { mostFds } from "./mod.ts";
+ *
+ * assertEquals([5, 12, 1, 999].map(mostFds), [8, 1, 0, 0]);
+ * ```
+ */
+export function mostFds(id: number): number {
+  const name = frontendRequestName(id);
+  const rule = name === undefined ? "none" : frontendRequests[name].fds;
+  if (rule === "none") return 0;
+  return rule === "perRegion" ? MAX_FDS : 1;
+}
 
 const frontendNames = namesById<FrontendRequest>(frontendRequests);
 const backendNames = namesById<BackendRequest>(backendRequests);

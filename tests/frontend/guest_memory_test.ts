@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { createMemfd, type Fd } from "../../src/linux/mod.ts";
+import { createMemfd, type Fd, sealOwn } from "../../src/linux/mod.ts";
 import { GuestMemory, RegionError, type RegionRequest, viewMemory } from "../../src/memory/mod.ts";
 import { processState } from "../../tools/process_state.ts";
 
@@ -19,9 +19,16 @@ function region(
   };
 }
 
+/** A memory file that cannot become shorter. */
+function memoryFile(name: string, bytes: number): Fd {
+  const fd = createMemfd(name, bytes);
+  sealOwn(fd.number);
+  return fd;
+}
+
 /** A memory file whose bytes from `offset` on are a marker. */
 function marked(bytes: number, offset: number, marker: number[]): Fd {
-  const fd = createMemfd("guest", bytes);
+  const fd = memoryFile("guest", bytes);
   const file = Deno.openSync(`/proc/self/fd/${fd.number}`, { write: true });
   file.seekSync(offset, Deno.SeekMode.Start);
   file.writeSync(Uint8Array.from(marker));
@@ -61,7 +68,7 @@ Deno.test("GuestMemory maps a region whose file offset is inside a page", () => 
 Deno.test("GuestMemory shows regions of many threads' views, and removes them", () => {
   using memory = new GuestMemory();
   const [one, two] = [viewMemory(memory.handle), viewMemory(memory.handle)];
-  using fd = createMemfd("guest", MiB);
+  using fd = memoryFile("guest", MiB);
   memory.add(region(0, MiB), fd.number);
   one.u8[100] = 42;
   assertEquals(two.u8[100], 42);
@@ -73,7 +80,7 @@ Deno.test("GuestMemory shows regions of many threads' views, and removes them", 
 
 Deno.test("GuestMemory refuses regions that are empty, too long for their file, or over others", () => {
   using memory = new GuestMemory();
-  using fd = createMemfd("guest", MiB);
+  using fd = memoryFile("guest", MiB);
   assertThrows(() => memory.add(region(0, 0), fd.number), RegionError, "size");
   assertThrows(
     () => memory.add(region(0, MiB + 1), fd.number),
@@ -105,7 +112,7 @@ Deno.test("GuestMemory leaves no mapping behind", () => {
   const before = processState();
   for (let round = 0; round < 20; round++) {
     using memory = new GuestMemory();
-    using fd = createMemfd("guest", MiB);
+    using fd = memoryFile("guest", MiB);
     for (let i = 0; i < 8; i++) memory.add(region(i * MiB, MiB / 2), fd.number);
     memory.remove(region(3 * MiB, MiB / 2));
     if (round % 2) memory.clear();

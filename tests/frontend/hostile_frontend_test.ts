@@ -308,7 +308,7 @@ Deno.test("A process without descriptors refuses what needs one, and goes on", a
   `,
   );
   assertEquals(out.split("\n"), [
-    "refused 5 Expected the message's file descriptors, got none: more came than a message has, or than this process has room for",
+    "refused 5 Expected at most 1 file descriptors, got more, or more than this process has room for",
     "again 6",
   ]);
 });

@@ -12,7 +12,7 @@ import {
   type Fd,
   Mapping,
   openFile,
-  sealAgainstShrinking,
+  sealOwn,
   watchesEnded,
 } from "../../src/linux/mod.ts";
 import echo, { Answer } from "./echo_device.ts";
@@ -91,7 +91,7 @@ Deno.test("SET_INFLIGHT_FD refuses what is not what it is said to be", () =>
     await using connection = await connect(path);
     const directory = Deno.makeTempDirSync({ dir: "/dev/shm" });
     using sealed = createMemfd("test", 8192);
-    assert(sealAgainstShrinking(sealed.number));
+    sealOwn(sealed.number);
     Deno.writeFileSync(`${directory}/file`, new Uint8Array(8192));
     using file = openFile(`${directory}/file`, { write: true });
     using folder = openFile(directory, {});

@@ -5,6 +5,7 @@ import {
   MemoryGuard,
   openFile,
   resizeFile,
+  sealOwn,
   watchesEnded,
 } from "../../src/linux/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
@@ -313,6 +314,8 @@ Deno.test("GuestMemory keeps what there is when a region cannot be mapped", () =
   using fd = createMemfd("guest", MiB);
   using wide = createMemfd("guest", MiB);
   libc.fcntl(wide.number, F_ADD_SEALS, F_SEAL_WRITE);
+  sealOwn(fd.number);
+  sealOwn(wide.number);
   memory.add(region(0, MiB), fd.number);
   assertThrows(
     () => memory.replace([region(0, MiB), region(MiB, MiB)], [fd.number, wide.number]),

@@ -20,6 +20,7 @@ import {
 } from "../../mod.ts";
 import rng from "../../backends/rng/mod.ts";
 import echo, { Answer } from "./echo_device.ts";
+import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { processState } from "../../tools/process_state.ts";
 import { packedRing, splitRing } from "./raw_rings.ts";
 
@@ -155,6 +156,43 @@ forBothPlanes("A config change is announced, and held until a ring runs", async 
   assertEquals((await driver.negotiated.backChannel!.next()).message.request, "CONFIG_CHANGE_MSG");
   assertEquals((await driver.connection.getConfig(4, 1))[0], 7);
 });
+
+forBothPlanes(
+  "A front-end that connects again and reads no config is told to",
+  async (server, path) => {
+    const features = QUIET | transportMask("PROTOCOL_FEATURES");
+    for (const inflight of [false, true]) {
+      await using driver = await start(path, { features, inflight });
+      const next = () => driver.negotiated.backChannel!.next();
+      await driver.request(0, [Uint8Array.of(0, 1)], [2]);
+      // Nobody is told of the first start, or of this.
+      server.host.control.commands!.louder.run(undefined);
+      assertEquals((await next()).message.request, "CONFIG_CHANGE_MSG");
+      await driver.reconnect();
+      assertEquals((await next()).message.request, "CONFIG_CHANGE_MSG");
+      // Once.
+      server.host.control.commands!.louder.run(undefined);
+      assertEquals((await next()).message.request, "CONFIG_CHANGE_MSG");
+      await driver.request(0, [Uint8Array.of(0, 1)], [2]);
+      await assertRejects(() => driver.negotiated.backChannel!.next(1), FrontendError);
+    }
+  },
+);
+
+forBothPlanes(
+  "A config change from before there was a channel for it is announced when there is",
+  async (server, path) => {
+    const protocolFeatures = protocolFeatureMask("REPLY_ACK", "MQ", "CONFIG");
+    await using driver = await start(path, { protocolFeatures });
+    await driver.connection.getConfig(0, 6);
+    server.host.control.commands!.louder.run(undefined);
+    await driver.connection.setProtocolFeatures(
+      protocolFeatures | protocolFeatureMask("BACKEND_REQ"),
+    );
+    await using channel = await driver.connection.openBackChannel();
+    assertEquals((await channel.next()).message.request, "CONFIG_CHANGE_MSG");
+  },
+);
 
 forBothPlanes("A bad chain breaks its queue, and no other", async (server, path) => {
   await using driver = await start(path, { queues: [256, 256, 256] });
