@@ -182,7 +182,7 @@ export const target: FuzzTarget = {
     // Everything is there afterwards that is made when it is first used.
     for (const { path } of world.victims) {
       const random = randomOf(seed, -1);
-      await play(validSession(random, "shrinking memory"), path, world.pool, random, tally);
+      await play(validSession(random, "shrinking memory"), path, world.pool, random, tally, true);
     }
     await limited(world.check());
     let done = 0;

@@ -26,6 +26,7 @@ const endings = [
  * Sends a sequence, and waits until the back-end has done with it where it
  * reads the replies.
  *
+ * @param isOrderly Whether nothing is to go wrong but what is in the messages.
  * @returns How many messages went out.
  */
 export async function play(
@@ -34,13 +35,13 @@ export async function play(
   pool: DescriptorPool,
   random: Random,
   tally: Tally,
+  isOrderly = false,
 ): Promise<number> {
   const connection = UnixConnection.connect(path);
-  const ending = random.pick(endings);
-  const isSlow = random.chance(1, 40);
-  const shrinks = messages.some(({ fds }) =>
-    fds.some((fd) => "kind" in fd && fd.kind === "shrinking memory")
-  );
+  const ending = isOrderly ? "every reply read" : random.pick(endings);
+  const isSlow = !isOrderly && random.chance(1, 40);
+  const shrinks = !isOrderly &&
+    messages.some(({ fds }) => fds.some((fd) => "kind" in fd && fd.kind === "shrinking memory"));
   // Near the end, for then it is mapped, if it is at all.
   const shrinkAt = shrinks && random.chance(1, 2)
     ? messages.length - random.below(Math.min(6, messages.length + 1))
