@@ -17,6 +17,8 @@ export const Answer = {
   TOO_MUCH: 5,
   NEVER: 6,
   PROMISE_TOO_MUCH: 7,
+  /** A promise that is kept when the ring stops. */
+  WHEN_STOPPED: 8,
 } as const;
 
 /** The echo device. */
@@ -78,12 +80,18 @@ export default defineDevice({
       if (bytes.length > 1 && bytes[1] === 63) bytes[1] = config.volume; // "?"
       return chain.writable.write(0, bytes);
     }
+    const whenStopped: (() => void)[] = [];
     return {
+      stop() {
+        for (const answer of whenStopped.splice(0)) answer();
+      },
       eventq() {}, // events are sent when requests come
       requestq(chain, queue) {
         switch (chain.readable.u8(0)) {
           case Answer.PROMISED:
             return new Promise((resolve) => setTimeout(() => resolve(echo(chain)), 5));
+          case Answer.WHEN_STOPPED:
+            return new Promise((resolve) => whenStopped.push(() => resolve(echo(chain))));
           case Answer.LATER:
             setTimeout(() => {
               queue.complete(chain, echo(chain));

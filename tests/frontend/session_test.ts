@@ -630,7 +630,8 @@ forBothPlanes(
   "A front-end that goes away in the middle leaves nothing behind",
   async (server, path) => {
     const driver = await start(path);
-    const lost = driver.request(0, [Uint8Array.of(Answer.PROMISED)], [1]).catch((error) => error);
+    const held = Uint8Array.of(Answer.WHEN_STOPPED);
+    const lost = driver.request(0, [held], [1]).catch((error) => error);
     await driver.disconnect();
     await driver.close();
     assert(await lost instanceof FrontendError);
