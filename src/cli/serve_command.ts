@@ -18,9 +18,10 @@ import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { endpointOf, type EndpointValues } from "./endpoint.ts";
 import { EXIT_FAILURE, say, sayStack, tellFailure, wantsTrace } from "./failure.ts";
-import { capabilities, qemuHint } from "./qemu.ts";
+import { capabilities, qemuHint, shellWord } from "./qemu.ts";
 import { optionsOf, sharedOptions, type SharedValues } from "./shared_options.ts";
 import { UsageError } from "./usage_error.ts";
+import { isBehindNpx } from "./variables.ts";
 
 /** How long everything has to end, before the process ends without. */
 const CLOSING_MS = 5000;
@@ -144,6 +145,7 @@ class Service {
     Deno.addSignalListener("SIGHUP", () => void this.#reload(server));
     Deno.addSignalListener("SIGUSR1", () => void printRecord(server));
     say(this.#greeting(server));
+    if (isBehindNpx()) say(directCommand());
     await Promise.race([server.finished, this.#stop.promise, server.host.ready.then(() => never)]);
   }
 
@@ -191,6 +193,14 @@ class Service {
     await server.close();
     if (this.#canWriteRecord) this.#writeRecord(server);
   }
+}
+
+/** How to start this process so that whoever starts it can end it. */
+function directCommand(): string {
+  const program = new URL(Deno.mainModule).pathname;
+  const words = [Deno.execPath(), "run", "--quiet", "--allow-all", program, ...Deno.args];
+  return `npx passes no signals on: end this process by kill ${Deno.pid}. Without npx it is ` +
+    words.map(shellWord).join(" ");
 }
 
 async function printRecord(server: DeviceServer): Promise<void> {
