@@ -8,6 +8,7 @@ import { shownJson } from "../runtime/shown.ts";
 import { parseArguments } from "./arguments.ts";
 import { describeDevice, describeText } from "./describe_text.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
+import type { CommandShape } from "./command.ts";
 import { commandHelp } from "./help.ts";
 import { isColoured } from "./ink.ts";
 import { libvirtDescription } from "./qemu.ts";
@@ -29,19 +30,22 @@ const options = {
   ...helpOption,
 } as const;
 
+/** What may follow it. */
+export const shape: CommandShape = { options, operand: "device" };
+
 const USAGE = "describe [--json | --libvirt [--binary=PATH]] <device>";
 
 const ABOUT =
   `Describes a device: its queues, feature bits, config fields, and the permissions it takes.
 
-libvirt reads descriptions from /etc/qemu/vhost-user/NN-NAME.json and starts the program in
+libvirt reads descriptions from /etc/qemu/vhost-user/NN-NAME.json and starts the program in \
 them with --socket-path or --fd. That program is a script:
 
   #!/bin/sh
   exec vhostd <device> "$@"`;
 
 /** Describes a device. */
-export async function describeCommand(
+export async function run(
   args: readonly string[],
   devices: DeviceTable,
 ): Promise<number> {

@@ -12,61 +12,116 @@ import { endpointOptions } from "./endpoint_options.ts";
 import { sharedOptions } from "./shared_options.ts";
 import { wrap } from "./table.ts";
 
-/** The width of help texts, in characters. */
-const HELP_WIDTH = 100;
+/** The widest that help is, however wide the terminal is: longer lines are hard to read. */
+const MAX_WIDTH = 100;
+
+/** The width of help that goes to no terminal. */
+const PLAIN_WIDTH = 80;
+
+/** The narrowest that a text beside flags is; where there is less room, it goes below. */
+const MIN_TEXT_WIDTH = 36;
+
+/** The width that help has where it is read. */
+export function helpWidth(): number {
+  if (!Deno.stdout.isTerminal()) return PLAIN_WIDTH;
+  return Math.min(Math.max(Deno.consoleSize().columns, 20), MAX_WIDTH);
+}
 
 /** The help of the program. */
-export function programHelp(deviceNames: readonly string[]): string {
-  return `vhostd: virtio devices in TypeScript, served to QEMU over vhost-user
+export function programHelp(
+  deviceNames: readonly string[],
+  width: number = helpWidth(),
+): string {
+  const usage: [command: string, about: string][] = [
+    ["<device> --socket-path=PATH", "serve a device until SIGTERM or SIGINT"],
+    ["<device> --help", "its options"],
+    ["list", "the devices, one per line"],
+    ["describe <device>", "its queues, feature bits and config space"],
+    ["inspect PATH", "what a guest's driver did with a device"],
+    ["new FOLDER", "a folder with a device of your own, its test and its tasks"],
+    ["completion bash|zsh|fish", "completion for a shell"],
+    ["--version", ""],
+  ];
+  const text = `A device is one of ${deviceNames.join(", ")}, or the path or URL of a .ts file of \
+your own whose default export is a device.
 
-Usage:
-  vhostd <device> --socket-path=PATH [options]   serve a device until SIGTERM or SIGINT
-  vhostd <device> --help                         its options
-  vhostd list                                    the devices, one per line
-  vhostd describe <device>                       its queues, feature bits and config space
-  vhostd inspect PATH                            what a guest's driver did with a device
-  vhostd --version
-
-A device is one of ${deviceNames.join(", ")}, or the path or URL of a .ts file of your own
-whose default export is a device.
-
-Signals: SIGHUP looks again at what the device stands for, SIGUSR1 prints the record on stderr.
+Signals: SIGHUP looks again at what the device stands for, SIGUSR1 prints the record on stderr. \
 VHOSTD_TRACE=1 prints the stack of an error.
 `;
+  return fill("vhostd: virtio devices in TypeScript, served to QEMU over vhost-user", width) +
+    "\n\nUsage:\n" +
+    columns(usage.map(([command, about]) => [`vhostd ${command}`, about]), width) +
+    `\n${fill(text, width)}`;
+}
+
+/** Fills lines up to a width; lines that are indented stay as they are. */
+function fill(text: string, width: number): string {
+  return text.split("\n").map((line) =>
+    line.startsWith(" ") ? line : wrap(line.split(" "), { width, indent: 0, between: " " })
+  ).join("\n");
+}
+
+/** Two columns, the second one's texts wrapped; below the first where there is no room beside it. */
+function columns(
+  rows: readonly (readonly [string, string])[],
+  width: number,
+  first: number = Math.max(...rows.map(([text]) => text.length)),
+): string {
+  const isBeside = width - first - 4 >= MIN_TEXT_WIDTH;
+  const indent = isBeside ? first + 4 : 6;
+  return rows.map(([left, right]) => {
+    const text = wrap(right.split(" "), { width, indent, between: " " });
+    if (!isBeside && text !== "") return `  ${left}\n${" ".repeat(indent)}${text}\n`;
+    return `  ${left.padEnd(first)}  ${text}`.trimEnd() + "\n";
+  }).join("");
 }
 
 /** The help of a device's command. */
-export function deviceHelp(device: AnyDevice, name: string): string {
+export function deviceHelp(
+  device: AnyDevice,
+  name: string,
+  width: number = helpWidth(),
+): string {
   const own = (device.options ?? {}) as OptionTable;
   const others = Object.fromEntries(
     Object.entries(sharedOptions).filter(([name]) => !(name in endpointOptions)),
   );
-  const width = flagWidth({ ...own, ...sharedOptions });
+  const first = flagWidth({ ...own, ...sharedOptions });
+  const lines = (options: OptionTable) => optionLines(options, width, first);
   const parts = [
-    `${device.name}: ${device.about} (virtio device ${device.deviceId})\n`,
-    `Usage: vhostd ${shown(name)} --socket-path=PATH [options]\n`,
-    `Where front-ends come from, one of these, or a socket from systemd:\n${
-      optionLines(endpointOptions, width)
+    fill(`${device.name}: ${device.about} (virtio device ${device.deviceId})\n`, width),
+    fill(`Usage: vhostd ${shown(name)} --socket-path=PATH [options]\n`, width),
+    `${fill("Where front-ends come from, one of these, or a socket from systemd:", width)}\n${
+      lines(endpointOptions)
     }`,
-    ...(Object.keys(own).length > 0 ? [`The device:\n${optionLines(own, width)}`] : []),
-    `Every device:\n${optionLines(others, width)}`,
+    ...(Object.keys(own).length > 0 ? [`The device:\n${lines(own)}`] : []),
+    `Every device:\n${lines(others)}`,
   ];
   return parts.join("\n");
 }
 
 /** The help of another command. */
-export function commandHelp(usage: string, about: string, options: OptionTable): string {
-  return `${about}\n\nUsage: vhostd ${usage}\n\n${optionLines(options)}`;
+export function commandHelp(
+  usage: string,
+  about: string,
+  options: OptionTable,
+  width: number = helpWidth(),
+): string {
+  return `${fill(about, width)}\n\n${fill(`Usage: vhostd ${usage}`, width)}\n\n${
+    optionLines(options, width)
+  }`;
 }
 
 /** A line for each option, or several where its text is long. */
-export function optionLines(options: OptionTable, width: number = flagWidth(options)): string {
-  const indent = width + 4;
-  return Object.entries(options).map(([name, definition]) => {
-    const words = optionText(definition).split(" ");
-    const text = wrap(words, { width: HELP_WIDTH, indent, between: " " });
-    return `  ${flagText(name, definition).padEnd(width)}  ${text}\n`;
-  }).join("");
+export function optionLines(
+  options: OptionTable,
+  width: number = helpWidth(),
+  first: number = flagWidth(options),
+): string {
+  const rows = Object.entries(options).map(([name, definition]) =>
+    [flagText(name, definition), optionText(definition)] as const
+  );
+  return columns(rows, width, first);
 }
 
 /** The width of the flags of options. */
@@ -80,6 +135,11 @@ function flagWidth(options: OptionTable): number {
 export function flagText(name: string, definition: OptionDefinition): string {
   const value = definition.type === "flag" ? "" : `=${definition.placeholder}`;
   return `--${flagName(name)}${value}`;
+}
+
+/** What a flag begins with: all of it, or up to its value. */
+export function flagStart(name: string, definition: OptionDefinition): string {
+  return `--${flagName(name)}${definition.type === "flag" ? "" : "="}`;
 }
 
 /** What an option does, with what its value may be. */

@@ -1,15 +1,18 @@
 /**
- * `vhostd --help` and `vhostd --version`.
+ * `vhostd --help`.
  *
  * @module
  */
 
+import type { CommandShape } from "./command.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { deviceHelp, programHelp } from "./help.ts";
-import { version } from "./version.ts";
+
+/** What may follow it. */
+export const shape: CommandShape = { options: {}, operand: "device" };
 
 /** Prints the help of the program, or of a device. */
-export async function helpCommand(
+export async function run(
   [name]: readonly string[],
   devices: DeviceTable,
 ): Promise<number> {
@@ -17,11 +20,5 @@ export async function helpCommand(
     ? programHelp(Object.keys(devices))
     : deviceHelp(await loadDevice(devices, name), name);
   console.log(text.trimEnd());
-  return 0;
-}
-
-/** Prints the version. */
-export async function versionCommand(): Promise<number> {
-  console.log(`vhostd ${await version()}`);
   return 0;
 }

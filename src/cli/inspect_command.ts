@@ -7,6 +7,7 @@
 import type { RecordJson } from "../runtime/record.ts";
 import { shownJson } from "../runtime/shown.ts";
 import { parseArguments } from "./arguments.ts";
+import type { CommandShape } from "./command.ts";
 import { commandHelp } from "./help.ts";
 import { isColoured } from "./ink.ts";
 import { openRecordSource, type RecordSource } from "./record_file.ts";
@@ -20,10 +21,13 @@ const options = {
   ...helpOption,
 } as const;
 
+/** What may follow it. */
+export const shape: CommandShape = { options, operand: "file" };
+
 const USAGE = "inspect PATH [--watch] [--json]";
 
 const ABOUT =
-  "Shows what a front-end and the guest's driver did with a device. PATH is a control\n" +
+  "Shows what a front-end and the guest's driver did with a device. PATH is a control " +
   "socket (--control-path) or a file that --record wrote.";
 
 /** How often a watched record is read. */
@@ -36,7 +40,7 @@ const SCREEN_BEGIN = "\x1b[2J\x1b[?7l\x1b[?25l";
 const SCREEN_END = "\x1b[?7h\x1b[?25h";
 
 /** Shows a record. */
-export async function inspectCommand(args: readonly string[]): Promise<number> {
+export async function run(args: readonly string[]): Promise<number> {
   const { values, positional } = parseArguments(args, options, "vhostd inspect --help");
   if (values.help) {
     console.log(commandHelp(USAGE, ABOUT, options).trimEnd());

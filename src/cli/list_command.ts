@@ -7,6 +7,7 @@
 import { shownJson } from "../runtime/shown.ts";
 import { parseArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
+import type { CommandShape } from "./command.ts";
 import { commandHelp } from "./help.ts";
 import { isColoured, makeInk } from "./ink.ts";
 import { helpOption } from "./shared_options.ts";
@@ -18,8 +19,11 @@ const options = {
   ...helpOption,
 } as const;
 
+/** What may follow it. */
+export const shape: CommandShape = { options };
+
 /** Lists the devices. */
-export async function listCommand(
+export async function run(
   args: readonly string[],
   devices: DeviceTable,
 ): Promise<number> {

@@ -5,6 +5,7 @@
  */
 
 import { parseArguments } from "./arguments.ts";
+import type { CommandShape } from "./command.ts";
 import { commandHelp } from "./help.ts";
 import { shown } from "../runtime/shown.ts";
 import { shellWord } from "./qemu.ts";
@@ -22,10 +23,13 @@ const options = {
   ...helpOption,
 } as const;
 
+/** What may follow it. */
+export const shape: CommandShape = { options, operand: "file" };
+
 const USAGE = "new FOLDER [--kind=entropy|console]";
 
 const ABOUT =
-  "Makes a folder with a device of your own, named after the folder: mod.ts, its test, and\n" +
+  "Makes a folder with a device of your own, named after the folder: mod.ts, its test, and " +
   "a deno.json with the tasks check, test, vhostd and guest.";
 
 /** What the device is called in the templates. */
@@ -35,7 +39,7 @@ const PLACEHOLDER = "my-device";
 const TEMPLATE_FILES = ["mod.ts", "mod_test.ts"];
 
 /** Makes a folder. */
-export async function newCommand(args: readonly string[]): Promise<number> {
+export async function run(args: readonly string[]): Promise<number> {
   const { values, positional } = parseArguments(args, options, "vhostd new --help");
   if (values.help) {
     console.log(commandHelp(USAGE, ABOUT, options).trimEnd());

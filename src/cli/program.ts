@@ -7,21 +7,22 @@
  * @module
  */
 
+import type { CommandModule } from "./command.ts";
 import type { DeviceTable } from "./devices.ts";
 import { EXIT_FAILURE, EXIT_USAGE, say, tellFailure } from "./failure.ts";
 
-type Command = (args: readonly string[], devices: DeviceTable) => Promise<number>;
-
 /** The commands that are no devices. */
-const commands: Readonly<Record<string, () => Promise<Command>>> = {
-  describe: async () => (await import("./describe_command.ts")).describeCommand,
-  inspect: async () => (await import("./inspect_command.ts")).inspectCommand,
-  new: async () => (await import("./new_command.ts")).newCommand,
-  list: async () => (await import("./list_command.ts")).listCommand,
-  help: async () => (await import("./help_command.ts")).helpCommand,
-  "--help": async () => (await import("./help_command.ts")).helpCommand,
-  "-h": async () => (await import("./help_command.ts")).helpCommand,
-  "--version": async () => (await import("./help_command.ts")).versionCommand,
+export const commands: Readonly<Record<string, () => Promise<CommandModule>>> = {
+  describe: () => import("./describe_command.ts"),
+  inspect: () => import("./inspect_command.ts"),
+  list: () => import("./list_command.ts"),
+  new: () => import("./new_command.ts"),
+  completion: () => import("./completion_command.ts"),
+  complete: () => import("./complete_command.ts"),
+  help: () => import("./help_command.ts"),
+  "--help": () => import("./help_command.ts"),
+  "-h": () => import("./help_command.ts"),
+  "--version": () => import("./version_command.ts"),
 };
 
 /**
@@ -40,7 +41,7 @@ export async function runProgram(
       say("Expected a device or a command; vhostd --help tells what there is");
       return EXIT_USAGE;
     }
-    if (Object.hasOwn(commands, name)) return await (await commands[name]())(rest, devices);
+    if (Object.hasOwn(commands, name)) return await (await commands[name]()).run(rest, devices);
     if (name.startsWith("-")) {
       const { suggestion } = await import("../virtio/nearest.ts");
       const meant = suggestion(name, Object.keys(commands).filter((name) => name[0] === "-"));

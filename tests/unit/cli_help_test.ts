@@ -24,12 +24,21 @@ Deno.test("deviceHelp() has each option of each device", async () => {
       assertStringIncludes(help, `  ${flagText(option, definition)} `);
       assert(help.replace(/\s+/g, " ").includes(definition.about), definition.about);
     }
-    assert(help.split("\n").every((line) => line.length <= 100), help);
+    for (const width of [40, 60, 80, 100]) {
+      const help = deviceHelp(device, name, width);
+      const wide = help.split("\n").filter((line) => line.length > width);
+      assertEquals(wide, [], `${width} columns`);
+      assert(help.includes("--help"));
+    }
   }
 });
 
 Deno.test("programHelp() names every device", () => {
   for (const name of deviceNames) assertStringIncludes(programHelp(deviceNames), name);
+  for (const width of [40, 60, 80]) {
+    const lines = programHelp(deviceNames, width).split("\n");
+    assertEquals(lines.filter((line) => line.length > width), []);
+  }
 });
 
 Deno.test("every device has the name that it is known by", async () => {
