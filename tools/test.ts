@@ -11,6 +11,7 @@
  * @module
  */
 
+import { libvirtPackages } from "./guest/libvirt.ts";
 import { type Program, programPath, QEMU_VERSIONS, qemuOfVersion } from "./guest/programs.ts";
 import { GuestError } from "./guest/process.ts";
 
@@ -119,15 +120,20 @@ function unescape(text: string): string {
   );
 }
 
-/** Fetches the QEMUs that tests of versions use; one that cannot be had is skipped there. */
-async function fetchVersions(): Promise<void> {
+/** Fetches what some tests need and not every machine can have: they are skipped there. */
+async function fetchWhatMayBeMissing(): Promise<void> {
   for (const version of QEMU_VERSIONS) {
-    try {
-      await qemuOfVersion(version);
-    } catch (error) {
-      if (!(error instanceof GuestError)) throw error;
-      console.error(`test: QEMU ${version} cannot be had: ${error.message}`);
-    }
+    await attempt(`QEMU ${version}`, () => qemuOfVersion(version));
+  }
+  await attempt("libvirt", libvirtPackages);
+}
+
+async function attempt(name: string, fetch: () => Promise<unknown>): Promise<void> {
+  try {
+    await fetch();
+  } catch (error) {
+    if (!(error instanceof GuestError)) throw error;
+    console.error(`test: ${name} cannot be had: ${error.message}`);
   }
 }
 
@@ -149,7 +155,7 @@ async function main(args: string[]): Promise<number> {
     for (const program of layers.flatMap(([, { programs }]) => programs)) {
       await programPath(program);
     }
-    if (layers.some(([name]) => name === "guest")) await fetchVersions();
+    if (layers.some(([name]) => name === "guest")) await fetchWhatMayBeMissing();
   } catch (error) {
     if (!(error instanceof GuestError)) throw error;
     console.error(`test: ${error.message}`);

@@ -20,7 +20,7 @@ const options = {
   json: { type: "flag", about: "As JSON" },
   libvirt: {
     type: "flag",
-    about: "Print the JSON description by which libvirt finds the program",
+    about: "Print the JSON description by which management programs find the back-end",
   },
   binary: {
     type: "text",
@@ -38,8 +38,12 @@ const USAGE = "describe [--json | --libvirt [--binary=PATH]] <device>";
 const ABOUT =
   `Describes a device: its queues, feature bits, config fields, and the permissions it takes.
 
-libvirt reads descriptions from /etc/qemu/vhost-user/NN-NAME.json and starts the program in \
-them with --socket-path or --fd. That program is a script:
+A disk of libvirt's connects to a socket that exists: start the device yourself, and name its \
+socket in the domain (README, With libvirt).
+
+What --libvirt prints is a description for /etc/qemu/vhost-user/NN-NAME.json. Programs that \
+manage virtual machines find back-ends there by type, and start them with --socket-path or --fd; \
+libvirt does so for gpu and fs only. That program is a script:
 
   #!/bin/sh
   exec vhostd <device> "$@"`;
