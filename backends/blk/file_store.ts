@@ -11,7 +11,6 @@ import {
   blockDiscard,
   type BlockLimits,
   blockLimits,
-  canPunchHole,
   dataSync,
   directAlignment,
   Errno,
@@ -22,6 +21,7 @@ import {
   fileStat,
   IoUring,
   IoVectors,
+  isReadOnlyDevice,
   LinuxError,
   MAX_IO_VECTORS,
   openFile,
@@ -29,12 +29,14 @@ import {
   punchHole,
   readVectors,
   readVectorsNoWait,
+  reopenFile,
   setNonblocking,
+  tryPunchHole,
   writeVectors,
   zeroRange,
 } from "../../src/linux/mod.ts";
 import { descriptorFor } from "./direct.ts";
-import { lockImage, patiently } from "./image_lock.ts";
+import { lockDevice, lockImage, patiently } from "./image_lock.ts";
 import { MappedFile, MappedStore } from "./mapped_store.ts";
 import type { FileHandle, IoMode, OpenStore, Store, StoreHost, StoreRequest } from "./store.ts";
 import { UringStore } from "./uring_store.ts";
@@ -55,52 +57,46 @@ const FILE_LIMITS: BlockLimits = {
  */
 export function openFileStore(path: string, options: FileStoreOptions): OpenStore {
   const { readOnly } = options;
-  const fd = openImage(path, readOnly);
-  let directFd: Fd | undefined;
-  try {
-    const isBlockDevice = expectImage(path, fd.number) === "block";
-    const lock = options.lock ? lockImage(path, fd.number, readOnly) : undefined;
-    setNonblocking(fd.number, false);
-    const limits = isBlockDevice ? blockLimits(fd.number) : FILE_LIMITS;
-    if (options.direct) directFd = openDirect(path, readOnly);
-    const alignment = directFd && directAlignment(directFd.number);
-    const punch = !readOnly && canPunchHole(fd.number, isBlockDevice);
-    const mapped = options.io === "auto" && !isBlockDevice && !options.direct && !readOnly
-      ? MappedFile.open(fd.number, fileBytes(fd.number), true)
-      : undefined;
-    return {
-      kind: isBlockDevice ? "block device" : "file",
-      abilities: { ...limits, readOnly, durable: true, discard: punch, unmap: punch },
-      handle: {
-        kind: "file",
-        fd: fd.number,
-        isBlockDevice,
-        io: ioMode(options),
-        directFd: directFd?.number ?? -1,
-        directOffsetAlign: alignment?.offsetBytes ?? limits.logicalBlockBytes,
-        directMemoryAlign: alignment?.memoryBytes ?? limits.logicalBlockBytes,
-        map: mapped?.handle,
-      },
-      bytes: () => fileBytes(fd.number),
-      describe: () => ({
-        path,
-        io: options.io,
-        cache: options.direct ? "none" : "writeback",
-        ...mapped && { isMapped: mapped.isOpen },
-        ...!isBlockDevice && { allocatedBytes: allocatedBytes(fd.number) },
-      }),
-      [Symbol.dispose]() {
-        mapped?.[Symbol.dispose]();
-        lock?.[Symbol.dispose]();
-        fd.close();
-        directFd?.close();
-      },
-    };
-  } catch (error) {
-    fd.close();
-    directFd?.close();
-    throw error;
+  using opened = new DisposableStack();
+  const fd = opened.use(openImage(path, readOnly));
+  const isBlockDevice = expectImage(path, fd.number) === "block";
+  if (options.lock) {
+    opened.use(lockImage(path, fd.number, readOnly));
+    if (isBlockDevice) opened.use(lockDevice(path, fd.number, readOnly));
   }
+  setNonblocking(fd.number, false);
+  const limits = isBlockDevice ? blockLimits(fd.number) : FILE_LIMITS;
+  // Of the descriptor that is locked: the path may name another file by now.
+  const directFd = options.direct ? opened.use(openDirect(path, fd.number, readOnly)) : undefined;
+  const alignment = directFd && directAlignment(directFd.number);
+  const punch = !readOnly && expectWritable(path, fd.number, isBlockDevice);
+  const mapped = options.io === "auto" && !isBlockDevice && !options.direct && !readOnly
+    ? opened.use(MappedFile.open(fd.number, fileBytes(fd.number), true))
+    : undefined;
+  const resources = opened.move();
+  return {
+    kind: isBlockDevice ? "block device" : "file",
+    abilities: { ...limits, readOnly, durable: true, discard: punch, unmap: punch },
+    handle: {
+      kind: "file",
+      fd: fd.number,
+      isBlockDevice,
+      io: ioMode(options),
+      directFd: directFd?.number ?? -1,
+      directOffsetAlign: alignment?.offsetBytes ?? limits.logicalBlockBytes,
+      directMemoryAlign: alignment?.memoryBytes ?? limits.logicalBlockBytes,
+      map: mapped?.handle,
+    },
+    bytes: () => fileBytes(fd.number),
+    describe: () => ({
+      path,
+      io: options.io,
+      cache: options.direct ? "none" : "writeback",
+      ...mapped && { isMapped: mapped.isOpen },
+      ...!isBlockDevice && { allocatedBytes: allocatedBytes(fd.number) },
+    }),
+    [Symbol.dispose]: () => resources.dispose(),
+  };
 }
 
 /** How to open a file. */
@@ -132,9 +128,9 @@ function ioMode({ io, log }: FileStoreOptions): IoMode {
   }
 }
 
-function openDirect(path: string, readOnly: boolean): Fd {
+function openDirect(path: string, fd: number, readOnly: boolean): Fd {
   try {
-    return openFile(path, { write: !readOnly, direct: true });
+    return reopenFile(fd, { write: !readOnly, direct: true });
   } catch (error) {
     if (!(error instanceof LinuxError) || error.errno !== Errno.EINVAL) throw error;
     throw new Error(`${path}: its file system cannot do --cache=none (O_DIRECT)`, { cause: error });
@@ -155,6 +151,28 @@ function openImage(path: string, readOnly: boolean): Fd {
   }
 }
 
+const ONLY_READ = "it can only be read; add --read-only";
+
+/** Of an immutable file (chattr +i), or one that is sealed. */
+const CANNOT_CHANGE = "it may not be changed (chattr -i?), only be read; add --read-only";
+
+/**
+ * Expects that what was opened for writing can be written: opening does not tell
+ * of each file.
+ *
+ * @returns Whether its space can be given back.
+ */
+function expectWritable(path: string, fd: number, isBlockDevice: boolean): boolean {
+  const refuse = (why: string): never => {
+    throw new Error(`Cannot open disk image ${path}: ${why}`);
+  };
+  if (isBlockDevice && isReadOnlyDevice(fd)) refuse(ONLY_READ);
+  const code = tryPunchHole(fd, isBlockDevice);
+  if (code === Errno.EROFS || code === Errno.ETXTBSY || code === Errno.EBADF) refuse(ONLY_READ);
+  if (code === Errno.EPERM) refuse(CANNOT_CHANGE);
+  return code !== Errno.EOPNOTSUPP;
+}
+
 function whyNot({ code, message }: LinuxError, readOnly: boolean): string {
   switch (code) {
     case "ENOENT":
@@ -163,16 +181,20 @@ function whyNot({ code, message }: LinuxError, readOnly: boolean): string {
       return "it is a directory";
     case "ENXIO":
       return "it is not a file or block device";
-    case "EACCES":
     case "EPERM":
+      if (!readOnly) return CANNOT_CHANGE;
+    // falls through
+    case "EACCES":
       return readOnly
         ? "no permission to read it"
         : "no permission to read and write it (--read-only needs only the first)";
+    case "EBUSY":
+      return "the kernel or another program has it for itself; is it mounted?";
     case "EAGAIN":
       return "another program has it for itself (a lease) and does not let go";
     case "EROFS":
     case "ETXTBSY":
-      return "it can only be read; add --read-only";
+      return ONLY_READ;
     default:
       return message;
   }
@@ -196,7 +218,7 @@ export function allocatedBytes(fd: number): number {
 /** Attaches a queue thread to a file. */
 export function attachFileStore(handle: FileHandle, host: StoreHost): Store {
   const store = new FileStore(handle, host);
-  if (handle.map !== undefined) return new MappedStore(handle.map, host, store);
+  if (handle.map !== undefined) return new MappedStore(handle, handle.map, host, store);
   const { io } = host;
   return io === undefined || handle.io === "sync" ? store : new UringStore(handle, host, io, store);
 }
@@ -214,6 +236,12 @@ export class FileStore implements Store {
   readonly #isBlockDevice: boolean;
   /** The address of index 0 of guest memory. */
   readonly #base: number;
+  /**
+   * What is flushed: the same file, opened once more. The kernel tells of writes
+   * that it lost once per open file, and this one is no other thread's.
+   */
+  readonly syncFd: number;
+  readonly #ownSync: Fd | undefined;
   readonly #vectors = new IoVectors();
   #zeroes: Uint8Array<ArrayBuffer> | undefined;
   #canZeroRange = true;
@@ -225,6 +253,12 @@ export class FileStore implements Store {
     this.#fd = handle.fd;
     this.#isBlockDevice = handle.isBlockDevice;
     this.#base = memory.base;
+    this.#ownSync = openAgain(handle);
+    this.syncFd = this.#ownSync?.number ?? handle.fd;
+  }
+
+  close(): void {
+    this.#ownSync?.close();
   }
 
   /** As `read`, but EAGAIN where that would have to wait for storage. */
@@ -294,7 +328,7 @@ export class FileStore implements Store {
   }
 
   flush(): number {
-    return attempt(() => dataSync(this.#fd));
+    return attempt(() => dataSync(this.syncFd));
   }
 
   discard({ offset, bytes }: StoreRequest): number {
@@ -335,6 +369,18 @@ export class FileStore implements Store {
       bytes -= moved;
     }
     return 0;
+  }
+}
+
+/** A file for flushes alone; undefined where one is not needed, or cannot be had. */
+function openAgain({ fd, map }: FileHandle): Fd | undefined {
+  // What is in memory is never lost on its way, and opening it would break its lease.
+  if (map !== undefined) return undefined;
+  try {
+    return reopenFile(fd, { nonblocking: true });
+  } catch (error) {
+    if (error instanceof LinuxError) return undefined;
+    throw error;
   }
 }
 

@@ -12,7 +12,16 @@
  * @module
  */
 
-import { Errno, isLockedElsewhere, LinuxError, lockShared, unlock } from "../../src/linux/mod.ts";
+import {
+  claimDevice,
+  Errno,
+  isLockedElsewhere,
+  LinuxError,
+  lockShared,
+  loopFile,
+  openFile,
+  unlock,
+} from "../../src/linux/mod.ts";
 
 /** The byte of what somebody does; plus the number of it. */
 const DOES = 100;
@@ -57,6 +66,49 @@ export function lockImage(path: string, fd: number, readOnly: boolean): Disposab
       for (const byte of bytes.splice(0)) unlock(fd, byte, 1);
     },
   };
+}
+
+/**
+ * Locks a block device beyond its node: the kernel is asked that nobody else has
+ * it, by whatever name, and that it is not mounted; and of a loop device the file
+ * behind it is locked too. With `readOnly` it is only looked whether somebody has
+ * the device, as others may read it too.
+ *
+ * @throws {Error} As {@linkcode lockImage}.
+ */
+export function lockDevice(path: string, fd: number, readOnly: boolean): Disposable {
+  using locks = new DisposableStack();
+  const claim = patiently(() => {
+    try {
+      return claimDevice(fd);
+    } catch (error) {
+      if (!(error instanceof LinuxError) || error.errno !== Errno.EBUSY) throw error;
+      throw new InUse(
+        `Cannot use block device ${path}: it is mounted, or another program has it for itself ` +
+          "(--lock=off does not ask)",
+        { cause: error },
+      );
+    }
+  });
+  if (readOnly) claim.close();
+  else locks.use(claim);
+  const file = loopFile(fd);
+  const behind = file === undefined ? undefined : openBehind(file);
+  if (behind !== undefined) {
+    locks.use(behind);
+    locks.use(lockImage(`${path} (${file})`, behind.number, readOnly));
+  }
+  return locks.move();
+}
+
+/** Opens the file behind a loop device; undefined where it is out of reach. */
+function openBehind(path: string): ReturnType<typeof openFile> | undefined {
+  try {
+    return patiently(() => openFile(path, { nonblocking: true }));
+  } catch (error) {
+    if (error instanceof LinuxError) return undefined;
+    throw error;
+  }
 }
 
 /** Somebody else has the image just now. */

@@ -16,6 +16,7 @@
 
 import {
   copyMemory,
+  fileBytes,
   giveLeaseBack,
   isInMemory,
   isLeaseWhole,
@@ -26,7 +27,7 @@ import {
   takeLease,
 } from "../../src/linux/mod.ts";
 import { CHUNK_PAGES, MAPPED_PAGE_BYTES, MappedPages } from "./mapped_pages.ts";
-import type { MapHandle, Store, StoreHost, StoreRequest } from "./store.ts";
+import type { FileHandle, MapHandle, Store, StoreHost, StoreRequest } from "./store.ts";
 
 /** The largest file that is mapped, in bytes: what is known of its pages takes 32 MiB. */
 const MOST_BYTES = 2 ** 40;
@@ -112,6 +113,7 @@ const pagesOfChunk = new Uint8Array(new ArrayBuffer(4096), 0, CHUNK_PAGES);
 export class MappedStore implements Store {
   readonly #inline: Store;
   readonly #pages: MappedPages;
+  readonly #fd: number;
   /** The address of the file's first byte. */
   readonly #file: number;
   /** The address of index 0 of guest memory. */
@@ -121,12 +123,13 @@ export class MappedStore implements Store {
   #isLeaseKnown = false;
 
   /** Attaches to a mapped file. */
-  constructor(handle: MapHandle, { memory }: StoreHost, inline: Store) {
+  constructor({ fd }: FileHandle, map: MapHandle, { memory }: StoreHost, inline: Store) {
     this.#inline = inline;
-    this.#pages = new MappedPages(handle.pages);
-    this.#file = handle.address;
+    this.#fd = fd;
+    this.#pages = new MappedPages(map.pages);
+    this.#file = map.address;
     this.#base = memory.base;
-    this.#leasedFd = handle.leasedFd;
+    this.#leasedFd = map.leasedFd;
   }
 
   read(request: StoreRequest): ReturnType<Store["read"]> {
@@ -193,7 +196,8 @@ export class MappedStore implements Store {
 
   #lookUpChunk(start: number): void {
     const pages = this.#pages;
-    const end = Math.min(start + CHUNK_PAGES, pages.count);
+    const end = Math.min(start + CHUNK_PAGES, this.#wholePages());
+    if (end <= start) return pages.setKnown(start / CHUNK_PAGES);
     const address = this.#file + start * MAPPED_PAGE_BYTES;
     residentPages(address, (end - start) * MAPPED_PAGE_BYTES, pagesOfChunk);
     let from = start;
@@ -205,6 +209,14 @@ export class MappedStore implements Store {
     pages.setKnown(start / CHUNK_PAGES);
   }
 
+  /**
+   * How many pages the file fills. What is written behind its end into its last
+   * page would reach the page and not the file.
+   */
+  #wholePages(): number {
+    return Math.min(Math.floor(fileBytes(this.#fd) / MAPPED_PAGE_BYTES), this.#pages.count);
+  }
+
   /** Writes by a system call, after which the pages are there. */
   #writeNew(request: StoreRequest): ReturnType<Store["write"]> {
     if (!this.#pages.isOpen || request.bytes === 0) return this.#inline.write(request);
@@ -214,7 +226,7 @@ export class MappedStore implements Store {
         const { offset, bytes } = request;
         this.#pages.add(
           Math.floor(offset / MAPPED_PAGE_BYTES),
-          Math.floor((offset + bytes - 1) / MAPPED_PAGE_BYTES),
+          Math.min(Math.floor((offset + bytes - 1) / MAPPED_PAGE_BYTES), this.#wholePages() - 1),
         );
       }
       return result;

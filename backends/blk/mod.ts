@@ -312,6 +312,10 @@ function expectBlockSize({ blockSize }: BlkOptions, { kind, abilities }: OpenSto
 }
 
 function expectSize(bytes: number, blockBytes: number, name = "The disk"): void {
+  // Sectors and offsets are numbers; beyond this, one stands for several
+  if (bytes > Number.MAX_SAFE_INTEGER) {
+    throw new RangeError(`${name}: Expected a size below 8 PiB (2^53 bytes), got ${bytes} bytes`);
+  }
   if (bytes > 0 && bytes % blockBytes === 0) return;
   throw new RangeError(
     bytes === 0

@@ -80,7 +80,7 @@ export class Request implements StoreRequest {
   readonly queue: QueueHandle;
   /** The type; -1 when there was no header. */
   type = -1;
-  /** The first sector. Inexact beyond 2^53, where no disk reaches. */
+  /** The first sector. Inexact beyond 2^53, where no disk reaches: it has fewer bytes than that. */
   sector = 0;
   /** The data, without header and status. */
   data: Parts;

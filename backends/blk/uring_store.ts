@@ -61,6 +61,11 @@ export class UringStore implements Store {
   /** What stands for the file in operations, and for the one past the page cache. */
   readonly #file: number;
   readonly #directFile: number;
+  readonly #syncFile: number;
+  /** The flushes that the kernel works on, by one operation. */
+  #flushing: StoreRequest[] = [];
+  /** Those that came since: the next operation does them. */
+  #flushes: StoreRequest[] = [];
   /** How many operations were prepared. */
   #prepared = 0;
   /** The address of index 0 of guest memory. */
@@ -82,7 +87,8 @@ export class UringStore implements Store {
     this.#ring = io.ring;
     this.#inline = inline;
     this.#base = host.memory.base;
-    [this.#file, this.#directFile] = registered(this.#ring, handle);
+    const files = registered(this.#ring, [handle.fd, inline.syncFd, handle.directFd]);
+    [this.#file, this.#syncFile, this.#directFile] = files;
     const isBuffered = handle.directFd < 0;
     this.#triesCache = isBuffered && handle.io === "auto";
     this.#writesInline = isBuffered && handle.io === "auto";
@@ -109,8 +115,27 @@ export class UringStore implements Store {
     return this.#begin(request, WRITE);
   }
 
+  /**
+   * One at a time: of two, the one that is told of lost writes may not be the one
+   * that ends first. What comes meanwhile goes together.
+   */
   flush(request: StoreRequest): number {
-    return this.#begin(request, SYNC);
+    this.#flushes.push(request);
+    if (this.#flushing.length === 0) this.#beginFlush();
+    return LATER;
+  }
+
+  #beginFlush(): void {
+    const { length } = this.#flushes;
+    if (length === 0) return;
+    [this.#flushing, this.#flushes] = [this.#flushes, this.#flushing];
+    this.#begin(this.#flushing[length - 1], SYNC);
+  }
+
+  #flushed(result: number): void {
+    for (const request of this.#flushing) this.#host.done(request, result);
+    this.#flushing.length = 0;
+    this.#beginFlush();
   }
 
   discard(request: StoreRequest): number {
@@ -123,6 +148,7 @@ export class UringStore implements Store {
 
   close(): void {
     this.#ring.unregisterFiles();
+    this.#inline.close();
   }
 
   #begin(request: StoreRequest, kind: number): number {
@@ -152,7 +178,7 @@ export class UringStore implements Store {
     const data = this.#io.data(slot.index);
     switch (slot.kind) {
       case SYNC:
-        return ring.dataSync(this.#file, data);
+        return ring.dataSync(this.#syncFile, data);
       case PUNCH:
         return ring.allocate(this.#file, FALLOCATE_PUNCH_HOLE, request.offset, request.bytes, data);
     }
@@ -192,7 +218,8 @@ export class UringStore implements Store {
     }
     slot.request = undefined;
     this.#free.push(slot);
-    this.#host.done(request, -result);
+    if (slot.kind === SYNC) this.#flushed(-result);
+    else this.#host.done(request, -result);
     if (this.#waiting.length > 0) {
       const next = this.#waiting.shift()!;
       this.#begin(next.request, next.kind);
@@ -202,18 +229,19 @@ export class UringStore implements Store {
 
 /**
  * Registers a store's files, which saves the kernel to look them up for each
- * operation.
+ * operation; -1 stands for none.
  *
  * @returns The numbers that stand for them: where the kernel does not take them,
  * their descriptors.
  */
-function registered(ring: IoUring, { fd, directFd }: FileHandle): [file: number, direct: number] {
+function registered(ring: IoUring, fds: readonly number[]): number[] {
+  const files = fds.filter((fd) => fd >= 0);
   try {
-    ring.registerFiles(directFd < 0 ? [fd] : [fd, directFd]);
-    return [0, directFd < 0 ? -1 : 1];
+    ring.registerFiles(files);
+    return fds.map((fd) => files.indexOf(fd));
   } catch (error) {
     if (!(error instanceof LinuxError)) throw error;
-    return [fd, directFd];
+    return [...fds];
   }
 }
 

@@ -22,6 +22,7 @@ export const Errno = {
   ENFILE: 23,
   EMFILE: 24,
   ENOTTY: 25,
+  ETXTBSY: 26,
   ENOSPC: 28,
   EROFS: 30,
   EPIPE: 32,

@@ -4,11 +4,12 @@
  * @module
  */
 
-import { check, Errno, retry } from "./errors.ts";
+import { check, retry } from "./errors.ts";
 import { Fd } from "./fd.ts";
 import { addressOf, cString, errno, libc, pinnedBuffer } from "./libc.ts";
 
 const O_RDWR = 2;
+const O_EXCL = 0o200;
 const O_CLOEXEC = 0o2000000;
 const O_NONBLOCK = 0o4000;
 const O_NOATIME = 0o1000000;
@@ -33,6 +34,8 @@ export interface OpenOptions {
   nonblocking?: boolean;
   /** Past the page cache. */
   direct?: boolean;
+  /** A block device alone: not while it is mounted, or others have opened it so. */
+  exclusive?: boolean;
 }
 
 const SIGXFSZ = 25;
@@ -46,7 +49,8 @@ const SIG_IGN = 1n;
 export function openFile(path: string, options: OpenOptions = {}): Fd {
   if (options.write) libc.signal(SIGXFSZ, SIG_IGN);
   const flags = (options.write ? O_RDWR : 0) | O_CLOEXEC |
-    (options.nonblocking ? O_NONBLOCK : 0) | (options.direct ? O_DIRECT : 0);
+    (options.nonblocking ? O_NONBLOCK : 0) | (options.direct ? O_DIRECT : 0) |
+    (options.exclusive ? O_EXCL : 0);
   const name = cString(path);
   // Keeping the time of access costs something with each read; whoever owns the
   // file may leave it out.
@@ -55,7 +59,16 @@ export function openFile(path: string, options: OpenOptions = {}): Fd {
   return new Fd(retry("open", () => libc.open(name, flags, 0), path));
 }
 
-/** The size of a file or block device, in bytes. */
+/**
+ * Opens the file of a descriptor once more: the same one, whatever its path names
+ * now. It is another open file, with its own flags and its own report of lost
+ * writes.
+ */
+export function reopenFile(fd: number, options: OpenOptions = {}): Fd {
+  return openFile(`/proc/self/fd/${fd}`, options);
+}
+
+/** The size of a file or block device, in bytes; inexact from 2^53 on. */
 export function fileBytes(fd: number): number {
   const end = libc.lseek(fd, 0n, SEEK_END);
   return Number(end < 0n ? check(-1, "lseek") : end);
@@ -205,12 +218,18 @@ export function punchHole(fd: number, offset: number, bytes: number): number {
   );
 }
 
-/** Whether space of a file or block device can be given back. It has to be open for writing. */
-export function canPunchHole(fd: number, isBlockDevice: boolean): boolean {
+/**
+ * Tries to give space of a file or block device back, without doing so. It has
+ * to be open for writing.
+ *
+ * @returns 0, or the errno: EOPNOTSUPP where it cannot be; EPERM, ETXTBSY and
+ * others where nothing can be written.
+ */
+export function tryPunchHole(fd: number, isBlockDevice: boolean): number {
   // Neither call touches data: one is about what is behind the end, the other
   // about no bytes at all, which is refused only after the ability was checked.
   const result = isBlockDevice ? blockDiscard(fd, 0, 0) : punchHole(fd, fileBytes(fd), 4096);
-  return result >= 0 || errno() !== Errno.EOPNOTSUPP;
+  return result >= 0 ? 0 : errno();
 }
 
 /** Makes a part of a file read as zeroes and keeps its space. Negative on failure. */

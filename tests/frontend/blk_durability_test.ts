@@ -1,5 +1,6 @@
 /** The host is never less durable than any side believes. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve } from "../../mod.ts";
 import {
   BlkDriver,
@@ -7,9 +8,10 @@ import {
   VirtioDriver,
   type VirtioDriverOptions,
 } from "../../src/frontend/mod.ts";
-import { errnoName } from "../../src/linux/mod.ts";
+import { errnoName, watchesEnded } from "../../src/linux/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import faulty, { FLUSHES, MAX_STRIPES } from "../../tools/fuzz/storage/faulty_blk.ts";
+import { canMount, loopDevice, mounted } from "./block_devices.ts";
 
 const { OK, IOERR, UNSUPP } = blkStatus;
 const MIB = 2 ** 20;
@@ -289,3 +291,46 @@ Deno.test("a guest whose queues a back-end has not any more is not served, and o
     await driver.reconnect({ asBefore: true });
     await expectWrite(driver, third, 1);
   }));
+
+for (const io of ["auto", "uring", "sync"]) {
+  for (const mode of ["write-back", "write-through"]) {
+    Deno.test(`what a disk on a full file system lost stays lost (--io=${io}, ${mode})`, async () => {
+      if (!canMount()) return;
+      using directory = mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs");
+      const image = `${directory.path}/disk.img`;
+      Deno.writeFileSync(image, new Uint8Array(0));
+      Deno.truncateSync(image, 16 * MIB);
+      using disk = loopDevice(image);
+      const socketPath = `${directory.path}/blk.sock`;
+      {
+        const options = { blkFile: disk.path, io, numQueues: 2 };
+        await using _server = await serve(blk, { socketPath, threads: 2, options });
+        await using driver = await VirtioDriver.start(socketPath, {
+          queues: 2,
+          timeoutMs: 30_000,
+        });
+        const device = new BlkDriver(driver);
+        const data = new Uint8Array(MIB).fill(1);
+        if (mode === "write-through") {
+          await driver.config.write(WRITEBACK, Uint8Array.of(0));
+          const statuses = await Promise.all(
+            [0, 1, 2, 3].map(async (i) =>
+              (await device.write(i * 4096, data, { queue: i % 2 })).status
+            ),
+          );
+          assert(statuses.includes(IOERR), statuses.join());
+          assertEquals((await device.write(0, SECTOR, { queue: 1 })).status, IOERR);
+        } else {
+          for (let i = 0; i < 4; i++) {
+            assertEquals((await device.write(i * 4096, data, { queue: i % 2 })).status, OK);
+          }
+        }
+        // The kernel tells the first of them, and is told by it that all know.
+        for (const queue of [1, 0, 1, 0]) {
+          assertEquals((await device.flush({ queue })).status, IOERR);
+        }
+      }
+      await watchesEnded();
+    });
+  }
+}

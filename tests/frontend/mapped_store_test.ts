@@ -217,6 +217,25 @@ Deno.test("A mapped file that somebody makes shorter fails requests, and not the
     assertEquals(read(2 * MIB, 4096), 3);
   }));
 
+Deno.test("A mapped file that ends inside a page has what is written behind its end", () =>
+  withDisk(async ({ path, write, read, store, isMapped }) => {
+    assertEquals(write(0, 4 * MIB, 1), 0);
+    assertEquals(write(0, 4 * MIB, 2), 0);
+    await Deno.truncate(path, MIB + 512);
+    await until(isMapped);
+    // Known to the store, this page has an end of its own.
+    assertEquals([read(MIB, 512), read(MIB - 4096, 4096)], [2, 2]);
+    u8.fill(0);
+    assertEquals(store.read(request(MIB + 512, 512)), Errno.ENODATA);
+    for (const [offset, value] of [[512, 3], [2048, 4], [1024, 5]]) {
+      assertEquals(write(MIB + offset, 512, value), 0);
+      assertEquals(read(MIB + offset, 512), value);
+    }
+    const content = Deno.readFileSync(path);
+    const at = (offset: number) => content[MIB + offset];
+    assertEquals([at(0), at(512), at(1024), at(2048)], [2, 3, 5, 4]);
+  }));
+
 Deno.test("A mapped file on a full tmpfs says ENOSPC, and goes on where there is room", async () => {
   const directory = Deno.makeTempDirSync({ prefix: "vhostd-test-" });
   try {
