@@ -9,6 +9,9 @@ import type { RecordJson } from "../runtime/record.ts";
 /** The version of the record that this program shows. */
 const KNOWN_VERSION: RecordJson["version"] = 1;
 
+/** The longest record that is read, in bytes: many times what any device has. */
+const MAX_RECORD_BYTES = 64 * 2 ** 20;
+
 /** How long a control socket may take to answer. */
 const ANSWER_TIMEOUT_MS = 5000;
 
@@ -41,13 +44,34 @@ export async function openRecordSource(path: string): Promise<RecordSource> {
       { cause },
     );
   }
+  if (!info.isSocket && !info.isFile) {
+    const what = info.isDirectory ? "a directory" : "a device or a pipe";
+    throw new Error(`Expected a control socket or a record file at ${path}, got ${what}`);
+  }
   return info.isSocket ? fromSocket(path) : fromFile(path);
+}
+
+/** The text of a record, of which there is no end for who does not want one. */
+async function textOf(stream: ReadableStream<Uint8Array>, path: string): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  let bytes = 0;
+  for await (const piece of stream) {
+    bytes += piece.length;
+    if (bytes > MAX_RECORD_BYTES) {
+      throw new Error(
+        `Expected a record of at most ${MAX_RECORD_BYTES} bytes in ${path}, got more`,
+      );
+    }
+    text += decoder.decode(piece, { stream: true });
+  }
+  return text + decoder.decode();
 }
 
 function fromFile(path: string): RecordSource {
   return {
     isLive: false,
-    read: async () => asRecord(await Deno.readTextFile(path), path),
+    read: async () => asRecord(await textOf((await Deno.open(path)).readable, path), path),
     [Symbol.dispose]() {},
   };
 }
@@ -69,7 +93,7 @@ function fromSocket(path: string): RecordSource {
           { cause },
         );
       }
-      return asRecord(await response.text(), path);
+      return asRecord(await textOf(response.body ?? new Blob().stream(), path), path);
     },
     [Symbol.dispose]() {
       client.close();

@@ -83,6 +83,7 @@ Deno.test("vhostd tells bad input in one line", async () => {
   const { path } = directory;
   const socket = `--socket-path=${path}/s.sock`;
   await Deno.writeTextFile(`${path}/file`, "not JSON");
+  await Deno.create(`${path}/huge`).then((file) => (file.truncateSync(2 ** 30), file.close()));
   await Deno.writeTextFile(`${path}/other.json`, "{}");
   await Deno.writeTextFile(`${path}/nothing.ts`, "export default 1;");
   await Deno.writeTextFile(`${path}/broken.ts`, "throw new Error('no\\nluck');");
@@ -131,6 +132,9 @@ Deno.test("vhostd tells bad input in one line", async () => {
       2,
       "Expected an absolute path as --binary, got x",
     ],
+    [["inspect", "/dev/zero"], 1, "record file at /dev/zero, got a device or a pipe"],
+    [["inspect", path], 1, "got a directory"],
+    [["inspect", `${path}/huge`], 1, "Expected a record of at most 67108864 bytes"],
     [["inspect"], 2, "Expected the path of a control socket or a record file, got none"],
     [["inspect", `${path}/none`], 1, "found nothing at"],
     [["inspect", `${path}/file`], 1, "Expected the JSON of a record in"],
