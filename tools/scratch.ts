@@ -1,17 +1,33 @@
 /**
- * Directories that go when the command ends.
+ * Directories that go when the command ends, however it does.
  *
  * @module
  */
 
+/** The signals that end a command, and their numbers. */
+const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+
 /** Makes directories, and removes them. */
 export class Scratch implements Disposable {
+  static readonly #all = new Set<Scratch>();
   readonly #made = new Set<string>();
+  readonly #undo: (() => void)[] = [];
   readonly #prefix: string;
 
   /** @param prefix How the directories' names begin, such as `vhostd-bench-` */
   constructor(prefix: string) {
     this.#prefix = prefix;
+    Scratch.#all.add(this);
+  }
+
+  /** Removes everything of everybody. */
+  static removeAll(): void {
+    for (const scratch of Scratch.#all) scratch[Symbol.dispose]();
+  }
+
+  /** Has something done first when everything is removed, such as an unmount. */
+  defer(undo: () => void): void {
+    this.#undo.push(undo);
   }
 
   /** Makes a directory in another one. */
@@ -23,6 +39,7 @@ export class Scratch implements Disposable {
 
   /** Removes everything. */
   [Symbol.dispose](): void {
+    for (const undo of this.#undo.splice(0).reverse()) undo();
     for (const path of this.#made) {
       try {
         Deno.removeSync(path, { recursive: true });
@@ -31,5 +48,30 @@ export class Scratch implements Disposable {
       }
     }
     this.#made.clear();
+    Scratch.#all.delete(this);
+  }
+}
+
+/**
+ * Has signals end the command, with nothing left of its {@linkcode Scratch}. What
+ * it started ends with its process.
+ *
+ * @param gently Is called with the first signal instead, and the status to exit with
+ */
+export function endOnSignals(gently?: (signal: string, status: number) => void): void {
+  let isFirst = gently !== undefined;
+  for (const [name, number] of Object.entries(SIGNALS)) {
+    Deno.addSignalListener(name as Deno.Signal, () => {
+      const status = 128 + number;
+      if (isFirst) {
+        isFirst = false;
+        return gently!(name, status);
+      }
+      try {
+        Scratch.removeAll();
+      } finally {
+        Deno.exit(status);
+      }
+    });
   }
 }

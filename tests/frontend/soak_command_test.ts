@@ -120,6 +120,22 @@ Deno.test("soak ends all that it started on SIGINT", () =>
     expectNothingLeft(directory);
   }));
 
+Deno.test("soak ends all that it started also when it is told twice", () =>
+  withDirectory(async (directory) => {
+    const awaited = ["started", "once more"];
+    const { code, stderr } = await soak(
+      ["--minutes=10", "--only=tmpfs"],
+      directory,
+      (text, kill) => {
+        if (awaited.length === 0 || !text.includes(awaited[0])) return;
+        awaited.shift();
+        kill("SIGTERM");
+      },
+    );
+    assertEquals(code, 143, stderr);
+    expectNothingLeft(directory);
+  }));
+
 Deno.test("soak tells bad input in one line", () =>
   withDirectory(async (directory) => {
     const { code, stdout, stderr } = await soak(["--minutes=soon"], directory);

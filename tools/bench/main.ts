@@ -17,13 +17,10 @@ import { markdown } from "./markdown.ts";
 import { allCells } from "./cells.ts";
 import { HELP, type Options, parseOptions } from "./options.ts";
 import type { Report } from "./report.ts";
-import { Scratch } from "../scratch.ts";
+import { endOnSignals, Scratch } from "../scratch.ts";
 import { peers } from "./sides.ts";
 import { systemCallCounter } from "./system_calls.ts";
 import { wakeUpUs } from "./wake_up.ts";
-
-/** The signals that end the command, and their numbers. */
-const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 
 function progress(message: string): void {
   console.error(`bench: ${message}`);
@@ -40,13 +37,7 @@ async function main(): Promise<number> {
     return 0;
   }
   using scratch = new Scratch("vhostd-bench-");
-  for (const [name, number] of Object.entries(SIGNALS)) {
-    Deno.addSignalListener(name as Deno.Signal, () => {
-      scratch[Symbol.dispose]();
-      // What was started ends with this process.
-      Deno.exit(128 + number);
-    });
-  }
+  endOnSignals();
   const report = await run(options, scratch);
   console.log(options.json ? JSON.stringify(report, null, 2) : markdown(report).trimEnd());
   return report.failures.length === 0 ? 0 : 1;

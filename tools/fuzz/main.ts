@@ -6,6 +6,8 @@
 
 import type { ChildMessage } from "./child.ts";
 import { FuzzUsageError, HELP, type Options, parseOptions } from "./options.ts";
+import { spawn } from "../guest/process.ts";
+import { endOnSignals, Scratch } from "../scratch.ts";
 import { loadTarget, targetNames } from "./targets.ts";
 
 /** How long a target may say nothing before it counts as hanging. */
@@ -35,12 +37,14 @@ async function main(): Promise<number> {
     }
     return 0;
   }
+  using scratch = new Scratch("vhostd-fuzz-");
+  endOnSignals();
   let findings = 0;
   for (const name of options.targets) {
     const command = `deno task fuzz ${name} --seed=${options.seed} --cases=${options.cases}`;
     progress(command);
     const started = performance.now();
-    const outcome = await runTarget(name, options);
+    const outcome = await runTarget(name, options, scratch);
     const seconds = (performance.now() - started) / 1000;
     if (outcome.kind === "report") {
       console.log(table(name, options.seed, seconds, outcome));
@@ -54,10 +58,11 @@ async function main(): Promise<number> {
 }
 
 /** Runs a target in a process of its own, to its end however it comes. */
-async function runTarget(name: string, options: Options): Promise<Outcome> {
+async function runTarget(name: string, options: Options, scratch: Scratch): Promise<Outcome> {
   const { seed, cases, coverage } = options;
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [
+  const child = spawn(
+    Deno.execPath(),
+    [
       "run",
       "--quiet",
       "--allow-all",
@@ -67,10 +72,21 @@ async function runTarget(name: string, options: Options): Promise<Outcome> {
       String(seed),
       String(cases),
     ],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
+    {
+      // What it makes goes, also when it crashes.
+      env: { TMPDIR: scratch.directory(Deno.env.get("TMPDIR") ?? "/tmp") },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    },
+  );
+  scratch.defer(() => {
+    try {
+      child.kill("SIGKILL");
+    } catch {
+      // It has ended.
+    }
+  });
   const stderr = tail(child.stderr);
   let done = 0;
   let told = performance.now();

@@ -5,14 +5,12 @@
  */
 
 import { GuestError } from "../guest/process.ts";
+import { endOnSignals } from "../scratch.ts";
 import { commandOf, HELP, parseOptions } from "./options.ts";
 import { plot } from "./plot.ts";
 import { describe } from "./report.ts";
 import { soak } from "./soak.ts";
 import { SoakError } from "./soak_error.ts";
-
-/** The signals that end the command, and their numbers. */
-const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 
 function progress(message: string): void {
   console.error(`soak: ${message}`);
@@ -25,22 +23,19 @@ async function main(): Promise<number> {
     return 0;
   }
   const interrupted = new AbortController();
-  let signal = 0;
-  for (const [name, number] of Object.entries(SIGNALS)) {
-    Deno.addSignalListener(name as Deno.Signal, () => {
-      if (signal !== 0) Deno.exit(128 + number); // What was started ends with this process.
-      signal = number;
-      progress(`ending on ${name}; once more to end at once`);
-      interrupted.abort();
-    });
-  }
+  let signalled = 0;
+  endOnSignals((signal, status) => {
+    signalled = status;
+    progress(`ending on ${signal}; once more to end at once`);
+    interrupted.abort();
+  });
   progress(commandOf(options));
   const report = await soak(options, progress, interrupted.signal);
   await Deno.mkdir(options.plotPath.replace(/[^/]*$/, "") || ".", { recursive: true });
   await Deno.writeTextFile(options.plotPath, plot(report));
   console.log(options.json ? toJson(report) : describe(report));
   progress(`the plot is in ${options.plotPath}`);
-  if (signal !== 0) return 128 + signal;
+  if (signalled !== 0) return signalled;
   return report.findings.length === 0 ? 0 : 1;
 }
 

@@ -41,7 +41,7 @@ export async function soak(
   const tmpfs = scratch.directory(options.tmpfsDirectory);
   const mounted = await mountTmpfs(tmpfs, TMPFS_BYTES);
   if (mounted === undefined) progress("no right to mount a tmpfs, so none will be full");
-  else made.use(mounted);
+  else scratch.defer(mounted);
 
   const stop = new AbortController();
   // Until all has started, nothing is measured.

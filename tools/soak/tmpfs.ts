@@ -6,17 +6,12 @@
 
 import { findProgram, run } from "../guest/process.ts";
 
-/** A directory on a tmpfs that has room for little. */
-export interface SmallTmpfs extends AsyncDisposable {
-  readonly path: string;
-}
-
 /**
  * Mounts a tmpfs on a directory.
  *
- * @returns Nothing where that is not allowed
+ * @returns What unmounts it; nothing where that is not allowed
  */
-export async function mountTmpfs(path: string, bytes: number): Promise<SmallTmpfs | undefined> {
+export async function mountTmpfs(path: string, bytes: number): Promise<(() => void) | undefined> {
   const [mount, umount] = [findProgram("mount"), findProgram("umount")];
   if (mount === undefined || umount === undefined) return undefined;
   try {
@@ -24,9 +19,6 @@ export async function mountTmpfs(path: string, bytes: number): Promise<SmallTmpf
   } catch {
     return undefined;
   }
-  return {
-    path,
-    // Lazily: what still has a file open there is about to end.
-    [Symbol.asyncDispose]: async () => void await run(umount, ["-l", path]),
-  };
+  // Lazily: what still has a file open there is about to end.
+  return () => void new Deno.Command(umount, { args: ["-l", path] }).outputSync();
 }
