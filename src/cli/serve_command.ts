@@ -77,6 +77,8 @@ class Service {
   readonly #controlPath: string | undefined;
   readonly #recordFile: string | undefined;
   readonly #stop = Promise.withResolvers<"stop">();
+  /** Everything is to end from here on. */
+  readonly #ending = Promise.withResolvers<void>();
   #isStopping = false;
   #canWriteRecord = false;
 
@@ -111,14 +113,12 @@ class Service {
       return 0;
     }
     const server = await serving;
-    let status = 0;
-    try {
-      await this.#serve(server);
-    } catch (error) {
-      status = tellFailure(error);
-    }
-    const closing = this.#close(server).then(() => status, tellFailure);
-    return await Promise.race([closing, tooLong()]);
+    const ended = this.#serve(server).then(() => 0, tellFailure).then(async (status) => {
+      this.#ending.resolve();
+      await this.#close(server);
+      return status;
+    }).catch(tellFailure);
+    return await Promise.race([ended, this.#ending.promise.then(() => this.#tooLong(server))]);
   }
 
   #onStop(): void {
@@ -146,7 +146,12 @@ class Service {
     Deno.addSignalListener("SIGUSR1", () => void printRecord(server));
     say(this.#greeting(server));
     if (isBehindNpx()) say(directCommand());
-    await Promise.race([server.finished, this.#stop.promise, server.host.ready.then(() => never)]);
+    try {
+      const { finished, host } = server;
+      await Promise.race([finished, this.#stop.promise, host.ready.then(() => never)]);
+    } finally {
+      this.#ending.resolve();
+    }
   }
 
   async #openControl(server: DeviceServer): Promise<AsyncDisposable | undefined> {
@@ -193,6 +198,24 @@ class Service {
     await server.close();
     if (this.#canWriteRecord) this.#writeRecord(server);
   }
+
+  /** The process ends all the same, and the record is what is true then. */
+  async #tooLong(server: DeviceServer): Promise<number> {
+    await new Promise((resolve) => setTimeout(resolve, CLOSING_MS));
+    const hanging = server.record().queues.filter(({ inFlight }) => inFlight > 0)
+      .map(({ index, name, inFlight }) => `queue ${index} (${name}) has ${inFlight} in flight`);
+    say(
+      `Expected everything to end within ${CLOSING_MS / 1000} s; ended without${
+        hanging.length > 0 ? `: ${hanging.join(", ")}` : ""
+      }`,
+    );
+    try {
+      if (this.#canWriteRecord) this.#writeRecord(server);
+    } catch (error) {
+      tellFailure(error);
+    }
+    return EXIT_FAILURE;
+  }
 }
 
 /** How to start this process so that whoever starts it can end it. */
@@ -214,13 +237,4 @@ async function printRecord(server: DeviceServer): Promise<void> {
   } catch {
     // stderr is closed.
   }
-}
-
-function tooLong(): Promise<number> {
-  return new Promise((resolve) => {
-    setTimeout(() => {
-      say(`Expected everything to end within ${CLOSING_MS / 1000} s; ended without`);
-      resolve(EXIT_FAILURE);
-    }, CLOSING_MS);
-  });
 }

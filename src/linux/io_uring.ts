@@ -43,6 +43,7 @@ const IORING_OP_WRITEV = 2;
 const IORING_OP_FSYNC = 3;
 const IORING_OP_POLL_ADD = 6;
 const IORING_OP_POLL_REMOVE = 7;
+const IORING_OP_ASYNC_CANCEL = 14;
 const IORING_OP_FALLOCATE = 17;
 const IORING_OP_READ = 22;
 const IORING_OP_WRITE = 23;
@@ -279,6 +280,12 @@ export class IoUring implements Disposable {
   /** Ends the poll that has this data. */
   pollRemove(target: number, data: number): void {
     const at = this.#begin(IORING_OP_POLL_REMOVE, -1, data);
+    this.#sqes[at + 4] = target;
+  }
+
+  /** Asks the kernel to give up the operation that has this data, if it still can. */
+  cancel(target: number, data: number): void {
+    const at = this.#begin(IORING_OP_ASYNC_CANCEL, -1, data);
     this.#sqes[at + 4] = target;
   }
 

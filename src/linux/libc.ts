@@ -65,6 +65,7 @@ const symbols = {
     result: "u64",
   }, // addr, length, prot, flags, fd, offset
   munmap: { parameters: ["u64", "u64"], result: "i32" }, // addr, length
+  mremap: { parameters: ["u64", "u64", "u64", "i32", "u64"], result: "u64" }, // old, old_size, new_size, flags, new
   mincore: { parameters: ["u64", "u64", "buffer"], result: "i32" }, // addr, length, vec
   memcpy: { parameters: ["u64", "u64", "u32"], result: "void" }, // dest, src, n
   madvise: { parameters: ["u64", "u64", "i32"], result: "i32" }, // addr, length, advice

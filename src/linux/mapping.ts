@@ -15,6 +15,8 @@ const MAP_PRIVATE = 0x2;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
+const MREMAP_MAYMOVE = 1;
+const MREMAP_FIXED = 2;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
@@ -112,6 +114,37 @@ export class Span implements Disposable {
     }
   }
 
+  /**
+   * Shows what is mapped at an index at another one too, where nothing is.
+   *
+   * @throws {LinuxError} When it cannot be shown there; that part is empty then.
+   */
+  duplicate(index: number, to: number, bytes: number): void {
+    try {
+      // Nothing is moved, so what is shared appears a second time: mremap(2).
+      remap(this.base + index, 0, bytes, this.base + to);
+    } catch (error) {
+      this.unmap(to, bytes);
+      throw error;
+    }
+  }
+
+  /** Puts memory of its own, of zeros, in the place of what is mapped. */
+  clear(index: number, bytes: number): void {
+    mapZeros(this.base + index, bytes);
+  }
+
+  /** As {@linkcode Span.clear}, but some of it is as it was: there is no moment at which it is not. */
+  detach(index: number, bytes: number, kept: readonly KeptBytes[]): void {
+    if (kept.length === 0) return this.clear(index, bytes);
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    const copy = mmap(0n, bytes, PROT_READ_WRITE, flags, -1, 0);
+    for (const { index: from, bytes } of kept) {
+      copyMemory(Number(copy) + from - index, this.base + from, bytes);
+    }
+    remap(Number(copy), bytes, bytes, this.base + index);
+  }
+
   /** Makes a part empty again. */
   unmap(index: number, bytes: number): void {
     mmap(
@@ -130,6 +163,18 @@ export class Span implements Disposable {
     libc.munmap(this.#reserved, BigInt(this.#reservedBytes));
     this.#reserved = 0n;
   }
+}
+
+/** A part of a span of which a copy is kept. */
+export interface KeptBytes {
+  index: number;
+  bytes: number;
+}
+
+function remap(from: number, oldBytes: number, bytes: number, to: number): void {
+  const flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+  const result = libc.mremap(BigInt(from), BigInt(oldBytes), BigInt(bytes), flags, BigInt(to));
+  if (result === MAP_FAILED) throw new LinuxError("mremap", undefined, `${bytes} bytes`);
 }
 
 /**
@@ -217,9 +262,9 @@ export function bufferAt(address: number, bytes: number): ArrayBuffer {
 /** A file that is mapped shared and writable by itself. */
 export class Mapping implements Disposable {
   /** The mapped memory. */
-  readonly buffer: ArrayBuffer;
+  buffer: ArrayBuffer;
   /** Its address. */
-  readonly address: number;
+  address: number;
   /** How many bytes of it there are. */
   readonly bytes: number;
   #mapped = true;
@@ -231,6 +276,18 @@ export class Mapping implements Disposable {
       mmap(0n, bytes, PROT_READ_WRITE, MAP_SHARED, fd, fileOffset),
     );
     this.buffer = bufferAt(this.address, bytes);
+  }
+
+  /**
+   * Shows the file at another address, and leaves zeros at the old one for ever,
+   * for whoever may still touch it.
+   */
+  move(): void {
+    const to = mmap(0n, this.bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    remap(this.address, 0, this.bytes, Number(to));
+    mapZeros(this.address, this.bytes);
+    this.address = Number(to);
+    this.buffer = bufferAt(this.address, this.bytes);
   }
 
   /** Unmaps it. No view may be touched afterwards. */

@@ -65,6 +65,8 @@ export class UringReactor implements ThreadReactor, ThreadIo {
   #completed: (operation: number, result: number) => void = () => {};
   #batchEnded: () => void = () => {};
   #operationsCompleted = false;
+  /** The largest number of an operation that there was. */
+  #lastOperation = -1;
   readonly #complete = (data: number, result: number, flags: number): void => {
     if (data >= OPERATION) {
       this.#operationsCompleted = true;
@@ -80,7 +82,17 @@ export class UringReactor implements ThreadReactor, ThreadIo {
   }
 
   data(operation: number): number {
+    if (operation > this.#lastOperation) this.#lastOperation = operation;
     return operation + OPERATION;
+  }
+
+  /** Asks the kernel to give up every operation of the user; they complete, most of them with ECANCELED. */
+  cancelOperations(): void {
+    for (let operation = 0; operation <= this.#lastOperation; operation++) {
+      this.#makeRoom();
+      // Of those that are not in flight it knows none. Key 0 is no watch's.
+      this.ring.cancel(operation + OPERATION, 0);
+    }
   }
 
   watch(fd: number, callback: () => void, events: number = EPOLLIN): Watch {

@@ -10,6 +10,8 @@ import {
   inspectMemoryFile,
   isLocalFile,
   isSealedAgainstShrinking,
+  type KeptBytes,
+  LinuxError,
   MemoryGuard,
   PAGE_BYTES,
   Quarantine,
@@ -44,11 +46,16 @@ export class RegionError extends Error {
   override name = "RegionError";
 }
 
-interface Placement {
-  region: Region;
-  /** The part of the span that is mapped: the region, rounded out to pages. */
+/** A part of the span. */
+interface Extent {
   start: number;
   end: number;
+}
+
+interface Placement extends Extent {
+  region: Region;
+  /** The part of the span that is mapped is the region, rounded out to these. */
+  pageBytes: number;
   /** Watches over it, where its file can become shorter. */
   guard?: GuardedPlace;
   /** Its file became shorter: it is nobody's memory any more, and stays to be removed. */
@@ -70,6 +77,9 @@ export interface MemoryPlan extends Disposable {
   /** What comes. */
   readonly placements: PlannedPlacement[];
 }
+
+/** The most bytes of guest memory that are copied for late code to read. */
+const MAX_KEPT_BYTES = 67_108_864;
 
 /** Guest memory whose file became shorter: it is zeros from now on, and the guest's no more. */
 export interface LostMemory {
@@ -99,6 +109,8 @@ export function viewMemory(handle: MemoryHandle, regions = new RegionTable()): M
 export class GuestMemory implements Disposable {
   #span = new Span(SPAN_BYTES);
   #placements: Placement[] = [];
+  /** Where regions were that late code may still touch. */
+  readonly #left = new Set<Extent>();
   #table = new RegionTable();
   #guard: MemoryGuard | undefined;
   readonly #quarantine: Quarantine;
@@ -193,7 +205,7 @@ export class GuestMemory implements Disposable {
       );
       const placement: PlannedPlacement = {
         ...{ region: { ...region, index: start + slack }, start, end: start + mapped },
-        ...{ fd, fileOffset: from, trial, isLost: false },
+        ...{ fd, fileOffset: from, trial, pageBytes, isLost: false },
       };
       if (!isSealed) placement.guard = made.use(this.#guarded(placement, pageBytes));
       others.push(placement);
@@ -265,7 +277,9 @@ export class GuestMemory implements Disposable {
   #unmap(placement: Placement): void {
     placement.guard?.[Symbol.dispose]();
     placement.guard = undefined;
-    this.#span.unmap(placement.start, placement.end - placement.start);
+    const { start, end } = placement;
+    // One that was lost before memory was withdrawn has no place any more.
+    if (start < end) this.#span.unmap(start, end - start);
   }
 
   #unmapAll(): void {
@@ -278,13 +292,14 @@ export class GuestMemory implements Disposable {
     bytes: number,
     page: number,
     name: string,
-    others: readonly Placement[],
+    others: readonly Extent[],
   ): number {
+    const taken = [...others, ...this.#left];
     const free = (start: number) =>
       start >= 0 && start + bytes <= this.#span.bytes &&
-      !others.some((other) => overlaps(start, bytes, other.start, other.end - other.start));
+      !taken.some((other) => overlaps(start, bytes, other.start, other.end - other.start));
     if (wanted % page === 0 && free(wanted)) return wanted;
-    const ends = [this.#span.bytes, ...others.map((other) => other.start)];
+    const ends = [this.#span.bytes, ...taken.map((other) => other.start)];
     for (const end of ends.sort((a, b) => b - a)) {
       const start = Math.floor((end - bytes) / page) * page;
       if (free(start)) return start;
@@ -322,6 +337,59 @@ export class GuestMemory implements Disposable {
     this.#publish();
   }
 
+  /**
+   * Moves all regions to other places of the span, while no ring runs, and puts
+   * memory that is nobody's where they were: whoever still has old places finds
+   * it there, and reaches the guest's no more.
+   *
+   * @param kept What stays readable at its old place, as far as it is no more than 64 MiB
+   * @returns What gives the old places up, once nobody can touch them. A region that no other place
+   * can be found for is lost.
+   */
+  withdraw(kept: readonly KeptBytes[]): Disposable {
+    let room = MAX_KEPT_BYTES;
+    const copied = kept.filter(({ bytes }) => (room -= bytes) >= 0);
+    // New places are apart from all old ones.
+    const left = this.#placements.map(({ start, end }): Extent => ({ start, end }));
+    for (const extent of left) this.#left.add(extent);
+    for (const placement of this.#placements) {
+      const { start, end } = placement;
+      if (!placement.isLost) this.#move(placement);
+      if (placement.isLost) placement.start = placement.end = 0;
+      const isHere = ({ index }: KeptBytes) => index >= start && index < end;
+      if (start < end) this.#span.detach(start, end - start, copied.filter(isHere));
+    }
+    this.#publish();
+    return {
+      [Symbol.dispose]: () => {
+        for (const extent of left) {
+          const { start, end } = extent;
+          // It stays mapped until another region is put there: a fault would end the process.
+          if (this.#left.delete(extent) && start < end) this.#span.clear(start, end - start);
+        }
+      },
+    };
+  }
+
+  /** Shows a region elsewhere too; where that cannot be it is lost. */
+  #move(placement: Placement): void {
+    const { region, start, end, pageBytes, guard } = placement;
+    const bytes = end - start;
+    try {
+      const to = this.#place(-1, bytes, pageBytes, nameOf(region), this.#placements);
+      this.#span.duplicate(start, to, bytes);
+      guard?.begin(this.#span.base + to, bytes);
+      placement.region = { ...region, index: region.index - start + to };
+      placement.start = to;
+      placement.end = to + bytes;
+    } catch (error) {
+      if (!(error instanceof RegionError || error instanceof LinuxError)) throw error;
+      guard?.[Symbol.dispose]();
+      placement.guard = undefined;
+      this.#lose(placement);
+    }
+  }
+
   #publish(): void {
     const there = this.#placements.filter(({ isLost }) => !isLost);
     this.#table = new RegionTable(there.map(({ region }) => region));
@@ -332,7 +400,8 @@ export class GuestMemory implements Disposable {
     this.clear();
     this.#guard?.[Symbol.dispose]();
     this.#guard = undefined;
-    this.#span[Symbol.dispose]();
+    // Late code may outlive the device: then its addresses do too.
+    if (this.#left.size === 0) this.#span[Symbol.dispose]();
   }
 }
 

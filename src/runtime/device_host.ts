@@ -25,11 +25,14 @@ import {
 import { checkOpenDevice } from "../virtio/device_names.ts";
 import { expectNames } from "../virtio/names.ts";
 import { counterMemory, QueueCounters } from "./counters.ts";
-import { type Engine, QueueThreads, ThreadEngine } from "./engine.ts";
+import { type Engine, QueueThreads, type RunningEngine, ThreadEngine } from "./engine.ts";
 import { EnginePool } from "./engine_pool.ts";
-import type { EngineEvent, EngineSetup, QueueSlot } from "./queue_engine.ts";
+import { LateCode } from "./late_code.ts";
 import { Notices } from "./notices.ts";
+import { Patience } from "./patience.ts";
+import type { BrokenEvent, EngineEvent, EngineSetup, QueueSlot } from "./queue_engine.ts";
 import { DeviceRecord } from "./record.ts";
+import { WatchedEngine } from "./watched_engine.ts";
 
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
 export const MAX_QUEUES = 256;
@@ -81,6 +84,14 @@ export interface DeviceHostOptions {
    */
   pollUs?: number;
   /**
+   * How long the device has to complete what it took when a queue is to stop, in
+   * milliseconds. Then the queue is broken, and guest memory is moved away from
+   * whatever still has it.
+   *
+   * @default {30_000}
+   */
+  stopLimitMs?: number;
+  /**
    * Takes what the person who runs the device is told: what the device says, and
    * faults, the first of each kind with the way out.
    *
@@ -108,7 +119,11 @@ export class DeviceHost implements AsyncDisposable {
   readonly ready: Promise<void>;
   /** The connection that has the device sets these. */
   onConfigChange: (() => void) | undefined;
-  onEvent: ((event: EngineEvent) => void) | undefined;
+  onEvent: ((event: BrokenEvent) => void) | undefined;
+  /** How long anybody waits for the device. */
+  readonly patience: Patience;
+  /** Chains and threads that were given up, and the memory that they had. */
+  readonly lateCode: LateCode;
   readonly #engines: EnginePool;
 
   private constructor(
@@ -124,6 +139,8 @@ export class DeviceHost implements AsyncDisposable {
       | "record"
       | "notices"
       | "quarantine"
+      | "patience"
+      | "lateCode"
     >,
     engines: EnginePool,
   ) {
@@ -137,6 +154,8 @@ export class DeviceHost implements AsyncDisposable {
     this.record = parts.record;
     this.notices = parts.notices;
     this.quarantine = parts.quarantine;
+    this.patience = parts.patience;
+    this.lateCode = parts.lateCode;
     this.#engines = engines;
     this.ready = engines.ready;
     this.ready.catch(() => {});
@@ -178,6 +197,8 @@ export class DeviceHost implements AsyncDisposable {
     const counters = counterMemory(slots.length);
     const quarantine = new Quarantine();
     const memory = new GuestMemory(quarantine);
+    const patience = new Patience(options.stopLimitMs);
+    const lateCode = new LateCode(memory);
     // Queues that there is one of stay together; families of many are dealt out.
     const families = Math.max(...slots.map(({ ordinal }) => ordinal + 1));
     const engineCount = Math.max(1, Math.min(most, families));
@@ -190,11 +211,22 @@ export class DeviceHost implements AsyncDisposable {
         counters,
         pollUs: plane === "main" ? 0 : options.pollUs ?? 0,
       };
-      const emit = (event: EngineEvent) => host?.onEvent?.(event);
-      if (local !== undefined) return new local.LocalEngine(device, setup, memory.handle, emit);
-      const thread = threads.take();
+      const emit = (event: EngineEvent) => {
+        if (event.kind === "broken") host?.onEvent?.(event);
+        else lateCode.note(event);
+      };
       const onFailure = ({ message }: Error) => log(message);
-      return new ThreadEngine(thread, device, setup, memory.handle, emit, onFailure);
+      const { handle } = memory;
+      const engine: RunningEngine = local !== undefined
+        ? new local.LocalEngine(device, setup, handle, emit)
+        : new ThreadEngine(threads.take(), device, setup, handle, emit, onFailure);
+      return new WatchedEngine(engine, {
+        device: `${device.name} (${device.module})`,
+        queues: setup.queues,
+        patience,
+        inFlight: (queue) => new QueueCounters(counters, queue).inFlight,
+        log,
+      });
     });
     const queues = slots.map(({ index, name, ordinal }): HostQueue => ({
       index,
@@ -218,7 +250,10 @@ export class DeviceHost implements AsyncDisposable {
       notices,
     });
     return host = new DeviceHost(
-      { device, control, config, memory, queues, offered, honoured, record, notices, quarantine },
+      {
+        ...{ device, control, config, memory, queues, offered, honoured, record, notices },
+        ...{ quarantine, patience, lateCode },
+      },
       engines,
     );
   }
@@ -226,6 +261,18 @@ export class DeviceHost implements AsyncDisposable {
   /** Tells all engines something. */
   async tell(command: Parameters<Engine["call"]>[0]): Promise<void> {
     await this.#engines.tell(command);
+  }
+
+  /**
+   * Moves guest memory away from chains and threads that were given up; no ring
+   * may be running.
+   *
+   * @returns Whether a thread was: what it uses besides has to stay.
+   */
+  withdrawMemory(): boolean {
+    const { hasFailed } = this.#engines;
+    this.lateCode.withdraw(hasFailed);
+    return hasFailed;
   }
 
   /** Ends the engines, then the control half; no connection may have the device. */

@@ -15,8 +15,35 @@ import type { MemoryHandle } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { EngineCommand, EngineEvent, EngineSetup } from "./queue_engine.ts";
 
-/** An engine, wherever it runs. Commands are carried out in their order. */
+/** What a stop came to. */
+export interface Stopped {
+  /** Where the ring goes on; undefined if nobody can tell. */
+  base: number | undefined;
+  /** The device, or its thread, may still touch what it had of the ring. */
+  isLate: boolean;
+}
+
+/** An engine that answers in a stated time. */
 export interface Engine {
+  /** Resolves when it can run queues; rejects when the device's data half could not be made. */
+  readonly ready: Promise<void>;
+  /** Why it cannot be used any more. */
+  readonly failure: Error | undefined;
+  /**
+   * Has a command carried out.
+   *
+   * @returns Its answer, once everything that it asks for has happened.
+   * @throws {Error} When it was refused, or there was no answer in time.
+   */
+  call(command: EngineCommand): Promise<number>;
+  /** Stops a queue, once everything in flight is completed or has been given up. */
+  stop(queue: number): Promise<Stopped>;
+  /** Ends the engine; no queue may be running. */
+  close(): Promise<void>;
+}
+
+/** An engine, wherever it runs. Commands are carried out in their order. */
+export interface RunningEngine {
   /** Resolves when it can run queues; rejects when the device's data half could not be made. */
   readonly ready: Promise<void>;
   /**
@@ -27,6 +54,8 @@ export interface Engine {
   call(command: EngineCommand): Promise<number>;
   /** Ends the engine; no queue may be running. */
   close(): Promise<void>;
+  /** Gives it up: it does not answer. What it uses stays, since it may still do so. */
+  abandon(): void;
 }
 
 /** What a queue thread is started with. */
@@ -37,6 +66,8 @@ export interface ThreadStart {
   memory: MemoryHandle;
   /** An eventfd that is signalled once for each command. */
   wakeFd: number;
+  /** How many commands were sent, as an Int32Array of one. */
+  posted: SharedArrayBuffer;
 }
 
 /** A command on its way to a queue thread. */
@@ -108,11 +139,12 @@ export class QueueThreads implements Disposable {
 }
 
 /** An engine on a thread of its own. */
-export class ThreadEngine implements Engine {
+export class ThreadEngine implements RunningEngine {
   #worker: Worker;
   #wake: Fd;
   #calls = new Map<number, PromiseWithResolvers<number>>();
   #nextId = 1;
+  readonly #posted = new Int32Array(new SharedArrayBuffer(4));
   #ready = Promise.withResolvers<void>();
   #failure: Error | undefined;
   readonly #onFailure: (error: Error) => void;
@@ -161,6 +193,7 @@ export class ThreadEngine implements Engine {
       setup,
       memory,
       wakeFd: this.#wake.number,
+      posted: this.#posted.buffer,
     };
     this.#worker.postMessage(start);
   }
@@ -186,6 +219,7 @@ export class ThreadEngine implements Engine {
     this.#calls.set(id, call);
     const message: ThreadCommand = { id, command };
     this.#worker.postMessage(message);
+    Atomics.add(this.#posted, 0, 1);
     signalEventfd(this.#wake.number);
     return await call.promise;
   }
@@ -193,6 +227,13 @@ export class ThreadEngine implements Engine {
   /** Resolves when the thread runs; rejects when it could not start. */
   get ready(): Promise<void> {
     return this.#ready.promise;
+  }
+
+  abandon(): void {
+    this.#isReady = false;
+    this.#fail(new Error("The thread was given up"));
+    // It ends when it comes back to its event loop, if it does. It may still use its eventfd.
+    this.#worker.terminate();
   }
 
   async close(): Promise<void> {

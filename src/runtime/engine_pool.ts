@@ -51,7 +51,17 @@ export class EnginePool {
   /** Tells all engines something, also those that start later. */
   async tell(command: EngineCommand): Promise<void> {
     this.#told.set(command.kind, command);
-    await Promise.all(this.#engines.map((engine) => engine?.call(command)));
+    await Promise.all(this.#engines.map((engine) =>
+      engine?.call(command).catch((error) => {
+        // Of one that does not answer nothing is expected, and nobody waits for it.
+        if (engine.failure === undefined) throw error;
+      })
+    ));
+  }
+
+  /** Whether one of them does not answer any more. */
+  get hasFailed(): boolean {
+    return this.#engines.some((engine) => engine?.failure !== undefined);
   }
 
   /** Ends the engines that were started. */

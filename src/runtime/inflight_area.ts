@@ -70,7 +70,7 @@ export class InflightArea implements Disposable {
   readonly #queueSize: number;
   readonly #packed: boolean;
   /** The bytes behind the records. */
-  readonly #rest: Uint8Array<ArrayBuffer>;
+  #rest: Uint8Array<ArrayBuffer>;
 
   /**
    * Maps the area that a front-end hands in, in a file that was sealed if it can be; the descriptor
@@ -134,6 +134,13 @@ export class InflightArea implements Disposable {
   /** Where config space is kept; null in an area that others made without room for it. */
   keptConfig(layout: ConfigLayout): KeptConfig | null {
     return this.#rest.length < KEPT_CONFIG_BYTES ? null : new KeptConfig(this.#rest, layout);
+  }
+
+  /** Shows it at another address, for a thread may still touch the old one; no ring may be using it. */
+  move(): void {
+    this.#mapping.move();
+    const { byteOffset, length } = this.#rest;
+    this.#rest = new Uint8Array(this.#mapping.buffer, byteOffset, length);
   }
 
   /** Unmaps it; no ring may be using it. */

@@ -7,7 +7,7 @@
 import { Signaller, watch, watchSignals } from "../linux/mod.ts";
 import { type MemoryHandle, viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
-import type { Engine } from "./engine.ts";
+import type { RunningEngine } from "./engine.ts";
 import {
   type EngineCommand,
   type EngineEvent,
@@ -16,7 +16,7 @@ import {
 } from "./queue_engine.ts";
 
 /** An engine on this thread, for devices that need no thread of their own. */
-export class LocalEngine implements Engine {
+export class LocalEngine implements RunningEngine {
   readonly ready: Promise<void> = Promise.resolve();
   readonly #signaller = new Signaller();
   #engine: QueueEngine;
@@ -40,6 +40,8 @@ export class LocalEngine implements Engine {
   call(command: EngineCommand): Promise<number> {
     return new Promise((resolve) => this.#engine.execute(command, resolve));
   }
+
+  abandon(): void {}
 
   async close(): Promise<void> {
     await this.call({ kind: "close" });

@@ -33,6 +33,15 @@ import { Poller } from "./poller.ts";
  */
 const MAX_BATCH = 1024;
 
+/**
+ * How long a queue may be handled before others have their turn, in
+ * milliseconds. One chain can take that long.
+ */
+const MAX_BATCH_MS = 10;
+
+/** Chains that take less, in milliseconds, need no look at the clock after each. */
+const CLOCK_MS = 0.1;
+
 /** How many bytes of a chain count as one more chain. */
 const BATCH_BYTES = 65_536;
 
@@ -41,6 +50,9 @@ const BATCH_PARTS = 16;
 
 /** How many chains are handled between two publications. */
 const MAX_UNPUBLISHED = 64;
+
+/** How many parts of late chains are told of, at the most. */
+const MAX_LATE_PARTS = 4096;
 
 /** How often a ring is looked at that has no kick descriptor. */
 const POLL_PERIOD_MS = 1;
@@ -91,13 +103,36 @@ export type EngineCommand =
   /** Ends a queue because of its front-end. */
   | { kind: "break"; queue: number; rule: string; message: string }
   | { kind: "stop"; queue: number }
+  /** Asks the kernel to end what it works on for this engine. */
+  | { kind: "cancel" }
+  /**
+   * Ends a queue whose device does not complete what it took: with the base, or {@linkcode STOPPED}
+   * when it did in the meantime.
+   */
+  | { kind: "giveUp"; queue: number; incident: number; message: string }
   | { kind: "close" };
+
+/** The answer to `giveUp` of a queue that has no ring any more. */
+export const STOPPED = -1;
 
 /** The answer to `start` of a ring that nobody has used yet. */
 export const BEGAN_ANEW = -1;
 
 /** What an engine tells the control plane on its own. */
-export type EngineEvent = {
+export type EngineEvent = BrokenEvent | {
+  /** A queue was given up while the device had chains of it. */
+  kind: "late";
+  incident: number;
+  /** Index and length of what the device may still read of them, in turn. */
+  readable: number[];
+} | {
+  /** The device has none of those chains any more. */
+  kind: "returned";
+  incident: number;
+};
+
+/** A queue broke. */
+export interface BrokenEvent {
   kind: "broken";
   queue: number;
   /**
@@ -110,7 +145,7 @@ export type EngineEvent = {
   message: string;
   /** The stack of an error that the device's code threw. */
   stack?: string;
-};
+}
 
 /** Where an engine lives: on the main thread or on a queue thread. */
 export interface EngineHost {
@@ -124,6 +159,10 @@ export interface EngineHost {
   defer(callback: () => void): void;
   /** The thread's io_uring, where it has one. */
   readonly io?: ThreadIo;
+  /** Asks the kernel to end what it works on. */
+  cancel?(): void;
+  /** The control plane waits for an answer. Asked after each chain. */
+  isAwaited?(): boolean;
   /** Tells the control plane something. */
   emit(event: EngineEvent): void;
 }
@@ -203,10 +242,12 @@ export class QueueEngine {
   #handlers: {
     submit?(queue: QueueHandle): void;
     start?(queue: QueueHandle): void;
-    stop?(queue: QueueHandle): void;
+    stop?(queue: QueueHandle): void | Promise<void>;
     close?(): void;
   };
   #pending = 0;
+  /** Chains of queues that were given up, which the device still has. */
+  readonly #late = new Map<Chain, Incident>();
   readonly #poller: Poller;
 
   /** Makes the data half of a device. */
@@ -297,6 +338,12 @@ export class QueueEngine {
       case "stop":
         this.#stop(this.#queue(command.queue), done);
         return;
+      case "cancel":
+        this.#host.cancel?.();
+        break;
+      case "giveUp":
+        done(this.#giveUp(this.#queue(command.queue), command.incident, command.message));
+        return;
       case "close":
         this.#handlers.close?.();
         break;
@@ -321,7 +368,13 @@ export class QueueEngine {
     queue.call = command.call;
     queue.err = command.err;
     queue.enabled = command.enabled;
-    this.#handlers.start?.(queue);
+    try {
+      this.#handlers.start?.(queue);
+    } catch (error) {
+      this.#unwatch(queue);
+      queue.ring = undefined;
+      throw error;
+    }
     // Who ran the ring before may have died between using buffers and telling of it.
     if (ring.isResumed) this.#notify(queue);
     this.#run(queue);
@@ -347,9 +400,66 @@ export class QueueEngine {
   #stop(queue: EngineQueue, done: (base: number) => void): void {
     if (queue.ring === undefined) return done(0);
     this.#unwatch(queue);
-    this.#handlers.stop?.(queue);
     queue.stopping = done;
-    this.#stopIfDrained(queue);
+    const { epoch } = queue;
+    const hooked = () => {
+      if (queue.epoch === epoch) this.#giveBack(queue);
+      this.#stopIfDrained(queue);
+    };
+    try {
+      const hook: unknown = this.#handlers.stop?.(queue);
+      if (isPromise(hook)) {
+        this.#pending++;
+        hook.then(() => {}, (error) => this.#break(queue, error)).finally(() => {
+          this.#pending--;
+          hooked();
+        });
+        return;
+      }
+    } catch (error) {
+      this.#break(queue, error);
+    }
+    hooked();
+  }
+
+  /** Buffers of a queue whose sender is the device go back: nobody waits for an answer. */
+  #giveBack(queue: EngineQueue): void {
+    const { ring } = queue;
+    if (ring === undefined || queue.onBuffers === undefined) return;
+    for (let left = ring.inFlight; left > 0; left--) queue.counters.abandoned();
+    ring.giveBack();
+  }
+
+  /** Ends a queue whose device still has chains: whatever it does with them later is dropped. */
+  #giveUp(queue: EngineQueue, id: number, message: string): number {
+    const { ring } = queue;
+    if (ring === undefined) return STOPPED;
+    this.#publish(queue);
+    const chains = ring.held;
+    const incident: Incident = { id, left: chains.length };
+    const readable: number[] = [];
+    for (const chain of chains) {
+      this.#late.set(chain, incident);
+      queue.counters.abandoned();
+      for (let i = 0; i < chain.readable.count && readable.length < 2 * MAX_LATE_PARTS; i++) {
+        readable.push(chain.readable.index(i), chain.readable.length(i));
+      }
+    }
+    this.#break(queue, new Error(message));
+    queue.ring = undefined;
+    queue.stopping = undefined;
+    queue.epoch++;
+    this.#host.emit({ kind: "late", incident: id, readable });
+    if (chains.length === 0) this.#host.emit({ kind: "returned", incident: id });
+    return ring.base;
+  }
+
+  /** The device has done with a chain that came too late, or was given up. */
+  #returned(chain: Chain): void {
+    const incident = this.#late.get(chain);
+    if (incident === undefined) return;
+    this.#late.delete(chain);
+    if (--incident.left === 0) this.#host.emit({ kind: "returned", incident: incident.id });
   }
 
   #unwatch(queue: EngineQueue): void {
@@ -384,6 +494,10 @@ export class QueueEngine {
     const ring = queue.ring!;
     const { counters } = queue;
     let budget = MAX_BATCH;
+    let looked = performance.now();
+    const end = looked + MAX_BATCH_MS;
+    /** How many chains there are to a look at the clock, and how many are left. */
+    let stride = 1, left = 1;
     do {
       ring.disarm();
       let unpublished = 0;
@@ -400,10 +514,24 @@ export class QueueEngine {
             this.#abandon(queue, chain);
             throw error;
           }
-          if (typeof result !== "number") this.#promised(queue, chain, result);
-          else if (result !== LATER) this.complete(queue, chain, result);
+          if (typeof result === "number") {
+            if (result !== LATER) this.complete(queue, chain, result);
+          } else if (isPromise(result)) {
+            this.#promised(queue, chain, result);
+          } else {
+            this.#abandon(queue, chain);
+            throw this.#wrongResult(queue, chain, result);
+          }
           budget -= 1 + ((chain.readableBytes + chain.writableBytes) / BATCH_BYTES | 0) +
             (chain.parts / BATCH_PARTS | 0);
+          if (--left === 0) {
+            const now = performance.now();
+            stride = now - looked < CLOCK_MS ? Math.min(stride * 2, MAX_UNPUBLISHED) : 1;
+            if (now >= end) budget = 0;
+            looked = now;
+            left = stride;
+          }
+          if (this.#host.isAwaited?.()) budget = 0;
           if (++unpublished === MAX_UNPUBLISHED || budget <= 0) {
             unpublished = 0;
             this.#handlers.submit?.(queue);
@@ -471,8 +599,24 @@ export class QueueEngine {
       this.#abandon(queue, chain);
     }).finally(() => {
       this.#pending--;
+      this.#returned(chain);
       this.#stopIfDrained(queue);
     });
+  }
+
+  /** Something that is no number of bytes, or no possible one. */
+  #wrongResult(queue: EngineQueue, { writableBytes }: Chain, result: unknown): TypeError {
+    const { name, module } = this.#device;
+    const shown = result === undefined
+      ? "nothing (undefined)"
+      : typeof result === "string"
+      ? `the text ${JSON.stringify(result.slice(0, 40))}`
+      : typeof result === "object"
+      ? "an object"
+      : String(result);
+    return new TypeError(
+      `Expected the bytes written (0 to ${writableBytes}), a promise of that or LATER from the handler of queue ${queue.name} of device ${name} (${module}), got ${shown}`,
+    );
   }
 
   /** Takes a buffer of a queue whose sender is the device. */
@@ -495,13 +639,11 @@ export class QueueEngine {
   /** Puts a chain back; a chain of an earlier start is dropped. */
   complete(queue: EngineQueue, chain: Chain, written: number): void {
     const ring = queue.ring;
-    if (ring === undefined || chain.epoch !== queue.epoch) return;
+    if (ring === undefined || chain.epoch !== queue.epoch) return this.#returned(chain);
     if (!chain.inFlight) throw new Error(`The device completed a chain of ${queue.name} twice`);
-    if (!(written >= 0 && written <= chain.writableBytes)) {
+    if (!(Number.isInteger(written) && written >= 0 && written <= chain.writableBytes)) {
       this.#abandon(queue, chain);
-      throw new RangeError(
-        `The device said that it wrote ${written} bytes to a chain with ${chain.writableBytes}`,
-      );
+      throw this.#wrongResult(queue, chain, written);
     }
     ring.put(chain, written);
     queue.counters.completed(written);
@@ -526,7 +668,7 @@ export class QueueEngine {
 
   /** Gives up a chain that is in flight. Once: what comes of it later is dropped. */
   #abandon(queue: EngineQueue, chain: Chain): void {
-    if (!chain.inFlight || chain.epoch !== queue.epoch) return;
+    if (!chain.inFlight || chain.epoch !== queue.epoch) return this.#returned(chain);
     chain.epoch = -1;
     queue.ring?.abandon(chain);
     queue.counters.abandoned();
@@ -562,6 +704,17 @@ export class QueueEngine {
       stack: error instanceof Error && !(error instanceof RingError) ? error.stack : undefined,
     });
   }
+}
+
+/** Chains that were given up at a time. */
+interface Incident {
+  readonly id: number;
+  /** How many the device still has. */
+  left: number;
+}
+
+function isPromise(value: unknown): value is Promise<number> {
+  return typeof (value as Promise<number> | undefined | null)?.then === "function";
 }
 
 function isPolled(queue: EngineQueue): boolean {

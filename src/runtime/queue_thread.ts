@@ -50,7 +50,7 @@ async function main(start: ThreadStart): Promise<void> {
 }
 
 /** Runs the engine until it is closed; returns the number of the command that asked for that. */
-async function run({ module, setup, memory, wakeFd }: ThreadStart): Promise<number> {
+async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Promise<number> {
   const { default: device } = await import(module) as { default?: AnyDevice };
   if (device?.handlers === undefined) {
     throw new TypeError(`Expected a device as the default export of ${module}`);
@@ -59,11 +59,17 @@ async function run({ module, setup, memory, wakeFd }: ThreadStart): Promise<numb
   using reactor: ThreadReactor = createReactor();
   using signaller = new Signaller();
   let closeId: number | undefined;
+  const sent = new Int32Array(posted);
   const engine = new QueueEngine(device, setup, viewMemory(memory), {
     watch: (fd, callback) => reactor.watch(fd, callback),
     watchSignals: (fd, callback) => reactor.watchSignals(fd, callback),
     signal: (fd) => signaller.signal(fd),
     io: reactor instanceof UringReactor ? reactor : undefined,
+    cancel: () => {
+      if (reactor instanceof UringReactor) reactor.cancelOperations();
+    },
+    // A plain load: it is for the next chain, not for this moment.
+    isAwaited: () => sent[0] !== (received | 0),
     defer: (callback) => reactor.defer(callback),
     emit: (event) => send({ kind: "event", event }),
   });

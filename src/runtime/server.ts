@@ -123,6 +123,7 @@ export class DeviceServer implements AsyncDisposable {
   async #close(): Promise<void> {
     this.#isClosing = true;
     this.#closing.resolve();
+    this.host.patience.end();
     try {
       this.#source.stop();
     } finally {

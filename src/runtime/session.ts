@@ -12,6 +12,7 @@
  */
 
 import {
+  bufferAt,
   closeAll,
   Fd,
   inspectSocket,
@@ -21,6 +22,7 @@ import {
   type Received,
   sealAgainstShrinking,
   setNonblocking,
+  Signaller,
   StuckError,
   UnixConnection,
 } from "../linux/mod.ts";
@@ -56,7 +58,7 @@ import { initialBase, MAX_QUEUE_SIZE, ringBytes } from "../virtqueue/mod.ts";
 import type { DeviceHost, HostQueue } from "./device_host.ts";
 import { createInflightFile, InflightArea } from "./inflight_area.ts";
 import type { KeptConfig } from "./kept_config.ts";
-import { BEGAN_ANEW, type EngineEvent } from "./queue_engine.ts";
+import { BEGAN_ANEW, type BrokenEvent } from "./queue_engine.ts";
 import { SharingCheck } from "./sharing_check.ts";
 
 /** A request that cannot be granted. */
@@ -519,8 +521,8 @@ export class Session {
   }
 
   async #reset(): Promise<void> {
+    await this.#stopAll(this.#rings);
     for (const ring of this.#rings) {
-      await this.#stop(ring);
       ring.started = false;
       ring.enabled = false;
       ring.base = undefined;
@@ -624,7 +626,7 @@ export class Session {
    */
   async #changeMemory(change: () => void): Promise<void> {
     const running = this.#rings.filter((ring) => ring.running);
-    for (const ring of running) await this.#stop(ring);
+    await this.#stopAll(running);
     try {
       change();
     } finally {
@@ -747,7 +749,9 @@ export class Session {
     const place = this.#locate(ring, address);
     this.#sharing.starting(queue, place.descriptorIndex);
     const inflight = this.#inflight?.place(queue.index, ring.size, this.#isPacked) ?? null;
-    const again = await queue.engine.call({
+    const { engine } = queue;
+    const hadFailed = engine.failure !== undefined;
+    const again = await engine.call({
       kind: "start",
       queue: queue.index,
       ring: {
@@ -764,6 +768,12 @@ export class Session {
       call: ring.call?.number ?? -1,
       err: ring.err?.number ?? -1,
       enabled: ring.enabled,
+    }).catch(async (error) => {
+      if (engine.failure !== undefined && !hadFailed) {
+        this.#forsake(ring, engine.failure);
+        await this.#withdrawMemory();
+      }
+      throw error;
     });
     ring.running = true;
     const { record } = this.#host;
@@ -798,11 +808,7 @@ export class Session {
     }
   }
 
-  /**
-   * Waits for something that may wait for the device. There is no limit: what
-   * is in flight may still write to guest memory, which can be given back only
-   * after. But whoever looks for the reason finds it in the record.
-   */
+  /** Waits for something that may wait for the device, and records when that takes long. */
   async #patiently<T>(what: string, work: Promise<T>): Promise<T> {
     const late = setTimeout(() => {
       this.#host.record.refused(
@@ -817,13 +823,66 @@ export class Session {
     }
   }
 
-  /** Stops a ring and waits until everything in flight is completed. */
+  /** Stops a ring: see {@linkcode Session.#stopAll}. */
   async #stop(ring: RingState): Promise<void> {
-    if (!ring.running) return;
-    const { index, engine } = ring.queue;
-    ring.base = await engine.call({ kind: "stop", queue: index });
+    await this.#stopAll([ring]);
+  }
+
+  /**
+   * Stops rings, once everything in flight is completed or has been given up.
+   * Nothing of the device can touch guest memory for them afterwards.
+   */
+  async #stopAll(rings: readonly RingState[]): Promise<void> {
+    const isLate = await Promise.all(rings.map((ring) => this.#halt(ring)));
+    if (isLate.includes(true)) await this.#withdrawMemory();
+  }
+
+  /** Stops a ring; returns whether its device may still touch what it had of it. */
+  async #halt(ring: RingState): Promise<boolean> {
+    if (!ring.running) return false;
+    const { queue } = ring;
+    const { base, isLate } = await queue.engine.stop(queue.index);
+    ring.base = base ?? this.#usedIndex(ring);
     ring.running = false;
-    this.#host.record.stopped(ring.queue.index);
+    this.#host.record.stopped(queue.index);
+    if (!isLate) return false;
+    // A reset starts it again.
+    ring.started = false;
+    if (queue.engine.failure !== undefined) this.#forsake(ring, queue.engine.failure);
+    return true;
+  }
+
+  /** Where a ring goes on whose thread does not tell it. */
+  #usedIndex(ring: RingState): number | undefined {
+    if (ring.address === undefined || this.#isPacked) return ring.base;
+    const { regions, handle } = this.#host.memory;
+    const index = regions.translateUser(Number(ring.address.used), 4);
+    return index < 0
+      ? ring.base
+      : new DataView(bufferAt(handle.base + index, 4)).getUint16(2, true);
+  }
+
+  /** Leaves a ring to a thread that does not answer: its descriptors stay open, as they may be used. */
+  #forsake(ring: RingState, failure: Error): void {
+    this.#host.record.broken(ring.queue.index, "device", null, failure.message);
+    if (ring.err !== undefined) {
+      using signaller = new Signaller();
+      signaller.signal(ring.err.number);
+    }
+    ring.kick = ring.call = ring.err = undefined;
+  }
+
+  /** Moves guest memory away from what was given up; rings that run are stopped for that. */
+  async #withdrawMemory(): Promise<void> {
+    const others = this.#rings.filter((ring) => ring.running);
+    await Promise.all(others.map((ring) => this.#halt(ring)));
+    // Its record a thread may touch too.
+    if (this.#host.withdrawMemory() && this.#inflight !== undefined) {
+      this.#inflight.move();
+      this.#keptConfig = this.#inflight.keptConfig(this.#host.config.layout);
+    }
+    await this.#tellMemory();
+    for (const ring of others) await this.#goOn(ring);
   }
 
   async #enable(ring: RingState, enabled: boolean): Promise<void> {
@@ -833,7 +892,7 @@ export class Session {
     await ring.queue.engine.call({ kind: "enable", queue: ring.queue.index, enabled });
   }
 
-  #onEvent(event: EngineEvent): void {
+  #onEvent(event: BrokenEvent): void {
     const { queue, rule, section = null, message, stack } = event;
     this.#host.record.broken(queue, rule, section, message, stack);
   }
@@ -843,6 +902,7 @@ export class Session {
   async #cleanUp(): Promise<void> {
     const host = this.#host;
     this.#sharing[Symbol.dispose]();
+    await this.#stopAll(this.#rings);
     for (const ring of this.#rings) await this.#release(ring);
     this.#dropInflight();
     await host.tell({ kind: "memory", regions: [] });
@@ -854,9 +914,8 @@ export class Session {
     await this.#unlessStuck("the end", this.#connection.closeIn(host.quarantine));
   }
 
-  /** Stops a ring, so that its engine uses its descriptors no more, and closes them. */
+  /** Closes the descriptors of a ring that is stopped: its engine uses them no more. */
   async #release(ring: RingState): Promise<void> {
-    await this.#stop(ring);
     await this.#enable(ring, false);
     for (const fd of [ring.kick, ring.call, ring.err]) fd?.close();
   }

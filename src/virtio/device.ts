@@ -118,8 +118,12 @@ export type Handlers<Q> =
     submit?: (queue: QueueHandle) => void;
     /** A ring starts. */
     start?: (queue: QueueHandle) => void;
-    /** A ring is about to stop: what is in flight is to be completed soon. */
-    stop?: (queue: QueueHandle) => void;
+    /**
+     * A ring is about to stop: what is in flight is to be completed soon. Of a queue whose sender
+     * is the device, buffers that are not completed when this returns, or when the promise that it
+     * returns settles, go back to the driver, unused.
+     */
+    stop?: (queue: QueueHandle) => void | Promise<void>;
     /** The thread ends. */
     close?: () => void;
   };

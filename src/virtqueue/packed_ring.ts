@@ -445,10 +445,14 @@ export class PackedRing implements Virtqueue {
     this.inFlight--;
   }
 
+  get held(): Chain[] {
+    return this.#chains.filter((chain) => chain?.isHeld === true) as Chain[];
+  }
+
   giveBack(): void {
     const { size } = this;
     const age = (chain: Chain) => distance(chain.position, this.#next, size);
-    const held = this.#chains.filter((chain) => chain?.isHeld === true) as Chain[];
+    const { held } = this;
     // One that was unfinished when the ring began stays so: the record has it.
     for (const chain of held.filter(({ position }) => position < 0)) this.#untake(chain);
     const taken = held.filter(({ position }) => position >= 0).sort((a, b) => age(a) - age(b));

@@ -334,9 +334,13 @@ export class SplitRing implements Virtqueue {
     this.inFlight--;
   }
 
+  get held(): Chain[] {
+    return this.#chains.filter((chain) => chain?.isHeld === true) as Chain[];
+  }
+
   giveBack(): void {
     const age = (chain: Chain) => (this.#next - chain.position) & 0xffff;
-    const held = this.#chains.filter((chain) => chain?.isHeld === true) as Chain[];
+    const { held } = this;
     // One that was unfinished when the ring began stays so: the record has it.
     for (const chain of held.filter(({ position }) => position < 0)) this.#untake(chain);
     const taken = held.filter(({ position }) => position >= 0).sort((a, b) => age(a) - age(b));

@@ -71,6 +71,8 @@ export interface Virtqueue {
   readonly size: number;
   /** How many chains are taken and not yet put back. */
   readonly inFlight: number;
+  /** Those chains, in a new array. */
+  readonly held: Chain[];
   /** Where to go on after a stop: the value of GET_VRING_BASE. */
   readonly base: number;
   /** The ring had another life before: there may be used buffers of which the driver was not notified. */

@@ -108,6 +108,36 @@ Deno.test("GuestMemory refuses regions that are empty, too long for their file, 
   assertEquals(memory.regions.regions.length, 1);
 });
 
+Deno.test("GuestMemory.withdraw() moves regions away from whoever has their old places", async () => {
+  using memory = new GuestMemory();
+  const late = viewMemory(memory.handle);
+  using low = createMemfd("guest", MiB);
+  using high = createMemfd("guest", MiB);
+  await memory.prepare([low.number, high.number]);
+  memory.add(region(0, MiB), low.number);
+  memory.add(region(8 * MiB, MiB), high.number);
+  late.u8.fill(7, 0x3000, 0x3010);
+  late.u8[8 * MiB] = 8;
+  const withdrawn = memory.withdraw([{ index: 0x3004, bytes: 4 }]);
+  const [a, b] = [memory.regions.translate(0, MiB), memory.regions.translate(8 * MiB, MiB)];
+  assertEquals([a > 0, b > 0, a !== 8 * MiB, b !== 8 * MiB], [true, true, true, true]);
+  // What was asked for can still be read at the old place, and nothing that is written there arrives.
+  assertEquals([...late.u8.subarray(0x3002, 0x300a)], [0, 0, 7, 7, 7, 7, 0, 0]);
+  late.u8.fill(99, 0, MiB);
+  late.u8.fill(99, 8 * MiB, 9 * MiB);
+  assertEquals([late.u8[a + 0x3000], late.u8[a], late.u8[b]], [7, 0, 8]);
+  // While somebody has the old places nothing else is put there.
+  memory.remove(region(0, MiB));
+  memory.add(region(0, MiB), low.number);
+  assertEquals(late.u8[memory.regions.translate(0x3000, 1)], 7);
+  assertEquals(late.u8[0x3000], 99);
+  withdrawn[Symbol.dispose]();
+  assertEquals(late.u8[0x3000], 0);
+  memory.remove(region(0, MiB));
+  memory.add(region(0, MiB), low.number);
+  assertEquals(memory.regions.translate(0x3000, 1), 0x3000);
+});
+
 Deno.test("GuestMemory leaves no mapping behind", () => {
   const before = processState();
   for (let round = 0; round < 20; round++) {
