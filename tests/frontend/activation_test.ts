@@ -4,11 +4,9 @@ import { activatedSocket, type Environment } from "../../src/cli/activation.ts";
 import { permissionsOf } from "../../src/cli/permissions.ts";
 import { UsageError } from "../../src/cli/usage_error.ts";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
-import { libc } from "../../src/linux/libc.ts";
-import { type Fd, UnixConnection, UnixListener } from "../../src/linux/mod.ts";
+import { UnixConnection, UnixListener } from "../../src/linux/mod.ts";
+import { activation } from "./activation.ts";
 import { CliProcess, runCli } from "./cli_process.ts";
-
-const F_SETFD = 2;
 
 /** Variables that are not this process's. */
 function environment(
@@ -16,17 +14,6 @@ function environment(
 ): Environment & { left: Map<string, string> } {
   const left = new Map(Object.entries(variables));
   return { left, get: (name) => left.get(name), delete: (name) => left.delete(name) };
-}
-
-/** Starts what follows as systemd does: with sockets from descriptor 3 on. */
-function activation(sockets: readonly Fd[], pid = "$$"): readonly string[] {
-  for (const { number } of sockets) assertEquals(libc.fcntl(number, F_SETFD, 0), 0);
-  // By way of high numbers: what is passed may itself be among 3, 4, …
-  const high = sockets.map(({ number }, i) => `${50 + i}<&${number}`);
-  const low = sockets.map((_, i) => `${3 + i}<&${50 + i} ${50 + i}<&-`);
-  const script = `exec ${high.join(" ")}; exec ${low.join(" ")}; export LISTEN_PID=${pid}; ` +
-    'exec "$@"';
-  return ["bash", "-c", script, "bash"];
 }
 
 /** A listening socket and its path, gone at the end of the block. */

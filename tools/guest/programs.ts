@@ -15,6 +15,7 @@ const PACKAGES = {
   "mke2fs": "e2fsprogs",
   "qemu-storage-daemon": "qemu-utils",
   "qemu-system-x86_64": "qemu-system-x86",
+  "systemd-analyze": "systemd",
 } as const;
 
 /** The name of a program. */
@@ -83,8 +84,17 @@ async function unpack(packageName: string, directory: string): Promise<void> {
     withDependencies: true,
     fromBackports: packageName.startsWith("qemu-"),
   });
+  if (packageName === "systemd") await linkPrivateLibraries(directory);
   for (const [name, from] of Object.entries(PACKAGES)) {
     if (from === packageName) await writeWrapper(directory, name);
+  }
+}
+
+/** systemd's own libraries are in a directory of their own. */
+async function linkPrivateLibraries(directory: string): Promise<void> {
+  const libraries = `${directory}/usr/lib/x86_64-linux-gnu`;
+  for await (const { name } of Deno.readDir(`${libraries}/systemd`)) {
+    if (name.includes(".so")) await Deno.symlink(`systemd/${name}`, `${libraries}/${name}`);
   }
 }
 
