@@ -97,9 +97,43 @@ export interface MemoryHandle {
   bytes: number;
 }
 
+/**
+ * The memory as a thread sees it. The view of all of the span is made when it is
+ * first needed: V8 counts every byte of it as garbage to come, and collects for
+ * each few kilobytes that are allocated while there is one. A thread that
+ * allocates can give it up while there is no guest.
+ */
+export class SpanView implements MemoryView {
+  readonly #handle: MemoryHandle;
+  #u8: Uint8Array<ArrayBuffer> | undefined;
+  /** The regions in force; replaced whole when they change. */
+  regions: RegionTable;
+
+  /** @param handle The memory, of whichever thread */
+  constructor(handle: MemoryHandle, regions: RegionTable = new RegionTable()) {
+    this.#handle = handle;
+    this.regions = regions;
+  }
+
+  /** The address of index 0. */
+  get base(): number {
+    return this.#handle.base;
+  }
+
+  /** The span as bytes. */
+  get u8(): Uint8Array<ArrayBuffer> {
+    return this.#u8 ??= new Uint8Array(bufferAt(this.#handle.base, this.#handle.bytes));
+  }
+
+  /** Gives the view up; another one is made when it is needed. */
+  release(): void {
+    this.#u8 = undefined;
+  }
+}
+
 /** Makes a thread's view of a span. The span must outlive every use of it. */
-export function viewMemory(handle: MemoryHandle, regions = new RegionTable()): MemoryView {
-  return { u8: new Uint8Array(bufferAt(handle.base, handle.bytes)), base: handle.base, regions };
+export function viewMemory(handle: MemoryHandle, regions?: RegionTable): SpanView {
+  return new SpanView(handle, regions);
 }
 
 /**

@@ -5,7 +5,7 @@
  */
 
 import { Signaller, watch, watchSignals } from "../linux/mod.ts";
-import { type MemoryHandle, viewMemory } from "../memory/mod.ts";
+import { type MemoryHandle, type SpanView, viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { RunningEngine } from "./engine.ts";
 import {
@@ -19,7 +19,8 @@ import {
 export class LocalEngine implements RunningEngine {
   readonly ready: Promise<void> = Promise.resolve();
   readonly #signaller = new Signaller();
-  #engine: QueueEngine;
+  readonly #memory: SpanView;
+  readonly #engine: QueueEngine;
 
   /** Makes the device's data half here. */
   constructor(
@@ -28,7 +29,8 @@ export class LocalEngine implements RunningEngine {
     memory: MemoryHandle,
     emit: (event: EngineEvent) => void,
   ) {
-    this.#engine = new QueueEngine(device, setup, viewMemory(memory), {
+    this.#memory = viewMemory(memory);
+    this.#engine = new QueueEngine(device, setup, this.#memory, {
       watch,
       watchSignals,
       signal: (fd) => this.#signaller.signal(fd),
@@ -38,6 +40,8 @@ export class LocalEngine implements RunningEngine {
   }
 
   call(command: EngineCommand): Promise<number> {
+    // The control plane allocates on this thread, also while there is no guest.
+    if (command.kind === "memory" && command.regions.length === 0) this.#memory.release();
     return new Promise((resolve) => this.#engine.execute(command, resolve));
   }
 
