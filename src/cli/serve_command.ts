@@ -143,7 +143,9 @@ class Service {
       tellFailure(event.error);
     });
     Deno.addSignalListener("SIGHUP", () => void this.#reload(server));
-    Deno.addSignalListener("SIGUSR1", () => void printRecord(server));
+    // Loaded now: what is printed later is of the version that runs.
+    const printing = loadPrinting();
+    Deno.addSignalListener("SIGUSR1", () => void printRecord(server, printing));
     say(this.#greeting(server));
     if (isBehindNpx()) say(directCommand());
     try {
@@ -226,11 +228,19 @@ function directCommand(): string {
     words.map(shellWord).join(" ");
 }
 
-async function printRecord(server: DeviceServer): Promise<void> {
+async function loadPrinting() {
   const [{ recordText }, { isColoured }] = await Promise.all([
     import("./record_text.ts"),
     import("./ink.ts"),
   ]);
+  return { recordText, isColoured };
+}
+
+async function printRecord(
+  server: DeviceServer,
+  printing: ReturnType<typeof loadPrinting>,
+): Promise<void> {
+  const { recordText, isColoured } = await printing;
   const text = recordText(server.record(), { coloured: isColoured(Deno.stderr) });
   try {
     await Deno.stderr.write(new TextEncoder().encode(text));

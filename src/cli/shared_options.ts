@@ -23,7 +23,7 @@ export const sharedOptions = {
     placeholder: "N",
     least: 1,
     most: 256,
-    about: "Run the queues on up to N threads; by default one per processor",
+    about: "Run the queues on up to N threads; by default one per processor, at most 8",
   },
   pollUs: {
     type: "number",

@@ -4,15 +4,17 @@
  * @module
  */
 
-import { check } from "./errors.ts";
+import { check, Errno, LinuxError } from "./errors.ts";
 import { libc } from "./libc.ts";
 
 const F_DUPFD_CLOEXEC = 1030;
+const F_GETFD = 1;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
+const RLIMIT_NOFILE = 7;
 
 /**
  * A file descriptor that belongs to this object: it is closed exactly once,
@@ -71,26 +73,26 @@ export function duplicateFd(fd: number): Fd {
   return new Fd(check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 3), "fcntl"));
 }
 
-/** More descriptors than a Worker needs to start, with a reactor of its own. */
-export const WORKER_DESCRIPTORS = 24;
+/** More descriptors than a Worker needs to start: its modules are read at the same time. */
+export const WORKER_DESCRIPTORS = 64;
 
 /**
  * Checks that a process has room for `count` more descriptors. Deno ends the
- * process when a Worker finds none for its event loop.
+ * process when a Worker finds none for its event loop. None is taken for that:
+ * a thread that starts just now may need it.
  *
  * @throws {LinuxError} EMFILE when it has not
  */
 export function expectDescriptors(count: number): void {
-  const taken: Fd[] = [];
-  try {
-    while (taken.length < count) taken.push(createSpare());
-  } finally {
-    closeAll(taken);
+  const limits = new BigUint64Array(2); // struct rlimit: soft, hard
+  check(libc.getrlimit(RLIMIT_NOFILE, limits), "getrlimit");
+  let free = 0;
+  for (let fd = 0; fd < limits[0] && free < count; fd++) {
+    if (libc.fcntl(fd, F_GETFD, 0) < 0) free++;
   }
-}
-
-function createSpare(): Fd {
-  return new Fd(check(libc.eventfd(0, 0), "eventfd", "no room for more file descriptors"));
+  if (free < count) {
+    throw new LinuxError("eventfd", Errno.EMFILE, "no room for more file descriptors");
+  }
 }
 
 /** Closes descriptors that came with a message nobody wants. */

@@ -18,6 +18,7 @@ const symbols = {
     result: "i32",
     nonblocking: true,
   },
+  getrlimit: { parameters: ["i32", "buffer"], result: "i32" }, // resource, rlim
   fcntl_lock: { name: "fcntl", parameters: ["i32", "i32", "buffer"], result: "i32" }, // fd, cmd, lock
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" }, // fd, request, argp
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count

@@ -37,6 +37,9 @@ import { WatchedEngine } from "./watched_engine.ts";
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
 export const MAX_QUEUES = 256;
 
+/** How many queue threads there are at the most where nobody says: each is there from the start, with some 10 MB. */
+const DEFAULT_THREADS = 8;
+
 /** What the framework itself offers for every device, as a mask. */
 export const OFFERED_BY_TRANSPORT: bigint = transportMask(
   "VERSION_1",
@@ -70,10 +73,9 @@ export interface DeviceHostOptions {
   plane?: "thread" | "main";
   /**
    * How many queue threads there may be. Queues of a kind that has many are
-   * dealt out to them in turn. Two threads start at once, each other one when
-   * one of its queues does.
+   * dealt out to them in turn. All of them start before there is a front-end.
    *
-   * @default {One per processor}
+   * @default {One per processor, and no more than 8}
    */
   threads?: number;
   /**
@@ -177,7 +179,9 @@ export class DeviceHost implements AsyncDisposable {
     const layout: ConfigLayout = device.config ?? packed({});
     const configMemory = new SharedArrayBuffer(layout.size);
     const config = new ConfigSpace(layout, configMemory);
-    const most = plane === "main" ? 1 : options.threads ?? navigator.hardwareConcurrency;
+    const most = plane === "main"
+      ? 1
+      : options.threads ?? Math.min(navigator.hardwareConcurrency, DEFAULT_THREADS);
     // Loaded only where it is used: threads are to start soon.
     const local = plane === "main" ? await import("./local_engine.ts") : undefined;
     // One thread is needed whatever the device says, and it starts while that opens.
@@ -227,6 +231,13 @@ export class DeviceHost implements AsyncDisposable {
         inFlight: (queue) => new QueueCounters(counters, queue).inFlight,
         log,
       });
+    }, (i, { message }) => {
+      const names = slots.filter(({ ordinal }) => ordinal % engineCount === i)
+        .map(({ index }) => index).join(", ");
+      log(
+        `The thread of queue ${names} cannot be started: ${message}; they do not run. ` +
+          "Give fewer --threads, or allow more descriptors (ulimit -n)",
+      );
     });
     const queues = slots.map(({ index, name, ordinal }): HostQueue => ({
       index,

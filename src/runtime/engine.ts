@@ -101,6 +101,8 @@ interface QueueThread {
 export class QueueThreads implements Disposable {
   readonly #device: AnyDevice;
   readonly #started: QueueThread[] = [];
+  /** How many have not said yet that they run: they may still need descriptors. */
+  #starting = 0;
 
   /** @param count How many start at once. */
   constructor(device: AnyDevice, count: number) {
@@ -110,15 +112,23 @@ export class QueueThreads implements Disposable {
 
   #start(): QueueThread {
     const { name } = this.#device;
-    expectDescriptors(WORKER_DESCRIPTORS);
+    expectDescriptors(WORKER_DESCRIPTORS * (this.#starting + 1));
     const wake = createEventfd();
     const worker = new Worker(new URL("./queue_thread.ts", import.meta.url), {
       type: "module",
       name: `vhostd-${name}`,
     });
+    this.#starting++;
+    let isStarting = true;
+    const started = () => {
+      if (isStarting) this.#starting--;
+      isStarting = false;
+    };
+    worker.addEventListener("message", started, { once: true });
     const { promise, resolve } = Promise.withResolvers<Error>();
     worker.addEventListener("error", (event) => {
       event.preventDefault();
+      started();
       resolve(new Error(`The queue thread of ${name} ended: ${event.message}`));
     });
     return { worker, wake, ended: promise };

@@ -62,6 +62,8 @@ export class DeviceServer implements AsyncDisposable {
   }
 
   async #serveAll(): Promise<void> {
+    // Everything that is loaded is loaded before anybody connects.
+    await Promise.race([this.host.ready.catch(() => {}), this.#closing.promise]);
     for (;;) {
       // Who holds up too much for others to be served is waited for.
       await Promise.race([this.host.quarantine.room(), this.#closing.promise]);

@@ -52,6 +52,8 @@ export class WatchedEngine implements Engine {
   constructor(engine: RunningEngine, options: WatchedOptions) {
     this.#engine = engine;
     this.#options = options;
+    // One that never ran has nothing that others wait for.
+    engine.ready.catch((error) => this.failure ??= error);
   }
 
   get ready(): Promise<void> {

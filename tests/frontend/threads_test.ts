@@ -35,18 +35,46 @@ async function ask(driver: VirtioDriver, queue: number, number: number): Promise
   assertEquals([...data[0]], [...request]);
 }
 
-Deno.test("two queue threads start at once, each other one with the first of its queues", () =>
+Deno.test("all queue threads start before anybody connects", () =>
   withEcho({ options: { queues: 4 }, threads: 4 }, async (_server, path) => {
     const { threads } = processState();
-    {
-      await using driver = await start(path, 1);
-      await ask(driver, 0, 1);
-      assertEquals(processState().threads, threads);
-    }
-    await using driver = await start(path, 3);
-    for (const queue of [0, 1, 2]) await ask(driver, queue, queue);
-    assertEquals(processState().threads, threads + 1);
+    await using driver = await start(path, 4);
+    for (const queue of [0, 1, 2, 3]) await ask(driver, queue, queue);
+    assertEquals(processState().threads, threads);
   }));
+
+Deno.test("queue threads run what the device was when it was opened", async () => {
+  const directory = Deno.makeTempDirSync();
+  const module = `${directory}/device.ts`;
+  const mod = new URL("../../mod.ts", import.meta.url).href;
+  const write = (answer: number) =>
+    Deno.writeTextFileSync(
+      module,
+      `import { defineDevice } from ${JSON.stringify(mod)};
+      export default defineDevice({
+        name: "versioned",
+        deviceId: 42,
+        about: "Answers with its version",
+        module: import.meta.url,
+        queues: { requestq: { about: "Requests", many: true } },
+        open: () => ({ queues: { requestq: 4 } }),
+        handlers: () => ({ requestq: (chain) => chain.writable.write(0, Uint8Array.of(${answer})) }),
+      });`,
+    );
+  write(1);
+  const { default: device } = await import(`file://${module}`);
+  {
+    await using _server = await serve(device, { socketPath: `${directory}/s`, threads: 4 });
+    await using _connected = await VirtioDriver.connect(`${directory}/s`, { queues: 4 });
+    write(2);
+    await _connected.restart();
+    for (let queue = 0; queue < 4; queue++) {
+      assertEquals((await _connected.request(queue, [Uint8Array.of(0)], [1])).data[0][0], 1);
+    }
+  }
+  await watchesEnded();
+  Deno.removeSync(directory, { recursive: true });
+});
 
 Deno.test("queue threads give their io_uring back before their device is closed", async () => {
   const rings = () =>
