@@ -174,7 +174,7 @@ export class Operation {
   #finish(request: Request, outcome: number): number {
     if (request.endsWithFlush && request.step === request.steps) {
       // Another queue's flush may have been told what this one was not
-      if (outcome > 0) this.#state.lose(outcome);
+      if (outcome > 0 && !NOT_DONE.includes(outcome)) this.#state.lose(outcome);
       else outcome ||= this.#state.lostErrno;
     }
     this.#state.count(request.queue.index, request.type, request.sector, outcome);
@@ -191,6 +191,9 @@ export class Operation {
     if (written !== LATER) request.queue.complete(request.chain, written);
   }
 }
+
+/** Errnos of a flush that was not tried to its end, such as one that was given up: nothing is lost. */
+const NOT_DONE: readonly number[] = [Errno.EAGAIN, Errno.EINTR, Errno.ECANCELED];
 
 /** The errno of what a store's promise was rejected with. */
 function errnoOf(error: unknown): number {

@@ -34,6 +34,7 @@ export const Errno = {
   ENOBUFS: 105,
   ETIMEDOUT: 110,
   ECONNREFUSED: 111,
+  ECANCELED: 125,
 } as const;
 
 /** Second names of numbers that have a better known one. */

@@ -284,6 +284,14 @@ Deno.test("Operation reports a write-through flush that failed", () => {
   assertEquals(request(write(0)).status(), IOERR);
 });
 
+Deno.test("Operation takes writes for lost when a flush failed, not when it was given up", () => {
+  const { store, state, request } = setUp();
+  store.answers = [Errno.ECANCELED, 0, Errno.EIO, 0];
+  const statuses = Array.from({ length: 4 }, () => request(bare(FLUSH)).status());
+  assertEquals(statuses, [IOERR, OK, IOERR, IOERR]);
+  assertEquals(state.lostErrno, Errno.EIO);
+});
+
 Deno.test("Operation goes through the segments until one fails", () => {
   const { store, request } = setUp();
   store.answers = [0, Errno.EIO, 0];
