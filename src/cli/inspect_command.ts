@@ -11,6 +11,7 @@ import type { CommandShape } from "./command.ts";
 import { commandHelp } from "./help.ts";
 import { isColoured } from "./ink.ts";
 import { openRecordSource, type RecordSource } from "./record_file.ts";
+import { recordScreen } from "./record_screen.ts";
 import { recordText } from "./record_text.ts";
 import { helpOption } from "./shared_options.ts";
 import { UsageError } from "./usage_error.ts";
@@ -75,7 +76,7 @@ async function watch(source: RecordSource, first: RecordJson, json: boolean): Pr
   if (isScreen) print(SCREEN_BEGIN);
   try {
     for (;;) {
-      if (isScreen) print(screenful(textFor(record, previous)));
+      if (isScreen) print(screenful(record, previous));
       else print(json ? `${shownJson(record)}\n` : `${textFor(record, previous)}\n`);
       if (await Promise.race([stop.promise, later(WATCH_PERIOD_MS)]) === "stop") return;
       previous = record;
@@ -102,14 +103,13 @@ function textFor(record: RecordJson, previous?: RecordJson): string {
   return recordText(record, { coloured: isColoured(Deno.stdout), columns, previous });
 }
 
-/** Puts a text at the top of the screen, cut to its height, and clears the rest. */
-function screenful(text: string): string {
-  const { rows } = Deno.consoleSize();
-  const lines = text.trimEnd().split("\n");
-  const shown = lines.length < rows
-    ? lines
-    : [...lines.slice(0, rows - 2), `… ${lines.length - rows + 2} lines more`];
-  return `\x1b[H${shown.map((line) => `${line}\x1b[K\n`).join("")}\x1b[J`;
+/** Puts a record at the top of the screen, and clears the rest. */
+function screenful(record: RecordJson, previous?: RecordJson): string {
+  const { rows, columns } = Deno.consoleSize();
+  const coloured = isColoured(Deno.stdout);
+  // The line below the last one has the cursor.
+  const lines = recordScreen(record, { rows: rows - 1, columns, coloured, previous });
+  return `\x1b[H${lines.map((line) => `${line}\x1b[K\n`).join("")}\x1b[J`;
 }
 
 function print(text: string): void {

@@ -13,6 +13,8 @@ export interface SectionContext {
   previous: RecordJson | undefined;
   ink: Ink;
   columns: number;
+  /** How long the lines of tables may be; undefined for as long as they are. */
+  width: number | undefined;
   /** When something was, from when the record was begun: `+1.250s`. */
   when(at: number): string;
 }

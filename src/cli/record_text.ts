@@ -23,7 +23,26 @@ export interface RecordTextOptions {
   columns?: number;
   /** An earlier state of the same record: queues then have rates too. */
   previous?: RecordJson;
+  /** What is written, in this order. @default {everything} */
+  sections?: readonly SectionName[];
+  /** Whether tables leave columns out that `columns` has no room for. @default {false} */
+  narrow?: boolean;
 }
+
+/** What the text of a record consists of, in its order. */
+const SECTIONS = {
+  device: deviceSection,
+  connections: connectionSection,
+  features: featureSection,
+  config: configSection,
+  status: statusSection,
+  queues: queueSection,
+  errors: errorSection,
+  report: reportSection,
+} as const;
+
+/** The name of a part of the text. */
+export type SectionName = keyof typeof SECTIONS;
 
 /**
  * Writes a record for people.
@@ -36,19 +55,11 @@ export function recordText(record: RecordJson, options: RecordTextOptions = {}):
     previous: options.previous,
     ink: makeInk(options.coloured ?? false),
     columns: options.columns ?? 100,
+    width: options.narrow ? options.columns : undefined,
     when: (at) => `+${formatDuration(at - record.since)}`,
   };
-  const sections = [
-    deviceSection,
-    connectionSection,
-    featureSection,
-    configSection,
-    statusSection,
-    queueSection,
-    errorSection,
-    reportSection,
-  ];
-  return sections.map((section) => section(context)).filter((lines) => lines.length > 0)
+  const { sections = Object.keys(SECTIONS) as SectionName[] } = options;
+  return sections.map((name) => SECTIONS[name](context)).filter((lines) => lines.length > 0)
     .map((lines) => lines.join("\n") + "\n").join("\n");
 }
 
@@ -170,26 +181,28 @@ function statusSection(context: SectionContext): string[] {
 const QUEUE_COLUMNS = [
   { title: "#", align: "right" },
   { title: "queue" },
-  { title: "size", align: "right" },
+  { title: "size", align: "right", drop: 8 },
   { title: "state" },
   { title: "requests", align: "right" },
   { title: "per s", align: "right" },
-  { title: "in flight", align: "right" },
-  { title: "to device", align: "right" },
-  { title: "to driver", align: "right" },
-  { title: "kicks", align: "right" },
-  { title: "/req", align: "right" },
-  { title: "notified", align: "right" },
-  { title: "/req", align: "right" },
+  { title: "in flight", align: "right", drop: 1 },
+  { title: "to device", align: "right", drop: 2 },
+  { title: "to driver", align: "right", drop: 3 },
+  { title: "kicks", align: "right", drop: 4 },
+  { title: "/req", align: "right", drop: 6 },
+  { title: "notified", align: "right", drop: 5 },
+  { title: "/req", align: "right", drop: 7 },
   { title: "faults", align: "right" },
 ] as const;
 
 function queueSection(context: SectionContext): string[] {
-  const { record: { queues }, ink, when } = context;
+  const { record: { queues }, ink, when, width } = context;
   const used = queues.filter(isUsed);
   const lines = [heading(context, "Queues", queues.length === 0 ? "none" : "reported")];
   if (used.length > 0) {
-    lines.push(...table(QUEUE_COLUMNS, used.map((queue) => queueRow(context, queue)), { ink }));
+    lines.push(
+      ...table(QUEUE_COLUMNS, used.map((queue) => queueRow(context, queue)), { ink, width }),
+    );
   }
   for (const [first, last] of runs(queues.filter((queue) => !isUsed(queue)), ({ name }) => name)) {
     const which = first.index === last.index ? `${first.index}` : `${first.index}–${last.index}`;

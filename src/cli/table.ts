@@ -16,6 +16,12 @@ export interface Column {
    * @default {"left"}
    */
   readonly align?: "left" | "right";
+  /**
+   * Where the lines are too long, columns are left out: that with the highest number first.
+   *
+   * @default {never}
+   */
+  readonly drop?: number;
 }
 
 /** The text of a cell, with the style it is written in. */
@@ -29,6 +35,8 @@ export interface TableOptions {
   titles?: boolean;
   /** What each line begins with. @default {"  "} */
   indent?: string;
+  /** How long the lines may be, in characters. @default {as long as they are} */
+  width?: number;
 }
 
 /**
@@ -55,11 +63,18 @@ export function table(
   rows: readonly (readonly Cell[])[],
   options: TableOptions,
 ): string[] {
-  const { ink, titles = true, indent = "  " } = options;
-  const shown = columns.map((_, i) => i).filter((i) => rows.some((row) => textOf(row[i]) !== ""));
+  const { ink, titles = true, indent = "  ", width = Infinity } = options;
+  let shown = columns.map((_, i) => i).filter((i) => rows.some((row) => textOf(row[i]) !== ""));
   const head: Cell[] = columns.map(({ title }) => [title, "dim"]);
   const all = titles ? [head, ...rows] : rows;
   const widths = columns.map((_, i) => Math.max(...all.map((row) => textOf(row[i]).length)));
+  const droppable = shown.filter((i) => columns[i].drop !== undefined)
+    .sort((a, b) => columns[a].drop! - columns[b].drop!);
+  const length = () => shown.reduce((sum, i) => sum + widths[i] + 2, indent.length - 2);
+  while (length() > width && droppable.length > 0) {
+    const left = droppable.pop();
+    shown = shown.filter((i) => i !== left);
+  }
   return all.map((row) => {
     const cells = shown.map((i, place) => {
       const text = textOf(row[i]);

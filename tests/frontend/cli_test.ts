@@ -353,3 +353,49 @@ Deno.test("vhostd list, describe, --help and --version print what they are asked
   assertStringIncludes(deviceHelp.stdout, "--max-bytes=N");
   assertMatch(version.stdout, /^vhostd \d+\.\d+\.\d+\n$/);
 });
+
+/** Starts a command line on a terminal of its own, of this size. */
+function onTerminal(columns: number, rows: number, args: readonly string[]): Deno.ChildProcess {
+  const words = [Deno.execPath(), "run", "--quiet", "-A", "main.ts", ...args];
+  const command = `stty cols ${columns} rows ${rows}; exec ${words.join(" ")}`;
+  return new Deno.Command("setpriv", {
+    args: ["--pdeathsig", "KILL", "--", "script", "-qec", command, "/dev/null"],
+    cwd: new URL("../../", import.meta.url),
+    env: { NO_COLOR: "1", TERM: "xterm" },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+}
+
+Deno.test("help fits the terminal that it is read on", async () => {
+  for (const columns of [50, 80]) {
+    const child = onTerminal(columns, 24, ["blk", "--help"]);
+    await child.stdin.close();
+    const { stdout } = await child.output();
+    const lines = new TextDecoder().decode(stdout).split(/\r?\n/);
+    assert(lines.length > 20, lines.join("\n"));
+    assertEquals(lines.filter((line) => line.length > columns), []);
+  }
+});
+
+Deno.test("vhostd inspect --watch shows the queues on a terminal of 80 by 24", async () => {
+  using directory = temporary();
+  const [path, control] = [`${directory.path}/rng.sock`, `${directory.path}/control.sock`];
+  await using cli = new CliProcess(["rng", `--socket-path=${path}`, `--control-path=${control}`]);
+  await cli.until("listens");
+  await (await VirtioDriver.start(path)).close();
+  const child = onTerminal(80, 24, ["inspect", "--watch", control]);
+  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  let screen = "";
+  while (!screen.includes("\x1b[J")) screen += (await reader.read()).value;
+  const lines = screen.slice(screen.indexOf("\x1b[H"), screen.indexOf("\x1b[J")).split(/\r?\n/);
+  assert(lines.length <= 24, screen);
+  assert(lines.findIndex((line) => line.startsWith("Queues")) < 5, screen);
+  const writer = child.stdin.getWriter();
+  await writer.write(Uint8Array.of(3)); // Ctrl-C
+  while (!(await reader.read()).done);
+  await writer.close();
+  assertEquals((await child.status).code, 0);
+  assertEquals((await cli.stop()).status, 0);
+});
