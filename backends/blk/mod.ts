@@ -311,16 +311,20 @@ function expectBlockSize({ blockSize }: BlkOptions, { kind, abilities }: OpenSto
   return blockSize;
 }
 
-function expectSize(bytes: number, blockBytes: number, name = "The disk"): void {
+function expectSize(bytes: number, blockBytes: number, path?: string): void {
+  const name = path ?? "The disk";
   // Sectors and offsets are numbers; beyond this, one stands for several
   if (bytes > Number.MAX_SAFE_INTEGER) {
     throw new RangeError(`${name}: Expected a size below 8 PiB (2^53 bytes), got ${bytes} bytes`);
   }
   if (bytes > 0 && bytes % blockBytes === 0) return;
+  const remedy = path === undefined
+    ? `the next larger one is ${Math.ceil(bytes / blockBytes) * blockBytes}`
+    : `truncate -s %${blockBytes} makes it longer, by zeroes`;
   throw new RangeError(
     bytes === 0
       ? `${name}: Expected a size of at least ${blockBytes} bytes, got an empty one`
-      : `${name}: Expected a size that is a multiple of ${blockBytes} bytes, got ${bytes}`,
+      : `${name}: Expected a size that is a multiple of ${blockBytes} bytes, got ${bytes}; ${remedy}`,
   );
 }
 

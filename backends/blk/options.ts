@@ -30,6 +30,7 @@ export const blkOptions = {
     placeholder: "auto|uring|sync",
     choices: ["auto", "uring", "sync"],
     default: "auto",
+    needs: "blkFile",
     about: "How files are read and written: what the page cache has at once, the rest by " +
       "io_uring, files on tmpfs by copying (auto); all by io_uring; or by a system call each",
   },
@@ -38,6 +39,7 @@ export const blkOptions = {
     placeholder: "writeback|none",
     choices: ["writeback", "none"],
     default: "writeback",
+    needs: "blkFile",
     about: "Whether files go through the host's page cache; none is O_DIRECT",
   },
   readOnly: { type: "flag", about: "Refuse writes" },
@@ -46,6 +48,7 @@ export const blkOptions = {
     placeholder: "on|off",
     choices: ["on", "off"],
     default: "on",
+    needs: "blkFile",
     about: "Whether others are kept from writing to the file, by the locks that QEMU uses too",
   },
   numQueues: {

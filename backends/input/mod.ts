@@ -72,7 +72,11 @@ export default defineDevice({
       placeholder: "PATH",
       about: "Pass a device of the host through, such as /dev/input/event3",
     },
-    noGrab: { type: "flag", about: "Let the host have the events of --evdev-path too" },
+    noGrab: {
+      type: "flag",
+      about: "Let the host have the events of --evdev-path too",
+      needs: "evdevPath",
+    },
     events: {
       type: "text",
       placeholder: "stdin",
@@ -82,6 +86,7 @@ export default defineDevice({
     },
     eventsWait: {
       type: "flag",
+      needs: "events",
       about: "Let events of standard input wait for a driver that listens, instead",
     },
     printStatus: { type: "flag", about: "Print what the guest says, such as LEDs, as JSON lines" },
@@ -90,12 +95,6 @@ export default defineDevice({
   async open({ options, config: view, log, watch }) {
     if (options.evdevPath !== undefined && options.profile !== undefined) {
       throw new OptionError("Give --profile or --evdev-path, not both");
-    }
-    if (options.evdevPath === undefined && options.noGrab) {
-      throw new OptionError("--no-grab is for --evdev-path");
-    }
-    if (options.eventsWait && options.events === undefined) {
-      throw new OptionError("--events-wait is for --events=stdin");
     }
     using opened = new DisposableStack();
     const evdev = options.evdevPath === undefined

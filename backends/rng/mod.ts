@@ -28,6 +28,7 @@ export default defineDevice({
       least: 1,
       most: 60_000,
       default: 1000,
+      needs: "maxBytes",
       about: "The period of --max-bytes",
     },
   },

@@ -9,7 +9,7 @@ import type { AnyDevice } from "../virtio/mod.ts";
 import { flagName, type OptionDefinition } from "../virtio/options.ts";
 import type { OptionTable } from "./arguments.ts";
 import { endpointOptions } from "./endpoint_options.ts";
-import { sharedOptions } from "./shared_options.ts";
+import { optionsOf, sharedOptionsOf } from "./shared_options.ts";
 import { wrap } from "./table.ts";
 
 /** The widest that help is, however wide the terminal is: longer lines are hard to read. */
@@ -84,9 +84,9 @@ export function deviceHelp(
 ): string {
   const own = (device.options ?? {}) as OptionTable;
   const others = Object.fromEntries(
-    Object.entries(sharedOptions).filter(([name]) => !(name in endpointOptions)),
+    Object.entries(sharedOptionsOf(device)).filter(([name]) => !(name in endpointOptions)),
   );
-  const first = flagWidth({ ...own, ...sharedOptions });
+  const first = flagWidth(optionsOf(device));
   const lines = (options: OptionTable) => optionLines(options, width, first);
   const parts = [
     fill(`${device.name}: ${device.about} (virtio device ${device.deviceId})\n`, width),

@@ -53,6 +53,13 @@ export const sharedOptions = {
 /** The values of the shared options. */
 export type SharedValues = OptionValues<typeof sharedOptions>;
 
+/** The flags that have an effect on a device: where its queues run is not asked if they have no thread. */
+export function sharedOptionsOf(device: AnyDevice): OptionTable {
+  if (device.plane !== "main") return sharedOptions;
+  const { threads: _threads, pollUs: _pollUs, ...others } = sharedOptions;
+  return others;
+}
+
 /**
  * All options of a device's command.
  *
@@ -66,5 +73,5 @@ export function optionsOf(device: AnyDevice): OptionTable {
       `Expected device ${device.name} to leave --${flagName(taken)} to vhostd; rename its option`,
     );
   }
-  return { ...own, ...sharedOptions };
+  return { ...own, ...sharedOptionsOf(device) };
 }

@@ -16,6 +16,7 @@ import {
   ConfigSpace,
   DEFAULT_QUEUE_SIZE,
   defaultOptions,
+  expectEffect,
   featureMask,
   type OpenDevice,
   packed,
@@ -175,6 +176,7 @@ export class DeviceHost implements AsyncDisposable {
     }
     const known = Object.keys(device.options ?? {});
     expectNames(`options of ${device.name}`, Object.keys(options.options ?? {}), known);
+    expectEffect(device.options ?? {}, options.options ?? {});
     const values = { ...defaultOptions(device.options ?? {}), ...options.options };
     const layout: ConfigLayout = device.config ?? packed({});
     const configMemory = new SharedArrayBuffer(layout.size);

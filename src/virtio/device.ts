@@ -22,6 +22,7 @@ import type { ConfigLayout, ConfigValues, ConfigView } from "./config_layout.ts"
 import type { ConfigWrite } from "./config_space.ts";
 import type { FeatureDefinition } from "./features.ts";
 import { checkDefinition, isLifecycle } from "./device_names.ts";
+import { expectNames } from "./names.ts";
 import type { OptionDefinition, OptionValues } from "./options.ts";
 
 /**
@@ -312,6 +313,11 @@ export function defineDevice<
     if (isLifecycle(queue)) refuse(`expected no queue named ${queue}`);
     if (size < 1 || size > 32768 || (size & (size - 1)) !== 0) {
       refuse(`expected a power of 2 up to 32768 as the size of ${queue}, got ${size}`);
+    }
+  }
+  for (const { needs } of Object.values((definition.options ?? {}) as Options)) {
+    if (needs !== undefined) {
+      expectNames(`options of ${name}`, [needs], Object.keys(definition.options!));
     }
   }
   const bits = new Map<number, string>();

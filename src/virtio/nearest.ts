@@ -4,11 +4,15 @@
  * @module
  */
 
+/** From how many letters on a word is taken for the beginning of a name. */
+const MIN_BEGINNING = 3;
+
 /**
  * The name nearest to `word`: by the number of letters to insert, remove,
  * replace, or exchange with their neighbour.
  *
- * @returns undefined when none is near enough to be meant.
+ * @returns the first that begins with it, if there is one; undefined when none
+ * is near enough to be meant.
  *
  * @example
  * ```ts
@@ -16,13 +20,17 @@
  * import { nearest } from "./nearest.ts";
  *
  * assertEquals(nearest("sokcet-path", ["fd", "socket-path"]), "socket-path");
+ * assertEquals(nearest("socket", ["lock", "socket-path", "socket-mode"]), "socket-path");
  * assertEquals(nearest("network", ["fd", "socket-path"]), undefined);
  * ```
  */
 export function nearest(word: string, names: Iterable<string>): string | undefined {
+  const all = [...names];
+  const begun = word.length < MIN_BEGINNING ? undefined : all.find((name) => name.startsWith(word));
+  if (begun !== undefined) return begun;
   let best: string | undefined;
   let least = Math.max(1, Math.floor(word.length / 2)) + 1;
-  for (const name of names) {
+  for (const name of all) {
     const distance = editDistance(word, name);
     if (distance < least) [best, least] = [name, distance];
   }

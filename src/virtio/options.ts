@@ -9,6 +9,12 @@
 export interface OptionBase {
   /** What it does, in a few words, for the help text. */
   readonly about: string;
+  /**
+   * The name of the option without which this one has no effect, and is refused.
+   *
+   * @default {none}
+   */
+  readonly needs?: string;
 }
 
 /** An option that is there or not: `--read-only`. */
@@ -123,6 +129,44 @@ function parseNumber(flag: string, definition: NumberOption, text: string): numb
     throw new OptionError(`${flag} takes ${least} to ${most}, got ${text}`);
   }
   return value;
+}
+
+/**
+ * Expects that no option was given which has no effect without another.
+ *
+ * @param given The values of those that were given.
+ * @throws {OptionError} With what to do.
+ *
+ * @example
+ * ```ts
+ * import { assertThrows } from "@std/assert";
+ * import { expectEffect, OptionError } from "./options.ts";
+ *
+ * const options = {
+ *   file: { type: "text", placeholder: "PATH", about: "" },
+ *   cache: { type: "text", placeholder: "none", about: "", needs: "file" },
+ * } as const;
+ * assertThrows(
+ *   () => expectEffect(options, { cache: "none" }),
+ *   OptionError,
+ *   "--cache has no effect without --file; leave it out, or add --file=PATH",
+ * );
+ * ```
+ */
+export function expectEffect(
+  options: Readonly<Record<string, OptionDefinition>>,
+  given: Readonly<Record<string, unknown>>,
+): void {
+  const isGiven = (name: string) => given[name] !== undefined && given[name] !== false;
+  for (const [name, { needs }] of Object.entries(options)) {
+    if (needs === undefined || !isGiven(name) || isGiven(needs)) continue;
+    const needed = options[needs];
+    const value = needed.type === "flag" ? "" : `=${needed.placeholder}`;
+    const flag = `--${flagName(needs)}`;
+    throw new OptionError(
+      `--${flagName(name)} has no effect without ${flag}; leave it out, or add ${flag}${value}`,
+    );
+  }
 }
 
 /** The values of options that were not given: defaults, and false for flags. */

@@ -99,6 +99,10 @@ Deno.test("vhostd tells bad input in one line", async () => {
     [["rng", `--connect=/tmp/${"x".repeat(103)}`], 1, "of 1 to 107 bytes, got 108"],
     [["rng", "--sokcet-path=x"], 2, "Unknown flag --sokcet-path; did you mean --socket-path?"],
     [["rng", "--socket-path"], 2, "Expected a value after --socket-path"],
+    [["blk", "--socket=x"], 2, "Unknown flag --socket; did you mean --socket-path?"],
+    [["blk", socket, "--size=1M", "--cache=none"], 2, "--cache has no effect without --blk-file"],
+    [["rng", socket, "--period=5"], 2, "--period has no effect without --max-bytes; leave it out"],
+    [["input", socket, "--threads=2"], 2, "Unknown flag --threads"],
     [["rng", socket, "more"], 2, "Expected only flags after rng, got more"],
     [
       ["rng", socket, "--max-bytes=2Q"],
@@ -388,7 +392,11 @@ Deno.test("vhostd inspect --watch shows the queues on a terminal of 80 by 24", a
   const child = onTerminal(80, 24, ["inspect", "--watch", control]);
   const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   let screen = "";
-  while (!screen.includes("\x1b[J")) screen += (await reader.read()).value;
+  while (!screen.includes("\x1b[J")) {
+    const { value, done } = await reader.read();
+    assert(!done, screen);
+    screen += value;
+  }
   const lines = screen.slice(screen.indexOf("\x1b[H"), screen.indexOf("\x1b[J")).split(/\r?\n/);
   assert(lines.length <= 24, screen);
   assert(lines.findIndex((line) => line.startsWith("Queues")) < 5, screen);

@@ -10,7 +10,8 @@ Deno.test("nearest() finds the name that was meant", () => {
       ["inptu", "input"],
       ["socketpath", "socket-path"],
       ["rn", "rng"],
-      ["control", undefined],
+      ["control", "control-path"],
+      ["so", undefined],
       ["zzz", undefined],
     ] as const
   ) assertEquals(nearest(word, names), name, word);
@@ -19,4 +20,8 @@ Deno.test("nearest() finds the name that was meant", () => {
 Deno.test("suggestion() is empty when nothing is near", () => {
   assertEquals(suggestion("fdd", ["fd"], "--"), "; did you mean --fd?");
   assertEquals(suggestion("socket", ["fd"], "--"), "");
+  assertEquals(
+    suggestion("socket", ["lock", "socket-path"], "--"),
+    "; did you mean --socket-path?",
+  );
 });
