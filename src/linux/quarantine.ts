@@ -48,7 +48,8 @@ interface Call {
 /** What is held up by others, for those that share one fate: the front-ends of a device. */
 export class Quarantine {
   readonly #calls = new Set<Call>();
-  #room: PromiseWithResolvers<void> | undefined;
+  /** The end of a call that somebody waits for. */
+  #end: PromiseWithResolvers<void> | undefined;
 
   /** What is stuck now: what was to be done, and with what. */
   get stuck(): string[] {
@@ -62,7 +63,16 @@ export class Quarantine {
 
   /** Resolves when it is not full. */
   async room(): Promise<void> {
-    while (this.isFull) await (this.#room ??= Promise.withResolvers()).promise;
+    while (this.isFull) await this.#oneEnded();
+  }
+
+  /** Resolves when no call is under way. */
+  async ended(): Promise<void> {
+    while (this.#calls.size > 0) await this.#oneEnded();
+  }
+
+  #oneEnded(): Promise<void> {
+    return (this.#end ??= Promise.withResolvers()).promise;
   }
 
   /**
@@ -83,7 +93,7 @@ export class Quarantine {
         call.isStarted = true;
         make().then((result) => call.isStuck ? onLate?.(result) : resolve(result))
           .catch(reject)
-          .finally(() => this.#end(call));
+          .finally(() => this.#leave(call));
       },
     };
     this.#calls.add(call);
@@ -119,12 +129,11 @@ export class Quarantine {
     }
   }
 
-  #end(call: Call): void {
+  #leave(call: Call): void {
     this.#calls.delete(call);
     this.#startNext();
-    if (this.isFull) return;
-    this.#room?.resolve();
-    this.#room = undefined;
+    this.#end?.resolve();
+    this.#end = undefined;
   }
 
   /**

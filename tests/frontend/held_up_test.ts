@@ -1,0 +1,198 @@
+/**
+ * Front-ends whose descriptors hold up whoever lets go of them. Nobody else may
+ * notice: the device's other front-ends, other devices, who asks for the
+ * record, and who ends the process.
+ */
+import { assert, assertEquals, assertLess } from "@std/assert";
+import { type DeviceServer, serve } from "../../mod.ts";
+import {
+  encodeFrontendMessage,
+  type FrontendMessage,
+  UnixConnection,
+  VirtioDriver,
+} from "../../src/frontend/mod.ts";
+import { type Fd, MAX_STUCK, watchesEnded } from "../../src/linux/mod.ts";
+import { LingeringSockets } from "../../tools/fuzz/wire/lingering.ts";
+import { CliProcess } from "./cli_process.ts";
+import echo from "./echo_device.ts";
+
+/** How long the main thread may be away, on a busy machine: less than a call may take. */
+const MOST_AWAY_MS = 900;
+
+/** Tells how long the event loop was away at the most. */
+function watchLoop(): { stop(): number } {
+  let most = 0;
+  let last = performance.now();
+  const timer = setInterval(() => {
+    const now = performance.now();
+    most = Math.max(most, now - last);
+    last = now;
+  }, 5);
+  return {
+    stop() {
+      clearInterval(timer);
+      return Math.max(most, performance.now() - last);
+    },
+  };
+}
+
+/** Has a device attacked, and a bystander served meanwhile. */
+async function attacked(
+  attack: (path: string, sockets: LingeringSockets, server: DeviceServer) => Promise<void>,
+): Promise<void> {
+  const directory = Deno.makeTempDirSync();
+  using sockets = new LingeringSockets();
+  {
+    await using other = await serve(echo, { socketPath: `${directory}/b`, plane: "main" });
+    await using bystander = await VirtioDriver.start(`${directory}/b`);
+    const server = await serve(echo, { socketPath: `${directory}/a`, plane: "main" });
+    const loop = watchLoop();
+    await attack(`${directory}/a`, sockets, server);
+    assertEquals((await bystander.request(0, [Uint8Array.of(0, 6)], [2])).data[0][1], 6);
+    await server.close();
+    assertLess(loop.stop(), MOST_AWAY_MS);
+    // Whatever is still stuck ends with what held it up.
+    sockets[Symbol.dispose]();
+    await server.host.quarantine.ended();
+    assertEquals(other.record().errors.total, 0);
+  }
+  await watchesEnded();
+  Deno.removeSync(directory, { recursive: true });
+}
+
+/** Sends a message with descriptors that nobody else has then. */
+async function give(
+  connection: UnixConnection,
+  message: FrontendMessage,
+  fds: readonly Fd[],
+  needReply = false,
+): Promise<void> {
+  await connection.send(
+    encodeFrontendMessage(message, { needReply }),
+    fds.map(({ number }) => number),
+  );
+  for (const fd of fds) fd.close();
+}
+
+/** Waits until the record has an error with such a text. */
+async function recorded(server: DeviceServer, text: string): Promise<void> {
+  while (!server.record().errors.latest.some(({ message }) => message.includes(text))) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+for (const count of [1, 200]) {
+  Deno.test(`${count} lingering sockets that come where none belongs hold up nobody`, () =>
+    attacked(async (path, sockets, server) => {
+      const connection = UnixConnection.connect(path);
+      const fds = Array.from({ length: count }, () => sockets.make());
+      await give(connection, { request: "GET_FEATURES" }, fds);
+      // What has no place in the process is dropped by the kernel, which takes as long as it takes.
+      const { bytes } = await connection.receive(new Uint8Array(12));
+      assertEquals(bytes, 0, "the connection is over");
+      await connection.close();
+      await server.idle();
+      const { reason } = server.record().connections.latest.at(-1)!;
+      assert(reason?.includes("receiving a message with file descriptors"), reason ?? "none");
+      assertEquals(server.host.quarantine.stuck.length, 1);
+      // The next one is served.
+      await using next = await VirtioDriver.start(path);
+      assertEquals((await next.request(0, [Uint8Array.of(0, 5)], [2])).data[0][1], 5);
+    }));
+}
+
+Deno.test("A lingering socket that comes where an eventfd belongs is refused, and named in the record", () =>
+  attacked(async (path, sockets, server) => {
+    const connection = UnixConnection.connect(path);
+    const answer = new Uint8Array(20);
+    for (const request of ["SET_VRING_KICK", "SET_VRING_CALL", "SET_VRING_ERR"] as const) {
+      const message = { request, index: 0, noFd: false };
+      await give(connection, message, [sockets.make()], true);
+      await connection.receive(answer);
+      assertEquals(answer[12], 1, "refused");
+    }
+    await recorded(server, "closing socket:[");
+    // The connection itself goes on.
+    await give(connection, { request: "GET_QUEUE_NUM" }, []);
+    await connection.receive(answer);
+    assertEquals(answer[12], 2);
+    await connection.close();
+    await server.idle();
+    const names = server.host.quarantine.stuck;
+    assert(names.every((name) => /^closing socket:\[\d+\]$/.test(name)), names.join());
+  }));
+
+Deno.test("Lingering sockets that were sent and not received hold up nobody at the end", () =>
+  attacked(async (path, sockets, server) => {
+    const connection = UnixConnection.connect(path);
+    // A stream that is broken, and more of it than is read.
+    await connection.send(new Uint8Array(12).fill(255));
+    for (let i = 0; i < 8; i++) {
+      await give(connection, { request: "SET_OWNER" }, [sockets.make()]).catch(() => {});
+    }
+    await connection.close();
+    await server.idle();
+  }));
+
+Deno.test("A back channel that holds lingering sockets holds up nobody", () =>
+  attacked(async (path, sockets, server) => {
+    const [ours, theirs] = UnixConnection.pair();
+    {
+      await using driver = await VirtioDriver.start(path);
+      await give(ours, { request: "GET_FEATURES" }, [sockets.make()]);
+      await driver.connection.setBackendReqFd(theirs.fd);
+      theirs[Symbol.dispose]();
+      ours[Symbol.dispose]();
+    }
+    await server.idle();
+    await recorded(server, "closing socket:[");
+  }));
+
+Deno.test("Who holds up too much is served no more, and others wait until it is over", () =>
+  attacked(async (path, sockets, server) => {
+    const { quarantine } = server.host;
+    const connection = UnixConnection.connect(path);
+    for (let i = 0; i < 2 * MAX_STUCK; i++) {
+      const request = { request: "SET_VRING_CALL", index: 0, noFd: false } as const;
+      await give(connection, request, [sockets.make()]).catch(() => {});
+    }
+    assertEquals((await connection.receive(new Uint8Array(12))).bytes, 0);
+    await connection.close();
+    await server.idle();
+    assert(quarantine.isFull);
+    const { reason } = server.record().connections.latest.at(-1)!;
+    assert(reason?.includes("holds up"), reason ?? "none");
+    const next = VirtioDriver.start(path, { timeoutMs: 60_000 });
+    sockets[Symbol.dispose]();
+    await using driver = await next;
+    assertEquals((await driver.request(0, [Uint8Array.of(0, 5)], [2])).data[0][1], 5);
+  }));
+
+Deno.test("A process that is held up answers its control socket, and SIGTERM ends it", async () => {
+  const directory = Deno.makeTempDirSync();
+  using sockets = new LingeringSockets();
+  {
+    await using vhostd = new CliProcess([
+      "rng",
+      `--socket-path=${directory}/s`,
+      `--control-path=${directory}/c`,
+    ]);
+    await vhostd.until("listens on");
+    const connection = UnixConnection.connect(`${directory}/s`);
+    const waiting = UnixConnection.connect(`${directory}/s`);
+    const request = { request: "SET_VRING_CALL", index: 0, noFd: false } as const;
+    for (let i = 0; i < 4; i++) {
+      await give(connection, { request: "GET_FEATURES" }, [sockets.make()]);
+      await give(waiting, request, [sockets.make()]);
+    }
+    using client = Deno.createHttpClient({
+      proxy: { transport: "unix", path: `${directory}/c` },
+    });
+    const { errors } = await (await fetch("http://vhostd/record", { client })).json();
+    assert(errors.total >= 0);
+    assertEquals((await vhostd.stop("SIGTERM")).status, 0);
+    for (const one of [connection, waiting]) await one.close();
+  }
+  await watchesEnded();
+  Deno.removeSync(directory, { recursive: true });
+});
