@@ -16,7 +16,7 @@ export const MAPPED_PAGE_BYTES = 4096;
 /** Pages are looked up so many at a time. */
 export const CHUNK_PAGES = 512;
 
-/** The most threads that touch pages. */
+/** The most threads that touch pages: one for each of 256 queues, and the control plane. */
 const MAX_THREADS = 257;
 
 /** How long a thread may take with one request, or with what it holds the lock for. */

@@ -345,3 +345,35 @@ Deno.test("A thread that finds no descriptors is not started, and its requests a
   );
   assertEquals([second, third], ["refused 6", "again 7"]);
 });
+
+Deno.test("A SET_MEM_TABLE for which there are too few descriptors changes nothing, and stops no ring", async () => {
+  const out = await withFewDescriptors(
+    256,
+    `
+    const { libc } = await import(${
+      JSON.stringify(import.meta.resolve("../../src/linux/libc.ts"))
+    });
+    const { SharedMemory } = await import(${
+      JSON.stringify(import.meta.resolve("../../src/frontend/mod.ts"))
+    });
+    await using server = await serve(echo, { socketPath, plane: "main" });
+    const memory = new SharedMemory(Array(6).fill({ bytes: 1 << 20 }));
+    // Sealed against sealing: they can become shorter, and each costs a descriptor.
+    for (const { fd } of memory.regions) libc.fcntl(fd.number, 1033, 1);
+    const driver = await VirtioDriver.start(socketPath, { queues: [64], useMemSlots: false, memory });
+    const starts = () => server.record().queues[0].starts;
+    const before = starts();
+    const taken: Fd[] = [];
+    try { for (;;) taken.push(createEventfd()); } catch { /* there are none left */ }
+    // For those that come, and some of those that guard them.
+    for (const one of taken.splice(0, 9)) one.close();
+    const why = await driver.connection.setMemTable(memory).catch((error) => error.reason);
+    console.log(why, server.record().errors.latest.at(-1).message.includes("EMFILE"));
+    console.log((await driver.request(0, [Uint8Array.of(0, 5)], [2])).data[0][1], starts() - before);
+    for (const one of taken) one.close();
+    await driver.connection.setMemTable(memory);
+    console.log((await driver.request(0, [Uint8Array.of(0, 6)], [2])).data[0][1], starts() - before);
+  `,
+  );
+  assertEquals(out.split("\n"), ["refused true", "5 0", "6 1"]);
+});

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { FrontendError, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
 import {
   createMemfd,
+  drainEventfd,
   MemoryGuard,
   openFile,
   resizeFile,
@@ -180,6 +181,123 @@ Deno.test({
     Deno.removeSync(directory);
   },
 });
+
+Deno.test({
+  name: "A page that cannot be had costs no other region its memory",
+  ignore: Deno.uid() !== 0, // mounts a file system
+  async fn() {
+    const directory = Deno.makeTempDirSync();
+    const mount = (program: string, ...args: string[]) =>
+      new Deno.Command(program, { args: [...args, directory] }).outputSync().success;
+    assert(mount("mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs"));
+    const sparse = Deno.makeTempFileSync({ dir: "/dev/shm" });
+    try {
+      Deno.writeFileSync(`${directory}/memory`, new Uint8Array());
+      using full = openFile(`${directory}/memory`, { write: true });
+      using empty = openFile(sparse, { write: true });
+      Deno.removeSync(sparse);
+      resizeFile(full.number, MiB);
+      resizeFile(empty.number, 6144 * MiB);
+      using memory = new GuestMemory();
+      const { u8 } = viewMemory(memory.handle);
+      const lost: LostMemory[] = [];
+      const told = new Promise<void>((resolve) => {
+        memory.onLost = (one) => {
+          lost.push(one);
+          resolve();
+        };
+      });
+      await memory.prepare([full.number, empty.number]);
+      memory.add(region(2 ** 33, 6144 * MiB), empty.number);
+      memory.add(region(0, MiB), full.number);
+      const blocks = () => Deno.statSync(`/proc/self/fd/${empty.number}`).blocks!;
+      assertEquals(blocks(), 0, "looking at it takes nothing");
+      u8.fill(7, 0, MiB);
+      await told;
+      assertEquals(lost.map(({ guestAddress }) => guestAddress), [0]);
+      assert(blocks() <= 8, `${blocks()} blocks of 512 bytes`);
+    } finally {
+      assert(mount("umount"));
+    }
+    Deno.removeSync(directory);
+  },
+});
+
+Deno.test("Memory that was lost is nobody's any more, and can be removed and given again", async () => {
+  using memory = new GuestMemory();
+  const { u8 } = viewMemory(memory.handle);
+  using fd = createMemfd("guest", 64 * MiB);
+  makeUnsealable(fd.number);
+  using other = createMemfd("guest", MiB);
+  await memory.prepare([fd.number, other.number]);
+  memory.add(region(0, 64 * MiB), fd.number);
+  memory.add(region(128 * MiB, MiB), other.number);
+  const lost = new Promise<LostMemory>((resolve) => memory.onLost = resolve);
+  resizeFile(fd.number, 0);
+  u8[0] = 1;
+  await lost;
+  assertEquals(memory.regions.translate(0, 1), -1);
+  assertEquals(memory.regions.translateUser(0x7000_0000_0000, 1), -1);
+  assertEquals(memory.regions.translate(128 * MiB, 1), 128 * MiB);
+  // What took its place goes as well: none of it is this process's memory.
+  u8.fill(7, 0, 64 * MiB);
+  const taken = Deno.memoryUsage().rss;
+  memory.dropLost();
+  assert(taken - Deno.memoryUsage().rss > 32 * MiB);
+  resizeFile(fd.number, 64 * MiB);
+  assertThrows(() => memory.add(region(0, 64 * MiB), fd.number), RegionError, "apart");
+  memory.remove(region(0, 64 * MiB));
+  memory.add(region(0, 64 * MiB), fd.number);
+  assertEquals([memory.regions.translate(0, 1), u8[0]], [0, 0]);
+});
+
+for (const plane of ["main", "thread"] as const) {
+  Deno.test(`Rings do not start on memory that was lost, and do when it comes back (${plane})`, async () => {
+    const directory = Deno.makeTempDirSync();
+    {
+      const options = { queues: 2 };
+      await using server = await serve(echo, { socketPath: `${directory}/a`, plane, options });
+      using memory = new SharedMemory([{ bytes: MiB }, { bytes: MiB }]);
+      const [, shrinking] = memory.regions;
+      makeUnsealable(shrinking.fd.number);
+      await using driver = await VirtioDriver.start(`${directory}/a`, { memory, queues: [16, 16] });
+      const { connection } = driver;
+      const [kick, otherKick] = driver.queues.map(({ handle }) => handle.kickFd);
+      // A ring that nobody here touches.
+      const at = shrinking.message.userAddress;
+      await connection.getVringBase(1);
+      await connection.setVringBase(1, 0);
+      await connection.setVringAddr({
+        ...{ index: 1, flags: 0, log: 0n },
+        ...{ descriptor: at, available: at + 4096n, used: at + 8192n },
+      });
+      await connection.setVringKick(1, otherKick);
+      const running = () => server.record().queues.slice(0, 2).map(({ running }) => running);
+      assertEquals(running(), [true, true]);
+      resizeFile(shrinking.fd.number, 0);
+      driver.queues[1].kick();
+      while (running().some((is) => is)) {
+        driver.queues[1].kick();
+        await connection.getFeatures();
+      }
+      assertEquals(server.record().queues[0].faults.at(-1)!.rule, "memory");
+      await assertRejects(() => connection.setVringKick(1, otherKick), FrontendError, "error");
+      assertEquals(running(), [false, false]);
+      // That it broke is no news to what comes.
+      drainEventfd(driver.queues[0].handle.errFd);
+      await connection.setVringKick(0, kick);
+      assertEquals(running(), [true, false]);
+      assertEquals((await driver.request(0, [Uint8Array.of(0, 5)], [2])).data[0][1], 5);
+      resizeFile(shrinking.fd.number, MiB);
+      await connection.remMemReg(shrinking);
+      await connection.addMemReg(shrinking);
+      assertEquals(running(), [true, true]);
+      assertEquals((await driver.request(0, [Uint8Array.of(0, 6)], [2])).data[0][1], 6);
+    }
+    await watchesEnded();
+    Deno.removeSync(directory, { recursive: true });
+  });
+}
 
 Deno.test("A file whose pages another process makes is no guest memory", () => {
   using memory = new GuestMemory();

@@ -87,8 +87,8 @@ Deno.test("MappedPages is the same on every thread that joins it", () => {
 
 Deno.test("MappedPages has room for a limited number of threads", () => {
   const { memory } = new MappedPages(1);
-  for (let i = 1; i < 256; i++) new MappedPages(memory);
-  assertThrows(() => new MappedPages(memory), RangeError, "at most 256 threads");
+  for (let i = 1; i < 257; i++) new MappedPages(memory);
+  assertThrows(() => new MappedPages(memory), RangeError, "at most 257 threads");
 });
 
 Deno.test("MappedPages.remove() returns only when nobody touches pages any more", async () => {
