@@ -196,3 +196,65 @@ Deno.test("A process that is held up answers its control socket, and SIGTERM end
   await watchesEnded();
   Deno.removeSync(directory, { recursive: true });
 });
+
+Deno.test({
+  name: "A file whose FUSE server is silent holds up nobody but the one thread that closes it",
+  ignore: Deno.uid() !== 0, // mounts a file system
+  async fn() {
+    const directory = Deno.makeTempDirSync();
+    Deno.mkdirSync(`${directory}/fuse`);
+    const attacker = new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "--quiet", "--allow-all"],
+        new URL("fuse_frontend.ts", import.meta.url).pathname,
+        ...[`${directory}/fuse`, `${directory}/s`],
+      ],
+      ...{ stdin: "piped", stdout: "piped", stderr: "inherit" },
+    });
+    {
+      await using vhostd = new CliProcess([
+        "rng",
+        `--socket-path=${directory}/s`,
+        `--control-path=${directory}/c`,
+      ]);
+      await vhostd.until("listens on");
+      const child = attacker.spawn();
+      const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+      let said = "";
+      try {
+        while (said.split("\n").length <= 5) said += (await lines.read()).value ?? "";
+        const answers = said.trim().split("\n").map((line) => JSON.parse(line));
+        assertEquals(answers.map(({ request, payload }) => [request, payload[0]]), [
+          ["GET_FEATURES", undefined],
+          ["SET_VRING_KICK", 1],
+          ["ADD_MEM_REG", 1],
+          ["SET_INFLIGHT_FD", 1],
+          ["SET_BACKEND_REQ_FD", 1],
+        ]);
+        using client = Deno.createHttpClient({
+          proxy: { transport: "unix", path: `${directory}/c` },
+        });
+        const { errors } = await (await fetch("http://vhostd/record", { client })).json();
+        const names = (errors.latest as { message: string }[]).map(({ message }) => message);
+        // What came where none belongs never was in the process, so it was not flushed.
+        const stuck = names.filter((name) => name.includes("closing /"));
+        assert(stuck.length >= 3, names.join("\n"));
+        {
+          await using driver = await VirtioDriver.start(`${directory}/s`);
+          assertEquals((await driver.request(0, [], [8])).written, 8);
+        }
+        vhostd.kill("SIGTERM");
+        // Its threads are gone but those in the kernel, which wait for the server.
+        const state = () => Deno.readTextFileSync(`/proc/${vhostd.pid}/stat`).split(") ")[1][0];
+        while (state() !== "Z") await new Promise((resolve) => setTimeout(resolve, 10));
+      } finally {
+        await child.stdin.close();
+        await child.status;
+        await lines.cancel();
+      }
+      assertEquals((await vhostd.end()).status, 0);
+    }
+    await watchesEnded();
+    Deno.removeSync(directory, { recursive: true });
+  },
+});
