@@ -30,6 +30,7 @@ import {
   readVectors,
   readVectorsNoWait,
   reopenFile,
+  resizeFile,
   setNonblocking,
   tryPunchHole,
   writeVectors,
@@ -88,6 +89,12 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
       map: mapped?.handle,
     },
     bytes: () => fileBytes(fd.number),
+    ...!isBlockDevice && !readOnly && {
+      resize(bytes: number) {
+        if (mapped === undefined) resizeFile(fd.number, bytes);
+        else mapped.resize(() => resizeFile(fd.number, bytes));
+      },
+    },
     describe: () => ({
       path,
       io: options.io,

@@ -90,13 +90,15 @@ export class MappedFile implements Disposable {
     return this.#pages.isOpen;
   }
 
-  /** Changes the size of a file that nobody else has: `resize` does it. */
+  /** Changes the size of the file while nobody touches its pages: `resize` does it. */
   resize(resize: () => void): void {
+    // Where it is closed, others have the file, and it stays theirs.
+    const wasOpen = this.#pages.isOpen;
     this.#pages.close();
     try {
       resize();
     } finally {
-      this.#pages.open();
+      if (wasOpen) this.#pages.open();
     }
   }
 

@@ -124,7 +124,7 @@ export default defineDevice({
   options: blkOptions,
 
   // virtio 1.3, 5.2.5 Device Initialization
-  open({ options, config, announceConfig, log }) {
+  open({ options, config, announceConfig, fence, log }) {
     const { numQueues = Math.min(navigator.hardwareConcurrency, 256), serial = "" } = options;
     expectSerial(serial);
     using resources = new DisposableStack();
@@ -140,27 +140,38 @@ export default defineDevice({
     const cacheMode = new CacheMode(config);
 
     /** Looks at the store's size again, after setting it if one is given. */
-    function resize(wanted?: number): Resized {
-      if (wanted !== undefined) {
-        if (store.resize === undefined) {
-          throw new TypeError(
-            `Expected no size: that of a ${store.kind} is looked at, change it first`,
-          );
-        }
-        expectSize(wanted, blockBytes);
-        // What goes away is refused before it is gone
-        state.capacitySectors = Math.min(state.capacitySectors, wanted / SECTOR_BYTES);
-        store.resize(wanted);
-      }
+    async function resize(wanted?: number): Promise<Resized> {
       const before = Number(config.capacity) * SECTOR_BYTES;
-      const size = store.bytes();
+      if (wanted !== undefined && store.resize === undefined) {
+        throw new TypeError(`Expected no size: a ${store.kind} has its own`);
+      }
+      const size = wanted ?? store.bytes();
       expectSize(size, blockBytes);
+      const served = state.capacitySectors;
+      try {
+        // What goes away is refused, and nobody writes there any more, before it is gone
+        state.capacitySectors = Math.min(served, size / SECTOR_BYTES);
+        if (state.capacitySectors < served) await fence();
+        if (wanted !== undefined) store.resize!(wanted);
+      } catch (error) {
+        state.capacitySectors = served;
+        throw error;
+      }
       state.capacitySectors = size / SECTOR_BYTES;
-      config.capacity = BigInt(size / SECTOR_BYTES);
-      // Whoever asks wants the driver to look, whatever it was told before.
-      announceConfig();
+      if (size !== before) {
+        config.capacity = BigInt(size / SECTOR_BYTES);
+        announceConfig();
+      }
       return { before, bytes: size };
     }
+
+    /** One after the other. */
+    let resizing: Promise<unknown> = Promise.resolve();
+    const resizeInTurn = (wanted?: number) => {
+      const resized = resizing.then(() => resize(wanted));
+      resizing = resized.catch(() => {});
+      return resized;
+    };
 
     const opened = resources.move();
     return {
@@ -229,8 +240,8 @@ export default defineDevice({
       },
       // A copy that was restored or sent again says what the driver believes too
       onConfigWritten: () => cacheMode.read(),
-      onReload() {
-        const { before, bytes } = resize();
+      async onReload() {
+        const { before, bytes } = await resizeInTurn();
         log(
           bytes === before
             ? `The disk still has ${bytes} bytes`
@@ -239,8 +250,8 @@ export default defineDevice({
       },
       commands: {
         resize: {
-          about: 'Announce the size of the file, or set that of memory: {"size": "2G"}',
-          run: (body) => resize(sizeOf(body)),
+          about: 'Announce the size of the file, or set that of a file or memory: {"size": "2G"}',
+          run: async (body) => await resizeInTurn(sizeOf(body)),
         },
       },
       report: () => ({

@@ -17,6 +17,30 @@ import type { Store, StoreRequest, StoreResult } from "./store.ts";
 export const MAX_DISCARD_SECTORS = 2 ** 22;
 export const MAX_WRITE_ZEROES_SECTORS = 2 ** 17;
 
+/**
+ * What a request costs beyond this, in bytes that are moved, is long: it is done
+ * by pieces, others have their turn in between, and its queue takes no other
+ * request meanwhile. A stop waits for one of them, and not for all that a guest
+ * can make available.
+ */
+const LONG_BYTES = 8 * 2 ** 20;
+
+/** So much of a long write zeroes is done at a time, and of a discard. */
+const ZEROES_PIECE_BYTES = 16 * 2 ** 20;
+const DISCARD_PIECE_BYTES = 256 * 2 ** 20;
+
+/** What a discarded byte costs, and a segment of a discard, in bytes that are moved. */
+const DISCARD_COST = 1 / 64, SEGMENT_COST_BYTES = 65_536;
+
+/** How long pieces may take before others have their turn, in milliseconds. */
+const TURN_MS = 5;
+
+/**
+ * How many bytes requests that the store does later may have together, on a
+ * thread: with more in flight, a queue takes none.
+ */
+const MAX_LATER_BYTES = 2 ** 30;
+
 /** What the requests of a thread are carried out with. */
 export interface OperationOptions {
   /** The thread's own store. */
@@ -57,6 +81,8 @@ export class Operation {
   readonly #id = new Uint8Array(VIRTIO_BLK_ID_BYTES);
   /** By queue and slot. */
   readonly #requests: Request[][] = [];
+  /** How many bytes the store does later. */
+  #laterBytes = 0;
 
   /** Begins with no queue. */
   constructor(options: OperationOptions) {
@@ -84,7 +110,18 @@ export class Operation {
   handle(chain: Chain, queue: QueueHandle): HandlerResult {
     const requests = this.#requests[queue.index];
     const request = requests[chain.slot] ??= new Request(chain, queue, this.#u8);
-    return this.#advance(request, request.begin() || this.#prepare(request));
+    const refused = request.begin() || this.#prepare(request);
+    if (refused === 0 && request.segments > 0 && costOf(request) > LONG_BYTES) {
+      queue.hold();
+      return this.#perPiece(request);
+    }
+    const result = this.#advance(request, refused);
+    if (result === LATER || typeof result !== "number") {
+      request.laterBytes = costOf(request);
+      this.#laterBytes += request.laterBytes;
+      if (this.#laterBytes > MAX_LATER_BYTES) queue.hold();
+    }
+    return result;
   }
 
   /** Checks a request and decides how many steps it takes; returns 0, or why it is refused. */
@@ -109,7 +146,7 @@ export class Operation {
         if (this.#readOnly) return REFUSED.READ_ONLY;
         const refused = request.takeSegments(capacitySectors, MAX_DISCARD_SECTORS);
         // Negotiated when it was offered: a discard is advice
-        if (!this.#discard) request.steps = 0;
+        if (!this.#discard) request.steps = request.segments = 0;
         return refused;
       }
       case VIRTIO_BLK_T.WRITE_ZEROES:
@@ -171,7 +208,45 @@ export class Operation {
     }
   }
 
+  /** Carries out a long discard or write zeroes. */
+  async #perPiece(request: Request): Promise<number> {
+    const isDiscard = request.type === VIRTIO_BLK_T.DISCARD;
+    const most = isDiscard ? DISCARD_PIECE_BYTES : ZEROES_PIECE_BYTES;
+    let turnAt = performance.now() + TURN_MS;
+    let outcome = 0;
+    for (; request.step < request.segments && outcome === 0; request.step++) {
+      request.useSegment(request.step);
+      for (let left = request.bytes; left > 0 && outcome === 0; left -= request.bytes) {
+        request.bytes = Math.min(most, left);
+        outcome = await this.#outcome(
+          request,
+          isDiscard
+            ? this.#store.discard(request)
+            : this.#store.writeZeroes(request, request.unmap && this.#unmap),
+        );
+        request.offset += request.bytes;
+        if (performance.now() < turnAt) continue;
+        await new Promise<void>((resolve) => setTimeout(resolve, 0));
+        turnAt = performance.now() + TURN_MS;
+      }
+    }
+    if (outcome === 0 && request.endsWithFlush) {
+      request.step = request.steps;
+      outcome = await this.#outcome(request, this.#store.flush(request));
+    }
+    return this.#finish(request, outcome);
+  }
+
+  /** What becomes of something, whenever and however the store tells. */
+  #outcome(request: Request, result: StoreResult): StoreResult {
+    if (typeof result !== "number") return result.catch(errnoOf);
+    if (result !== LATER) return result;
+    return new Promise<number>((resolve) => request.onDone = resolve);
+  }
+
   #finish(request: Request, outcome: number): number {
+    this.#laterBytes -= request.laterBytes;
+    request.laterBytes = 0;
     if (request.endsWithFlush && request.step === request.steps) {
       // Another queue's flush may have been told what this one was not
       if (outcome > 0 && !NOT_DONE.includes(outcome)) this.#state.lose(outcome);
@@ -184,6 +259,11 @@ export class Operation {
   /** The store has the result of a step for which it answered `LATER`. */
   done(token: StoreRequest, result: number): void {
     const request = token as Request;
+    const { onDone } = request;
+    if (onDone !== undefined) {
+      request.onDone = undefined;
+      return onDone(result);
+    }
     const written = this.#advance(request, result);
     if (typeof written !== "number") {
       throw new TypeError("A store that answers LATER answered with a promise");
@@ -194,6 +274,13 @@ export class Operation {
 
 /** Errnos of a flush that was not tried to its end, such as one that was given up: nothing is lost. */
 const NOT_DONE: readonly number[] = [Errno.EAGAIN, Errno.EINTR, Errno.ECANCELED];
+
+/** What a request costs, in bytes that are moved. */
+function costOf({ type, chain, segments, segmentBytes }: Request): number {
+  if (segments === 0) return chain.readableBytes + chain.writableBytes;
+  if (type === VIRTIO_BLK_T.WRITE_ZEROES) return segmentBytes;
+  return segmentBytes * DISCARD_COST + segments * SEGMENT_COST_BYTES;
+}
 
 /** The errno of what a store's promise was rejected with. */
 function errnoOf(error: unknown): number {

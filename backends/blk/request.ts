@@ -89,8 +89,13 @@ export class Request implements StoreRequest {
   bytes = 0;
   /** The current segment's flag. */
   unmap = false;
-  /** How many segments there are. */
+  /** How many segments there are, and how many bytes they have together. */
   segments = 0;
+  segmentBytes = 0;
+  /** How many bytes it has while the store does it later. */
+  laterBytes = 0;
+  /** Takes the result of what the store does later, of a request that is done by pieces. */
+  onDone: ((result: number) => void) | undefined;
   /** What is to be done with the store takes so many steps. */
   steps = 0;
   /** How many of them are begun. */
@@ -135,6 +140,7 @@ export class Request implements StoreRequest {
       this.step =
         0;
     this.endsWithFlush = false;
+    this.segmentBytes = 0;
     if (readable.byteLength < HEADER_BYTES) return REFUSED.SHORT_HEADER;
     this.type = readable.u32(0);
     this.sector = readable.u64(8);
@@ -188,6 +194,7 @@ export class Request implements StoreRequest {
       const sectors = this.bytes / SECTOR_BYTES;
       if (sectors > maxSectors) return REFUSED.SEGMENTS;
       if (this.offset / SECTOR_BYTES > capacitySectors - sectors) return REFUSED.OUT_OF_RANGE;
+      this.segmentBytes += this.bytes;
     }
     this.steps = this.segments = count;
     return 0;

@@ -98,8 +98,8 @@ export interface OpenStore extends Disposable {
   /** How large it is now, in bytes. */
   bytes(): number;
   /**
-   * Makes it another size; not there where that is done elsewhere (a file is
-   * looked at again).
+   * Makes it another size, while nobody writes behind the new one; not there
+   * where that is done elsewhere (a block device is looked at again).
    */
   resize?(bytes: number): void;
   /** What the record says of it; JSON. */

@@ -7,6 +7,8 @@
  */
 
 import { Epoll, EPOLLIN } from "./epoll.ts";
+import { createEventfd, drainEventfd, signalEventfd } from "./eventfd.ts";
+import type { Fd } from "./fd.ts";
 import { IORING_CQE_F_MORE, IoUring } from "./io_uring.ts";
 import type { ThreadReactor, Watch } from "./reactor.ts";
 
@@ -62,6 +64,9 @@ export class UringReactor implements ThreadReactor, ThreadIo {
   #nextKey = 0;
   #deferred: (() => void)[] = [];
   #epoll: Epoll | undefined;
+  /** Ends a wait that leaves the event loop its turn. */
+  #wake: Fd | undefined;
+  #isWaiting = false;
   #completed: (operation: number, result: number) => void = () => {};
   #batchEnded: () => void = () => {};
   #operationsCompleted = false;
@@ -83,7 +88,13 @@ export class UringReactor implements ThreadReactor, ThreadIo {
 
   data(operation: number): number {
     if (operation > this.#lastOperation) this.#lastOperation = operation;
+    // Prepared by a promise or a timer of the device, it has to be submitted too.
+    if (this.#isWaiting) this.#wakeUp();
     return operation + OPERATION;
+  }
+
+  #wakeUp(): void {
+    signalEventfd(this.#wake!.number);
   }
 
   /** Asks the kernel to give up every operation of the user; they complete, most of them with ECANCELED. */
@@ -142,6 +153,7 @@ export class UringReactor implements ThreadReactor, ThreadIo {
 
   defer(callback: () => void): void {
     this.#deferred.push(callback);
+    if (this.#isWaiting) this.#wakeUp();
   }
 
   turn(): void {
@@ -156,15 +168,25 @@ export class UringReactor implements ThreadReactor, ThreadIo {
   }
 
   async turnAsync(): Promise<void> {
+    this.#epoll ??= this.#makeAsync();
     this.ring.enter(false);
     if (!this.ring.hasCompletions && this.#deferred.length === 0) {
-      if (this.#epoll === undefined) {
-        this.#epoll = new Epoll();
-        this.#epoll.add(this.ring.fd, EPOLLIN, 0);
+      this.#isWaiting = true;
+      try {
+        await this.#epoll.waitAsync(-1);
+      } finally {
+        this.#isWaiting = false;
       }
-      await this.#epoll.waitAsync(-1);
     }
     this.#dispatch();
+  }
+
+  #makeAsync(): Epoll {
+    const { number } = this.#wake = createEventfd();
+    this.watch(number, () => drainEventfd(number));
+    const epoll = new Epoll();
+    epoll.add(this.ring.fd, EPOLLIN, 0);
+    return epoll;
   }
 
   #dispatch(): void {
@@ -181,6 +203,7 @@ export class UringReactor implements ThreadReactor, ThreadIo {
 
   [Symbol.dispose](): void {
     this.#epoll?.[Symbol.dispose]();
+    this.#wake?.close();
     this.ring[Symbol.dispose]();
   }
 }

@@ -41,6 +41,9 @@ export const MAX_QUEUES = 256;
 /** How many queue threads there are at the most where nobody says: each is there from the start, with some 10 MB. */
 const DEFAULT_THREADS = 8;
 
+/** How long a device may wait for requests in flight, in milliseconds. */
+const FENCE_MS = 20_000;
+
 /** What the framework itself offers for every device, as a mask. */
 export const OFFERED_BY_TRANSPORT: bigint = transportMask(
   "VERSION_1",
@@ -193,6 +196,7 @@ export class DeviceHost implements AsyncDisposable {
       options: values,
       config: config.view,
       announceConfig: () => host?.onConfigChange?.(),
+      fence: async () => await host?.fence(),
       log,
       watch,
     }) ?? {};
@@ -286,6 +290,23 @@ export class DeviceHost implements AsyncDisposable {
     const { hasFailed } = this.#engines;
     this.lateCode.withdraw(hasFailed);
     return hasFailed;
+  }
+
+  /**
+   * Waits until all that was taken before is completed.
+   *
+   * @throws {Error} When that takes too long.
+   */
+  async fence(): Promise<void> {
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      late.reject(new Error(`Expected requests in flight to end within ${FENCE_MS / 1000} s`));
+    }, FENCE_MS);
+    try {
+      await Promise.race([this.#engines.ask({ kind: "fence" }), late.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Ends the engines, then the control half; no connection may have the device. */

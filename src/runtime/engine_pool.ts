@@ -107,6 +107,11 @@ export class EnginePool {
   /** Tells all engines something, also those that start later. */
   async tell(command: EngineCommand): Promise<void> {
     this.#told.set(command.kind, command);
+    await this.ask(command);
+  }
+
+  /** Asks all engines that there are something, and awaits their answers. */
+  async ask(command: EngineCommand): Promise<void> {
     await Promise.all(this.#started.map((engine) =>
       engine.call(command).catch((error) => {
         // Of one that does not answer nothing is expected, and nobody waits for it.

@@ -110,6 +110,8 @@ export type EngineCommand =
    * when it did in the meantime.
    */
   | { kind: "giveUp"; queue: number; incident: number; message: string }
+  /** Is answered when all that was taken before is completed. */
+  | { kind: "fence" }
   | { kind: "close" };
 
 /** The answer to `giveUp` of a queue that has no ring any more. */
@@ -188,6 +190,10 @@ class EngineQueue implements QueueHandle {
   enabled = false;
   broken = false;
   stopping: ((base: number) => void) | undefined;
+  /** It takes no chains until those in flight are completed. */
+  held = false;
+  /** Called then. */
+  readonly fences: (() => void)[] = [];
   /** The handler of the queue is running: its completions are published with the batch. */
   inBatch = false;
   deferred = false;
@@ -224,6 +230,10 @@ class EngineQueue implements QueueHandle {
 
   flush(): void {
     this.#engine.flush(this);
+  }
+
+  hold(): void {
+    this.held = true;
   }
 
   fail(error: Error, chain?: Chain): void {
@@ -344,6 +354,9 @@ export class QueueEngine {
       case "giveUp":
         done(this.#giveUp(this.#queue(command.queue), command.incident, command.message));
         return;
+      case "fence":
+        this.#fence(done);
+        return;
       case "close":
         this.#handlers.close?.();
         break;
@@ -364,7 +377,7 @@ export class QueueEngine {
     queue.kickWatch = this.#watchKick(queue);
     queue.ring = ring;
     queue.epoch++;
-    queue.broken = queue.polled = false;
+    queue.broken = queue.polled = queue.held = false;
     queue.call = command.call;
     queue.err = command.err;
     queue.enabled = command.enabled;
@@ -476,7 +489,30 @@ export class QueueEngine {
     ring.release();
     queue.ring = undefined;
     queue.stopping = undefined;
+    this.#releaseIfDrained(queue);
     stopping(ring.base);
+  }
+
+  #fence(done: (result: number) => void): void {
+    let left = 1;
+    const drained = () => {
+      if (--left === 0) done(0);
+    };
+    for (const queue of this.#all) {
+      if ((queue.ring?.inFlight ?? 0) === 0) continue;
+      left++;
+      queue.held = true;
+      queue.fences.push(drained);
+    }
+    drained();
+  }
+
+  /** Goes on with a queue that was held, when nothing of it is in flight any more. */
+  #releaseIfDrained(queue: EngineQueue): void {
+    if (!queue.held || (queue.ring?.inFlight ?? 0) > 0) return;
+    queue.held = false;
+    for (const drained of queue.fences.splice(0)) drained();
+    this.#again(queue);
   }
 
   /** Handles what is available on a queue. */
@@ -504,7 +540,7 @@ export class QueueEngine {
       let chain: Chain | null;
       queue.inBatch = true;
       try {
-        while ((chain = ring.take()) !== null) {
+        while (!queue.held && (chain = ring.take()) !== null) {
           chain.epoch = queue.epoch;
           counters.taken(chain.readableBytes);
           let result: HandlerResult;
@@ -544,6 +580,7 @@ export class QueueEngine {
         queue.inBatch = false;
         this.#publish(queue);
       }
+      if (queue.held) return this.#releaseIfDrained(queue);
       if (budget <= 0) return this.#again(queue);
       if (this.#poller.isOn) {
         queue.polled = true;
@@ -601,6 +638,7 @@ export class QueueEngine {
       this.#pending--;
       this.#returned(chain);
       this.#stopIfDrained(queue);
+      this.#releaseIfDrained(queue);
     });
   }
 
@@ -656,6 +694,7 @@ export class QueueEngine {
     if (queue.inBatch) return;
     this.#publish(queue);
     this.#stopIfDrained(queue);
+    this.#releaseIfDrained(queue);
   }
 
   /** Ends a queue because of its driver. */

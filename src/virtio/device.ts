@@ -85,6 +85,11 @@ export interface QueueHandle {
   /** Publishes what was completed, and notifies the driver if it wants that. */
   flush(): void;
   /**
+   * Takes no further chain until those in flight are completed: for a request that
+   * takes long, so that a stop waits for that one and not for many of its kind.
+   */
+  hold(): void;
+  /**
    * Ends the queue because of what the driver did, as an error that a handler
    * throws: its error descriptor is signalled, and the record says why. For
    * queues whose sender is the device.
@@ -163,6 +168,13 @@ export interface ControlContext<L extends ConfigLayout, O extends Options> {
   readonly config: ConfigView<L>;
   /** Tells the driver that config space changed, as soon as it can hear it. */
   announceConfig(): void;
+  /**
+   * Resolves when every chain that the data half took before is completed. What
+   * it takes after sees what was stored in shared memory before.
+   *
+   * @throws {Error} When that takes too long.
+   */
+  fence(): Promise<void>;
   /** Says something to the person who runs the device, as one line. */
   log(message: string): void;
   /** Calls `callback` when a file descriptor is readable, until the watch is disposed of. */

@@ -398,13 +398,15 @@ Deno.test("blk announces that its image grew or shrank", async () => {
       // A size that cannot be leaves everything as it was
       await Deno.truncate(path, MIB + 1);
       await assertRejects(async () => await onReload!(), RangeError, "multiple of 512");
-      await assertRejects(
-        async () => await commands!.resize.run({ size: "4M" }),
-        TypeError,
-        "file",
-      );
       assertEquals(await disk.capacitySectors(), 1024);
       await assertRejects(() => channel.next(50), FrontendError, "within 50 ms");
+
+      for (const size of [4 * MIB, MIB]) {
+        await commands!.resize.run({ size });
+        assertEquals((await channel.next()).message.request, "CONFIG_CHANGE_MSG");
+        assertEquals(Deno.statSync(path).size, size);
+        assertEquals(await disk.capacitySectors(), size / 512);
+      }
     });
   });
 });

@@ -104,6 +104,8 @@ export class TestQueue implements QueueHandle {
   readonly name = "requestq";
   readonly isRunning = true;
   readonly completed: [chain: Chain, written: number][] = [];
+  /** How often it was to take nothing further. */
+  holds = 0;
 
   constructor(index = 0) {
     this.index = index;
@@ -118,6 +120,10 @@ export class TestQueue implements QueueHandle {
   }
 
   flush(): void {}
+
+  hold(): void {
+    this.holds++;
+  }
 
   fail(error: Error): never {
     throw error;

@@ -375,3 +375,53 @@ Deno.test("SharedState keeps the last failures of a queue", () => {
   const { failures } = state.counts();
   assertEquals(failures.map(({ sector }) => sector), [12, 13, 14, 15, 16, 17, 18, 19]);
 });
+
+const LONG: [name: string, type: number, sectors: number, calls: number][] = [
+  ["write zeroes", WRITE_ZEROES, MAX_WRITE_ZEROES_SECTORS, 4],
+  ["discard", DISCARD, MAX_DISCARD_SECTORS, 8],
+];
+
+for (const [name, type, sectors, pieces] of LONG) {
+  for (const manner of ["now", "promise", "later"]) {
+    Deno.test(`Operation does a long ${name} by pieces, alone in its queue (${manner})`, async () => {
+      const { store, state, queue, request } = setUp({ writeback: 0 });
+      state.capacitySectors = 2 ** 33;
+      const content = ranges(type, segment(1, sectors), segment(2 ** 32, sectors));
+      const calls = type === DISCARD ? 2 * pieces : 2 * pieces + 1;
+      const answer = { now: 0, promise: Promise.resolve(0), later: LATER }[manner]!;
+      store.answers = Array.from({ length: calls }, () => answer);
+      const { result, status, operation } = request(content);
+      assertEquals(queue.holds, 1);
+      assert(result instanceof Promise);
+      let isDone = false;
+      result.then(() => isDone = true);
+      for (let told = 0; manner === "later" && told < calls;) {
+        if (store.requests.length > told) operation.done(store.requests[told++], 0);
+        await Promise.resolve();
+      }
+      assertEquals(await result, 1);
+      assert(isDone);
+      assertEquals(status(), OK);
+      const bytes = sectors * 512 / pieces;
+      const verb = type === DISCARD ? "discard" : "zero";
+      const expected = [1, 2 ** 32].flatMap((sector) =>
+        Array.from({ length: pieces }, (_, i) => `${verb} ${sector * 512 + i * bytes}+${bytes}`)
+      );
+      assertEquals(store.calls, type === DISCARD ? expected : [...expected, "flush"]);
+      assertEquals(state.counts().statuses.OK, 1);
+    });
+  }
+}
+
+Deno.test("Operation ends a long request with the piece that fails", async () => {
+  const { store, state, request } = setUp();
+  state.capacitySectors = 2 ** 33;
+  store.answers = [0, 0, Errno.ENOSPC];
+  const { result, status } = request(
+    ranges(WRITE_ZEROES, segment(0, MAX_WRITE_ZEROES_SECTORS), segment(2 ** 20, 8)),
+  );
+  assertEquals(await result, 1);
+  assertEquals(status(), IOERR);
+  assertEquals(store.calls.length, 3);
+  assertEquals([state.lostErrno, state.counts().failures[0].error], [0, "ENOSPC"]);
+});
