@@ -158,10 +158,9 @@ export default defineDevice({
         throw error;
       }
       state.capacitySectors = size / SECTOR_BYTES;
-      if (size !== before) {
-        config.capacity = BigInt(size / SECTOR_BYTES);
-        announceConfig();
-      }
+      config.capacity = BigInt(size / SECTOR_BYTES);
+      // Whoever asks wants the driver to look, whatever it was told before.
+      announceConfig();
       return { before, bytes: size };
     }
 
