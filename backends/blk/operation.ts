@@ -273,7 +273,7 @@ export class Operation {
 }
 
 /** Errnos of a flush that was not tried to its end, such as one that was given up: nothing is lost. */
-const NOT_DONE: readonly number[] = [Errno.EAGAIN, Errno.EINTR, Errno.ECANCELED];
+export const NOT_DONE: readonly number[] = [Errno.EAGAIN, Errno.EINTR, Errno.ECANCELED];
 
 /** What a request costs, in bytes that are moved. */
 function costOf({ type, chain, segments, segmentBytes }: Request): number {

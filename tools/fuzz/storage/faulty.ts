@@ -4,7 +4,8 @@
  * @module
  */
 
-import { Errno, errnoName } from "../../../src/linux/mod.ts";
+import { NOT_DONE } from "../../../backends/blk/operation.ts";
+import { errnoName } from "../../../src/linux/mod.ts";
 import { type Life, withLife } from "../device/life.ts";
 import { randomOf, type Tally } from "../seeds.ts";
 import { ask, type DiskRequest, diskRequest, failures, KINDS, SECTOR_BYTES } from "./disk.ts";
@@ -67,7 +68,7 @@ async function run(life: Life, cases: number): Promise<number> {
       // Most lives have some flushes that are done.
       const fails = random.chance(1, isFlushNow ? 12 : 3) ? random.pick(ERRNOS) : 0;
       Atomics.store(order, isFlushNow ? MAX_STRIPES : stripe, fails);
-      if (isFlushNow && lost === 0 && fails !== Errno.ECANCELED) lost = fails;
+      if (isFlushNow && lost === 0 && !NOT_DONE.includes(fails)) lost = fails;
       const code = isFlushNow ? lost || fails : fails;
       if (code !== 0) expected.push({ request, error: errnoName(code) });
       return { request, code };
