@@ -9,6 +9,7 @@ import {
   bytes,
   type ConfigWrite,
   defineDevice,
+  type DeviceNotice,
   packed,
   parseOption,
   type QueueHandle,
@@ -18,11 +19,12 @@ import {
   u64,
   u8,
 } from "../../mod.ts";
+import { Errno, errnoName } from "../../src/linux/mod.ts";
 import { CacheMode, WRITE_BACK } from "./cache_mode.ts";
 import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS, Operation } from "./operation.ts";
 import { type BlkOptions, blkOptions } from "./options.ts";
 import { MAX_SEGMENTS, SECTOR_BYTES, VIRTIO_BLK_ID_BYTES } from "./request.ts";
-import { SharedState } from "./shared_state.ts";
+import { SharedState, typeName } from "./shared_state.ts";
 import type { OpenStore, Store } from "./store.ts";
 import { attachStore, openStore } from "./stores.ts";
 
@@ -266,7 +268,7 @@ export default defineDevice({
     };
   },
 
-  handlers({ shared, features, config, memory, queues, watch, io }) {
+  handlers({ shared, features, config, memory, queues, watch, notice, io }) {
     const store: Store = attachStore(shared.store, {
       memory,
       watch,
@@ -281,6 +283,7 @@ export default defineDevice({
       features,
       config,
       memory,
+      onFailure: (type, errno) => notice(failureNotice(type, errno)),
     });
     return {
       requestq: (chain, queue) => operation.handle(chain, queue),
@@ -290,6 +293,18 @@ export default defineDevice({
     };
   },
 });
+
+/** What the person who runs the disk is told of a request that failed. */
+function failureNotice(type: number, errno: number): DeviceNotice {
+  const isFull = errno === Errno.ENOSPC || errno === Errno.EDQUOT;
+  return {
+    what: `${typeName(type)} requests fail with ${errnoName(errno)}`,
+    why: isFull ? "the host has no room for the image" : "the host refuses them",
+    remedy: isFull
+      ? "make room on its file system; until then the guest sees I/O errors"
+      : "the guest sees I/O errors; the kernel's log (dmesg) may tell more",
+  };
+}
 
 /** The outcome of a resize, in bytes. */
 interface Resized {

@@ -64,6 +64,8 @@ export interface OperationOptions {
   discard: boolean;
   /** Whether write zeroes may give space back. */
   unmap: boolean;
+  /** Told of a request of a type that failed with an errno. */
+  onFailure?(type: number, errno: number): void;
   /** The device ID string: ASCII, at most 20 bytes. */
   serial: string;
 }
@@ -76,6 +78,7 @@ export class Operation {
   readonly #config: OperationOptions["config"];
   readonly #u8: Uint8Array<ArrayBuffer>;
   readonly #readOnly: boolean;
+  readonly #onFailure: OperationOptions["onFailure"];
   readonly #discard: boolean;
   readonly #unmap: boolean;
   readonly #id = new Uint8Array(VIRTIO_BLK_ID_BYTES);
@@ -92,6 +95,7 @@ export class Operation {
     this.#config = options.config;
     this.#u8 = options.memory.u8;
     this.#readOnly = options.readOnly;
+    this.#onFailure = options.onFailure;
     this.#discard = options.discard;
     this.#unmap = options.unmap;
     new TextEncoder().encodeInto(options.serial, this.#id);
@@ -253,6 +257,7 @@ export class Operation {
       else outcome ||= this.#state.lostErrno;
     }
     this.#state.count(request.queue.index, request.type, request.sector, outcome);
+    if (outcome > 0) this.#onFailure?.(request.type, outcome);
     return request.end(statusOf(outcome));
   }
 

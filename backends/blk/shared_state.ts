@@ -143,7 +143,8 @@ export class SharedState {
   }
 }
 
-function typeName(type: number): string | number | null {
+/** The name of a type of requests, or its number where it has none. */
+export function typeName(type: number): string | number | null {
   if (type < 0) return null;
   return TYPES.find((name) => VIRTIO_BLK_T[name] === type) ?? type;
 }

@@ -24,6 +24,7 @@ export const Errno = {
   ENOTTY: 25,
   ETXTBSY: 26,
   ENOSPC: 28,
+  EDQUOT: 122,
   EROFS: 30,
   EPIPE: 32,
   ENOSYS: 38,

@@ -222,7 +222,8 @@ export class DeviceHost implements AsyncDisposable {
         pollUs: plane === "main" ? 0 : options.pollUs ?? 0,
       };
       const emit = (event: EngineEvent) => {
-        if (event.kind === "broken") host?.onEvent?.(event);
+        if (event.kind === "notice") host?.notices.add(event.notice, event.count);
+        else if (event.kind === "broken") host?.onEvent?.(event);
         else lateCode.note(event);
       };
       const onFailure = ({ message }: Error) => log(message);

@@ -7,14 +7,10 @@
  * @module
  */
 
+import type { DeviceNotice } from "../virtio/device.ts";
+
 /** Something that went wrong. */
-export interface Notice {
-  /** Where, and of which kind: what is the same is told once. In a few words. */
-  readonly what: string;
-  /** What came, and what was expected. */
-  readonly why: string;
-  /** What to do about it. */
-  readonly remedy?: string;
+export interface Notice extends DeviceNotice {
   /** The stack of an error of the device's code. */
   readonly stack?: string;
 }
@@ -45,18 +41,22 @@ export class Notices implements Disposable {
     this.#periodMs = periodMs;
   }
 
-  /** Tells of a fault, or counts it. */
-  add(notice: Notice): void {
+  /**
+   * Tells of a fault, or counts it.
+   *
+   * @param count How many of them there were.
+   */
+  add(notice: Notice, count = 1): void {
     const { why, remedy, stack } = notice;
     let { what } = notice;
     if (!this.#more.has(what) && this.#more.size >= MAX_NOTICE_KINDS) what = OTHERS;
     const more = this.#more.get(what);
     if (more === undefined) {
-      this.#more.set(what, 0);
+      this.#more.set(what, count - 1);
       const first = what === OTHERS ? `${OTHERS}: ${notice.what}` : what;
       return this.#tell(`${first}: ${why}${remedy === undefined ? "" : `; ${remedy}`}`, stack);
     }
-    this.#more.set(what, more + 1);
+    this.#more.set(what, more + count);
     if (this.#timer !== undefined) return;
     this.#timer = setTimeout(() => this.#tellMore(), this.#periodMs);
     Deno.unrefTimer(this.#timer);
@@ -75,6 +75,35 @@ export class Notices implements Disposable {
   /** Tells what was counted. */
   [Symbol.dispose](): void {
     this.#tellMore();
+  }
+}
+
+/** How often a thread passes on how many more there were of a kind, in milliseconds. */
+const PASSED_ON_MS = 1000;
+
+/** The notices of a queue thread: the first of each kind goes on at once, of others the number. */
+export class NoticeSender {
+  readonly #send: (notice: DeviceNotice, count: number) => void;
+  readonly #kinds = new Map<string, { count: number; sentAt: number }>();
+
+  /** @param send Sends so many of a notice to {@linkcode Notices}. */
+  constructor(send: (notice: DeviceNotice, count: number) => void) {
+    this.#send = send;
+  }
+
+  /** Sends a notice, or counts it. */
+  add(notice: DeviceNotice, now: number = performance.now()): void {
+    const kind = this.#kinds.get(notice.what);
+    if (kind === undefined) {
+      if (this.#kinds.size >= MAX_NOTICE_KINDS) return;
+      this.#kinds.set(notice.what, { count: 0, sentAt: now });
+      return this.#send(notice, 1);
+    }
+    kind.count++;
+    if (now - kind.sentAt < PASSED_ON_MS) return;
+    this.#send(notice, kind.count);
+    kind.count = 0;
+    kind.sentAt = now;
   }
 }
 

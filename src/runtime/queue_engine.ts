@@ -8,6 +8,7 @@ import { createTimerfd, drainEventfd, type Fd, type ThreadIo } from "../linux/mo
 import { type MemoryView, type Region, RegionTable } from "../memory/mod.ts";
 import {
   type AnyDevice,
+  type DeviceNotice,
   type HandlerResult,
   hasFeature,
   LATER,
@@ -23,6 +24,7 @@ import {
 } from "../virtqueue/mod.ts";
 import { QueueCounters } from "./counters.ts";
 import { type InflightPlace, viewInflight } from "./inflight_area.ts";
+import { NoticeSender } from "./notices.ts";
 import { Poller } from "./poller.ts";
 
 /**
@@ -122,6 +124,11 @@ export const BEGAN_ANEW = -1;
 
 /** What an engine tells the control plane on its own. */
 export type EngineEvent = BrokenEvent | {
+  /** What the device tells the person who runs it, and how many of it there were. */
+  kind: "notice";
+  notice: DeviceNotice;
+  count: number;
+} | {
   /** A queue was given up while the device had chains of it. */
   kind: "late";
   incident: number;
@@ -272,7 +279,11 @@ export class QueueEngine {
     const byName: Record<string, QueueHandle[]> = Object.fromEntries(
       Object.keys(device.queues).map((name) => [name, []]),
     );
+    const notices = new NoticeSender((notice, count) =>
+      host.emit({ kind: "notice", notice, count })
+    );
     const handlers = device.handlers({
+      notice: (notice: DeviceNotice) => notices.add(notice),
       options: setup.options,
       shared: setup.shared,
       config: device.config?.view(setup.config) ?? {},

@@ -134,6 +134,16 @@ export type Handlers<Q> =
     close?: () => void;
   };
 
+/** A fault that the person who runs the device should know of. */
+export interface DeviceNotice {
+  /** Where, and of which kind: what is the same is told once, and counted. In a few words. */
+  readonly what: string;
+  /** What came, and what was expected. */
+  readonly why: string;
+  /** What to do about it. */
+  readonly remedy?: string;
+}
+
 /** What the data half is given. */
 export interface DataContext<
   Q extends Queues,
@@ -154,6 +164,12 @@ export interface DataContext<
   readonly queues: { readonly [K in Names<Q>]: readonly QueueHandle[] };
   /** Guest memory: where indexes of parts lead. */
   readonly memory: { readonly u8: Uint8Array<ArrayBuffer>; readonly base: number };
+  /**
+   * Tells the person who runs the device of a fault. The first of each kind is a
+   * line; of others the number is told now and then, so a guest can cause as
+   * many as it likes.
+   */
+  notice(notice: DeviceNotice): void;
   /** Calls `callback` when a file descriptor is readable, until the watch is disposed of. */
   watch(fd: number, callback: () => void): Disposable;
   /** The io_uring that this thread waits with; undefined on the main thread, and where the kernel allows none. */

@@ -6,7 +6,10 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { type AnyDevice, type DeviceServer, serve } from "../../mod.ts";
+import blk from "../../backends/blk/mod.ts";
+import { mountTmpfs } from "../../tools/soak/tmpfs.ts";
 import {
+  BlkDriver,
   FrontendConnection,
   FrontendError,
   SharedMemory,
@@ -181,6 +184,39 @@ Deno.test("vhostd tells a broken queue on stderr in one line, and its stack with
     }
     await watchesEnded();
   } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
+
+Deno.test("a disk whose image has no room left is told of in a line, and how often", async () => {
+  const directory = Deno.makeTempDirSync();
+  const unmount = await mountTmpfs(directory, 1 << 20);
+  try {
+    if (unmount === undefined) {
+      return console.log("skipped: nothing can be mounted; run it as root");
+    }
+    const blkFile = `${directory}/disk.img`;
+    Deno.createSync(blkFile).close();
+    Deno.truncateSync(blkFile, 4 << 20);
+    const told = new Told();
+    {
+      const options = { blkFile, numQueues: 1 };
+      const socketPath = `${directory}/disk.sock`;
+      await using _server = await serve(blk, { socketPath, options, log: told.log });
+      await using driver = await VirtioDriver.start(socketPath);
+      const disk = new BlkDriver(driver);
+      const data = new Uint8Array(64 << 10).fill(1);
+      for (let i = 0; i < 64; i++) await disk.write(i * 128, data);
+      const line = await told.line("OUT requests fail with ENOSPC");
+      assertStringIncludes(
+        line,
+        ": the host has no room for the image; make room on its file system",
+      );
+      assertEquals(told.lines.length, 1);
+    }
+    await watchesEnded();
+  } finally {
+    unmount?.();
     Deno.removeSync(directory, { recursive: true });
   }
 });

@@ -4,6 +4,7 @@ import {
   MAX_NOTICE_KINDS,
   NOTICE_PERIOD_MS,
   Notices,
+  NoticeSender,
   refusedNotice,
 } from "../../src/runtime/notices.ts";
 
@@ -68,4 +69,25 @@ Deno.test("brokenNotice() and refusedNotice() name the way out", () => {
     why: "request 77: x",
     remedy: undefined,
   });
+});
+
+Deno.test("NoticeSender sends the first at once, and of others the number once a second", () => {
+  const sent: [string, number][] = [];
+  const sender = new NoticeSender(({ what }, count) => sent.push([what, count]));
+  const notice = { what: "a", why: "b" };
+  for (let now = 0; now <= 2500; now++) sender.add(notice, now);
+  sender.add({ what: "c", why: "d" }, 2501);
+  assertEquals(sent, [["a", 1], ["a", 1000], ["a", 1000], ["c", 1]]);
+  for (let i = 0; i < 1000; i++) sender.add({ what: `kind ${i}`, why: "" }, 3000);
+  assert(sent.length <= MAX_NOTICE_KINDS + 2);
+});
+
+Deno.test("Notices count what came counted", () => {
+  const told: string[] = [];
+  {
+    using notices = new Notices((line) => told.push(line));
+    notices.add({ what: "a", why: "b" });
+    notices.add({ what: "a", why: "b" }, 1000);
+  }
+  assertEquals(told, ["a: b", "a: 1000 more since; the record has the latest"]);
 });
