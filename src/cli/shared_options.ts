@@ -5,6 +5,7 @@
  * @module
  */
 
+import { DEFAULT_POLL_US } from "../runtime/poller.ts";
 import { type AnyDevice, flagName, type Options, type OptionValues } from "../virtio/mod.ts";
 import type { OptionTable } from "./arguments.ts";
 import { accessOptions, endpointOptions } from "./endpoint_options.ts";
@@ -29,9 +30,9 @@ export const sharedOptions = {
     type: "number",
     placeholder: "N",
     most: 10_000,
-    default: 0,
+    default: DEFAULT_POLL_US,
     about:
-      "Look for new requests up to N microseconds before sleeping: quicker, for processor time",
+      "Look for new requests up to N microseconds before sleeping, where that brings some; 0 for never",
   },
   controlPath: {
     type: "text",

@@ -32,6 +32,7 @@ import { LateCode } from "./late_code.ts";
 import { Notices } from "./notices.ts";
 import { Patience } from "./patience.ts";
 import type { BrokenEvent, EngineEvent, EngineSetup, QueueSlot } from "./queue_engine.ts";
+import { DEFAULT_POLL_US } from "./poller.ts";
 import { DeviceRecord } from "./record.ts";
 import { WatchedEngine } from "./watched_engine.ts";
 
@@ -84,9 +85,10 @@ export interface DeviceHostOptions {
   threads?: number;
   /**
    * How long a queue thread may look for new requests before it sleeps, in
-   * microseconds. Queues on the main thread are never polled.
+   * microseconds; it does so where that brings something. Queues on the main
+   * thread are never polled.
    *
-   * @default {0}
+   * @default {32}
    */
   pollUs?: number;
   /**
@@ -205,6 +207,7 @@ export class DeviceHost implements AsyncDisposable {
 
     const slots = queueSlots(device, control.queues ?? {});
     const counters = counterMemory(slots.length);
+    const polling = new SharedArrayBuffer(4);
     const quarantine = new Quarantine();
     const memory = new GuestMemory(quarantine);
     const patience = new Patience(options.stopLimitMs);
@@ -219,7 +222,8 @@ export class DeviceHost implements AsyncDisposable {
         shared: control.shared,
         config: configMemory,
         counters,
-        pollUs: plane === "main" ? 0 : options.pollUs ?? 0,
+        pollUs: plane === "main" ? 0 : options.pollUs ?? DEFAULT_POLL_US,
+        polling,
       };
       const emit = (event: EngineEvent) => {
         if (event.kind === "notice") host?.notices.add(event.notice, event.count);

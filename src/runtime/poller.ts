@@ -1,44 +1,79 @@
 /**
- * How long a thread looks for work before it sleeps.
+ * Whether a thread looks for work before it sleeps, and how long.
  *
  * @module
  */
 
+/** How long a queue thread looks by default, in microseconds: as long as QEMU's threads do. */
+export const DEFAULT_POLL_US = 32;
+
 /** How many looks there are to a look at the clock. */
 const LOOKS_PER_CLOCK = 32;
 
+/** How many times in a row polling may bring nothing before it pauses. */
+const TRIES = 4;
+
+/** The most times that a thread sleeps at once before it tries polling again. */
+const MAX_PAUSE = 1024;
+
 /**
- * Adapts the time of polling to what it brings: a thread that was woken soon
- * after it fell asleep would have done better to poll on; one that slept long
- * would not, so its next time is halved.
+ * Decides by what polling brings. A thread that finds a request before its time
+ * is over saves the driver a notification and itself a wake-up, so it polls again
+ * the next time; one that finds nothing four times in a row has paid for nothing,
+ * and sleeps at once for the next 2, 4, 8 … 1024 times before it tries again. So
+ * a client that is slow to come back costs a thousandth of what polling could.
+ *
+ * One processor is left to others: where as many threads of a device poll as
+ * there are processors but one, further ones sleep.
  */
 export class Poller {
   readonly #mostMs: number;
-  #windowMs: number;
+  /** How many threads poll. */
+  readonly #polling: Int32Array<SharedArrayBuffer>;
+  readonly #mostThreads: number;
+  #tries = TRIES;
+  #pause = 1;
+  /** How many times to sleep before the next try. */
+  #left = 0;
   #endsAt = 0;
-  #sleptAt = 0;
   #looks = 0;
+  #hasFound = false;
 
-  /** @param pollUs The longest time, in microseconds; 0 for never. */
-  constructor(pollUs: number) {
-    this.#mostMs = this.#windowMs = pollUs / 1000;
+  /**
+   * @param pollUs The longest time, in microseconds; 0 for never.
+   * @param polling Shared by the threads of a device: an i32, the number of those that poll.
+   * @param processors How many processors there are.
+   */
+  constructor(pollUs: number, polling: SharedArrayBuffer, processors: number) {
+    this.#mostMs = pollUs / 1000;
+    this.#polling = new Int32Array(polling);
+    this.#mostThreads = Math.max(1, processors - 1);
   }
 
   /** Whether polling follows when there is nothing to do. */
   get isOn(): boolean {
-    return this.#mostMs > 0;
+    return this.#mostMs > 0 && this.#left === 0;
   }
 
-  /** Begins to poll. */
-  begin(): void {
-    const now = performance.now();
-    const slept = now - this.#sleptAt;
-    this.#windowMs = slept < this.#mostMs ? this.#mostMs : this.#windowMs / 2;
-    this.#endsAt = now + this.#windowMs;
+  /** The thread sleeps without having polled. */
+  sleeps(): void {
+    if (this.#left > 0) this.#left--;
+  }
+
+  /** Begins to poll, unless enough others do. */
+  begin(): boolean {
+    if (Atomics.add(this.#polling, 0, 1) >= this.#mostThreads) {
+      Atomics.sub(this.#polling, 0, 1);
+      return false;
+    }
+    this.#hasFound = false;
+    this.#endsAt = performance.now() + this.#mostMs;
+    return true;
   }
 
   /** Something came: the time begins anew. */
   found(): void {
+    this.#hasFound = true;
     this.#endsAt = 0;
   }
 
@@ -46,15 +81,20 @@ export class Poller {
   goesOn(): boolean {
     if (this.#endsAt !== 0 && ++this.#looks % LOOKS_PER_CLOCK !== 0) return true;
     const now = performance.now();
-    if (this.#endsAt === 0) {
-      this.#windowMs = this.#mostMs;
-      this.#endsAt = now + this.#windowMs;
-    }
+    if (this.#endsAt === 0) this.#endsAt = now + this.#mostMs;
     return now < this.#endsAt;
   }
 
-  /** The thread goes to sleep. */
+  /** Ends what {@linkcode Poller.begin} began: the thread goes to sleep, or has something else to do. */
   end(): void {
-    this.#sleptAt = performance.now();
+    Atomics.sub(this.#polling, 0, 1);
+    if (this.#hasFound) {
+      this.#tries = TRIES;
+      this.#pause = 1;
+    } else if (this.#tries > 1) {
+      this.#tries--;
+    } else {
+      this.#left = this.#pause = Math.min(2 * this.#pause, MAX_PAUSE);
+    }
   }
 }

@@ -81,6 +81,8 @@ export interface EngineSetup {
   counters: SharedArrayBuffer;
   /** How long the thread may look for new requests before it sleeps, in microseconds; 0 for not at all. */
   pollUs: number;
+  /** How many threads of the device poll: an i32. */
+  polling: SharedArrayBuffer;
 }
 
 /** What the control plane asks of an engine. Descriptors stay the control plane's. */
@@ -272,7 +274,7 @@ export class QueueEngine {
     this.#device = device;
     this.#host = host;
     this.#memory = memory;
-    this.#poller = new Poller(setup.pollUs);
+    this.#poller = new Poller(setup.pollUs, setup.polling, navigator.hardwareConcurrency);
     this.#features = Object.fromEntries(
       Object.keys(device.features ?? {}).map((name) => [name, false]),
     );
@@ -593,11 +595,13 @@ export class QueueEngine {
       }
       if (queue.held) return this.#releaseIfDrained(queue);
       if (budget <= 0) return this.#again(queue);
-      if (this.#poller.isOn) {
+      // What the kernel still works on comes back by itself, and only then is there more to do.
+      if (this.#poller.isOn && ring.inFlight === 0) {
         queue.polled = true;
         return;
       }
     } while (ring.arm());
+    this.#poller.sleeps();
   }
 
   /**
@@ -610,21 +614,22 @@ export class QueueEngine {
   poll(glance: () => boolean): void {
     if (!this.#all.some(isPolled)) return;
     const poller = this.#poller;
-    poller.begin();
-    do {
-      for (const queue of this.#all) {
-        if (!queue.polled || !queue.ring?.isAvailable) continue;
-        queue.polled = false;
-        poller.found();
-        this.#run(queue);
-      }
-    } while (glance() && !this.isPending && poller.goesOn());
+    if (poller.begin()) {
+      do {
+        for (const queue of this.#all) {
+          if (!queue.polled || !queue.ring?.isAvailable) continue;
+          queue.polled = false;
+          poller.found();
+          this.#run(queue);
+        }
+      } while (glance() && !this.isPending && poller.goesOn());
+      poller.end();
+    }
     for (const queue of this.#all) {
       if (!queue.polled) continue;
       queue.polled = false;
       if (queue.ring?.arm()) this.#again(queue);
     }
-    poller.end();
   }
 
   /** Goes on with a queue after others had their turn. */

@@ -124,7 +124,7 @@ Deno.test("markdown() says what ours is compared with", () => {
     });
   assertStringIncludes(own({ isPacked: true }), "| our split |");
   assertStringIncludes(own({ hasRecord: true }), "| ours, no record |");
-  assertStringIncludes(own({ pollUs: 50 }), "| our interrupt mode |");
+  assertStringIncludes(own({}, { pollUs: 0 }), "| ours that never polls |");
   assertStringIncludes(own({ queues: 2, depth: 16 }), "| our 1 × QD 32 |");
 });
 

@@ -46,7 +46,7 @@ export interface Drive {
   isPacked?: boolean;
   /** Ours records what is in flight. */
   hasRecord?: boolean;
-  /** How long ours polls before it sleeps, in microseconds. */
+  /** How long ours may poll before it sleeps, in microseconds, if not as long as by default. */
   pollUs?: number;
   /** The load generator polls; it sleeps otherwise, as a driver in a guest does. */
   isPolling?: boolean;
@@ -70,9 +70,6 @@ export interface Cell {
   /** What it is compared with: the peer, driven the same, or ours, driven otherwise. */
   against: "peer" | Drive;
 }
-
-/** How long ours polls where it does. */
-export const POLL_US = 50;
 
 /** The end of the name of a cell whose load generator polls. */
 const POLLING_CLIENT = "client-polls";
@@ -123,8 +120,8 @@ function cellsOf(store: StoreName, operation: OperationName, depth: number): Cel
     cells.push({ name: `${name}/packed`, store, operation, drive: packed, against: drive });
   }
   if (store === "null" && operation === "read4k" && depth === 1) {
-    const polling = { ...drive, pollUs: POLL_US };
-    cells.push({ name: `${name}/poll`, store, operation, drive: polling, against: drive });
+    const sleeping = { ...drive, pollUs: 0 };
+    cells.push({ name: `${name}/poll`, store, operation, drive, against: sleeping });
   }
   if (store === "null" && operation === "read4k" && depth === 32) {
     const recording = { ...drive, hasRecord: true };

@@ -113,7 +113,7 @@ function against({ subject, reference }: CellResult): string {
   const { drive } = subject;
   if (drive.isPacked && !isPacked) return "our split";
   if (drive.hasRecord && !hasRecord) return "ours, no record";
-  if (drive.pollUs !== undefined && pollUs === undefined) return "our interrupt mode";
+  if (drive.pollUs === undefined && pollUs === 0) return "ours that never polls";
   return `our ${queues} × QD ${depth}`;
 }
 

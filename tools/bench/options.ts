@@ -24,7 +24,7 @@ Cells are called STORE/OPERATION/qdDEPTH[/VARIANT], such as null/read4k/qd32:
   DEPTH      1, 32, 128 requests in flight per queue
   VARIANT    2q        two queues, two threads of ours
              packed    packed queues against our split ones
-             poll      busy polling against our interrupt mode
+             poll      ours against ours that never polls
              2threads  two queues that share DEPTH against our one
   Each also with /client-polls at its end: there the load generator polls for
   what comes back; it sleeps otherwise, as a driver in a guest does.

@@ -63,7 +63,7 @@ export function ownSide(
   const mode = [
     ...isPacked ? ["packed"] : [],
     ...hasRecord ? ["in-flight record"] : [],
-    ...pollUs !== undefined ? [`polls ${pollUs} µs`] : [],
+    ...pollUs !== undefined ? [pollUs === 0 ? "never polls" : `polls ${pollUs} µs`] : [],
     ...flags,
   ];
   return {
