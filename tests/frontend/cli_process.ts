@@ -6,6 +6,9 @@
 
 const ROOT = new URL("../../", import.meta.url);
 
+/** How long a text may take to come, in milliseconds. */
+const LIMIT_MS = 60_000;
+
 /** What a command line that has ended left. */
 export interface CliResult {
   status: number;
@@ -74,9 +77,18 @@ export class CliProcess implements AsyncDisposable {
    * Reads stderr until it has `text`.
    *
    * @returns What came since the last call, up to the end of the line that has it.
-   * @throws {Error} When stderr ends before.
+   * @throws {Error} When stderr ends before, or it takes too long: then the process is ended.
    */
   async until(text: string): Promise<string> {
+    const late = setTimeout(() => this.#child.kill("SIGKILL"), LIMIT_MS);
+    try {
+      return await this.#until(text);
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  async #until(text: string): Promise<string> {
     for (;;) {
       const at = this.#rest.indexOf(text);
       const end = at < 0 ? -1 : this.#rest.indexOf("\n", at);
