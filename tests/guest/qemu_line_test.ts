@@ -1,0 +1,93 @@
+/** What vhostd says to QEMU, given to the newest QEMU: it starts with each device type. */
+import { assert, assertEquals } from "@std/assert";
+import { bytes, defineDevice, packed } from "../../mod.ts";
+import { qemuHint } from "../../src/cli/qemu.ts";
+import { watchesEnded } from "../../src/linux/mod.ts";
+import { serve } from "../../src/runtime/mod.ts";
+import { spawn, withTimeout } from "../../tools/guest/process.ts";
+import { QEMU_VERSIONS, qemuOfVersion } from "../../tools/guest/programs.ts";
+import { Qmp } from "../../tools/guest/qmp.ts";
+import { temporary } from "./helpers.ts";
+
+const NET = 1, GPU = 16;
+
+/** The types for which something is printed, but for gpu: QEMU wants a display's socket there. */
+const TYPES = Array.from({ length: 64 }, (_, id) => id).filter((id) => id !== GPU && hasHint(id));
+
+function hasHint(deviceId: number): boolean {
+  return deviceId > 0 && qemuHint(device(deviceId), "/s", 4).startsWith("QEMU");
+}
+
+function device(deviceId: number) {
+  return defineDevice({
+    name: `type-${deviceId}`,
+    deviceId,
+    about: "Anything",
+    module: import.meta.url,
+    plane: "main",
+    queues: {
+      first: { about: "Requests" },
+      second: { about: "Requests" },
+      third: { about: "Requests" },
+      fourth: { about: "Requests" },
+    },
+    // QEMU answers for the config space of a network card itself.
+    ...deviceId !== NET && { config: packed({ all: bytes(128, "All of it") }) },
+    handlers: () => ({ first: () => 0, second: () => 0, third: () => 0, fourth: () => 0 }),
+  });
+}
+
+/** The words of what is printed that are about the device, not about memory. */
+function words(hint: string): string[] {
+  const [, line] = hint.match(/^QEMU[^:]*: (.*) -object memory-backend-memfd/) ?? [];
+  assert(line !== undefined, hint);
+  return line.split(" ");
+}
+
+/** Each device reserves much of this process's addresses. */
+const AT_ONCE = 8;
+
+for (let at = 0; at < TYPES.length; at += AT_ONCE) {
+  const types = TYPES.slice(at, at + AT_ONCE);
+  Deno.test(`QEMU starts with what is printed for the device types ${types.join(", ")}`, async () => {
+    using directory = temporary();
+    {
+      await using stack = new AsyncDisposableStack();
+      const args: string[] = [];
+      for (const type of types) {
+        const socketPath = `${directory.path}/${type}.sock`;
+        stack.use(await serve(device(type), { socketPath }));
+        args.push(...words(qemuHint(device(type), socketPath, 4)));
+      }
+      const path = `${directory.path}/qmp.sock`;
+      using listener = Deno.listen({ transport: "unix", path });
+      const end = new AbortController();
+      const qemu = spawn(await qemuOfVersion(QEMU_VERSIONS.at(-1)!), [
+        ...["-no-user-config", "-nodefaults", "-display", "none", "-S"],
+        ...["-object", "memory-backend-memfd,id=mem,size=64M,share=on"],
+        ...["-m", "64M", "-machine", "q35,memory-backend=mem"],
+        ...["-qmp", `unix:${path}`, ...args],
+      ], { stdin: "null", stdout: "null", stderr: "piped", signal: end.signal });
+      const stderr = new Response(qemu.stderr).text();
+      stack.defer(async () => {
+        end.abort();
+        await Promise.all([qemu.status, stderr]);
+      });
+      const ended = qemu.status.then(async ({ code }) => {
+        throw new Error(`QEMU ended with status ${code}: ${await stderr}`);
+      });
+      ended.catch(() => {});
+      await using qmp = await withTimeout(
+        Promise.race([Qmp.accept(listener), ended]),
+        60_000,
+        () => "QEMU does not answer",
+      );
+      // It answers when it has made every device.
+      assertEquals(await qmp.execute("query-status"), {
+        status: "prelaunch",
+        running: false,
+      });
+    }
+    await watchesEnded();
+  });
+}
