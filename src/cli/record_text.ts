@@ -294,7 +294,7 @@ function errorSection(context: SectionContext): string[] {
 
 function faultText(fault: ErrorRecord, when: (at: number) => string): string {
   const where = fault.queue === null ? "" : `  queue ${fault.queue}`;
-  const section = fault.section === null ? "" : ` (virtio 1.3, ${fault.section})`;
+  const section = fault.section === null ? "" : ` (${fault.section})`;
   // Messages often begin with the name that is the rule.
   const rule = section === "" && fault.message.startsWith(fault.rule)
     ? ""

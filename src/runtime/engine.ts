@@ -148,6 +148,20 @@ export class QueueThreads implements Disposable {
   }
 }
 
+/** Hands a thread what it starts with; what the device shares is copied for it. */
+function post(worker: Worker, start: ThreadStart, name: string): void {
+  try {
+    worker.postMessage(start);
+  } catch (cause) {
+    throw new Error(
+      `Cannot hand queue threads of ${name} what its open() returned as shared: ${
+        (cause as Error).message.replaceAll(/\s+/g, " ").slice(0, 120)
+      }; share plain values, numbers of descriptors and SharedArrayBuffers`,
+      { cause },
+    );
+  }
+}
+
 /** An engine on a thread of its own. */
 export class ThreadEngine implements RunningEngine {
   #worker: Worker;
@@ -205,7 +219,7 @@ export class ThreadEngine implements RunningEngine {
       wakeFd: this.#wake.number,
       posted: this.#posted.buffer,
     };
-    this.#worker.postMessage(start);
+    post(this.#worker, start, device.name);
   }
 
   #settle(id: number): PromiseWithResolvers<number> | undefined {

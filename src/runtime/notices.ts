@@ -136,7 +136,7 @@ export function brokenNotice(
       return { what: `${where}, guest memory is lost`, why: message, remedy: SHARE };
     default:
       return {
-        what: `${where}, ${rule}${section === null ? "" : ` (virtio 1.3, ${section})`}`,
+        what: `${where}, ${rule}${section === null ? "" : ` (${section})`}`,
         why: message,
         remedy: `the guest's driver broke the rule; ${reset}`,
       };

@@ -69,7 +69,7 @@ export interface ErrorRecord {
   queue: number | null;
   /** The rule that was broken, `device`, or the name of the request. */
   rule: string;
-  /** The section of the standard. */
+  /** The section of the standard, with the standard: `virtio 1.3, 2.7.5`. */
   section: string | null;
   /** What came, and what the rule asks for. */
   message: string;

@@ -75,7 +75,11 @@ export function visibilityOf(deviceId: number, conduct: FrontendConduct): Device
   }
   if (isCached) {
     return {
-      configReads: inferred("QEMU reads the space itself and answers the driver from its copy"),
+      configReads: inferred(
+        deviceId === BLOCK
+          ? "QEMU reads the first 57 bytes itself, whatever is offered, and answers the driver from its copy"
+          : "QEMU reads the space itself and answers the driver from its copy",
+      ),
       configWrites: deviceId === BLOCK
         ? reported("QEMU passes on a change of the writeback byte, and nothing else")
         : writes("QEMU passes on no write of this device"),

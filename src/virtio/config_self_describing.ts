@@ -135,15 +135,20 @@ export type SelfDescribingView<E> =
     ]: SelfDescribingFieldView<E[K]>;
   };
 
+/** The bits of a field that are offered: by name whether they are, or the names of those that are. */
+export type OfferedBits<Name extends string> =
+  | readonly Name[]
+  | { readonly [K in Name]?: boolean };
+
 /**
  * What a self-describing space may be given: any part of it. A bit field is
- * given as the names of the bits to offer, and no others. Status is the
- * driver's.
+ * given as the bits to offer, and no others: `{ ALARM: true }`, or their names,
+ * `["ALARM"] as const`. Status is the driver's.
  */
 export type SelfDescribingValues<E> = {
   readonly [K in keyof E as E[K] extends StatusField ? never : K]?: E[K] extends TypedField<infer F>
     ? FieldValue<F>
-    : E[K] extends BitField<infer B> ? readonly (keyof B & string)[]
+    : E[K] extends BitField<infer B> ? OfferedBits<keyof B & string>
     : never;
 };
 
@@ -333,7 +338,10 @@ function bitsView(
   });
 }
 
-function offerOnly(view: BitsView, bits: BitNumbers, names: readonly string[]) {
+function offerOnly(view: BitsView, bits: BitNumbers, offered: OfferedBits<string>) {
+  const names: readonly string[] = Array.isArray(offered)
+    ? offered
+    : Object.entries(offered).filter(([, isOffered]) => isOffered).map(([name]) => name);
   for (const name of names) view.offer(name);
   for (const name of Object.keys(bits)) {
     if (!names.includes(name)) view.offer(name, false);
@@ -434,7 +442,7 @@ export function selfDescribing<E extends SelfDescribingFields>(
         if (entry?.kind === "bits") {
           if (value === undefined) continue;
           const bits = entry.bits as BitNumbers;
-          offerOnly(view[name] as BitsView, bits, value as readonly string[]);
+          offerOnly(view[name] as BitsView, bits, value as OfferedBits<string>);
         } else if (entry?.kind === "status") {
           throw new TypeError(
             `Cannot set config field ${name}: the status is the driver's`,

@@ -116,23 +116,24 @@ export type QueueHandler<D> = D extends { sender: "device" }
   /** The driver sent a request. */
   : (chain: Chain, queue: QueueHandle) => HandlerResult;
 
-/** The data half: a handler per queue, and what else it wants to know. */
-export type Handlers<Q> =
-  & { [K in keyof Q]: QueueHandler<Q[K]> }
-  & {
-    /** Called after each batch of chains of a queue, before it is published. */
-    submit?: (queue: QueueHandle) => void;
-    /** A ring starts. */
-    start?: (queue: QueueHandle) => void;
-    /**
-     * A ring is about to stop: what is in flight is to be completed soon. Of a queue whose sender
-     * is the device, buffers that are not completed when this returns, or when the promise that it
-     * returns settles, go back to the driver, unused.
-     */
-    stop?: (queue: QueueHandle) => void | Promise<void>;
-    /** The thread ends. */
-    close?: () => void;
-  };
+/** What the data half may want to know beside what its queues bring. */
+export interface LifecycleHandlers {
+  /** Called after each batch of chains of a queue, before it is published. */
+  submit?: (queue: QueueHandle) => void;
+  /** A ring starts. */
+  start?: (queue: QueueHandle) => void;
+  /**
+   * A ring is about to stop: what is in flight is to be completed soon. Of a queue whose sender
+   * is the device, buffers that are not completed when this returns, or when the promise that it
+   * returns settles, go back to the driver, unused.
+   */
+  stop?: (queue: QueueHandle) => void | Promise<void>;
+  /** The thread ends. */
+  close?: () => void;
+}
+
+/** The data half: a handler per queue, and {@linkcode LifecycleHandlers}. */
+export type Handlers<Q> = { [K in keyof Q]: QueueHandler<Q[K]> } & LifecycleHandlers;
 
 /** A fault that the person who runs the device should know of. */
 export interface DeviceNotice {
@@ -228,7 +229,11 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   readonly queues?: { readonly [K in Names<Q>]?: number };
   /** What config space holds at the start. */
   readonly config?: ConfigValues<L>;
-  /** What the data half gets. */
+  /**
+   * What the data half gets: plain values, numbers of descriptors and
+   * `SharedArrayBuffer`s, since it is copied to queue threads. Functions, open
+   * files and instances of classes cannot be.
+   */
   readonly shared?: S;
   /** The driver acknowledged features: which of the device's own, by name. */
   onFeatures?(features: { readonly [K in Names<F>]: boolean }): void;
@@ -247,7 +252,10 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   onReload?(): void | Promise<void>;
   /** Commands for the control socket. */
   readonly commands?: Readonly<Record<string, DeviceCommand>>;
-  /** What the device adds to the record; must be JSON. */
+  /**
+   * What the device adds to the record: JSON. A BigInt becomes a number, or text
+   * where no number holds it; one that throws is told in its place.
+   */
   report?(): Record<string, unknown>;
 }
 

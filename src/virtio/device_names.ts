@@ -10,7 +10,7 @@ import type {
   AnyDevice,
   DeviceDefinition,
   Features,
-  Handlers,
+  LifecycleHandlers,
   OpenDevice,
   Queues,
 } from "./device.ts";
@@ -51,8 +51,7 @@ const OPEN_MEMBERS: Readonly<
 };
 
 /** What handlers may have beside the queues'; the compiler keeps it complete. */
-// deno-lint-ignore ban-types
-const LIFECYCLE: Readonly<Record<keyof Handlers<{}>, true>> = {
+const LIFECYCLE: Readonly<Record<keyof LifecycleHandlers, true>> = {
   submit: true,
   start: true,
   stop: true,

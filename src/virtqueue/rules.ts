@@ -116,7 +116,7 @@ export class RingError extends Error {
   override name = "RingError";
   /** The rule. */
   readonly rule: RingRule;
-  /** The section of the standard that has it. */
+  /** The section of the standard that has it; not in the message. */
   readonly section: string;
 
   /**
@@ -125,9 +125,8 @@ export class RingError extends Error {
    * @param layout The kind of ring.
    */
   constructor(rule: RingRule, got: string, layout: RingLayout = "split") {
-    const section = `virtio 1.3, ${ringRules[rule][layout]}`;
-    super(`${got}, but ${ringRules[rule].text} (${section})`);
+    super(`${got}, but ${ringRules[rule].text}`);
     this.rule = rule;
-    this.section = section;
+    this.section = `virtio 1.3, ${ringRules[rule][layout]}`;
   }
 }

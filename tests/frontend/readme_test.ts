@@ -1,6 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
+import { parseEvents } from "../../backends/input/events.ts";
+import { profileModel } from "../../backends/input/profiles.ts";
 import { CliProcess } from "./cli_process.ts";
 
 const readme = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));
@@ -41,4 +43,21 @@ Deno.test("the README's device runs as it is printed", async () => {
 
 Deno.test("the README's device has about thirty lines", () => {
   assert(readmeDevice().trim().split("\n").length <= 35);
+});
+
+Deno.test("the README's events are taken, each by a keyboard, a mouse or a tablet", () => {
+  const [, block] = readme.match(/```jsonc\n(\{ "type"[^]*?)```/) ?? [];
+  assert(block !== undefined, "Expected a block of events in README.md");
+  const models = (["keyboard", "mouse", "tablet"] as const).map((name) => profileModel(name, {}));
+  for (const line of block.trim().split("\n")) {
+    const event = JSON.parse(line.replace(/ \/\/.*$/, ""));
+    const takers = models.filter((model) => {
+      try {
+        return parseEvents(event, model).length > 0;
+      } catch {
+        return false;
+      }
+    });
+    assert(takers.length > 0, line);
+  }
 });

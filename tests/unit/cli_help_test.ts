@@ -145,7 +145,8 @@ Deno.test("qemuHint() can be given to a shell and to QEMU", async () => {
 });
 
 Deno.test("qemuHint() says which QEMU has a device, and where none has", () => {
-  const hint = (deviceId: number) => qemuHint({ ...sensor, deviceId } as AnyDevice, "/s", 3);
+  const hint = (deviceId: number) =>
+    qemuHint({ ...sensor, deviceId } as unknown as AnyDevice, "/s", 3);
   assertStringIncludes(hint(25), "QEMU 9.0 or later: -chardev ");
   assertStringIncludes(hint(3), "QEMU 11.1 or later: ");
   assertStringIncludes(hint(3), "-device vhost-user-test-device-pci,chardev=");

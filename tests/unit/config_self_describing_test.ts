@@ -11,6 +11,7 @@ import {
   statusField,
 } from "../../src/virtio/config_self_describing.ts";
 import { ConfigSpace } from "../../src/virtio/config_space.ts";
+import { defineDevice } from "../../src/virtio/device.ts";
 
 const layout = selfDescribing({
   status: statusField(1),
@@ -397,4 +398,25 @@ Deno.test("ConfigSpace keeps its structure and its rules when writes are random"
       }
     }
   }));
+});
+
+Deno.test("bits are offered by name, without a word about types", () => {
+  const device = defineDevice({
+    name: "sensor",
+    deviceId: 63,
+    about: "A sensor",
+    module: import.meta.url,
+    queues: { q: { about: "q" } },
+    config: selfDescribing({ modes: bitField(6, { ALARM: 0, QUIET: 3 }) }),
+    open: () => ({ config: { modes: { ALARM: true, QUIET: false } } }),
+    handlers: () => ({ q: () => 0 }),
+  });
+  const layout = device.config!;
+  const memory = new SharedArrayBuffer(layout.size);
+  const space = new ConfigSpace(layout, memory);
+  for (const values of [{ modes: { ALARM: true } }, { modes: ["ALARM"] as const }]) {
+    layout.assign(memory, values);
+    const { modes } = space.view as unknown as { modes: { offered(bit: string): boolean } };
+    assertEquals([modes.offered("ALARM"), modes.offered("QUIET")], [true, false]);
+  }
 });

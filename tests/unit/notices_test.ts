@@ -58,7 +58,12 @@ Deno.test("Notices hand a stack on", () => {
 
 Deno.test("brokenNotice() and refusedNotice() name the way out", () => {
   const queue = { index: 0, name: "requestq" };
-  const ring = brokenNotice(queue, "descriptor-loop", "2.7.5.3", "Descriptor 7 comes again");
+  const ring = brokenNotice(
+    queue,
+    "descriptor-loop",
+    "virtio 1.3, 2.7.5.3",
+    "Descriptor 7 comes again",
+  );
   assertEquals(ring.what, "queue 0 (requestq) is broken, descriptor-loop (virtio 1.3, 2.7.5.3)");
   assertStringIncludes(ring.remedy!, "a reset by the guest's driver");
   assertStringIncludes(brokenNotice(queue, "memory", null, "x").remedy!, "share=on");

@@ -143,7 +143,7 @@ export function sampleRecord(): RecordJson {
           at: SINCE + 90_000,
           queue: 1,
           rule: "descriptor-loop",
-          section: "2.7.5.3",
+          section: "virtio 1.3, 2.7.5.3",
           message: "Descriptor 7 comes again",
         }],
       }),
