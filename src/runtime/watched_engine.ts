@@ -62,6 +62,8 @@ export class WatchedEngine implements Engine {
 
   async call(command: EngineCommand): Promise<number> {
     if (this.failure !== undefined) throw this.failure;
+    // It waits for the device itself, and whoever asks for it has a limit.
+    if (command.kind === "fence") return await this.#engine.call(command);
     const limitMs = Math.max(this.#options.patience.limitMs, STOP_LIMIT_MS);
     const answer = await within(this.#engine.call(command), limitMs);
     if (answer === undefined) throw this.#abandon(command.kind);

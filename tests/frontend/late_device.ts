@@ -5,6 +5,7 @@
  * @module
  */
 
+import { libc } from "../../src/linux/libc.ts";
 import { type Chain, defineDevice, LATER, type QueueHandle } from "../../mod.ts";
 
 /** What the first byte of a request asks for. */
@@ -23,6 +24,8 @@ export const Misdeed = {
   UNSETTLED: 8,
   /** Never returns, until the byte behind it changes in memory that it sees. */
   SPIN: 9,
+  /** Has the kernel read from a pipe that stays empty. */
+  KERNEL: 10,
 } as const;
 
 /** What the first byte of an answer is when the device has begun a request that it does not end. */
@@ -39,6 +42,13 @@ export const late: {
   settle?: (bytes: number) => void;
 } = { events: [] };
 
+/** A new pipe, of which both ends stay open. */
+function pipe(): [reader: number, writer: number] {
+  const ends = new Int32Array(2);
+  libc.pipe2(ends, 0);
+  return [ends[0], ends[1]];
+}
+
 /** The device. */
 export default defineDevice({
   name: "late",
@@ -51,7 +61,7 @@ export default defineDevice({
   },
   options: { queues: { type: "number", placeholder: "N", default: 1, about: "Request queues" } },
   open: ({ options }) => ({ queues: { requestq: options.queues } }),
-  handlers: () => ({
+  handlers: ({ io, memory, queues }) => ({
     eventq(queue) {
       for (let chain = queue.take(); chain !== null; chain = queue.take()) late.events.push(chain);
     },
@@ -80,6 +90,16 @@ export default defineDevice({
         case Misdeed.UNSETTLED:
           late.writable = chain.writable.at(0);
           return new Promise<number>((resolve) => late.settle = resolve);
+        case Misdeed.KERNEL: {
+          const [reader] = pipe();
+          io!.serve((_operation, result) => {
+            // ECANCELED
+            chain.writable.setU8(0, result === -125 ? 125 : 1);
+            queue.complete(chain, 1);
+          }, () => queues.requestq.forEach((queue) => queue.flush()));
+          io!.ring.read(reader, memory.base + chain.writable.index(0), 1, 0, io!.data(3));
+          return LATER;
+        }
         case Misdeed.SPIN: {
           const bytes = chain.readable.at(0);
           chain.writable.setU8(0, STARTED);

@@ -199,6 +199,19 @@ forPlanes(
   { options: { queues: 2 }, threads: 2 },
 );
 
+forPlanes(
+  ["thread"],
+  "What the kernel works on is cancelled before a chain is given up",
+  async (server, path) => {
+    await using driver = await start(path);
+    const answer = driver.request(0, [Uint8Array.of(Misdeed.KERNEL)], [1]);
+    await taken(server, driver);
+    assertEquals(await driver.connection.getVringBase(0), 1);
+    assertEquals((await answer).data[0][0], 125);
+    assertEquals(server.record().queues[0].faults, []);
+  },
+);
+
 for (const [what, misdeed] of [["is kept", Misdeed.KEEP], ["spins", Misdeed.SPIN]] as const) {
   Deno.test(`SIGTERM ends the process while a chain ${what}, names the queue and writes the record`, async () => {
     const directory = Deno.makeTempDirSync();
