@@ -4,6 +4,7 @@
  * @module
  */
 
+import { shownLines } from "../../src/runtime/shown.ts";
 import { GuestError } from "../guest/process.ts";
 import { AwakeProcessors, PROCESSORS } from "./awake.ts";
 import { Bench } from "./bench.ts";
@@ -23,7 +24,7 @@ import { systemCallCounter } from "./system_calls.ts";
 import { wakeUpUs } from "./wake_up.ts";
 
 function progress(message: string): void {
-  console.error(`bench: ${message}`);
+  console.error(`bench: ${shownLines(message)}`);
 }
 
 async function main(): Promise<number> {

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { shownLines } from "../../src/runtime/shown.ts";
 import type { ChildMessage } from "./child.ts";
 import { FuzzUsageError, HELP, type Options, parseOptions } from "./options.ts";
 import { spawn } from "../guest/process.ts";
@@ -22,7 +23,7 @@ const MAX_STDERR_BYTES = 4096;
 type Outcome = Extract<ChildMessage, { kind: "report" | "finding" }>;
 
 function progress(message: string): void {
-  console.error(`fuzz: ${message}`);
+  console.error(`fuzz: ${shownLines(message)}`);
 }
 
 async function main(): Promise<number> {

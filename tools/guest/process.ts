@@ -4,6 +4,8 @@
  * @module
  */
 
+import { shownLines } from "../../src/runtime/shown.ts";
+
 /** A failure that its message explains to the person who ran the command. */
 export class GuestError extends Error {
   override name = "GuestError";
@@ -11,7 +13,7 @@ export class GuestError extends Error {
 
 /** Says on stderr what is being done, since some of it takes a while. */
 export function progress(message: string): void {
-  console.error(`guest: ${message}`);
+  console.error(`guest: ${shownLines(message)}`);
 }
 
 /** Where programs are: a normal user's PATH has no mke2fs. */

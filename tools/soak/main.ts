@@ -4,6 +4,7 @@
  * @module
  */
 
+import { shownLines } from "../../src/runtime/shown.ts";
 import { GuestError } from "../guest/process.ts";
 import { endOnSignals } from "../scratch.ts";
 import { commandOf, HELP, parseOptions } from "./options.ts";
@@ -13,7 +14,7 @@ import { soak } from "./soak.ts";
 import { SoakError } from "./soak_error.ts";
 
 function progress(message: string): void {
-  console.error(`soak: ${message}`);
+  console.error(`soak: ${shownLines(message)}`);
 }
 
 async function main(): Promise<number> {
