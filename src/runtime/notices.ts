@@ -147,6 +147,15 @@ export function brokenNotice(
 const RESTART =
   "its queues do not run; start the device with the options that it had before, or restart the guest";
 
+/** A connection that ends because what comes on it is no vhost-user. */
+export function streamNotice(reason: string): Notice {
+  return {
+    what: "A connection is ended",
+    why: reason,
+    remedy: "this socket is for a vhost-user front-end, such as QEMU; --control-path has another",
+  };
+}
+
 /** Requests that fail where guest memory cannot be mapped, or is not there. */
 const MEMORY_REQUESTS = ["SET_MEM_TABLE", "ADD_MEM_REG", "SET_VRING_ADDR", "memory"];
 

@@ -59,6 +59,7 @@ import type { DeviceHost, HostQueue } from "./device_host.ts";
 import { createInflightFile, InflightArea } from "./inflight_area.ts";
 import type { KeptConfig } from "./kept_config.ts";
 import { BEGAN_ANEW, type BrokenEvent } from "./queue_engine.ts";
+import { streamNotice } from "./notices.ts";
 import { SharingCheck } from "./sharing_check.ts";
 
 /** A request that cannot be granted. */
@@ -164,6 +165,7 @@ export class Session {
       while (await this.#serveOne());
     } catch (error) {
       reason = error instanceof Error ? error.message : String(error);
+      if (error instanceof ProtocolError) this.#host.notices.add(streamNotice(reason));
     } finally {
       this.#host.onConfigChange = undefined;
       await this.#patiently("the end", this.#exclusively(() => this.#cleanUp()));

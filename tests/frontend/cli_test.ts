@@ -53,6 +53,18 @@ Deno.test("vhostd <device> says in one line how to use it, and ends cleanly on s
   }
 });
 
+Deno.test("vhostd behind npx says how to end it, and how to start it without", async () => {
+  using directory = temporary();
+  const socket = `--socket-path=${directory.path}/a b.sock`;
+  const env = { VHOSTD_TASK: "1", npm_command: "exec" };
+  await using cli = new CliProcess(["rng", socket], { env });
+  await cli.until("listens");
+  const line = await cli.until("\n");
+  assertStringIncludes(line, `end this process by kill ${cli.pid}. Without npx it is `);
+  assertStringIncludes(line, `main.ts rng '${socket}'`);
+  assertEquals(await cli.stop(), { status: 0, stderr: "" });
+});
+
 Deno.test("vhostd ends cleanly while a front-end is connected", async () => {
   using directory = temporary();
   const path = `${directory.path}/rng.sock`;

@@ -157,6 +157,13 @@ forBothPlanes(
   },
 );
 
+forBothPlanes("a connection that speaks something else is told of", async (told, path) => {
+  using connection = UnixConnection.connect(path);
+  await connection.send(new TextEncoder().encode("GET /record HTTP/1.1\r\n\r\n"));
+  const line = await told.line("A connection is ended: ");
+  assertStringIncludes(line, "this socket is for a vhost-user front-end");
+});
+
 Deno.test("vhostd tells a broken queue on stderr in one line, and its stack with VHOSTD_TRACE=1", async () => {
   const directory = Deno.makeTempDirSync();
   try {
