@@ -52,6 +52,7 @@ async function keepsItsDisk(version: QemuVersion, qemu: string): Promise<void> {
   const boot = () => Guest.boot({ qemu, cpus: 2, devices: [disk.device({ "num-queues": 2 })] });
   const hash = async (guest: Guest) =>
     (await ok(guest, "dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum")).slice(0, 64);
+  const canReboot = version !== "5.2";
   let written: string;
   {
     await using guest = await boot();
@@ -64,14 +65,14 @@ async function keepsItsDisk(version: QemuVersion, qemu: string): Promise<void> {
     assertEquals(await hash(guest), written);
     expectLiveRecord(await disk.record(), guest);
     // After a reset QEMU 5.2 stays in its firmware under TCG, without any disk too.
-    if (version !== "5.2") {
+    if (canReboot) {
       await guest.reboot();
       assertEquals(await hash(guest), written);
       expectLiveRecord(await disk.record(), guest);
     }
     await guest.powerOff();
   }
-  {
+  if (!canReboot) {
     await using guest = await boot();
     assertEquals(await hash(guest), written);
     await guest.powerOff();
