@@ -4,7 +4,7 @@
  * @module
  */
 
-import { blkStatus } from "../../../src/frontend/mod.ts";
+import { BlkDriver, blkHeader, blkRequests, blkStatus } from "../../../src/frontend/mod.ts";
 import blk from "../../../backends/blk/mod.ts";
 import { Errno, LinuxError, openFile } from "../../../src/linux/mod.ts";
 import type { Random } from "../../random.ts";
@@ -370,7 +370,64 @@ async function noDisk(
   }
 }
 
+/** How long a stop may take with long requests available, in milliseconds: it waits for one of them. */
+const STOP_MS = 10_000;
+
+/** Requests of many segments, and stops in the midst of them. */
+async function long(
+  random: Random,
+  cases: number,
+  tally: Tally,
+  mode: Record<string, string>,
+): Promise<number> {
+  const directory = anyDirectory(random);
+  const path = `${directory}/disk.img`;
+  try {
+    Deno.writeFileSync(path, new Uint8Array(DISK_BYTES));
+    return await withDisk(random, tally, path, mode, async ({ driver, tally }) => {
+      const disk = new BlkDriver(driver);
+      let done = 0;
+      while (done < cases) {
+        const count = Math.min(random.between(1, 64), cases - done);
+        const requests = Array.from({ length: count }, () => {
+          const type = random.pick([blkRequests.WRITE_ZEROES, blkRequests.DISCARD]);
+          const table = new DataView(new ArrayBuffer(16 * random.between(1, 64)));
+          for (let at = 0; at < table.byteLength; at += 16) {
+            const sector = random.below(DISK_SECTORS / 2);
+            table.setUint32(at, sector, true);
+            table.setUint32(at + 8, random.below(DISK_SECTORS - sector), true);
+            table.setUint32(
+              at + 12,
+              Number(type === blkRequests.WRITE_ZEROES && random.chance(1, 2)),
+              true,
+            );
+          }
+          return disk.request(blkHeader(type, 0), [new Uint8Array(table.buffer)], []);
+        });
+        const answers = Promise.all(requests);
+        answers.catch(() => {});
+        if (random.chance(1, 2)) {
+          const begin = performance.now();
+          await driver.stop();
+          const ms = performance.now() - begin;
+          if (ms > STOP_MS) throw new Error(`Expected a stop within ${STOP_MS} ms, took ${ms}`);
+          await driver.restart();
+          tally.add("stopped and started amid long requests");
+        }
+        for (const { status } of await answers) {
+          if (status !== blkStatus.OK) throw new Error(`Expected status 0, got ${status}`);
+        }
+        done += count;
+      }
+      return done;
+    });
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+}
+
 const TROUBLES: Trouble[] = [
+  { name: "requests of many segments", live: long },
   { name: "a file system that fills up", needsRoot: true, live: full },
   { name: "a limit to the size of files", live: limited },
   { name: "a file that gets shorter", live: short },
