@@ -23,7 +23,7 @@ export const MAX_WRITE_ZEROES_SECTORS = 2 ** 17;
  * request meanwhile. A stop waits for one of them, and not for all that a guest
  * can make available.
  */
-const LONG_BYTES = 8 * 2 ** 20;
+const LONG_BYTES = 2 ** 23;
 
 /** So much of a long write zeroes is done at a time, and of a discard. */
 const ZEROES_PIECE_BYTES = 16 * 2 ** 20;
