@@ -12,7 +12,15 @@ Deno.test(`Devices withstand hostile front-ends (deno task fuzz wire --seed=${SE
   const { cases, reached } = await target.run({ seed: SEED, cases: 8000, progress() {} });
   assertGreater(cases, 7999);
   // What it is for was reached.
-  for (const what of ["memory shrunk", "ended by the back-end", "storm: waited"]) {
+  for (
+    const what of [
+      "memory shrunk",
+      "memory used again",
+      "lingering socket",
+      "ended by the back-end",
+      "storm: waited",
+    ]
+  ) {
     assert(what in reached, what);
   }
   const refused = Object.keys(reached).filter((name) => name.startsWith("refused: "));

@@ -11,7 +11,7 @@ import {
   UnixConnection,
   VirtioDriver,
 } from "../../src/frontend/mod.ts";
-import { type Fd, MAX_STUCK, watchesEnded } from "../../src/linux/mod.ts";
+import { type Fd, MAX_STUCK, Quarantine, watchesEnded } from "../../src/linux/mod.ts";
 import { LingeringSockets } from "../../tools/fuzz/wire/lingering.ts";
 import { CliProcess } from "./cli_process.ts";
 import echo from "./echo_device.ts";
@@ -181,9 +181,16 @@ Deno.test("A process that is held up answers its control socket, and SIGTERM end
     const connection = UnixConnection.connect(`${directory}/s`);
     const waiting = UnixConnection.connect(`${directory}/s`);
     const request = { request: "SET_VRING_CALL", index: 0, noFd: false } as const;
+    // The other process may be the faster one to close them: then it is up to this one to wait.
+    const ours = new Quarantine();
+    const send = async (connection: UnixConnection, message: FrontendMessage) => {
+      const fd = sockets.make();
+      await connection.send(encodeFrontendMessage(message), [fd.number]);
+      await ours.letGo([fd]).catch(() => {});
+    };
     for (let i = 0; i < 4; i++) {
-      await give(connection, { request: "GET_FEATURES" }, [sockets.make()]);
-      await give(waiting, request, [sockets.make()]);
+      await send(connection, { request: "GET_FEATURES" }).catch(() => {});
+      await send(waiting, request);
     }
     using client = Deno.createHttpClient({
       proxy: { transport: "unix", path: `${directory}/c` },
@@ -192,6 +199,8 @@ Deno.test("A process that is held up answers its control socket, and SIGTERM end
     assert(errors.total >= 0);
     assertEquals((await vhostd.stop("SIGTERM")).status, 0);
     for (const one of [connection, waiting]) await one.close();
+    sockets[Symbol.dispose]();
+    await ours.ended();
   }
   await watchesEnded();
   Deno.removeSync(directory, { recursive: true });

@@ -153,6 +153,25 @@ export function validSession(
   ];
 }
 
+/** Starts rings on the shrinking memory, takes it away and gives it again, in an order that may make no sense. */
+export function memoryAgain(random: Random): Message[] {
+  const kick = (index: number) =>
+    encode({ request: "SET_VRING_KICK", index, noFd: false }, ["eventfd"], random.chance(1, 2));
+  const right = region(random, true);
+  return Array.from({ length: random.between(2, 10) }, () => {
+    switch (random.below(4)) {
+      case 0:
+        return kick(random.below(2));
+      case 1:
+        return encode({ request: "REM_MEM_REG", region: right }, [], random.chance(1, 2));
+      case 2:
+        return encode({ request: "ADD_MEM_REG", region: right }, ["shrinking memory"]);
+      default:
+        return encode({ request: "SET_MEM_TABLE", regions: [right] }, ["shrinking memory"]);
+    }
+  });
+}
+
 function ringAddress(index: number): {
   index: number;
   flags: number;

@@ -9,9 +9,16 @@ import { libc } from "../../../src/linux/libc.ts";
 import type { Random } from "../../random.ts";
 import type { Tally } from "../seeds.ts";
 import { type DescriptorPool, MEMORY_BYTES } from "./descriptors.ts";
+import { LingeringSockets } from "./lingering.ts";
+import { memoryAgain } from "./messages.ts";
 import type { Message } from "./recording.ts";
 
 const SHUT_WR = 1;
+
+/** Every so many connections have lingering sockets: each costs a second. */
+const LINGERING_CONNECTIONS = 100;
+/** As many of them, and fewer than end a connection, so that its end is reached as well. */
+const MOST_LINGERING = 3;
 
 /** How a connection goes. */
 const endings = [
@@ -46,10 +53,26 @@ export async function play(
   const shrinkAt = shrinks && random.chance(1, 2)
     ? messages.length - random.below(Math.min(6, messages.length + 1))
     : -1;
+  // Now and then with sockets that hold up whoever closes them, until the connection is over.
+  using lingering = !isOrderly && random.chance(1, LINGERING_CONNECTIONS)
+    ? new LingeringSockets()
+    : undefined;
+  let lingers = random.between(1, MOST_LINGERING);
   let sent = 0;
   try {
     for (const [i, { bytes, fds }] of messages.entries()) {
       if (i === shrinkAt) await shrink(pool, random, tally);
+      if (lingering !== undefined && lingers > 0 && random.chance(1, 4)) {
+        lingers--;
+        // In the place of what belongs there, or where nothing does. One that was not sent is not
+        // closed here: that would take as long.
+        const fd = lingering.make();
+        await connection.send(bytes, [fd.number]);
+        fd.close();
+        tally.add("lingering socket");
+        sent++;
+        continue;
+      }
       if (random.chance(1, 20)) pool.block();
       const numbers = fds.map((fd) => pool.number(fd));
       if (isSlow) await sendSlowly(connection, bytes, numbers, random);
@@ -61,6 +84,9 @@ export async function play(
     tally.add("ended by the back-end");
   }
   if (shrinkAt === messages.length) await shrink(pool, random, tally);
+  if (shrinkAt >= 0 && random.chance(1, 2)) {
+    sent += await useAgain(connection, pool, random, tally).catch(() => 0);
+  }
   tally.add(isSlow ? `slow, ${ending}` : ending);
   if (ending === "every reply read") await readReplies(connection, tally);
   else if (ending === "no reply read") await turn();
@@ -75,6 +101,26 @@ async function shrink(pool: DescriptorPool, random: Random, tally: Tally): Promi
   pool.resize(random.pick([0, 4096, MEMORY_BYTES / 2]));
   tally.add("memory shrunk");
   if (random.chance(1, 2)) pool.kick();
+}
+
+/**
+ * Uses memory that may be lost, gives it back its length, and takes it away and
+ * gives it again: rings are to start on it then and not before.
+ */
+async function useAgain(
+  connection: UnixConnection,
+  pool: DescriptorPool,
+  random: Random,
+  tally: Tally,
+): Promise<number> {
+  const steps = memoryAgain(random);
+  for (const { bytes, fds } of steps) {
+    if (random.chance(1, 4)) pool.kick();
+    if (random.chance(1, 3)) pool.resize(random.pick([0, 4096, MEMORY_BYTES, MEMORY_BYTES]));
+    await connection.send(bytes, fds.map((fd) => pool.number(fd)));
+  }
+  tally.add("memory used again");
+  return steps.length;
 }
 
 /** Lets everybody else go on. */
