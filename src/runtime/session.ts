@@ -411,15 +411,14 @@ export class Session {
       case "SET_VRING_ENABLE":
         await this.#enable(this.#ring(message.index), message.num === 1);
         return;
-      case "GET_CONFIG":
+      case "GET_CONFIG": {
         this.#expectProtocol("CONFIG");
         host.control.onConfigRead?.(message.offset, message.size);
+        const data = host.config.read(message.offset, message.size);
         host.record.configUsed("configReads");
         this.#isConfigKnown = true;
-        return encodeReply("GET_CONFIG", {
-          ...message,
-          data: host.config.read(message.offset, message.size),
-        });
+        return encodeReply("GET_CONFIG", { ...message, data });
+      }
       case "SET_CONFIG":
         this.#expectProtocol("CONFIG");
         this.#setConfig(message.offset, message.data, message.flags === CONFIG_MIGRATION);
@@ -508,10 +507,11 @@ export class Session {
       });
     }
     const changed = features !== this.#features;
+    // The device first: where it throws, nothing has changed.
+    this.#host.control.onFeatures?.(featuresByName(this.#host.device, features));
     this.#isMisled = false;
     this.#features = features;
     this.#host.record.acknowledged(features);
-    this.#host.control.onFeatures?.(featuresByName(this.#host.device, features));
     await this.#host.tell({ kind: "features", bits: features });
     // Rings pick up how they were negotiated when they start.
     if (changed) await this.#restartAll();
@@ -653,7 +653,7 @@ export class Session {
       ),
     );
     await this.#exclusively(async () => {
-      for (const ring of this.#rings) await this.#stop(ring);
+      await this.#stopAll(this.#rings);
       await this.#tellMemory();
       memory.dropLost();
     });

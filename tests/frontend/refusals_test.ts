@@ -3,11 +3,12 @@
  * cannot be taken for another one, or none where nobody waits for one, or the
  * connection ends.
  */
-import { assert, assertEquals, assertThrows } from "@std/assert";
-import { serve } from "../../mod.ts";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { defineDevice, serve } from "../../mod.ts";
 import {
   encodeFrontendMessage,
   FrontendConnection,
+  FrontendError,
   type RawMessage,
 } from "../../src/frontend/mod.ts";
 import { createEventfd, watchesEnded } from "../../src/linux/mod.ts";
@@ -122,6 +123,37 @@ Deno.test("GET_VRING_BASE of a queue that is not there does not read as a base",
     );
     const { header, payload } = (await connection.receive())!;
     assertEquals([header.id, payload.length], [frontendRequests.GET_VRING_BASE.id, 0]);
+  }
+  await watchesEnded();
+  Deno.removeSync(directory, { recursive: true });
+});
+
+Deno.test("SET_FEATURES that the device refuses changes nothing", async () => {
+  const directory = Deno.makeTempDirSync();
+  const socketPath = `${directory}/s`;
+  const picky = defineDevice({
+    name: "picky",
+    deviceId: 42,
+    about: "Wants to be loud",
+    module: import.meta.url,
+    queues: { requestq: { about: "Requests" } },
+    features: { LOUD: { bit: 0, about: "Is loud" } },
+    open: () => ({
+      onFeatures({ LOUD }) {
+        if (!LOUD) throw new RangeError("Expected LOUD");
+      },
+    }),
+    handlers: () => ({ requestq: () => 0 }),
+  });
+  {
+    await using server = await serve(picky, { socketPath, plane: "main" });
+    await using connection = await FrontendConnection.connect(socketPath);
+    await connection.setProtocolFeatures(await connection.getProtocolFeatures());
+    const features = await connection.getFeatures();
+    await connection.setFeatures(features);
+    await assertRejects(() => connection.setFeatures(features & ~1n), FrontendError);
+    const loud = server.record().features.find(({ name }) => name === "LOUD")!;
+    assertEquals(loud.acknowledged, true);
   }
   await watchesEnded();
   Deno.removeSync(directory, { recursive: true });
