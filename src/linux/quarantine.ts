@@ -17,8 +17,11 @@ import { libc } from "./libc.ts";
 import { knowsSeals } from "./memory_file.ts";
 import { readLink } from "./path.ts";
 
-/** How long such a call is waited for, in milliseconds. */
-export const FOREIGN_CALL_MS = 1000;
+/**
+ * How long such a call is waited for, in milliseconds: on a busy machine its
+ * thread has to wait for its turn first.
+ */
+export const FOREIGN_CALL_MS = 2000;
 
 /** How many calls of a quarantine are under way at a time, beside those that are stuck. */
 const MAX_CALLS = 2;

@@ -317,8 +317,18 @@ export class DeviceRecord {
   /** A message was refused. */
   refused(request: string, message: string): void {
     this.#subject.notices?.add(refusedNotice(request, message));
+    this.#error(request, message);
+  }
+
+  /** A request, or the end of a connection, takes long; it is done all the same. */
+  slow(what: string, message: string): void {
+    this.#subject.notices?.add({ what: `${what} takes long`, why: message });
+    this.#error(what, message);
+  }
+
+  #error(rule: string, message: string): void {
     this.#errorsTotal++;
-    this.#errors.push({ at: this.#now(), queue: null, rule: request, section: null, message });
+    this.#errors.push({ at: this.#now(), queue: null, rule, section: null, message });
     if (this.#errors.length > MAX_ERRORS) this.#errors.shift();
   }
 

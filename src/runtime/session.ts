@@ -813,7 +813,7 @@ export class Session {
   /** Waits for something that may wait for the device, and records when that takes long. */
   async #patiently<T>(what: string, work: Promise<T>): Promise<T> {
     const late = setTimeout(() => {
-      this.#host.record.refused(
+      this.#host.record.slow(
         what,
         `Expected the device to be done within ${PATIENCE_MS / 1000} s, still waiting`,
       );

@@ -227,3 +227,12 @@ Deno.test("a disk whose image has no room left is told of in a line, and how oft
     Deno.removeSync(directory, { recursive: true });
   }
 });
+
+forBothPlanes("A request that takes long is not told as one that is refused", (told, _, server) => {
+  server.host.record.slow("SET_FEATURES", "Expected the device to be done, still waiting");
+  assertEquals(told.lines, [
+    "SET_FEATURES takes long: Expected the device to be done, still waiting",
+  ]);
+  assertEquals(server.record().errors.latest.map(({ rule }) => rule), ["SET_FEATURES"]);
+  return Promise.resolve();
+});
