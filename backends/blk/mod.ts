@@ -269,6 +269,7 @@ export default defineDevice({
   },
 
   handlers({ shared, features, config, memory, queues, watch, notice, io }) {
+    const state = new SharedState(shared.state);
     const store: Store = attachStore(shared.store, {
       memory,
       watch,
@@ -279,11 +280,12 @@ export default defineDevice({
     const operation = new Operation({
       ...shared,
       store,
-      state: new SharedState(shared.state),
+      state,
       features,
       config,
       memory,
-      onFailure: (type, errno) => notice(failureNotice(type, errno)),
+      onFailure: (type, errno) =>
+        notice(state.lostErrno === errno ? lostNotice(errno) : failureNotice(type, errno)),
     });
     return {
       requestq: (chain, queue) => operation.handle(chain, queue),
@@ -293,6 +295,16 @@ export default defineDevice({
     };
   },
 });
+
+/** What they are told when writes could not be made durable, and for each flush after. */
+function lostNotice(errno: number): DeviceNotice {
+  return {
+    what: `writes of the guest may be lost (${errnoName(errno)})`,
+    why: "they could not be made durable, and the kernel tells that once",
+    remedy: "flushes fail until the disk is served anew: mend the storage, then start vhostd " +
+      "again and check the guest's data",
+  };
+}
 
 /** What the person who runs the disk is told of a request that failed. */
 function failureNotice(type: number, errno: number): DeviceNotice {

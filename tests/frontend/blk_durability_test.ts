@@ -304,7 +304,9 @@ for (const io of ["auto", "uring", "sync"]) {
       const socketPath = `${directory.path}/blk.sock`;
       {
         const options = { blkFile: disk.path, io, numQueues: 2 };
-        await using _server = await serve(blk, { socketPath, threads: 2, options });
+        const said = Promise.withResolvers<string>();
+        const log = (line: string) => line.includes("may be lost") && said.resolve(line);
+        await using _server = await serve(blk, { socketPath, threads: 2, options, log });
         await using driver = await VirtioDriver.start(socketPath, {
           queues: 2,
           timeoutMs: 30_000,
@@ -329,6 +331,7 @@ for (const io of ["auto", "uring", "sync"]) {
         for (const queue of [1, 0, 1, 0]) {
           assertEquals((await device.flush({ queue })).status, IOERR);
         }
+        assertStringIncludes(await said.promise, "flushes fail until the disk is served anew");
       }
       await watchesEnded();
     });
