@@ -15,7 +15,6 @@ import {
   MemoryGuard,
   PAGE_BYTES,
   Quarantine,
-  residentPages,
   sealAgainstShrinking,
   Span,
   tryMapping,
@@ -166,11 +165,13 @@ export class GuestMemory implements Disposable {
     return this.#table;
   }
 
-  /** Whether the page at an index of the span is there: somebody has written or read it before. */
-  isResident(index: number): boolean {
-    const page = new Uint8Array(1);
-    residentPages(this.#span.base + Math.floor(index / PAGE_BYTES) * PAGE_BYTES, PAGE_BYTES, page);
-    return (page[0] & 1) !== 0;
+  /** Whether bytes of the span lie in a region and are all zero: for a look now and then. */
+  isZero(index: number, bytes: number): boolean {
+    const isInside = this.#table.regions.some((region) =>
+      index >= region.index && index + bytes <= region.index + region.bytes
+    );
+    if (!isInside) return false;
+    return new Uint8Array(bufferAt(this.#span.base + index, bytes)).every((byte) => byte === 0);
   }
 
   /**

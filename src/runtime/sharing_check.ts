@@ -8,13 +8,20 @@
 import type { DeviceHost, HostQueue } from "./device_host.ts";
 import { SHARE } from "./notices.ts";
 
-/** How long a driver that has notified the device may leave its ring empty, in milliseconds. */
-const EMPTY_MS = 1000;
+/** When a ring is looked at after its start, in milliseconds: a driver may begin late. */
+const LOOKS_MS = [1000, 2000, 4000, 8000, 16_000, 32_000];
+
+/** How often a ring is notified by its driver for sure: QEMU notifies it once itself when it starts. */
+const NOTIFIED = 2;
+
+/** What a driver writes first: a descriptor. */
+const DESCRIPTOR_BYTES = 16;
 
 /** Looks after the rings of one connection. */
 export class SharingCheck implements Disposable {
   readonly #host: DeviceHost;
-  readonly #timers = new Set<ReturnType<typeof setTimeout>>();
+  /** The next look at each queue, since its last start. */
+  readonly #looks = new Map<HostQueue, ReturnType<typeof setTimeout>>();
 
   /** @param host The device whose memory is looked at. */
   constructor(host: DeviceHost) {
@@ -22,30 +29,44 @@ export class SharingCheck implements Disposable {
   }
 
   /**
-   * A ring is about to start, and nobody here has touched it. A driver cleared
-   * it, so its pages are there, unless it lies in memory that is not ours.
+   * A ring is about to start. What its driver makes available it has written
+   * into descriptors, the first of which is never zero then.
    *
-   * @param index Where a part of the ring is in the span.
+   * @param index Where its descriptors are in the span.
    */
   starting(queue: HostQueue, index: number): void {
-    if (this.#host.memory.isResident(index)) return;
+    clearTimeout(this.#looks.get(queue));
+    this.#looks.delete(queue);
     const { counters } = queue;
-    const { kicks, requests } = counters;
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      if (counters.kicks === kicks || counters.requests + counters.inFlight > requests) return;
-      this.#host.notices.add({
-        what: `Guest memory seems not to be shared with queue ${queue.index} (${queue.name})`,
-        why: "the driver notifies the device, and its ring was never written to",
-        remedy: SHARE,
-      });
-    }, EMPTY_MS);
-    this.#timers.add(timer);
+    const { kicks, requests, inFlight } = counters;
+    const isEmpty = () =>
+      counters.requests === requests && counters.inFlight === inFlight &&
+      this.#host.memory.isZero(index, DESCRIPTOR_BYTES);
+    if (!isEmpty()) return;
+    const look = (turn: number) => {
+      const timer = setTimeout(() => {
+        this.#looks.delete(queue);
+        if (!isEmpty()) return;
+        if (counters.kicks - kicks >= NOTIFIED) this.#tell(queue);
+        else if (turn + 1 < LOOKS_MS.length) look(turn + 1);
+      }, LOOKS_MS[turn]);
+      Deno.unrefTimer(timer);
+      this.#looks.set(queue, timer);
+    };
+    look(0);
+  }
+
+  #tell({ index, name }: HostQueue): void {
+    this.#host.notices.add({
+      what: `Guest memory seems not to be shared with queue ${index} (${name})`,
+      why: "the driver notifies the device, and its ring was never written to",
+      remedy: SHARE,
+    });
   }
 
   /** Ends it. */
   [Symbol.dispose](): void {
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers.clear();
+    for (const timer of this.#looks.values()) clearTimeout(timer);
+    this.#looks.clear();
   }
 }
