@@ -66,7 +66,8 @@ export class DeviceServer implements AsyncDisposable {
     await Promise.race([this.host.ready.catch(() => {}), this.#closing.promise]);
     for (;;) {
       // Who holds up too much for others to be served is waited for.
-      await Promise.race([this.host.quarantine.room(), this.#closing.promise]);
+      const { quarantine } = this.host;
+      if (quarantine.isFull) await Promise.race([quarantine.room(), this.#closing.promise]);
       const connection = await this.#source.next();
       if (connection === undefined) return;
       await this.#serve(connection);
