@@ -11,9 +11,18 @@ import {
   type VirtioDriver,
   writeDescriptor,
 } from "../../../src/frontend/mod.ts";
+import { drainEventfd, setNonblocking } from "../../../src/linux/mod.ts";
+import { libc } from "../../../src/linux/libc.ts";
 import type { Random } from "../../random.ts";
 
 const { NEXT, WRITE, INDIRECT, AVAIL, USED } = packedDescriptorFlags;
+
+/** Leaves no room in an eventfd, and has whoever writes to it wait for some. */
+function fillAndBlock(fd: number): void {
+  drainEventfd(fd);
+  libc.write(fd, new Uint8Array(new BigUint64Array([2n ** 64n - 2n]).buffer), 8);
+  setNonblocking(fd, false);
+}
 
 /** What overwrites queue 0. It points the device only at memory that nothing else lives in. */
 export class Attack {
@@ -40,6 +49,9 @@ export class Attack {
   /** Overwrites so many things, without waiting for the device. */
   run(times: number): void {
     const queue = this.#driver.queues[0];
+    // Signalling it would wait, for ever but for this driver.
+    const isBlocked = this.#random.chance(1, 4);
+    if (isBlocked) fillAndBlock(queue.handle.callFd);
     // A driver that was reset begins again.
     this.#place = 0;
     this.#forget(queue);
@@ -49,6 +61,7 @@ export class Attack {
       if (this.#random.chance(1, 4)) queue.kick();
     }
     queue.kick();
+    if (isBlocked) setNonblocking(queue.handle.callFd, true);
   }
 
   /** What right requests left in the ring points at memory that others may have by now. */
