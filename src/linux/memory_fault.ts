@@ -100,6 +100,7 @@ export class MemoryGuard implements Disposable {
   }
 
   static async #start(): Promise<MemoryGuard> {
+    expectUnchanged();
     expectDescriptors(WORKER_DESCRIPTORS);
     const previous = getAction(SIGBUS);
     if (!MemoryGuard.#listens) {
@@ -193,6 +194,28 @@ export class MemoryGuard implements Disposable {
     if (--MemoryGuard.#users > 0) return;
     MemoryGuard.#shared = undefined;
     this.#end();
+  }
+}
+
+/**
+ * The worker is started when it is needed, long after everything else, and its
+ * modules are read then: they have to be those that run here. To start it before
+ * would cost every device 17 MB.
+ *
+ * @throws {Error} When a module of this folder, where all of them are, was changed meanwhile.
+ */
+function expectUnchanged(): void {
+  const folder = new URL(".", import.meta.url);
+  if (folder.protocol !== "file:") return;
+  for (const { name } of Deno.readDirSync(folder)) {
+    const { ctime, mtime } = Deno.statSync(new URL(name, folder));
+    // Deno gives whole seconds.
+    if (Number(ctime ?? mtime) > performance.timeOrigin + 1000) {
+      throw new Error(
+        `Expected the ${name} that this process was started with, got one that was changed meanwhile; ` +
+          "restart vhostd, or give guest memory as a sealed memfd",
+      );
+    }
   }
 }
 

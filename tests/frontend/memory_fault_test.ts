@@ -1,3 +1,4 @@
+import { assertStringIncludes } from "@std/assert";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { FrontendError, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
 import {
@@ -465,5 +466,34 @@ Deno.test("SET_MEM_TABLE names a region that cannot be mapped, and changes nothi
     assert(server.record().errors.latest.at(-1)!.message.includes("mmap"));
   }
   await watchesEnded();
+  Deno.removeSync(directory, { recursive: true });
+});
+
+Deno.test("a guard of another version is not started", async () => {
+  const directory = Deno.makeTempDirSync();
+  const source = new URL("../../src/linux/", import.meta.url);
+  for (const { name } of Deno.readDirSync(source)) {
+    Deno.copyFileSync(new URL(name, source), `${directory}/${name}`);
+  }
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--allow-all", "--no-config", "--ext=ts", "-"],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(`
+    const { MemoryGuard } = await import("file://${directory}/memory_fault.ts");
+    (await MemoryGuard.acquire())[Symbol.dispose]();
+    console.log("started");
+    // Whole seconds are told apart.
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    Deno.utimeSync("${directory}/guard_table.ts", 1, 1);
+    await MemoryGuard.acquire().catch((error) => console.log(error.message));
+    Deno.exit(0);
+  `));
+  await writer.close();
+  const lines = new TextDecoder().decode((await child.output()).stdout).split("\n");
+  assertEquals(lines[0], "started");
+  assertStringIncludes(lines[1], "Expected the guard_table.ts that this process was started with");
   Deno.removeSync(directory, { recursive: true });
 });
