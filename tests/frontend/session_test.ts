@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertLessOrEqual, assertRejects } from "@std/assert";
 import {
   encodeFrontendMessage,
   FrontendConnection,
@@ -614,7 +614,8 @@ forBothPlanes("Descriptors that come with the wrong message are closed", async (
     );
   }
   await connection.getFeatures();
-  assertEquals(processState().fds, before);
+  // Fewer where what an earlier test left was let go of meanwhile
+  assertLessOrEqual(processState().fds, before);
 });
 
 forBothPlanes("A second front-end waits for its turn", async (_server, path) => {
