@@ -141,7 +141,9 @@ Deno.test("vhostd --connect waits, serves, and ends by SIGTERM at any moment", (
     await using cli = new CliProcess(["rng", `--connect=${path}`]);
     const driver = await VirtioDriver.start((await listener.accept())!);
     assertEquals((await driver.request(0, [], [16])).written, 16);
-    await cli.until("rng connects to");
+    const said = await cli.until("\n") + await cli.until("\n");
+    assertStringIncludes(said, "rng connects to");
+    assertStringIncludes(said, "rng: Connected to the front-end");
     assertEquals(await cli.stop(), { status: 0, stderr: "" });
     await driver.close();
     assert(Deno.lstatSync(path).isSocket, "the front-end's socket is left alone");
