@@ -26,7 +26,7 @@ const LAYERS: Record<string, Layer> = {
   unit: { about: "pure code, no I/O", args: ["tests/unit"], programs: [] },
   doc: {
     about: "the examples in doc comments",
-    args: ["--doc", "mod.ts", "src/"],
+    args: ["--doc", "--check", "mod.ts", "src/"],
     programs: [],
   },
   frontend: {
@@ -70,6 +70,8 @@ async function runLayer(
       args: [
         ...["test", "--allow-all", "--quiet", `--junit-path=${report}`],
         ...["--sanitize-resources", `--preload=${PRELOAD}`],
+        // `deno check` does that once for all; here each thread that a test starts would wait for it.
+        ...layer.args.includes("--check") ? [] : ["--no-check"],
         ...layer.args,
         ...rest,
       ],
