@@ -18,10 +18,10 @@ import { knowsSeals } from "./memory_file.ts";
 import { readLink } from "./path.ts";
 
 /**
- * How long such a call is waited for, in milliseconds: on a busy machine its
- * thread has to wait for its turn first.
+ * How long such a call is waited for, in milliseconds. What waits at the end of a
+ * process has to fit into the time that it has for that.
  */
-export const FOREIGN_CALL_MS = 2000;
+export const FOREIGN_CALL_MS = 1000;
 
 /** How many calls of a quarantine are under way at a time, beside those that are stuck. */
 const MAX_CALLS = 2;

@@ -28,6 +28,10 @@ import { MAX_REGIONS, type MemoryView, type Region, RegionTable } from "./region
  */
 export const SPAN_BYTES: number = 2 ** 42;
 
+/** Where guests write early, from the start of a region: real mode's tables, 1 MiB, a kernel. */
+const GUEST_PLACES = [0, 2 ** 20, 2 ** 24];
+const GUEST_PLACE_BYTES = 65_536;
+
 /** A region as the front-end announces it. */
 export interface RegionRequest {
   /** Its first guest physical address. */
@@ -172,6 +176,18 @@ export class GuestMemory implements Disposable {
     );
     if (!isInside) return false;
     return new Uint8Array(bufferAt(this.#span.base + index, bytes)).every((byte) => byte === 0);
+  }
+
+  /**
+   * Whether memory is zero wherever a guest that has begun to run has written:
+   * where it starts, and where firmware and kernels are. For a look now and then.
+   */
+  get isUntouched(): boolean {
+    return this.#table.regions.every(({ index, bytes }) =>
+      GUEST_PLACES.every((place) =>
+        place >= bytes || this.isZero(index + place, Math.min(GUEST_PLACE_BYTES, bytes - place))
+      )
+    );
   }
 
   /**

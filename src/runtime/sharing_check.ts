@@ -11,7 +11,10 @@ import { SHARE } from "./notices.ts";
 /** When a ring is looked at after its start, in milliseconds: a driver may begin late. */
 const LOOKS_MS = [1000, 2000, 4000, 8000, 16_000, 32_000];
 
-/** How often a ring is notified by its driver for sure: QEMU notifies it once itself when it starts. */
+/**
+ * How often a ring is notified by its driver, most likely: QEMU notifies it once
+ * itself when it starts, some more often. So memory is looked at elsewhere too.
+ */
 const NOTIFIED = 2;
 
 /** What a driver writes first: a descriptor. */
@@ -39,15 +42,16 @@ export class SharingCheck implements Disposable {
     this.#looks.delete(queue);
     const { counters } = queue;
     const { kicks, requests, inFlight } = counters;
+    const { memory } = this.#host;
     const isEmpty = () =>
       counters.requests === requests && counters.inFlight === inFlight &&
-      this.#host.memory.isZero(index, DESCRIPTOR_BYTES);
+      memory.isZero(index, DESCRIPTOR_BYTES);
     if (!isEmpty()) return;
     const look = (turn: number) => {
       const timer = setTimeout(() => {
         this.#looks.delete(queue);
         if (!isEmpty()) return;
-        if (counters.kicks - kicks >= NOTIFIED) this.#tell(queue);
+        if (counters.kicks - kicks >= NOTIFIED && memory.isUntouched) this.#tell(queue);
         else if (turn + 1 < LOOKS_MS.length) look(turn + 1);
       }, LOOKS_MS[turn]);
       Deno.unrefTimer(timer);

@@ -46,6 +46,17 @@ Deno.test("GuestMemory places a region at its guest address", () => {
   assertEquals(memory.regions.translateUser(0x7000_0000_0000 + 3 * MiB + 5, 1), 3 * MiB + 5);
 });
 
+Deno.test("GuestMemory.isUntouched is true of memory that no guest has begun to run in", () => {
+  for (
+    const [offset, isUntouched] of [[MiB / 2, true], [0x400, false], [MiB + 8, false]] as const
+  ) {
+    using memory = new GuestMemory();
+    using fd = marked(2 * MiB, offset, [1]);
+    memory.add(region(0, 2 * MiB), fd.number);
+    assertEquals(memory.isUntouched, isUntouched, `${offset}`);
+  }
+});
+
 Deno.test("GuestMemory finds room for a region with addresses of 47 bits and an odd size", () => {
   using memory = new GuestMemory();
   const view = viewMemory(memory.handle);

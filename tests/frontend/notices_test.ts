@@ -121,6 +121,7 @@ forBothPlanes(
   "memory that a driver writes to and the device does not see is told of",
   async (told, path, server) => {
     using memory = new SharedMemory(2 ** 22);
+    memory.alloc(2 ** 17, 4096); // where a guest that runs has written
     await using driver = await VirtioDriver.start(path, { queues: [256, 256], memory });
     const { connection } = driver;
     const countKicks = () => server.record().queues[0].kicks;
