@@ -96,7 +96,7 @@ export class HttpRequest {
     const [first, ...lines] = head.split("\r\n");
     const [, method, target] = /^([A-Z]+) (\S+) HTTP\/1\.[01]$/.exec(first) ?? [];
     // Clients that think of a proxy send a whole URL.
-    const url = target === undefined ? null : URL.parse(target, "http://vhostd");
+    const url = target === undefined ? null : URL.parse(target, "http://localhost");
     if (url === null) throw new HttpError(400, "Expected a request of HTTP/1.1");
     request.method = method;
     request.path = url.pathname;

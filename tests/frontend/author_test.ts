@@ -26,7 +26,7 @@ Deno.test("a report() with a BigInt, a circle or an error ends no device", () =>
     {
       await using _control = new ControlSocket(server.host, control);
       using client = Deno.createHttpClient({ proxy: { transport: "unix", path: control } });
-      const answer = await fetch("http://vhostd/record", { client });
+      const answer = await fetch("http://localhost/record", { client });
       assertEquals((await answer.json()).report.bytes, 7);
     }
     report = () => circle;

@@ -266,7 +266,7 @@ Deno.test("the control socket serves the record, and vhostd inspect shows it", a
   assertEquals(Deno.statSync(control).mode! & 0o777, 0o600);
 
   using client = Deno.createHttpClient({ proxy: { transport: "unix", path: control } });
-  const record: RecordJson = await (await fetch("http://vhostd/record", { client })).json();
+  const record: RecordJson = await (await fetch("http://localhost/record", { client })).json();
   assertEquals([record.version, record.device.name], [1, "rng"]);
 
   const text = await runCli(["inspect", control]);

@@ -195,7 +195,7 @@ Deno.test("A process that is held up answers its control socket, and SIGTERM end
     using client = Deno.createHttpClient({
       proxy: { transport: "unix", path: `${directory}/c` },
     });
-    const { errors } = await (await fetch("http://vhostd/record", { client })).json();
+    const { errors } = await (await fetch("http://localhost/record", { client })).json();
     assert(errors.total >= 0);
     assertEquals((await vhostd.stop("SIGTERM")).status, 0);
     for (const one of [connection, waiting]) await one.close();
@@ -243,7 +243,7 @@ Deno.test({
         using client = Deno.createHttpClient({
           proxy: { transport: "unix", path: `${directory}/c` },
         });
-        const { errors } = await (await fetch("http://vhostd/record", { client })).json();
+        const { errors } = await (await fetch("http://localhost/record", { client })).json();
         const names = (errors.latest as { message: string }[]).map(({ message }) => message);
         // What came where none belongs never was in the process, so it was not flushed.
         const stuck = names.filter((name) => name.includes("closing /"));

@@ -134,7 +134,7 @@ export class Backend implements AsyncDisposable {
   }
 
   async #ask(method: string, path: string, body?: string): Promise<string> {
-    const response = await fetch(`http://vhostd/${path}`, {
+    const response = await fetch(`http://localhost/${path}`, {
       client: this.#control,
       method,
       body,
