@@ -8,6 +8,8 @@
 const symbols = {
   __errno_location: { parameters: [], result: "pointer" },
   strerror: { parameters: ["i32"], result: "pointer" },
+  // clock
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" }, // clockid, tp
   // fd
   close: { parameters: ["i32"], result: "i32" },
   close_async: { name: "close", parameters: ["i32"], result: "i32", nonblocking: true },

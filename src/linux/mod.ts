@@ -6,6 +6,7 @@
 
 export * from "./account.ts";
 export * from "./block_device.ts";
+export * from "./clock.ts";
 export * from "./epoll.ts";
 export * from "./errors.ts";
 export * from "./evdev.ts";

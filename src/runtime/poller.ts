@@ -4,6 +4,8 @@
  * @module
  */
 
+import { elapsed, microseconds } from "../linux/mod.ts";
+
 /** How long a queue thread looks by default, in microseconds: as long as QEMU's threads do. */
 export const DEFAULT_POLL_US = 32;
 
@@ -27,7 +29,7 @@ const MAX_PAUSE = 1024;
  * there are processors but one, further ones sleep.
  */
 export class Poller {
-  readonly #mostMs: number;
+  readonly #mostUs: number;
   /** How many threads poll. */
   readonly #polling: Int32Array<SharedArrayBuffer>;
   readonly #mostThreads: number;
@@ -35,7 +37,8 @@ export class Poller {
   #pause = 1;
   /** How many times to sleep before the next try. */
   #left = 0;
-  #endsAt = 0;
+  #since = 0;
+  #isNew = false;
   #looks = 0;
   #hasFound = false;
 
@@ -45,14 +48,14 @@ export class Poller {
    * @param processors How many processors there are.
    */
   constructor(pollUs: number, polling: SharedArrayBuffer, processors: number) {
-    this.#mostMs = pollUs / 1000;
+    this.#mostUs = pollUs;
     this.#polling = new Int32Array(polling);
     this.#mostThreads = Math.max(1, processors - 1);
   }
 
   /** Whether polling follows when there is nothing to do. */
   get isOn(): boolean {
-    return this.#mostMs > 0 && this.#left === 0;
+    return this.#mostUs > 0 && this.#left === 0;
   }
 
   /** The thread sleeps without having polled. */
@@ -66,23 +69,23 @@ export class Poller {
       Atomics.sub(this.#polling, 0, 1);
       return false;
     }
-    this.#hasFound = false;
-    this.#endsAt = performance.now() + this.#mostMs;
+    this.#hasFound = this.#isNew = false;
+    this.#since = microseconds();
     return true;
   }
 
   /** Something came: the time begins anew. */
   found(): void {
-    this.#hasFound = true;
-    this.#endsAt = 0;
+    this.#hasFound = this.#isNew = true;
   }
 
   /** Whether to look once more. */
   goesOn(): boolean {
-    if (this.#endsAt !== 0 && ++this.#looks % LOOKS_PER_CLOCK !== 0) return true;
-    const now = performance.now();
-    if (this.#endsAt === 0) this.#endsAt = now + this.#mostMs;
-    return now < this.#endsAt;
+    if (!this.#isNew && ++this.#looks % LOOKS_PER_CLOCK !== 0) return true;
+    const now = microseconds();
+    if (this.#isNew) this.#since = now;
+    this.#isNew = false;
+    return elapsed(this.#since, now) < this.#mostUs;
   }
 
   /** Ends what {@linkcode Poller.begin} began: the thread goes to sleep, or has something else to do. */

@@ -4,7 +4,14 @@
  * @module
  */
 
-import { createTimerfd, drainEventfd, type Fd, type ThreadIo } from "../linux/mod.ts";
+import {
+  createTimerfd,
+  drainEventfd,
+  elapsed,
+  type Fd,
+  microseconds,
+  type ThreadIo,
+} from "../linux/mod.ts";
 import { type MemoryView, type Region, RegionTable } from "../memory/mod.ts";
 import {
   type AnyDevice,
@@ -37,12 +44,12 @@ const MAX_BATCH = 1024;
 
 /**
  * How long a queue may be handled before others have their turn, in
- * milliseconds. One chain can take that long.
+ * microseconds. One chain can take that long.
  */
-const MAX_BATCH_MS = 10;
+const MAX_BATCH_US = 10_000;
 
-/** Chains that take less, in milliseconds, need no look at the clock after each. */
-const CLOCK_MS = 0.1;
+/** Chains that take less, in microseconds, need no look at the clock after each. */
+const CLOCK_US = 100;
 
 /** How many bytes of a chain count as one more chain. */
 const BATCH_BYTES = 65_536;
@@ -206,6 +213,8 @@ class EngineQueue implements QueueHandle {
   /** The handler of the queue is running: its completions are published with the batch. */
   inBatch = false;
   deferred = false;
+  /** What a deferred queue goes on with; made once. */
+  resume: (() => void) | undefined;
   /** It is looked at again and again: the driver is not asked for notifications meanwhile. */
   polled = false;
   epoch = 0;
@@ -543,8 +552,8 @@ export class QueueEngine {
     const ring = queue.ring!;
     const { counters } = queue;
     let budget = MAX_BATCH;
-    let looked = performance.now();
-    const end = looked + MAX_BATCH_MS;
+    const began = microseconds();
+    let looked = began;
     /** How many chains there are to a look at the clock, and how many are left. */
     let stride = 1, left = 1;
     do {
@@ -574,9 +583,9 @@ export class QueueEngine {
           budget -= 1 + ((chain.readableBytes + chain.writableBytes) / BATCH_BYTES | 0) +
             (chain.parts / BATCH_PARTS | 0);
           if (--left === 0) {
-            const now = performance.now();
-            stride = now - looked < CLOCK_MS ? Math.min(stride * 2, MAX_UNPUBLISHED) : 1;
-            if (now >= end) budget = 0;
+            const now = microseconds();
+            stride = elapsed(looked, now) < CLOCK_US ? Math.min(stride * 2, MAX_UNPUBLISHED) : 1;
+            if (elapsed(began, now) >= MAX_BATCH_US) budget = 0;
             looked = now;
             left = stride;
           }
@@ -612,11 +621,14 @@ export class QueueEngine {
    * when that comes first.
    */
   poll(glance: () => boolean): void {
-    if (!this.#all.some(isPolled)) return;
+    const all = this.#all;
+    if (!all.some(isPolled)) return;
     const poller = this.#poller;
     if (poller.begin()) {
       do {
-        for (const queue of this.#all) {
+        // By index: an iterator would be made at each look until V8 has seen enough of them.
+        for (let i = 0; i < all.length; i++) {
+          const queue = all[i];
           if (!queue.polled || !queue.ring?.isAvailable) continue;
           queue.polled = false;
           poller.found();
@@ -625,7 +637,8 @@ export class QueueEngine {
       } while (glance() && !this.isPending && poller.goesOn());
       poller.end();
     }
-    for (const queue of this.#all) {
+    for (let i = 0; i < all.length; i++) {
+      const queue = all[i];
       if (!queue.polled) continue;
       queue.polled = false;
       if (queue.ring?.arm()) this.#again(queue);
@@ -636,10 +649,12 @@ export class QueueEngine {
   #again(queue: EngineQueue): void {
     if (queue.deferred) return;
     queue.deferred = true;
-    this.#host.defer(() => {
-      queue.deferred = false;
-      this.#run(queue);
-    });
+    this.#host.defer(
+      queue.resume ??= () => {
+        queue.deferred = false;
+        this.#run(queue);
+      },
+    );
   }
 
   #promised(queue: EngineQueue, chain: Chain, promise: Promise<number>): void {
