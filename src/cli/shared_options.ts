@@ -5,7 +5,7 @@
  * @module
  */
 
-import { DEFAULT_POLL_US } from "../runtime/poller.ts";
+import { DEFAULT_POLL_US } from "../runtime/defaults.ts";
 import { type AnyDevice, flagName, type Options, type OptionValues } from "../virtio/mod.ts";
 import type { OptionTable } from "./arguments.ts";
 import { accessOptions, endpointOptions } from "./endpoint_options.ts";

@@ -32,7 +32,7 @@ import { LateCode } from "./late_code.ts";
 import { Notices } from "./notices.ts";
 import { Patience } from "./patience.ts";
 import type { BrokenEvent, EngineEvent, EngineSetup, QueueSlot } from "./queue_engine.ts";
-import { DEFAULT_POLL_US } from "./poller.ts";
+import { DEFAULT_POLL_US } from "./defaults.ts";
 import { DeviceRecord } from "./record.ts";
 import { WatchedEngine } from "./watched_engine.ts";
 

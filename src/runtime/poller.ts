@@ -6,9 +6,6 @@
 
 import { elapsed, microseconds } from "../linux/mod.ts";
 
-/** How long a queue thread looks by default, in microseconds: as long as QEMU's threads do. */
-export const DEFAULT_POLL_US = 32;
-
 /** How many looks there are to a look at the clock. */
 const LOOKS_PER_CLOCK = 32;
 
