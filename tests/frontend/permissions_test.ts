@@ -172,7 +172,7 @@ Deno.test("the control socket and the record take no further permissions", () =>
 
 /** Expects that `vhostd inspect` takes what SECURITY.md says, and each of it. */
 async function expectInspection(control: string): Promise<void> {
-  const net = [`unix:${control}`, "vhostd"];
+  const net = [`unix:${control}`, "localhost"];
   const flags = (net: string[]) => [
     ...[`--allow-read=${control}`, `--allow-write=${control}`, `--allow-net=${net.join(",")}`],
   ];
