@@ -28,7 +28,6 @@ import {
   pinnedBuffer,
   punchHole,
   readVectors,
-  readVectorsNoWait,
   reopenFile,
   resizeFile,
   setNonblocking,
@@ -252,7 +251,6 @@ export class FileStore implements Store {
   readonly #vectors = new IoVectors();
   #zeroes: Uint8Array<ArrayBuffer> | undefined;
   #canZeroRange = true;
-  #canReadCached = true;
 
   /** Attaches to a file. */
   constructor(handle: FileHandle, { memory }: StoreHost) {
@@ -266,26 +264,6 @@ export class FileStore implements Store {
 
   close(): void {
     this.#ownSync?.close();
-  }
-
-  /** As `read`, but EAGAIN where that would have to wait for storage. */
-  readCached(request: StoreRequest): number {
-    const { data, offset, bytes } = request;
-    const vectors = this.#vectors;
-    vectors.count = 0;
-    for (let i = 0; i < data.count && vectors.count < MAX_IO_VECTORS; i++) {
-      vectors.push(this.#base + data.index(i), data.length(i));
-    }
-    if (this.#canReadCached) {
-      const moved = readVectorsNoWait(this.#fd, vectors, offset);
-      if (moved === bytes) return 0;
-      // What was moved is moved again with the rest.
-      if (moved >= 0 || errno() === Errno.EAGAIN) return Errno.EAGAIN;
-      if (errno() !== Errno.EOPNOTSUPP) return Errno.EAGAIN;
-      // A file system in memory knows no waiting.
-      this.#canReadCached = false;
-    }
-    return this.read(request);
   }
 
   read({ data, offset, bytes }: StoreRequest): number {

@@ -16,6 +16,7 @@
 
 import {
   copyMemory,
+  enterPages,
   fileBytes,
   giveLeaseBack,
   isInMemory,
@@ -205,7 +206,11 @@ export class MappedStore implements Store {
     let from = start;
     for (let page = start; page <= end; page++) {
       if (page < end && (pagesOfChunk[page - start] & 1) !== 0) continue;
-      if (page > from) pages.add(from, page - 1);
+      if (page > from) {
+        const at = this.#file + from * MAPPED_PAGE_BYTES;
+        enterPages(at, (page - from) * MAPPED_PAGE_BYTES);
+        pages.add(from, page - 1);
+      }
       from = page + 1;
     }
     pages.setKnown(start / CHUNK_PAGES);

@@ -12,6 +12,7 @@ import {
   FALLOCATE_PUNCH_HOLE,
   type IoUring,
   IoVectors,
+  isInMemory,
   LinuxError,
   MAX_IO_VECTORS,
   type ThreadIo,
@@ -74,8 +75,8 @@ export class UringStore implements Store {
   readonly #free: Slot[] = [];
   /** Requests for which there was no slot. */
   #waiting: { request: StoreRequest; kind: number }[] = [];
-  /** Reads are tried without waiting first: the page cache may have them. */
-  readonly #triesCache: boolean;
+  /** The file is in memory: there is nothing to wait for, and io_uring would hand it to a thread. */
+  readonly #readsInline: boolean;
   /** Buffered writes go to the page cache at once. */
   readonly #writesInline: boolean;
 
@@ -90,7 +91,7 @@ export class UringStore implements Store {
     const files = registered(this.#ring, [handle.fd, inline.syncFd, handle.directFd]);
     [this.#file, this.#syncFile, this.#directFile] = files;
     const isBuffered = handle.directFd < 0;
-    this.#triesCache = isBuffered && handle.io === "auto";
+    this.#readsInline = isBuffered && handle.io === "auto" && isInMemory(handle.fd);
     this.#writesInline = isBuffered && handle.io === "auto";
     for (let i = 0; i < MAX_IN_FLIGHT; i++) this.#slots.push(new Slot(i));
     this.#free.push(...this.#slots);
@@ -101,10 +102,7 @@ export class UringStore implements Store {
   }
 
   read(request: StoreRequest): number {
-    if (this.#triesCache) {
-      const outcome = this.#inline.readCached(request);
-      if (outcome !== Errno.EAGAIN) return outcome;
-    }
+    if (this.#readsInline) return this.#inline.read(request);
     return this.#begin(request, READ);
   }
 

@@ -324,14 +324,6 @@ export function readVectors(fd: number, vectors: IoVectors, offset: number): num
   return libc.preadv(fd, vectors.entries, vectors.count, offset64[0]);
 }
 
-const RWF_NOWAIT = 8;
-
-/** As {@linkcode readVectors}, but EAGAIN where that would have to wait for storage. */
-export function readVectorsNoWait(fd: number, vectors: IoVectors, offset: number): number {
-  setOffset(offset);
-  return libc.preadv2(fd, vectors.entries, vectors.count, offset64[0], RWF_NOWAIT);
-}
-
 /** Writes from vectors at an offset; the bytes written, or negative with errno set. */
 export function writeVectors(fd: number, vectors: IoVectors, offset: number): number {
   setOffset(offset);

@@ -6,21 +6,30 @@
 
 import { elapsed, microseconds } from "../linux/mod.ts";
 
-/** How many looks there are to a look at the clock. */
+/** Looks at the queues per look at the clock. */
 const LOOKS_PER_CLOCK = 32;
 
-/** How many times in a row polling may bring nothing before it pauses. */
-const TRIES = 4;
+/** Turns that are measured together. */
+const WINDOW = 64;
 
-/** The most times that a thread sleeps at once before it tries polling again. */
-const MAX_PAUSE = 1024;
+/** A longer time between two turns says nothing about polling, in microseconds. */
+const MAX_TURN_US = 256;
+
+/** How many windows pass before the other way is tried again: at first, and at most. */
+const MIN_HOLD = 2, MAX_HOLD = 64;
+
+/** Polling takes a processor, so it has to bring this much: requests per time, as a ratio. */
+const GAIN = 1.1;
 
 /**
- * Decides by what polling brings. A thread that finds a request before its time
- * is over saves the driver a notification and itself a wake-up, so it polls again
- * the next time; one that finds nothing four times in a row has paid for nothing,
- * and sleeps at once for the next 2, 4, 8 … 1024 times before it tries again. So
- * a client that is slow to come back costs a thousandth of what polling could.
+ * Decides by what polling brings. Whether it does depends on the client, on the
+ * scheduler and on how deeply processors sleep: a client on another processor
+ * comes back before a thread could fall asleep, and then polling serves twice as
+ * many requests; one that shares the processor is held up, and then it serves
+ * half as many. So both ways are tried, for {@linkcode WINDOW} turns each, and
+ * the one that serves more requests in the same time is kept for longer and
+ * longer until the other one is tried again. At a low rate both serve the same,
+ * and the thread sleeps.
  *
  * One processor is left to others: where as many threads of a device poll as
  * there are processors but one, further ones sleep.
@@ -30,14 +39,22 @@ export class Poller {
   /** How many threads poll. */
   readonly #polling: Int32Array<SharedArrayBuffer>;
   readonly #mostThreads: number;
-  #tries = TRIES;
-  #pause = 1;
-  /** How many times to sleep before the next try. */
-  #left = 0;
+  /** Whether polling is the better way, as far as is known. */
+  #isBetter = true;
+  /** What is done in this window. */
+  #isOn = true;
+  #turns = 0;
+  #requests = 0;
+  #us = 0;
+  #last = 0;
+  /** Requests per microsecond in the last window of the better way. */
+  #rate = 0;
+  #hold = MIN_HOLD;
+  /** Windows until the other way is tried. */
+  #left = MIN_HOLD;
   #since = 0;
   #isNew = false;
   #looks = 0;
-  #hasFound = false;
 
   /**
    * @param pollUs The longest time, in microseconds; 0 for never.
@@ -52,12 +69,35 @@ export class Poller {
 
   /** Whether polling follows when there is nothing to do. */
   get isOn(): boolean {
-    return this.#mostUs > 0 && this.#left === 0;
+    return this.#mostUs > 0 && this.#isOn;
   }
 
-  /** The thread sleeps without having polled. */
-  sleeps(): void {
-    if (this.#left > 0) this.#left--;
+  /**
+   * Notes that the thread turns to a queue.
+   *
+   * @param now As {@linkcode microseconds} says.
+   * @param handled The requests that were handled since the turn before.
+   */
+  turn(now: number, handled: number): void {
+    this.#us += Math.min(elapsed(this.#last, now), MAX_TURN_US);
+    this.#last = now;
+    this.#requests += handled;
+    if (++this.#turns < WINDOW) return;
+    this.#compare(this.#requests / this.#us);
+    this.#turns = this.#requests = this.#us = 0;
+  }
+
+  #compare(rate: number): void {
+    if (this.#isOn === this.#isBetter) {
+      if (--this.#left > 0) return;
+      this.#rate = rate;
+      this.#isOn = !this.#isBetter;
+      return;
+    }
+    const isBetter = this.#isOn ? rate > GAIN * this.#rate : this.#rate > GAIN * rate;
+    this.#hold = isBetter === this.#isBetter ? Math.min(2 * this.#hold, MAX_HOLD) : MIN_HOLD;
+    this.#left = this.#hold;
+    this.#isOn = this.#isBetter = isBetter;
   }
 
   /** Begins to poll, unless enough others do. */
@@ -66,14 +106,14 @@ export class Poller {
       Atomics.sub(this.#polling, 0, 1);
       return false;
     }
-    this.#hasFound = this.#isNew = false;
+    this.#isNew = false;
     this.#since = microseconds();
     return true;
   }
 
   /** Something came: the time begins anew. */
   found(): void {
-    this.#hasFound = this.#isNew = true;
+    this.#isNew = true;
   }
 
   /** Whether to look once more. */
@@ -88,13 +128,5 @@ export class Poller {
   /** Ends what {@linkcode Poller.begin} began: the thread goes to sleep, or has something else to do. */
   end(): void {
     Atomics.sub(this.#polling, 0, 1);
-    if (this.#hasFound) {
-      this.#tries = TRIES;
-      this.#pause = 1;
-    } else if (this.#tries > 1) {
-      this.#tries--;
-    } else {
-      this.#left = this.#pause = Math.min(2 * this.#pause, MAX_PAUSE);
-    }
   }
 }

@@ -277,6 +277,8 @@ export class QueueEngine {
   /** Chains of queues that were given up, which the device still has. */
   readonly #late = new Map<Chain, Incident>();
   readonly #poller: Poller;
+  /** Requests since the poller was told last. */
+  #handled = 0;
 
   /** Makes the data half of a device. */
   constructor(device: AnyDevice, setup: EngineSetup, memory: MemoryView, host: EngineHost) {
@@ -553,6 +555,8 @@ export class QueueEngine {
     const { counters } = queue;
     let budget = MAX_BATCH;
     const began = microseconds();
+    this.#poller.turn(began, this.#handled);
+    this.#handled = 0;
     let looked = began;
     /** How many chains there are to a look at the clock, and how many are left. */
     let stride = 1, left = 1;
@@ -565,6 +569,7 @@ export class QueueEngine {
         while (!queue.held && (chain = ring.take()) !== null) {
           chain.epoch = queue.epoch;
           counters.taken(chain.readableBytes);
+          this.#handled++;
           let result: HandlerResult;
           try {
             result = handler(chain, queue);
@@ -610,7 +615,6 @@ export class QueueEngine {
         return;
       }
     } while (ring.arm());
-    this.#poller.sleeps();
   }
 
   /**

@@ -1,42 +1,57 @@
-import { assert, assertEquals, assertLess } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { Poller } from "../../src/runtime/poller.ts";
-
-/** Sleeps, or polls as long as it goes on; returns whether it polled. */
-function turn(poller: Poller, finds = 0): boolean {
-  if (!poller.isOn) {
-    poller.sleeps();
-    return false;
-  }
-  if (!poller.begin()) return false;
-  for (let i = 0; i < finds; i++) {
-    poller.found();
-    assert(poller.goesOn());
-  }
-  const start = performance.now();
-  while (poller.goesOn()) assertLess(performance.now() - start, 5000);
-  poller.end();
-  return true;
-}
 
 const alone = () => new SharedArrayBuffer(4);
 
-Deno.test("Poller polls again as long as that brings something", () => {
-  const poller = new Poller(10, alone(), 2);
-  for (let i = 0; i < 100; i++) assert(turn(poller, 1), `${i}`);
+/**
+ * Has a thread turn to its queue 20,000 times, and returns the share of the later
+ * half in which it polled. Each turn handles a request and takes as long as said.
+ */
+function share(poller: Poller, turnUs: (polls: boolean, turn: number) => number): number {
+  let polled = 0;
+  for (let i = 0; i < 20_000; i++) {
+    if (poller.isOn && i >= 10_000) polled++;
+    now = (now + turnUs(poller.isOn, i)) % 2 ** 30;
+    poller.turn(now, 1);
+  }
+  return polled / 10_000;
+}
+let now = 2 ** 30 - 1000;
+
+Deno.test("Poller polls where that serves more requests", () => {
+  assertGreater(share(new Poller(32, alone(), 2), (polls) => polls ? 10 : 20), 0.95);
 });
 
-Deno.test("Poller pauses for longer and longer where polling brings nothing", () => {
-  const poller = new Poller(10, alone(), 2);
-  const polled = Array.from({ length: 40 }, (_, i) => turn(poller) ? i : -1).filter((i) => i >= 0);
-  assertEquals(polled, [0, 1, 2, 3, 6, 11, 20, 37]);
-  let count = 0;
-  for (let i = 0; i < 10_000; i++) if (turn(poller)) count++;
-  // A thousandth, and what it takes to get there.
-  assertLess(count, 20);
-  while (!poller.isOn) poller.sleeps();
-  assert(turn(poller, 1));
-  for (let i = 0; i < 4; i++) assert(turn(poller), `${i}`);
-  assert(!turn(poller));
+Deno.test("Poller sleeps where polling serves fewer requests, or as many", () => {
+  assertLess(share(new Poller(32, alone(), 2), (polls) => polls ? 60 : 25), 0.05);
+  assertLess(share(new Poller(32, alone(), 2), () => 30), 0.05);
+  assertLess(share(new Poller(32, alone(), 2), () => 1000), 0.05);
+});
+
+Deno.test("Poller follows a client that changes", () => {
+  const poller = new Poller(32, alone(), 2);
+  for (let round = 0; round < 3; round++) {
+    assertGreater(share(poller, (polls) => polls ? 10 : 20), 0.95);
+    assertLess(share(poller, (polls) => polls ? 60 : 25), 0.05);
+  }
+});
+
+Deno.test("Poller is not misled by a client that does nothing for a while", () => {
+  const turnUs = (polls: boolean, i: number) => i % 640 === 0 ? 5_000_000 : polls ? 10 : 20;
+  assertGreater(share(new Poller(32, alone(), 2), turnUs), 0.9);
+});
+
+Deno.test("Poller goes on for a while after something came", () => {
+  const poller = new Poller(1000, alone(), 2);
+  const start = performance.now();
+  assert(poller.begin());
+  while (performance.now() - start < 3) {
+    poller.found();
+    assert(poller.goesOn());
+  }
+  while (poller.goesOn()) assertLess(performance.now() - start, 5000);
+  assertGreater(performance.now() - start, 3.5);
+  poller.end();
 });
 
 Deno.test("Poller leaves a processor to others", () => {
@@ -50,6 +65,5 @@ Deno.test("Poller leaves a processor to others", () => {
 });
 
 Deno.test("Poller never polls with a time of 0", () => {
-  const poller = new Poller(0, alone(), 2);
-  for (let i = 0; i < 10; i++) assert(!turn(poller, 1));
+  assertEquals(share(new Poller(0, alone(), 2), (polls) => polls ? 10 : 20), 0);
 });
