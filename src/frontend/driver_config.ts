@@ -1,4 +1,4 @@
-import type { ConfigTransport } from "../virtio/config_driver.ts";
+import type { ConfigTransport } from "../virtio/config/driver.ts";
 import type { FrontendConnection } from "./connection.ts";
 
 /**

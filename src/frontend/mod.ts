@@ -38,5 +38,5 @@ export * from "./split_queue.ts";
 export * from "./virtio_driver.ts";
 
 export { Fd, type Received, UnixConnection } from "../linux/mod.ts";
-export type * from "../virtio/config_driver.ts";
+export type * from "../virtio/config/driver.ts";
 export * from "../vhost_user/mod.ts";

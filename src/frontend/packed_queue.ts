@@ -14,7 +14,7 @@ import {
   RING_EVENT_FLAGS_DISABLE,
   RING_EVENT_FLAGS_ENABLE,
   usedFlags,
-} from "../virtqueue/packed_places.ts";
+} from "../virtqueue/packed/places.ts";
 import { initialBase, MAX_QUEUE_SIZE, packedRingBytes } from "../virtqueue/mod.ts";
 import { ChainSlots } from "./chain_slots.ts";
 import type { DriverRing } from "./driver_ring.ts";

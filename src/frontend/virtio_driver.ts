@@ -1,5 +1,5 @@
 import { drainEventfd, type UnixConnection } from "../linux/mod.ts";
-import type { ConfigTransport } from "../virtio/config_driver.ts";
+import type { ConfigTransport } from "../virtio/config/driver.ts";
 import type { ProtocolFeature } from "../vhost_user/mod.ts";
 import { FrontendConnection, type InflightBuffer } from "./connection.ts";
 import type { ChannelOptions } from "./control_channel.ts";

@@ -11,11 +11,11 @@
  * @module
  */
 
-import { isEventfd } from "./eventfd.ts";
+import { isEventfd } from "./wait/eventfd.ts";
 import type { Fd } from "./fd.ts";
 import { libc } from "./libc.ts";
-import { knowsSeals } from "./memory_file.ts";
-import { readLink } from "./path.ts";
+import { knowsSeals } from "./file/memory_file.ts";
+import { readLink } from "./file/path.ts";
 
 /**
  * How long such a call is waited for, in milliseconds. What waits at the end of a

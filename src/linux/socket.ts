@@ -4,13 +4,13 @@
  * @module
  */
 
-import { EPOLLIN, EPOLLOUT } from "./epoll.ts";
+import { EPOLLIN, EPOLLOUT } from "./wait/epoll.ts";
 import { check, Errno, LinuxError } from "./errors.ts";
 import { closeAll, Fd } from "./fd.ts";
 import { addressOf, errno, libc, pinnedBuffer } from "./libc.ts";
-import { type SocketAccess, SocketFile } from "./path.ts";
+import { type SocketAccess, SocketFile } from "./file/path.ts";
 import { Quarantine } from "./quarantine.ts";
-import { ready, watch } from "./reactor.ts";
+import { ready, watch } from "./wait/reactor.ts";
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;

@@ -6,19 +6,18 @@
 
 import {
   bufferAt,
-  type GuardedPlace,
   inspectMemoryFile,
   isLocalFile,
   isSealedAgainstShrinking,
   type KeptBytes,
   LinuxError,
-  MemoryGuard,
   PAGE_BYTES,
   Quarantine,
   sealAgainstShrinking,
   Span,
   tryMapping,
 } from "../linux/mod.ts";
+import { type GuardedPlace, MemoryGuard } from "./guard/memory_fault.ts";
 import { MAX_REGIONS, type MemoryView, type Region, RegionTable } from "./regions.ts";
 
 /**

@@ -4,5 +4,6 @@
  * @module
  */
 
+export * from "./guard/memory_fault.ts";
 export * from "./guest_memory.ts";
 export * from "./regions.ts";

@@ -30,7 +30,7 @@ import {
   type Virtqueue,
 } from "../virtqueue/mod.ts";
 import { QueueCounters } from "./counters.ts";
-import { type InflightPlace, viewInflight } from "./inflight_area.ts";
+import { type InflightPlace, viewInflight } from "./session/inflight_area.ts";
 import { NoticeSender } from "./notices.ts";
 import { Poller } from "./poller.ts";
 

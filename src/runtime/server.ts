@@ -9,7 +9,7 @@ import type { AnyDevice } from "../virtio/mod.ts";
 import { DeviceHost, type DeviceHostOptions } from "./device_host.ts";
 import { type Endpoint, type FrontendSource, openEndpoint } from "./endpoint.ts";
 import type { RecordJson } from "./record.ts";
-import type { Session } from "./session.ts";
+import type { Session } from "./session/session.ts";
 
 /** How long a front-end has to wait before that is told: one that connects again has not to be told of. */
 const WAITING_MS = 1000;
@@ -166,7 +166,7 @@ export async function serveFrom(
   try {
     const opening = DeviceHost.open(device, options);
     // Its modules are loaded while the device opens and its thread starts.
-    const loading = import("./session.ts");
+    const loading = import("./session/session.ts");
     loading.catch(() => {});
     const host = await opening;
     try {

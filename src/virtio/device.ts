@@ -18,8 +18,8 @@
 
 import type { ThreadIo } from "../linux/mod.ts";
 import type { Chain } from "../virtqueue/mod.ts";
-import type { ConfigLayout, ConfigValues, ConfigView } from "./config_layout.ts";
-import type { ConfigWrite } from "./config_space.ts";
+import type { ConfigLayout, ConfigValues, ConfigView } from "./config/layout.ts";
+import type { ConfigWrite } from "./config/space.ts";
 import type { FeatureDefinition } from "./features.ts";
 import { checkDefinition, isLifecycle } from "./device_names.ts";
 import { expectNames } from "./names.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { ConfigLayout } from "./config_layout.ts";
+import type { ConfigLayout } from "./config/layout.ts";
 import type {
   AnyDevice,
   DeviceDefinition,

@@ -4,12 +4,12 @@
  * @module
  */
 
-export * from "./config_driver.ts";
-export * from "./config_error.ts";
-export * from "./config_fields.ts";
-export * from "./config_layout.ts";
-export * from "./config_self_describing.ts";
-export * from "./config_space.ts";
+export * from "./config/driver.ts";
+export * from "./config/error.ts";
+export * from "./config/fields.ts";
+export * from "./config/layout.ts";
+export * from "./config/self_describing.ts";
+export * from "./config/space.ts";
 export * from "./device.ts";
 export * from "./features.ts";
 export * from "./options.ts";

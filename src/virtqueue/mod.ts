@@ -6,8 +6,8 @@
 
 export * from "./chain.ts";
 export * from "./inflight.ts";
-export * from "./packed_ring.ts";
+export * from "./packed/ring.ts";
 export * from "./ring.ts";
 export * from "./rules.ts";
-export * from "./split_ring.ts";
+export * from "./split/ring.ts";
 export * from "./virtqueue.ts";

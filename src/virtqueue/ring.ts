@@ -6,10 +6,10 @@
 
 import type { MemoryView } from "../memory/mod.ts";
 import type { InflightRegion } from "./inflight.ts";
-import { packedInflightBytes } from "./inflight_packed.ts";
-import { splitInflightBytes } from "./inflight_split.ts";
-import { PackedRing, packedRingBytes } from "./packed_ring.ts";
-import { SplitRing, splitRingBytes } from "./split_ring.ts";
+import { packedInflightBytes } from "./packed/inflight.ts";
+import { splitInflightBytes } from "./split/inflight.ts";
+import { PackedRing, packedRingBytes } from "./packed/ring.ts";
+import { SplitRing, splitRingBytes } from "./split/ring.ts";
 import type { RingOptions, Virtqueue } from "./virtqueue.ts";
 
 /** The bytes that each part of a ring takes. */

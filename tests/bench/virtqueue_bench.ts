@@ -2,7 +2,7 @@
  * Rings: the device's side, the driver's, and both together. A time is that of
  * a batch of chains of three parts.
  */
-import { BATCH, RING_KINDS, RingLoop } from "./ring_loop.ts";
+import { BATCH, RING_KINDS, RingLoop } from "./lib/ring_loop.ts";
 
 /** The steps of a round, in their order; each has a benchmark of its own. */
 const STEPS = {

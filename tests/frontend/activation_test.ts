@@ -5,8 +5,8 @@ import { permissionsOf } from "../../src/cli/permissions.ts";
 import { UsageError } from "../../src/cli/usage_error.ts";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { UnixConnection, UnixListener } from "../../src/linux/mod.ts";
-import { activation } from "./activation.ts";
-import { CliProcess, runCli } from "./cli_process.ts";
+import { activation } from "./lib/activation.ts";
+import { CliProcess, runCli } from "./lib/cli_process.ts";
 
 /** Variables that are not this process's. */
 function environment(

@@ -2,7 +2,7 @@ import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { type AnyDevice, serve } from "../../mod.ts";
 import { ControlSocket } from "../../src/runtime/control_socket.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
-import echo from "./echo_device.ts";
+import echo from "./lib/echo_device.ts";
 
 async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
   const directory = Deno.makeTempDirSync();

@@ -11,7 +11,7 @@ import {
 import { errnoName, watchesEnded } from "../../src/linux/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import faulty, { FLUSHES, MAX_STRIPES } from "../../tools/fuzz/storage/faulty_blk.ts";
-import { canMount, loopDevice, mounted } from "./block_devices.ts";
+import { canMount, loopDevice, mounted } from "./lib/block_devices.ts";
 
 const { OK, IOERR, UNSUPP } = blkStatus;
 const MIB = 2 ** 20;

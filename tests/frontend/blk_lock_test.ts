@@ -6,7 +6,7 @@ import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { isLockedElsewhere, openFile, watchesEnded } from "../../src/linux/mod.ts";
 import { spawn } from "../../tools/guest/process.ts";
 import { programPath } from "../../tools/guest/programs.ts";
-import { CliProcess, runCli } from "./cli_process.ts";
+import { CliProcess, runCli } from "./lib/cli_process.ts";
 
 const IMAGE_BYTES = 1 << 20;
 

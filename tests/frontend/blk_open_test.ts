@@ -13,8 +13,8 @@ import { serve } from "../../mod.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { createMemfd, isLockedElsewhere, lockShared, openFile } from "../../src/linux/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
-import { canMount, loopDevice, mounted, run } from "./block_devices.ts";
-import { CliProcess } from "./cli_process.ts";
+import { canMount, loopDevice, mounted, run } from "./lib/block_devices.ts";
+import { CliProcess } from "./lib/cli_process.ts";
 
 const MIB = 2 ** 20;
 

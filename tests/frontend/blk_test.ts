@@ -10,7 +10,7 @@ import {
   type VirtioDriverOptions,
 } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
-import { splitRing } from "./raw_rings.ts";
+import { splitRing } from "./lib/raw_rings.ts";
 
 const { OK, IOERR, UNSUPP } = blkStatus;
 

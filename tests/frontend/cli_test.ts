@@ -3,7 +3,7 @@ import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
 import { type Fd, UnixConnection, UnixListener } from "../../src/linux/mod.ts";
 import type { RecordJson } from "../../src/runtime/record.ts";
-import { CliProcess, runCli } from "./cli_process.ts";
+import { CliProcess, runCli } from "./lib/cli_process.ts";
 
 const F_SETFD = 2;
 

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { unpackPackages } from "../../tools/guest/apt.ts";
 import { cached } from "../../tools/guest/cache.ts";
 import { findProgram } from "../../tools/guest/process.ts";
-import { runCli } from "./cli_process.ts";
+import { runCli } from "./lib/cli_process.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 

@@ -4,8 +4,8 @@ import { type DeviceServer, EndpointError, serve } from "../../mod.ts";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { UnixListener, watchesEnded } from "../../src/linux/mod.ts";
 import { LAST_RETRY_MS, retryDelayMs } from "../../src/runtime/connector.ts";
-import { CliProcess, runCli } from "./cli_process.ts";
-import echo, { Answer } from "./echo_device.ts";
+import { CliProcess, runCli } from "./lib/cli_process.ts";
+import echo, { Answer } from "./lib/echo_device.ts";
 
 /** Runs a test with a path for a socket, and expects that nothing is left. */
 async function withPath(test: (path: string) => Promise<void>): Promise<void> {

@@ -9,7 +9,7 @@ import { assert, assertEquals } from "@std/assert";
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
-import { CliProcess } from "./cli_process.ts";
+import { CliProcess } from "./lib/cli_process.ts";
 import { Random } from "../../tools/random.ts";
 
 const KILLS = Number(Deno.env.get("VHOSTD_TEST_KILLS") ?? 10);

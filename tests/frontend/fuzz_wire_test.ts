@@ -1,5 +1,6 @@
 import { assert, assertGreater } from "@std/assert";
-import { MemoryGuard, watchesEnded } from "../../src/linux/mod.ts";
+import { watchesEnded } from "../../src/linux/mod.ts";
+import { MemoryGuard } from "../../src/memory/mod.ts";
 import { target } from "../../tools/fuzz/wire.ts";
 
 // The guard's listener stays; before the test it is none of its leaks.

@@ -47,9 +47,9 @@ import {
   type HandshakeOrder,
   type HandshakeResult,
   makeBells,
-} from "./handshake_order.ts";
+} from "./lib/handshake_order.ts";
 import { Random } from "../../tools/random.ts";
-import { WorkerThread } from "./worker_thread.ts";
+import { WorkerThread } from "./lib/worker_thread.ts";
 
 const SECONDS = Number(Deno.env.get("HANDSHAKE_SECONDS") ?? 4);
 const SEED = Number(Deno.env.get("HANDSHAKE_SEED") ?? Math.floor(Math.random() * 2 ** 32));
@@ -69,8 +69,8 @@ for (const packed of [false, true]) {
     const name = `${packed ? "packed" : "split"} rings ${eventIndex ? "with" : "without"}`;
     Deno.test(`${name} event index lose no notification`, async () => {
       // Threads of their own: code that has seen one kind of ring is the fastest.
-      using driver = start("./handshake_driver.ts");
-      using device = start("./handshake_device.ts");
+      using driver = start("./lib/handshake_driver.ts");
+      using device = start("./lib/handshake_device.ts");
       const random = new Random(SEED);
       let requests = 0, sleeps = 0;
       const begun = performance.now();

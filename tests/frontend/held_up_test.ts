@@ -13,8 +13,8 @@ import {
 } from "../../src/frontend/mod.ts";
 import { type Fd, MAX_STUCK, Quarantine, watchesEnded } from "../../src/linux/mod.ts";
 import { LingeringSockets } from "../../tools/fuzz/wire/lingering.ts";
-import { CliProcess } from "./cli_process.ts";
-import echo from "./echo_device.ts";
+import { CliProcess } from "./lib/cli_process.ts";
+import echo from "./lib/echo_device.ts";
 
 /** How long the main thread may be away, on a busy machine: less than a call may take. */
 const MOST_AWAY_MS = 900;
@@ -215,7 +215,7 @@ Deno.test({
     const attacker = new Deno.Command(Deno.execPath(), {
       args: [
         ...["run", "--quiet", "--allow-all"],
-        new URL("fuse_frontend.ts", import.meta.url).pathname,
+        new URL("./lib/fuse_frontend.ts", import.meta.url).pathname,
         ...[`${directory}/fuse`, `${directory}/s`],
       ],
       ...{ stdin: "piped", stdout: "piped", stderr: "inherit" },

@@ -15,7 +15,7 @@ import { defineDevice, type DeviceServer, serve } from "../../mod.ts";
 import { processState } from "../../tools/process_state.ts";
 import { flood, storm } from "../../tools/fuzz/wire/crowd.ts";
 import { Tally } from "../../tools/fuzz/seeds.ts";
-import echo, { Answer } from "./echo_device.ts";
+import echo, { Answer } from "./lib/echo_device.ts";
 
 const O_PATH = 0o10000000;
 
@@ -278,7 +278,7 @@ async function withFewDescriptors(most: number, script: string): Promise<string>
     import { serve } from ${url("../../mod.ts")};
     import { FrontendConnection, VirtioDriver } from ${url("../../src/frontend/mod.ts")};
     import { createEventfd, expectDescriptors, Fd } from ${url("../../src/linux/mod.ts")};
-    import echo from ${url("./echo_device.ts")};
+    import echo from ${url("./lib/echo_device.ts")};
     const socketPath = Deno.makeTempDirSync() + "/s";
     ${script}
     Deno.exit(0);

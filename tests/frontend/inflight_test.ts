@@ -15,7 +15,7 @@ import {
   sealOwn,
   watchesEnded,
 } from "../../src/linux/mod.ts";
-import echo, { Answer } from "./echo_device.ts";
+import echo, { Answer } from "./lib/echo_device.ts";
 
 /** Long enough for a busy machine: nothing here depends on speed. */
 const TIMEOUT_MS = 60_000;

@@ -6,7 +6,7 @@ import { profileModel } from "../../backends/input/profiles.ts";
 import { type DeviceServer, serve } from "../../mod.ts";
 import { FrontendError, VirtioDriver } from "../../src/frontend/mod.ts";
 import { openFile, watch } from "../../src/linux/mod.ts";
-import { CliProcess } from "./cli_process.ts";
+import { CliProcess } from "./lib/cli_process.ts";
 
 const EVENTQ = 0;
 const STATUSQ = 1;

@@ -3,8 +3,8 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { type DeviceServer, serve, type ServeOptions } from "../../mod.ts";
 import { FrontendError, VirtioDriver, type VirtioDriverOptions } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
-import { CliProcess } from "./cli_process.ts";
-import lateDevice, { late, Misdeed, STARTED } from "./late_device.ts";
+import { CliProcess } from "./lib/cli_process.ts";
+import lateDevice, { late, Misdeed, STARTED } from "./lib/late_device.ts";
 
 const STOP_LIMIT_MS = 50;
 
@@ -216,7 +216,7 @@ for (const [what, misdeed] of [["is kept", Misdeed.KEEP], ["spins", Misdeed.SPIN
   Deno.test(`SIGTERM ends the process while a chain ${what}, names the queue and writes the record`, async () => {
     const directory = Deno.makeTempDirSync();
     const [socket, record] = [`${directory}/s`, `${directory}/record`];
-    const module = new URL("./late_device.ts", import.meta.url).pathname;
+    const module = new URL("./lib/late_device.ts", import.meta.url).pathname;
     await using process = new CliProcess([module, `--socket-path=${socket}`, `--record=${record}`]);
     await process.until("listens on");
     const driver = await start(socket);

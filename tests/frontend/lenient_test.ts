@@ -12,7 +12,7 @@ import {
   VirtioDriver,
 } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
-import echo from "./echo_device.ts";
+import echo from "./lib/echo_device.ts";
 
 /** Serves a device on the main thread and runs a test. */
 async function served(

@@ -8,7 +8,7 @@ import { attachStore } from "../../backends/blk/stores.ts";
 import type { OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts";
 import { addressOf, Errno, isInMemory, openFile, pinnedBuffer } from "../../src/linux/mod.ts";
 import { Parts } from "../../src/virtqueue/mod.ts";
-import type { MappedMessage, MappedOrder, MappedOutcome } from "./mapped_store_worker.ts";
+import type { MappedMessage, MappedOrder, MappedOutcome } from "./lib/mapped_store_worker.ts";
 import { Random } from "../../tools/random.ts";
 
 const MIB = 2 ** 20;
@@ -270,7 +270,7 @@ Deno.test("A mapped file outlives threads that discard and write, others that cu
     await withDisk(async ({ open, path, isMapped }) => {
       const control = new SharedArrayBuffer(4);
       const workers = [1, 2].map((nth) => {
-        const worker = new Worker(new URL("./mapped_store_worker.ts", import.meta.url), {
+        const worker = new Worker(new URL("./lib/mapped_store_worker.ts", import.meta.url), {
           type: "module",
         });
         const begun = Promise.withResolvers<void>();

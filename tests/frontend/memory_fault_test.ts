@@ -1,20 +1,30 @@
-import { assertStringIncludes } from "@std/assert";
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { FrontendError, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
 import {
   createMemfd,
   drainEventfd,
-  MemoryGuard,
   openFile,
   resizeFile,
   sealOwn,
   watchesEnded,
 } from "../../src/linux/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
-import { GuestMemory, type LostMemory, RegionError, viewMemory } from "../../src/memory/mod.ts";
+import {
+  GuestMemory,
+  type LostMemory,
+  MemoryGuard,
+  RegionError,
+  viewMemory,
+} from "../../src/memory/mod.ts";
 import { serve } from "../../mod.ts";
 import blk from "../../backends/blk/mod.ts";
-import echo from "./echo_device.ts";
+import echo from "./lib/echo_device.ts";
 import { processState } from "../../tools/process_state.ts";
 
 // The guard's listener stays; before the tests it is none of their leaks.
@@ -471,9 +481,12 @@ Deno.test("SET_MEM_TABLE names a region that cannot be mapped, and changes nothi
 
 Deno.test("a guard of another version is not started", async () => {
   const directory = Deno.makeTempDirSync();
-  const source = new URL("../../src/linux/", import.meta.url);
-  for (const { name } of Deno.readDirSync(source)) {
-    Deno.copyFileSync(new URL(name, source), `${directory}/${name}`);
+  for (const folder of ["linux/", "linux/file/", "linux/wait/", "memory/", "memory/guard/"]) {
+    const source = new URL(`../../src/${folder}`, import.meta.url);
+    Deno.mkdirSync(`${directory}/${folder}`);
+    for (const { name, isFile } of Deno.readDirSync(source)) {
+      if (isFile) Deno.copyFileSync(new URL(name, source), `${directory}/${folder}${name}`);
+    }
   }
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "--allow-all", "--no-config", "--ext=ts", "-"],
@@ -482,12 +495,12 @@ Deno.test("a guard of another version is not started", async () => {
   }).spawn();
   const writer = child.stdin.getWriter();
   await writer.write(new TextEncoder().encode(`
-    const { MemoryGuard } = await import("file://${directory}/memory_fault.ts");
+    const { MemoryGuard } = await import("file://${directory}/memory/guard/memory_fault.ts");
     (await MemoryGuard.acquire())[Symbol.dispose]();
     console.log("started");
     // Whole seconds are told apart.
     await new Promise((resolve) => setTimeout(resolve, 2500));
-    Deno.utimeSync("${directory}/guard_table.ts", 1, 1);
+    Deno.utimeSync("${directory}/memory/guard/guard_table.ts", 1, 1);
     await MemoryGuard.acquire().catch((error) => console.log(error.message));
     Deno.exit(0);
   `));

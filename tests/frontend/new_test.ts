@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { denoConfig } from "../../src/cli/new_command.ts";
 import { vhostdCommand } from "../../tools/guest/backend.ts";
-import { runCli } from "./cli_process.ts";
+import { runCli } from "./lib/cli_process.ts";
 
 /** Nothing listens there: whatever would be downloaded fails. */
 const UNREACHABLE = "http://127.0.0.1:9";

@@ -17,8 +17,8 @@ import {
   VirtioDriver,
 } from "../../src/frontend/mod.ts";
 import { createEventfd, signalEventfd, watchesEnded } from "../../src/linux/mod.ts";
-import { CliProcess } from "./cli_process.ts";
-import echo, { Answer } from "./echo_device.ts";
+import { CliProcess } from "./lib/cli_process.ts";
+import echo, { Answer } from "./lib/echo_device.ts";
 
 /** What was told, as it comes. */
 class Told {
@@ -177,7 +177,7 @@ Deno.test("vhostd tells a broken queue on stderr in one line, and its stack with
     for (const trace of ["0", "1"]) {
       const socket = `${directory}/echo.sock`;
       await using cli = new CliProcess(
-        ["tests/frontend/echo_device.ts", `--socket-path=${socket}`],
+        ["tests/frontend/lib/echo_device.ts", `--socket-path=${socket}`],
         { env: { VHOSTD_TRACE: trace } },
       );
       await cli.until("listens");

@@ -12,7 +12,7 @@ import {
 } from "../../src/frontend/mod.ts";
 import { openFile } from "../../src/linux/mod.ts";
 import { openRecordSource } from "../../src/cli/record_file.ts";
-import { CliProcess, runCli } from "./cli_process.ts";
+import { CliProcess, runCli } from "./lib/cli_process.ts";
 
 /** A device, how it is started, and a request that shows that it works. */
 interface Served {

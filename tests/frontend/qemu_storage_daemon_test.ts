@@ -23,8 +23,8 @@ import {
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { transportMask } from "../../src/virtio/features.ts";
 import { programPath } from "../../tools/guest/programs.ts";
-import type { LoadOrder, LoadResult } from "./split_queue_worker.ts";
-import { WorkerThread } from "./worker_thread.ts";
+import type { LoadOrder, LoadResult } from "./lib/split_queue_worker.ts";
+import { WorkerThread } from "./lib/worker_thread.ts";
 
 const PROGRAM = "qemu-storage-daemon";
 /** This machine's, or else one that is downloaded into `.cache/`. */
@@ -346,7 +346,7 @@ Deno.test("DriverQueue can be driven by another thread that blocks", () =>
     const driver = await start({ queues: [64] });
     const { memory, queues: [queue] } = driver;
     using thread = new WorkerThread<LoadOrder, LoadResult>(
-      new URL("./split_queue_worker.ts", import.meta.url),
+      new URL("./lib/split_queue_worker.ts", import.meta.url),
     );
     const gpa = memory.alloc(1024);
     const order = { memory: memory.handle, queue: queue.handle, gpa, requests: 1000 };

@@ -3,7 +3,7 @@ import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { parseEvents } from "../../backends/input/events.ts";
 import { profileModel } from "../../backends/input/profiles.ts";
-import { CliProcess } from "./cli_process.ts";
+import { CliProcess } from "./lib/cli_process.ts";
 
 const readme = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));
 

@@ -19,7 +19,7 @@ import {
   frontendRequests,
   type RequestRule,
 } from "../../src/vhost_user/mod.ts";
-import echo from "./echo_device.ts";
+import echo from "./lib/echo_device.ts";
 
 /** Numbers on the wire, those that nobody knows among them. */
 const IDS = Array.from({ length: 50 }, (_, id) => id).concat(0xffff_ffff);

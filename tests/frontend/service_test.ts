@@ -4,8 +4,8 @@ import { UnixListener, watchesEnded } from "../../src/linux/mod.ts";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { GuestError, run } from "../../tools/guest/process.ts";
 import { programPath } from "../../tools/guest/programs.ts";
-import { activation } from "./activation.ts";
-import { CliProcess } from "./cli_process.ts";
+import { activation } from "./lib/activation.ts";
+import { CliProcess } from "./lib/cli_process.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 
@@ -90,7 +90,7 @@ for (const flags of [[], ["--cache=none"], ["--io=sync"]]) {
         env: { LISTEN_FDS: "1" },
         through: [
           ...[Deno.execPath(), "run", "--quiet", "--allow-all"],
-          ...[`${ROOT}tests/frontend/filtered_start.ts`],
+          ...[`${ROOT}tests/frontend/lib/filtered_start.ts`],
           ...[(await allowedCalls(analyzer)).join(","), "fail"],
           ...activation([listener.fd]),
         ],
@@ -125,7 +125,7 @@ for (const flags of [[], ["--cache=none"], ["--io=sync"]]) {
 test("the service's filter holds what is not allowed", async (analyzer) => {
   const calls = (await allowedCalls(analyzer)).join(",");
   const launch = [Deno.execPath(), "run", "--quiet", "--allow-all"];
-  const start = [...launch, `${ROOT}tests/frontend/filtered_start.ts`, calls];
+  const start = [...launch, `${ROOT}tests/frontend/lib/filtered_start.ts`, calls];
   for (
     const [action, program, code] of [
       ["fail", ["true"], 0],

@@ -19,10 +19,10 @@ import {
   transportMask,
 } from "../../mod.ts";
 import rng from "../../backends/rng/mod.ts";
-import echo, { Answer } from "./echo_device.ts";
+import echo, { Answer } from "./lib/echo_device.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { processState } from "../../tools/process_state.ts";
-import { packedRing, splitRing } from "./raw_rings.ts";
+import { packedRing, splitRing } from "./lib/raw_rings.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 const text = (data: Uint8Array) => new TextDecoder().decode(data);

@@ -16,15 +16,15 @@ import { type DeviceServer, serve, type ServeOptions } from "../../mod.ts";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { Random } from "../../tools/random.ts";
-import shuffled from "./shuffled_disk.ts";
+import shuffled from "./lib/shuffled_disk.ts";
 import {
   ARENA_BYTES,
   BLOCK_BYTES,
   INDIRECT_PARTS,
   type SoakOrder,
   type SoakResult,
-} from "./soak_order.ts";
-import { WorkerThread } from "./worker_thread.ts";
+} from "./lib/soak_order.ts";
+import { WorkerThread } from "./lib/worker_thread.ts";
 
 const SECONDS = Number(Deno.env.get("SOAK_SECONDS") ?? 20);
 const SEED = Number(Deno.env.get("SOAK_SEED") ?? Math.floor(Math.random() * 2 ** 32));
@@ -80,7 +80,7 @@ function randomRing(random: Random): Ring {
 class Drivers implements Disposable {
   readonly #threads = Array.from(
     { length: QUEUES },
-    () => new WorkerThread<SoakOrder, SoakResult>(new URL("./soak_worker.ts", import.meta.url)),
+    () => new WorkerThread<SoakOrder, SoakResult>(new URL("./lib/soak_worker.ts", import.meta.url)),
   );
 
   /** Has a queue driven by its thread. */

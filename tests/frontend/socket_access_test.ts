@@ -17,7 +17,7 @@ import {
   userId,
   watchesEnded,
 } from "../../src/linux/mod.ts";
-import { CliProcess, runCli } from "./cli_process.ts";
+import { CliProcess, runCli } from "./lib/cli_process.ts";
 
 /** Who may do what with a file, as `660 0:0`. */
 function accessOf(path: string): string {

@@ -5,8 +5,8 @@ import rng from "../../backends/rng/mod.ts";
 import { serve } from "../../mod.ts";
 import { encodeFrontendMessage, UnixConnection, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
-import { CliProcess } from "./cli_process.ts";
-import { diskBytes, VerifiedLoad } from "./verified_load.ts";
+import { CliProcess } from "./lib/cli_process.ts";
+import { diskBytes, VerifiedLoad } from "./lib/verified_load.ts";
 
 /** Rings are small, so that they are full. */
 const SHAPE = { queues: 2, lanes: 24 };

@@ -19,7 +19,7 @@ import {
   steps,
   temporary,
   type TemporaryDirectory,
-} from "./helpers.ts";
+} from "./lib/helpers.ts";
 
 const MIB = 2 ** 20;
 

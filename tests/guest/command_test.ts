@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { run } from "../../tools/guest/process.ts";
-import { expectNothingLeft, guest } from "./guest_command.ts";
-import { temporary } from "./helpers.ts";
+import { expectNothingLeft, guest } from "./lib/guest_command.ts";
+import { temporary } from "./lib/helpers.ts";
 
 Deno.test("guest --run prints what the command prints, and exits with its status", async () => {
   using directory = temporary();

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
-import { diskHash, endLoad, expectProgress, LOAD_DISK_BYTES, startLoad } from "./guest_load.ts";
+import { diskHash, endLoad, expectProgress, LOAD_DISK_BYTES, startLoad } from "./lib/guest_load.ts";
 import {
   Backend,
   expectEndedRecord,
@@ -9,7 +9,7 @@ import {
   sha256Of,
   steps,
   temporary,
-} from "./helpers.ts";
+} from "./lib/helpers.ts";
 
 Deno.test("back-ends connect to QEMU, and to the next one when it is gone", async (t) => {
   using directory = temporary();

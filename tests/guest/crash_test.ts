@@ -7,7 +7,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { fioImage } from "../../tools/guest/fio_image.ts";
 import { Guest } from "../../tools/guest/guest.ts";
-import { Backend, expectLiveRecord, ok, temporary } from "./helpers.ts";
+import { Backend, expectLiveRecord, ok, temporary } from "./lib/helpers.ts";
 
 const KILLS = Number(Deno.env.get("VHOSTD_TEST_KILLS") ?? 3);
 

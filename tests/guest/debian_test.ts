@@ -11,7 +11,7 @@ import {
   sha256Of,
   steps,
   temporary,
-} from "./helpers.ts";
+} from "./lib/helpers.ts";
 
 const isRoot = Deno.uid() === 0;
 

@@ -2,7 +2,7 @@
 import { assertEquals } from "@std/assert";
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { Guest } from "../../tools/guest/guest.ts";
-import { Backend, expectLiveRecord, ok, steps, temporary } from "./helpers.ts";
+import { Backend, expectLiveRecord, ok, steps, temporary } from "./lib/helpers.ts";
 
 const SIZE = 2 ** 24;
 

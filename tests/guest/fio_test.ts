@@ -2,7 +2,7 @@
 import { assertEquals, assertGreater } from "@std/assert";
 import { fioImage } from "../../tools/guest/fio_image.ts";
 import { Guest } from "../../tools/guest/guest.ts";
-import { Backend, hasPackedRings, temporary } from "./helpers.ts";
+import { Backend, hasPackedRings, temporary } from "./lib/helpers.ts";
 
 const SIZE = 2 ** 25;
 

@@ -11,7 +11,7 @@ import {
   ok,
   steps,
   temporary,
-} from "./helpers.ts";
+} from "./lib/helpers.ts";
 
 // linux/input-event-codes.h
 const EV_SYN = 0, EV_KEY = 1, EV_REL = 2, EV_ABS = 3;

@@ -8,7 +8,7 @@ import { bootFiles, PROMPT } from "../../tools/guest/guest.ts";
 import { Libvirt, libvirtPackages } from "../../tools/guest/libvirt.ts";
 import { GuestError } from "../../tools/guest/process.ts";
 import { qemuOfVersion } from "../../tools/guest/programs.ts";
-import { Backend, sha256Of, temporary } from "./helpers.ts";
+import { Backend, sha256Of, temporary } from "./lib/helpers.ts";
 
 const TIMEOUT_MS = 60_000;
 

@@ -2,7 +2,14 @@ import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
 import { programPath } from "../../tools/guest/programs.ts";
 import { run } from "../../tools/guest/process.ts";
-import { Backend, expectEndedRecord, expectLiveRecord, ok, steps, temporary } from "./helpers.ts";
+import {
+  Backend,
+  expectEndedRecord,
+  expectLiveRecord,
+  ok,
+  steps,
+  temporary,
+} from "./lib/helpers.ts";
 
 Deno.test("back-ends outlive QEMU, and end well when QEMU outlives them", async (t) => {
   using directory = temporary();

@@ -1,7 +1,7 @@
 /** A back-end that is started again with other options under a running guest, which has features that it no longer offers. */
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
-import { Backend, fails, ok, sha256Of, temporary } from "./helpers.ts";
+import { Backend, fails, ok, sha256Of, temporary } from "./lib/helpers.ts";
 
 const BYTES = 2 ** 24;
 

@@ -1,10 +1,10 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { qemuFrontend } from "../../src/cli/qemu.ts";
 import { Guest } from "../../tools/guest/guest.ts";
-import { expectNothingLeft, guest } from "./guest_command.ts";
-import { Backend, eventually, expectLiveRecord, ok, steps, temporary } from "./helpers.ts";
+import { expectNothingLeft, guest } from "./lib/guest_command.ts";
+import { Backend, eventually, expectLiveRecord, ok, steps, temporary } from "./lib/helpers.ts";
 
-const LOUD_CONSOLE = new URL("loud_console.ts", import.meta.url).pathname;
+const LOUD_CONSOLE = new URL("./lib/loud_console.ts", import.meta.url).pathname;
 
 Deno.test("the README's device serves a guest as it is printed", async () => {
   using directory = temporary();

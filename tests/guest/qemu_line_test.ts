@@ -7,7 +7,7 @@ import { serve } from "../../src/runtime/mod.ts";
 import { spawn, withTimeout } from "../../tools/guest/process.ts";
 import { QEMU_VERSIONS, qemuOfVersion } from "../../tools/guest/programs.ts";
 import { Qmp } from "../../tools/guest/qmp.ts";
-import { temporary } from "./helpers.ts";
+import { temporary } from "./lib/helpers.ts";
 
 const NET = 1, GPU = 16;
 

@@ -13,7 +13,7 @@ import {
   ok,
   sha256Of,
   temporary,
-} from "./helpers.ts";
+} from "./lib/helpers.ts";
 
 const BYTES = 2 ** 24;
 

@@ -10,7 +10,7 @@ import {
   ok,
   steps,
   temporary,
-} from "./helpers.ts";
+} from "./lib/helpers.ts";
 
 for (const machine of MACHINES) {
   Deno.test(`a guest on ${machine} gets its randomness from our rng`, async (t) => {

@@ -1,7 +1,14 @@
 /** Rings that are smaller than what Linux puts into one request: indirect tables are longer than the ring. */
 import { assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
-import { Backend, expectLiveRecord, hasPackedRings, ok, sha256Of, temporary } from "./helpers.ts";
+import {
+  Backend,
+  expectLiveRecord,
+  hasPackedRings,
+  ok,
+  sha256Of,
+  temporary,
+} from "./lib/helpers.ts";
 
 const BYTES = 2 ** 23;
 

@@ -2,8 +2,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
 import { withTimeout } from "../../tools/guest/process.ts";
-import { diskHash, endLoad, expectProgress, LOAD_DISK_BYTES, startLoad } from "./guest_load.ts";
-import { Backend, expectLiveRecord, sha256Of, steps, temporary } from "./helpers.ts";
+import { diskHash, endLoad, expectProgress, LOAD_DISK_BYTES, startLoad } from "./lib/guest_load.ts";
+import { Backend, expectLiveRecord, sha256Of, steps, temporary } from "./lib/helpers.ts";
 
 const TIMEOUT_MS = 30_000;
 

@@ -9,7 +9,14 @@ import { SharedState } from "../../backends/blk/shared_state.ts";
 import type { Store, StoreRequest, StoreResult } from "../../backends/blk/store.ts";
 import { Errno, LinuxError } from "../../src/linux/mod.ts";
 import { LATER } from "../../src/virtio/mod.ts";
-import { type ChainContent, header, join, makeChain, segment, TestQueue } from "./blk_chains.ts";
+import {
+  type ChainContent,
+  header,
+  join,
+  makeChain,
+  segment,
+  TestQueue,
+} from "./lib/blk_chains.ts";
 
 const { IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES } = VIRTIO_BLK_T;
 const OK = 0, IOERR = 1, UNSUPP = 2;

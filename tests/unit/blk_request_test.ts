@@ -16,7 +16,7 @@ import {
   segment,
   TestQueue,
   UNTOUCHED,
-} from "./blk_chains.ts";
+} from "./lib/blk_chains.ts";
 
 const { IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES } = VIRTIO_BLK_T;
 

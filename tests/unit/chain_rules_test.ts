@@ -12,7 +12,7 @@ import {
   type RingOptions,
   type Virtqueue,
 } from "../../src/virtqueue/mod.ts";
-import { PackedRingDriver } from "./packed_ring_driver.ts";
+import { PackedRingDriver } from "./lib/packed_ring_driver.ts";
 import {
   assertBreaks,
   BUFFERS,
@@ -24,7 +24,7 @@ import {
   RingDriver,
   testMemory,
   WRITE,
-} from "./ring_driver.ts";
+} from "./lib/ring_driver.ts";
 
 /** A driver of either layout that makes chains of descriptors available. */
 interface Driver {

@@ -3,7 +3,7 @@ import { isColoured, makeInk } from "../../src/cli/ink.ts";
 import { recordText } from "../../src/cli/record_text.ts";
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { formatBytes, formatCount, formatDuration, formatRatio } from "../../src/cli/units.ts";
-import { observation, sampleRecord, SINCE } from "./sample_record.ts";
+import { observation, sampleRecord, SINCE } from "./lib/sample_record.ts";
 
 Deno.test("recordText() has every section, aligned, with times from the beginning", () => {
   assertEquals(

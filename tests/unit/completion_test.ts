@@ -47,7 +47,7 @@ Deno.test("complete() offers what a command takes", async () => {
 });
 
 Deno.test("complete() knows a device of one's own, and nothing of one that is not there", async () => {
-  const echo = new URL("../frontend/echo_device.ts", import.meta.url).pathname;
+  const echo = new URL("../frontend/lib/echo_device.ts", import.meta.url).pathname;
   assertEquals(await offered(echo, "--que"), [["--queues="], false]);
   assertEquals(await offered("nothing", "--"), [[], false]);
   assertEquals(await offered("/no/such.ts", "--"), [[], false]);

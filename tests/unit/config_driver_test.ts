@@ -1,16 +1,16 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import * as fc from "fast-check";
-import { type ConfigTransport, SelfDescribingDriver } from "../../src/virtio/config_driver.ts";
-import { ConfigAccessError } from "../../src/virtio/config_error.ts";
-import { bytes, u16, u32, u8 } from "../../src/virtio/config_fields.ts";
+import { type ConfigTransport, SelfDescribingDriver } from "../../src/virtio/config/driver.ts";
+import { ConfigAccessError } from "../../src/virtio/config/error.ts";
+import { bytes, u16, u32, u8 } from "../../src/virtio/config/fields.ts";
 import {
   bitField,
   CONFIG_STATUS,
   field,
   selfDescribing,
   statusField,
-} from "../../src/virtio/config_self_describing.ts";
-import { ConfigSpace } from "../../src/virtio/config_space.ts";
+} from "../../src/virtio/config/self_describing.ts";
+import { ConfigSpace } from "../../src/virtio/config/space.ts";
 
 const layout = selfDescribing({
   status: statusField(1),

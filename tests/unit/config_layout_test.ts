@@ -10,8 +10,8 @@ import {
   u32,
   u64,
   u8,
-} from "../../src/virtio/config_fields.ts";
-import { type ConfigLayout, packed } from "../../src/virtio/config_layout.ts";
+} from "../../src/virtio/config/fields.ts";
+import { type ConfigLayout, packed } from "../../src/virtio/config/layout.ts";
 
 function offsets(layout: ConfigLayout): Record<string, number> {
   return Object.fromEntries(layout.fields.map(({ name, offset }) => [name, offset]));

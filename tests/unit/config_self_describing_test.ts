@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
-import { ConfigAccessError } from "../../src/virtio/config_error.ts";
-import { array, bytes, struct, text, u16, u32, u8 } from "../../src/virtio/config_fields.ts";
+import { ConfigAccessError } from "../../src/virtio/config/error.ts";
+import { array, bytes, struct, text, u16, u32, u8 } from "../../src/virtio/config/fields.ts";
 import {
   bitField,
   CONFIG_STATUS,
@@ -9,8 +9,8 @@ import {
   field,
   selfDescribing,
   statusField,
-} from "../../src/virtio/config_self_describing.ts";
-import { ConfigSpace } from "../../src/virtio/config_space.ts";
+} from "../../src/virtio/config/self_describing.ts";
+import { ConfigSpace } from "../../src/virtio/config/space.ts";
 import { defineDevice } from "../../src/virtio/device.ts";
 
 const layout = selfDescribing({

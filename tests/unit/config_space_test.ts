@@ -1,10 +1,10 @@
 import { assert, assertEquals, assertInstanceOf, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
-import { ConfigAccessError } from "../../src/virtio/config_error.ts";
-import { array, bytes, struct, u16, u64, u8 } from "../../src/virtio/config_fields.ts";
-import { packed } from "../../src/virtio/config_layout.ts";
-import { ConfigSpace } from "../../src/virtio/config_space.ts";
-import { observation } from "./sample_record.ts";
+import { ConfigAccessError } from "../../src/virtio/config/error.ts";
+import { array, bytes, struct, u16, u64, u8 } from "../../src/virtio/config/fields.ts";
+import { packed } from "../../src/virtio/config/layout.ts";
+import { ConfigSpace } from "../../src/virtio/config/space.ts";
+import { observation } from "./lib/sample_record.ts";
 
 const layout = packed({
   capacity: u64("Capacity"),

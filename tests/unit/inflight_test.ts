@@ -10,8 +10,13 @@ import {
   type Virtqueue,
 } from "../../src/virtqueue/mod.ts";
 import { Random } from "../../tools/random.ts";
-import { type CrashDriver, PackedCrashDriver, SplitCrashDriver, tagOf } from "./crash_driver.ts";
-import { delayStores, type PlainStore, traceStores } from "./store_trace.ts";
+import {
+  type CrashDriver,
+  PackedCrashDriver,
+  SplitCrashDriver,
+  tagOf,
+} from "./lib/crash_driver.ts";
+import { delayStores, type PlainStore, traceStores } from "./lib/store_trace.ts";
 
 /** The device is killed. */
 class Crash extends Error {}

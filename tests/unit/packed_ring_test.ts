@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { passes } from "../../src/virtqueue/packed_places.ts";
+import { passes } from "../../src/virtqueue/packed/places.ts";
 import { type Chain, RingError, type RingRule } from "../../src/virtqueue/mod.ts";
 import {
   baseAt,
@@ -9,7 +9,7 @@ import {
   ENABLE,
   type PackedDescriptor,
   PackedRingDriver,
-} from "./packed_ring_driver.ts";
+} from "./lib/packed_ring_driver.ts";
 import {
   assertBreaks,
   BUFFERS,
@@ -19,7 +19,7 @@ import {
   places,
   testMemory,
   WRITE,
-} from "./ring_driver.ts";
+} from "./lib/ring_driver.ts";
 
 const ONE: PackedDescriptor = { gpa: BUFFERS, bytes: 1 };
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { recordScreen } from "../../src/cli/record_screen.ts";
-import { queue, sampleRecord } from "./sample_record.ts";
+import { queue, sampleRecord } from "./lib/sample_record.ts";
 
 /** A disk with many queues under load, after much has happened. */
 function busyRecord() {

@@ -16,7 +16,7 @@ import {
   places,
   RingDriver,
   WRITE,
-} from "./ring_driver.ts";
+} from "./lib/ring_driver.ts";
 
 Deno.test("SplitRing.take() returns null when nothing is available", () => {
   assertStrictEquals(new RingDriver(8).ring.take(), null);

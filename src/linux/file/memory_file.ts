@@ -1,0 +1,82 @@
+/**
+ * Files that are memory: memfds, and files of tmpfs, hugetlbfs and disks.
+ *
+ * @module
+ */
+
+import { check, Errno, LinuxError } from "../errors.ts";
+import { type FileStat, readStat } from "./file.ts";
+import { errno, libc } from "../libc.ts";
+import { readKernelFile } from "./path.ts";
+import type { Quarantine } from "../quarantine.ts";
+
+const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+const F_SEAL_SEAL = 0x1;
+const F_SEAL_SHRINK = 0x2;
+
+const AT_EMPTY_PATH = 0x1000;
+/** Asks for what the kernel knows, not for what another process says about its file. */
+const AT_STATX_DONT_SYNC = 0x4000;
+
+/** Looks at a file without asking anybody outside of the kernel. */
+export function inspectMemoryFile(fd: number): FileStat {
+  return readStat(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC);
+}
+
+/** Whether a file is a memory file: those of tmpfs (memfds among them) and hugetlbfs know seals. */
+export function knowsSeals(fd: number): boolean {
+  return libc.fcntl(fd, F_GET_SEALS, 0) >= 0;
+}
+
+/** Whether a file is sealed against becoming shorter. */
+export function isSealedAgainstShrinking(fd: number): boolean {
+  const seals = libc.fcntl(fd, F_GET_SEALS, 0);
+  return seals >= 0 && (seals & F_SEAL_SHRINK) !== 0;
+}
+
+/** Seals a memfd that nobody else has yet against becoming shorter. */
+export function sealOwn(fd: number): void {
+  check(libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), "fcntl");
+}
+
+/**
+ * Sees to it that a memfd cannot become shorter, where that is possible: it is
+ * sealed unless it is already. Files of tmpfs, hugetlbfs and disks always can.
+ *
+ * The kernel waits until nobody writes to the file, which is as long as its
+ * owner likes.
+ *
+ * @throws {StuckError} When it takes too long.
+ */
+export async function sealAgainstShrinking(fd: number, quarantine: Quarantine): Promise<void> {
+  const seals = libc.fcntl(fd, F_GET_SEALS, 0);
+  if (seals < 0 || (seals & (F_SEAL_SEAL | F_SEAL_SHRINK)) !== 0) return;
+  await quarantine.call(
+    "sealing a memory file",
+    () => libc.fcntl_async(fd, F_ADD_SEALS, F_SEAL_SHRINK),
+  );
+}
+
+/** File systems of the kernel's own: reading one waits for a disk, never for another process. */
+const LOCAL_FILE_SYSTEMS = new Set(
+  ["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "xfs", "zfs"],
+);
+
+/**
+ * Whether the kernel alone keeps a file. The pages of any other (FUSE, NFS, 9p)
+ * come from another process when it likes, and so do its size and its end: who
+ * touches one may wait for ever. The file itself is not asked here: what the
+ * kernel knows of descriptors and mounts tells. Mounts of another namespace are
+ * not among them, whatever they are.
+ */
+export function isLocalFile(fd: number): boolean {
+  if (knowsSeals(fd)) return true;
+  if (errno() !== Errno.EINVAL) throw new LinuxError("fcntl", errno(), `file descriptor ${fd}`);
+  const id = readKernelFile(`/proc/self/fdinfo/${fd}`).match(/^mnt_id:\s*(\d+)/m)?.[1];
+  const mount = readKernelFile("/proc/self/mountinfo").split("\n")
+    .find((line) => line.startsWith(`${id} `));
+  // proc_pid_mountinfo(5): optional fields, " - ", the file system's type.
+  const type = mount?.split(" - ")[1]?.split(" ")[0] ?? "";
+  return LOCAL_FILE_SYSTEMS.has(type);
+}

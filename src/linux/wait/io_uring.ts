@@ -1,0 +1,370 @@
+/**
+ * io_uring: many operations submitted and waited for with one system call.
+ *
+ * The rings are shared with the kernel and driven by typed arrays: nothing is
+ * allocated per operation, and 64-bit fields are written as halves. One thread
+ * owns an instance.
+ *
+ * Source: io_uring(7), io_uring_enter(2), `linux/io_uring.h`.
+ *
+ * @module
+ */
+
+import { check, Errno, LinuxError } from "../errors.ts";
+import { Fd } from "../fd.ts";
+import { errno, libc, pinnedBuffer } from "../libc.ts";
+import { Mapping } from "../mapping.ts";
+
+// The same numbers on x86-64 and aarch64.
+const SYS_IO_URING_SETUP = 425;
+const SYS_IO_URING_ENTER = 426;
+const SYS_IO_URING_REGISTER = 427;
+
+const IORING_OFF_SQ_RING = 0;
+const IORING_OFF_CQ_RING = 0x800_0000;
+const IORING_OFF_SQES = 0x1000_0000;
+
+const IORING_SETUP_CLAMP = 1 << 4;
+const IORING_SETUP_COOP_TASKRUN = 1 << 8;
+const IORING_SETUP_TASKRUN_FLAG = 1 << 9;
+const IORING_SQ_TASKRUN = 1 << 2;
+const IORING_SETUP_SINGLE_ISSUER = 1 << 12;
+const MODERN_FLAGS = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN |
+  IORING_SETUP_TASKRUN_FLAG;
+const IORING_FEAT_NODROP = 1 << 1;
+const IORING_ENTER_GETEVENTS = 1;
+const IORING_REGISTER_FILES = 2;
+const IORING_UNREGISTER_FILES = 3;
+const IOSQE_FIXED_FILE = 1;
+
+/** Operations. */
+const IORING_OP_READV = 1;
+const IORING_OP_WRITEV = 2;
+const IORING_OP_FSYNC = 3;
+const IORING_OP_POLL_ADD = 6;
+const IORING_OP_POLL_REMOVE = 7;
+const IORING_OP_ASYNC_CANCEL = 14;
+const IORING_OP_FALLOCATE = 17;
+const IORING_OP_READ = 22;
+const IORING_OP_WRITE = 23;
+const IORING_FSYNC_DATASYNC = 1;
+const IORING_POLL_ADD_MULTI = 1;
+
+/** A completion's flag: a multishot operation goes on. */
+export const IORING_CQE_F_MORE = 2;
+
+const SQE_WORDS = 16;
+const CQE_WORDS = 4;
+
+/** How an instance is made. */
+export interface IoUringOptions {
+  /** How many operations can be prepared before they are submitted. */
+  entries: number;
+}
+
+/**
+ * An io_uring instance of the thread that made it.
+ *
+ * Memory that an operation names by its address must stay where it is until
+ * the operation completes.
+ */
+export class IoUring implements Disposable {
+  readonly #fd: Fd;
+  readonly #rings: Mapping[] = [];
+  readonly #sqHead: number;
+  readonly #sqTail: number;
+  readonly #cqHead: number;
+  readonly #cqTail: number;
+  readonly #sqFlags: number;
+  readonly #sqMask: number;
+  readonly #cqMask: number;
+  readonly #cqes: number;
+  readonly #sq: Uint32Array<ArrayBuffer>;
+  readonly #cq: Uint32Array<ArrayBuffer>;
+  readonly #sqes: Uint32Array<ArrayBuffer>;
+  #tail: number;
+  #submitted: number;
+  #fixedFiles = false;
+  /** How many operations were submitted (or prepared) and have not completed for good. */
+  inFlight = 0;
+
+  /**
+   * Makes an instance.
+   *
+   * @throws {LinuxError} ENOSYS, EPERM or EINVAL where the kernel has none,
+   * forbids it, or is too old.
+   */
+  constructor(options: IoUringOptions) {
+    const parameters = new Uint32Array(pinnedBuffer(120), 0, 30);
+    let fd = -1;
+    // The newest way first: completions do not interrupt the thread while it
+    // runs. DEFER_TASKRUN would go further, but nobody who polls the instance's
+    // descriptor is woken then, and the event loop has to wait for that.
+    for (const flags of [MODERN_FLAGS, 0]) {
+      parameters.fill(0);
+      parameters[2] = flags | IORING_SETUP_CLAMP;
+      fd = libc.syscall_io_uring_setup(SYS_IO_URING_SETUP, options.entries, parameters);
+      if (fd >= 0 || errno() !== Errno.EINVAL) break;
+    }
+    this.#fd = new Fd(check(fd, "io_uring_setup"));
+    try {
+      const sqEntries = parameters[0], cqEntries = parameters[1];
+      if ((parameters[5] & IORING_FEAT_NODROP) === 0) {
+        throw new LinuxError("io_uring_setup", Errno.EINVAL, "completions could be lost");
+      }
+      // struct io_sqring_offsets at byte 40, struct io_cqring_offsets at byte 80.
+      const sqOffsets = parameters.subarray(10, 18), cqOffsets = parameters.subarray(20, 28);
+      const sqBytes = sqOffsets[6] + sqEntries * 4;
+      const cqBytes = cqOffsets[5] + cqEntries * 16;
+      const sq = this.#map(sqBytes, IORING_OFF_SQ_RING);
+      const cq = this.#map(cqBytes, IORING_OFF_CQ_RING);
+      const sqes = this.#map(sqEntries * SQE_WORDS * 4, IORING_OFF_SQES);
+      this.#sq = new Uint32Array(sq.buffer, 0, sqBytes >>> 2);
+      this.#cq = new Uint32Array(cq.buffer, 0, cqBytes >>> 2);
+      this.#sqes = new Uint32Array(sqes.buffer);
+      [this.#sqHead, this.#sqTail] = [sqOffsets[0] >>> 2, sqOffsets[1] >>> 2];
+      this.#sqFlags = sqOffsets[4] >>> 2;
+      [this.#cqHead, this.#cqTail] = [cqOffsets[0] >>> 2, cqOffsets[1] >>> 2];
+      this.#sqMask = this.#sq[sqOffsets[2] >>> 2];
+      this.#cqMask = this.#cq[cqOffsets[2] >>> 2];
+      this.#cqes = cqOffsets[5] >>> 2;
+      // Entry i of the index array always names SQE i.
+      for (let i = 0; i < sqEntries; i++) this.#sq[(sqOffsets[6] >>> 2) + i] = i;
+      this.#tail = this.#submitted = this.#sq[this.#sqTail];
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  #map(bytes: number, offset: number): Mapping {
+    const mapping = new Mapping(this.#fd.number, bytes, offset);
+    this.#rings.push(mapping);
+    return mapping;
+  }
+
+  /** How many operations can still be prepared. */
+  get room(): number {
+    return this.#sqMask + 1 - ((this.#tail - Atomics.load(this.#sq, this.#sqHead)) >>> 0);
+  }
+
+  /**
+   * Registers files, whose indexes then stand for them. Once, before any use.
+   *
+   * @throws {LinuxError} When the kernel refuses.
+   */
+  registerFiles(fds: readonly number[]): void {
+    const list = new Int32Array(pinnedBuffer(fds.length * 4), 0, fds.length);
+    list.set(fds);
+    check(
+      libc.syscall_io_uring_register(
+        SYS_IO_URING_REGISTER,
+        this.#fd.number,
+        IORING_REGISTER_FILES,
+        list,
+        fds.length,
+      ),
+      "io_uring_register",
+    );
+    this.#fixedFiles = true;
+  }
+
+  /**
+   * Registers files no longer: the kernel lets go of them now, and not some time
+   * after the instance has ended. Nothing may be in flight on them.
+   */
+  unregisterFiles(): void {
+    if (!this.#fixedFiles) return;
+    this.#fixedFiles = false;
+    libc.syscall_io_uring_register(
+      SYS_IO_URING_REGISTER,
+      this.#fd.number,
+      IORING_UNREGISTER_FILES,
+      null,
+      0,
+    );
+  }
+
+  /** The instance's descriptor, which is readable when something completed; it stays this object's. */
+  get fd(): number {
+    return this.#fd.number;
+  }
+
+  /** Begins an operation; returns where its SQE is, in words. There must be room. */
+  #begin(opcode: number, fd: number, data: number): number {
+    const at = (this.#tail & this.#sqMask) * SQE_WORDS;
+    const sqes = this.#sqes;
+    sqes.fill(0, at, at + SQE_WORDS);
+    sqes[at] = opcode;
+    sqes[at + 1] = fd;
+    sqes[at + 8] = data;
+    this.#tail = (this.#tail + 1) >>> 0;
+    this.inFlight++;
+    return at;
+  }
+
+  #setOffset(at: number, offset: number): void {
+    this.#sqes[at + 2] = offset >>> 0;
+    this.#sqes[at + 3] = (offset / 2 ** 32) >>> 0;
+  }
+
+  #setAddress(at: number, address: number, length: number): void {
+    this.#sqes[at + 4] = address >>> 0;
+    this.#sqes[at + 5] = (address / 2 ** 32) >>> 0;
+    this.#sqes[at + 6] = length;
+  }
+
+  /** Makes the last prepared operation name a registered file by its index. */
+  #fixed(at: number): void {
+    if (this.#fixedFiles) this.#sqes[at] |= IOSQE_FIXED_FILE << 8;
+  }
+
+  /** Reads at an offset into memory at an address. `file` is a descriptor, or the index of a registered one. */
+  read(file: number, address: number, bytes: number, offset: number, data: number): void {
+    const at = this.#begin(IORING_OP_READ, file, data);
+    this.#setOffset(at, offset);
+    this.#setAddress(at, address, bytes);
+    this.#fixed(at);
+  }
+
+  /** Writes at an offset from memory at an address. */
+  write(file: number, address: number, bytes: number, offset: number, data: number): void {
+    const at = this.#begin(IORING_OP_WRITE, file, data);
+    this.#setOffset(at, offset);
+    this.#setAddress(at, address, bytes);
+    this.#fixed(at);
+  }
+
+  /** Reads at an offset into `count` iovec entries at an address. */
+  readVectors(file: number, vectors: number, count: number, offset: number, data: number): void {
+    const at = this.#begin(IORING_OP_READV, file, data);
+    this.#setOffset(at, offset);
+    this.#setAddress(at, vectors, count);
+    this.#fixed(at);
+  }
+
+  /** Writes at an offset from `count` iovec entries at an address. */
+  writeVectors(file: number, vectors: number, count: number, offset: number, data: number): void {
+    const at = this.#begin(IORING_OP_WRITEV, file, data);
+    this.#setOffset(at, offset);
+    this.#setAddress(at, vectors, count);
+    this.#fixed(at);
+  }
+
+  /** Makes data durable (fdatasync). */
+  dataSync(file: number, data: number): void {
+    const at = this.#begin(IORING_OP_FSYNC, file, data);
+    this.#sqes[at + 7] = IORING_FSYNC_DATASYNC;
+    this.#fixed(at);
+  }
+
+  /** Allocates, frees or zeroes a range; `mode` is fallocate(2)'s. */
+  allocate(file: number, mode: number, offset: number, bytes: number, data: number): void {
+    const at = this.#begin(IORING_OP_FALLOCATE, file, data);
+    this.#setOffset(at, offset);
+    // fallocate's length stands where other operations have an address.
+    this.#setAddress(at, bytes, mode);
+    this.#fixed(at);
+  }
+
+  /**
+   * Completes when a descriptor is ready; with `multishot` each time it becomes
+   * so, until it completes without IORING_CQE_F_MORE.
+   */
+  poll(fd: number, events: number, data: number, multishot: boolean): void {
+    const at = this.#begin(IORING_OP_POLL_ADD, fd, data);
+    this.#sqes[at + 6] = multishot ? IORING_POLL_ADD_MULTI : 0;
+    this.#sqes[at + 7] = events;
+  }
+
+  /** Ends the poll that has this data. */
+  pollRemove(target: number, data: number): void {
+    const at = this.#begin(IORING_OP_POLL_REMOVE, -1, data);
+    this.#sqes[at + 4] = target;
+  }
+
+  /** Asks the kernel to give up the operation that has this data, if it still can. */
+  cancel(target: number, data: number): void {
+    const at = this.#begin(IORING_OP_ASYNC_CANCEL, -1, data);
+    this.#sqes[at + 4] = target;
+  }
+
+  /**
+   * Submits what was prepared and, with `wait`, blocks until something
+   * completed. One system call, and none when there is nothing to do.
+   */
+  enter(wait: boolean): void {
+    Atomics.store(this.#sq, this.#sqTail, this.#tail | 0);
+    for (;;) {
+      const pending = (this.#tail - this.#submitted) >>> 0;
+      if (wait && this.hasCompletions) wait = false;
+      if (pending === 0 && !wait && !this.#hasWork) return;
+      const count = libc.syscall_io_uring_enter(
+        SYS_IO_URING_ENTER,
+        this.#fd.number,
+        pending,
+        wait ? 1 : 0,
+        IORING_ENTER_GETEVENTS,
+        null,
+        0,
+      );
+      if (count >= 0) {
+        this.#submitted = (this.#submitted + count) >>> 0;
+        if (count === pending) return;
+        continue;
+      }
+      const code = errno();
+      if (code === Errno.EINTR) return;
+      // The kernel is short of memory, or has completions that nobody took yet:
+      // take those first, then try again.
+      if (code === Errno.EAGAIN || code === Errno.EBUSY) return;
+      throw new LinuxError("io_uring_enter", code);
+    }
+  }
+
+  /** Whether the kernel has completions that it delivers only in a call. */
+  get #hasWork(): boolean {
+    return (Atomics.load(this.#sq, this.#sqFlags) & IORING_SQ_TASKRUN) !== 0;
+  }
+
+  /** Whether there is nothing to submit and nothing to take. */
+  get isIdle(): boolean {
+    return this.#tail === this.#submitted && !this.hasCompletions && !this.#hasWork;
+  }
+
+  /** Whether {@linkcode IoUring.complete} would find something. */
+  get hasCompletions(): boolean {
+    return Atomics.load(this.#cq, this.#cqTail) !== this.#cq[this.#cqHead];
+  }
+
+  /**
+   * Takes the completions that there are.
+   *
+   * @param callback Gets the operation's data, its result (a negative error
+   * number when it failed) and the completion's flags.
+   * @returns How many there were.
+   */
+  complete(callback: (data: number, result: number, flags: number) => void): number {
+    const cq = this.#cq;
+    const tail = Atomics.load(cq, this.#cqTail);
+    let head = cq[this.#cqHead];
+    let count = 0;
+    while (head !== tail) {
+      const at = this.#cqes + (head & this.#cqMask) * CQE_WORDS;
+      const data = cq[at], result = cq[at + 2] | 0, flags = cq[at + 3];
+      head = (head + 1) >>> 0;
+      // The entry is the kernel's again before the callback, which may submit.
+      Atomics.store(cq, this.#cqHead, head | 0);
+      if ((flags & IORING_CQE_F_MORE) === 0) this.inFlight--;
+      count++;
+      callback(data, result, flags);
+    }
+    return count;
+  }
+
+  /** Ends the instance; operations in flight are cancelled by the kernel. */
+  [Symbol.dispose](): void {
+    for (const ring of this.#rings) ring[Symbol.dispose]();
+    this.#fd.close();
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * A queue thread's part in a test of mapped files: random requests until it is
+ * told to stop.
+ *
+ * @module
+ */
+
+import { attachStore } from "../../../backends/blk/stores.ts";
+import type { StoreHandle, StoreRequest } from "../../../backends/blk/store.ts";
+import { addressOf, Errno, pinnedBuffer } from "../../../src/linux/mod.ts";
+import { Parts } from "../../../src/virtqueue/mod.ts";
+import { Random } from "../../../tools/random.ts";
+
+/** What a thread is to do. */
+export interface MappedOrder {
+  handle: StoreHandle;
+  /** The size of the disk, in bytes. */
+  bytes: number;
+  seed: number;
+  /** Word 0 is set to end it. */
+  control: SharedArrayBuffer;
+}
+
+/** How many requests had each outcome, by errno. */
+export type MappedOutcome = Record<number, number>;
+
+/** What it tells: that it begins, and what it did. */
+export type MappedMessage = "begins" | MappedOutcome;
+
+const PAGE_BYTES = 4096;
+const MAX_PAGES = 64;
+
+const u8 = new Uint8Array(pinnedBuffer(MAX_PAGES * PAGE_BYTES));
+
+declare const self: {
+  onmessage: (event: MessageEvent<MappedOrder>) => void;
+  postMessage(message: MappedMessage): void;
+};
+
+self.onmessage = ({ data: { handle, bytes, seed, control } }) => {
+  const store = attachStore(handle, {
+    memory: { u8, base: addressOf(u8) },
+    io: undefined,
+    watch: () => ({ [Symbol.dispose]() {} }),
+    done() {},
+    flush() {},
+  });
+  const random = new Random(seed);
+  const stop = new Int32Array(control);
+  const outcomes: MappedOutcome = {};
+  const pages = bytes / PAGE_BYTES;
+  self.postMessage("begins");
+  while (Atomics.load(stop, 0) === 0) {
+    const count = random.between(1, Math.min(MAX_PAGES, pages));
+    const data = new Parts(u8);
+    data.push(0, count * PAGE_BYTES);
+    const request: StoreRequest = {
+      data,
+      offset: random.below(pages - count + 1) * PAGE_BYTES,
+      bytes: count * PAGE_BYTES,
+    };
+    const kind = random.below(8);
+    const outcome = kind < 4
+      ? store.write(request)
+      : kind < 6
+      ? store.read(request)
+      : kind === 6
+      ? store.discard(request)
+      : store.writeZeroes(request, true);
+    outcomes[outcome as number] = (outcomes[outcome as number] ?? 0) + 1;
+    if (random.chance(1, 16)) store.submit?.();
+    // What cannot be had is no reason to try it without a pause.
+    if (outcome === Errno.ENOSPC) Atomics.wait(stop, 0, 0, 1);
+  }
+  self.postMessage(outcomes);
+};

@@ -1,0 +1,76 @@
+/**
+ * `deno task guest`, run as a user would.
+ *
+ * @module
+ */
+
+import { assertEquals } from "@std/assert";
+import { spawn, withTimeout } from "../../../tools/guest/process.ts";
+import { commandsThatName } from "../../frontend/lib/leftovers.ts";
+import type { TemporaryDirectory } from "./helpers.ts";
+
+const MAIN = new URL("../../../tools/guest/main.ts", import.meta.url).pathname;
+
+/** What `deno task guest` did. */
+export interface Ended {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** How to run it. */
+export interface CommandOptions {
+  /** What is typed. */
+  stdin?: string;
+  /** A signal, and what it has printed when that is sent. */
+  signalOn?: { text: string; signal: Deno.Signal };
+  /** Where it is called, as `deno task` tells it. */
+  calledIn?: string;
+}
+
+/** Runs what `deno task guest` runs. Its temporary files are in `directory`. */
+export async function guest(
+  args: string[],
+  directory: TemporaryDirectory,
+  { stdin, signalOn, calledIn }: CommandOptions = {},
+): Promise<Ended> {
+  const child = spawn(Deno.execPath(), ["run", "--quiet", "--allow-all", MAIN, ...args], {
+    env: { TMPDIR: directory.path, NO_COLOR: "1", ...calledIn && { INIT_CWD: calledIn } },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  });
+  const writer = child.stdin.getWriter();
+  if (stdin !== undefined) await writer.write(new TextEncoder().encode(stdin));
+  await writer.close();
+
+  async function read(stream: ReadableStream<Uint8Array>): Promise<string> {
+    let text = "";
+    for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
+      text += chunk;
+      if (signalOn === undefined || !text.includes(signalOn.text)) continue;
+      child.kill(signalOn.signal);
+      signalOn = undefined;
+    }
+    return text;
+  }
+  const result = Promise.all([child.status, read(child.stdout), read(child.stderr)]);
+  try {
+    const [{ code }, stdout, stderr] = await withTimeout(
+      result,
+      120_000,
+      () => `deno task guest ${args.join(" ")} has not ended`,
+    );
+    return { code, stdout, stderr };
+  } catch (error) {
+    child.kill("SIGKILL");
+    await result;
+    throw error;
+  }
+}
+
+/** Expects that nothing is left of what was started with a directory. */
+export function expectNothingLeft({ path }: TemporaryDirectory): void {
+  assertEquals([...Deno.readDirSync(path)].map(({ name }) => name), []);
+  assertEquals(commandsThatName(path), []);
+}

@@ -1,0 +1,131 @@
+/**
+ * Block requests as chains over plain memory, for unit tests.
+ *
+ * @module
+ */
+
+import fc from "fast-check";
+import { Chain } from "../../../src/virtqueue/mod.ts";
+import type { QueueHandle } from "../../../src/virtio/mod.ts";
+
+/** What a byte that nobody wrote has. */
+export const UNTOUCHED = 0xee;
+
+/** A request to make a chain of. */
+export interface ChainContent {
+  /** What the device reads. */
+  readable: Uint8Array;
+  /** How many bytes the device can write, the status among them. */
+  writableBytes: number;
+  /** How the readable bytes are divided; what is left is the last part. */
+  readableParts?: readonly number[];
+  /** How the writable bytes are divided. */
+  writableParts?: readonly number[];
+  slot?: number;
+}
+
+/** A chain, and the memory that it lies in. */
+export interface TestChain {
+  chain: Chain;
+  u8: Uint8Array<ArrayBuffer>;
+  /** What the device wrote, in the order of the parts. */
+  written(): Uint8Array;
+}
+
+/** Makes a chain whose parts lie apart, at odd addresses too. */
+export function makeChain(content: ChainContent): TestChain {
+  const { readable, writableBytes, readableParts = [], writableParts = [], slot = 0 } = content;
+  const gaps = readableParts.length + writableParts.length + 3;
+  const u8 = new Uint8Array(readable.length + writableBytes + gaps).fill(UNTOUCHED);
+  const chain = new Chain(slot, u8);
+  let at = 1;
+  let from = 0;
+  for (const bytes of divide(readable.length, readableParts)) {
+    u8.set(readable.subarray(from, from + bytes), at);
+    chain.readable.push(at, bytes);
+    from += bytes;
+    at += bytes + 1;
+  }
+  const places: [number, number][] = [];
+  for (const bytes of divide(writableBytes, writableParts)) {
+    chain.writable.push(at, bytes);
+    places.push([at, bytes]);
+    at += bytes + 1;
+  }
+  chain.end();
+  return {
+    chain,
+    u8,
+    written: () =>
+      Uint8Array.from(places.flatMap(([at, bytes]) => [...u8.subarray(at, at + bytes)])),
+  };
+}
+
+function divide(bytes: number, parts: readonly number[]): number[] {
+  const lengths: number[] = [];
+  for (const wanted of parts) {
+    const length = Math.min(wanted, bytes);
+    lengths.push(length);
+    bytes -= length;
+  }
+  return bytes > 0 ? [...lengths, bytes] : lengths;
+}
+
+/** Any division into parts, of no bytes too. */
+export const anyDivision: fc.Arbitrary<number[]> = fc.array(fc.nat(20), { maxLength: 8 });
+
+/** struct virtio_blk_req, up to the data. */
+export function header(type: number, sector: number | bigint): Uint8Array {
+  const bytes = new Uint8Array(16).fill(0x77, 4, 8); // reserved: to be ignored
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, type, true);
+  view.setBigUint64(8, BigInt(sector), true);
+  return bytes;
+}
+
+/** struct virtio_blk_discard_write_zeroes. */
+export function segment(sector: number | bigint, sectors: number, flags = 0): Uint8Array {
+  const bytes = new Uint8Array(16);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(0, BigInt(sector), true);
+  view.setUint32(8, sectors, true);
+  view.setUint32(12, flags, true);
+  return bytes;
+}
+
+/** Bytes one after the other. */
+export function join(...parts: Uint8Array[]): Uint8Array {
+  return Uint8Array.from(parts.flatMap((part) => [...part]));
+}
+
+/** A queue that remembers what was completed. */
+export class TestQueue implements QueueHandle {
+  readonly index: number;
+  readonly name = "requestq";
+  readonly isRunning = true;
+  readonly completed: [chain: Chain, written: number][] = [];
+  /** How often it was to take nothing further. */
+  holds = 0;
+
+  constructor(index = 0) {
+    this.index = index;
+  }
+
+  take(): null {
+    return null;
+  }
+
+  complete(chain: Chain, written: number): void {
+    this.completed.push([chain, written]);
+  }
+
+  flush(): void {}
+
+  hold(): void {
+    this.holds++;
+  }
+
+  fail(error: Error): never {
+    throw error;
+  }
+}
