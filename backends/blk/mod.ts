@@ -12,7 +12,6 @@ import {
   type DeviceNotice,
   packed,
   parseOption,
-  type QueueHandle,
   struct,
   u16,
   u32,
@@ -288,9 +287,9 @@ export default defineDevice({
         notice(state.lostErrno === errno ? lostNotice(errno) : failureNotice(type, errno)),
     });
     return {
-      requestq: (chain, queue) => operation.handle(chain, queue),
-      start: (queue: QueueHandle) => operation.start(queue),
-      submit: store.submit?.bind(store),
+      queues: { requestq: (chain, queue) => operation.handle(chain, queue) },
+      onStart: (queue) => operation.start(queue),
+      onBatch: store.submit?.bind(store),
       close: () => store.close?.(),
     };
   },

@@ -6,7 +6,6 @@
 
 import {
   bytes,
-  type Chain,
   type ConfigView,
   defineDevice,
   type OpenDevice,
@@ -200,16 +199,18 @@ export default defineDevice({
     backlog.onEvents = () => deliver(queues.eventq[0]);
 
     return {
-      eventq: deliver,
-      stop(queue: QueueHandle) {
-        if (queue.name === "eventq") backlog.end();
+      queues: {
+        eventq: deliver,
+        statusq({ readable }) {
+          if (readable.read(0, bytes) < EVENT_BYTES) {
+            throw new RangeError(tooSmall("statusq", readable.byteLength));
+          }
+          status.take(decodeEvent(event));
+          return 0;
+        },
       },
-      statusq(chain: Chain) {
-        if (chain.readable.read(0, bytes) < EVENT_BYTES) {
-          throw new RangeError(tooSmall("statusq", chain.readableBytes));
-        }
-        status.take(decodeEvent(event));
-        return 0;
+      onStop(queue) {
+        if (queue.name === "eventq") backlog.end();
       },
     };
   },

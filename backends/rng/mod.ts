@@ -65,6 +65,6 @@ export default defineDevice({
       return written;
     }
     // A stop waits for all chains: each gets one byte, the least there is, whatever the limit.
-    return { requestq: (chain) => fill(chain), stop: () => release(1) };
+    return { queues: { requestq: (chain) => fill(chain) }, onStop: () => release(1) };
   },
 });

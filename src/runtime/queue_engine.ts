@@ -15,6 +15,7 @@ import {
 import { type MemoryView, type Region, RegionTable } from "../memory/mod.ts";
 import {
   type AnyDevice,
+  type DataHalf,
   type DeviceNotice,
   type HandlerResult,
   hasFeature,
@@ -267,12 +268,7 @@ export class QueueEngine {
   #features: Record<string, boolean>;
   #queues = new Map<number, EngineQueue>();
   readonly #all: EngineQueue[] = [];
-  #handlers: {
-    submit?(queue: QueueHandle): void;
-    start?(queue: QueueHandle): void;
-    stop?(queue: QueueHandle): void | Promise<void>;
-    close?(): void;
-  };
+  readonly #half: DataHalf;
   #pending = 0;
   /** Chains of queues that were given up, which the device still has. */
   readonly #late = new Map<Chain, Incident>();
@@ -295,7 +291,7 @@ export class QueueEngine {
     const notices = new NoticeSender((notice, count) =>
       host.emit({ kind: "notice", notice, count })
     );
-    const handlers = device.handlers({
+    const half: DataHalf = this.#half = device.handlers({
       notice: (notice: DeviceNotice) => notices.add(notice),
       options: setup.options,
       shared: setup.shared,
@@ -305,13 +301,12 @@ export class QueueEngine {
       memory,
       watch: (fd, callback) => host.watch(fd, callback),
       io: host.io,
-    }) as Record<string, unknown>;
-    checkHandlers(device, handlers);
-    this.#handlers = handlers;
+    });
+    checkHandlers(device, half);
     for (const slot of setup.queues) {
       const counters = new QueueCounters(setup.counters, slot.index);
       const deviceSends = device.queues[slot.name].sender === "device";
-      const queue = new EngineQueue(this, slot, counters, handlers[slot.name], deviceSends);
+      const queue = new EngineQueue(this, slot, counters, half.queues[slot.name], deviceSends);
       this.#queues.set(slot.index, queue);
       this.#all.push(queue);
       byName[slot.name].push(queue);
@@ -382,7 +377,7 @@ export class QueueEngine {
         this.#fence(done);
         return;
       case "close":
-        this.#handlers.close?.();
+        this.#half.close?.();
         break;
     }
     done(0);
@@ -406,7 +401,7 @@ export class QueueEngine {
     queue.err = command.err;
     queue.enabled = command.enabled;
     try {
-      this.#handlers.start?.(queue);
+      this.#half.onStart?.(queue);
     } catch (error) {
       this.#unwatch(queue);
       queue.ring = undefined;
@@ -444,7 +439,7 @@ export class QueueEngine {
       this.#stopIfDrained(queue);
     };
     try {
-      const hook: unknown = this.#handlers.stop?.(queue);
+      const hook: unknown = this.#half.onStop?.(queue);
       if (isPromise(hook)) {
         this.#pending++;
         hook.then(() => {}, (error) => this.#break(queue, error)).finally(() => {
@@ -597,12 +592,12 @@ export class QueueEngine {
           if (this.#host.isAwaited?.()) budget = 0;
           if (++unpublished === MAX_UNPUBLISHED || budget <= 0) {
             unpublished = 0;
-            this.#handlers.submit?.(queue);
+            this.#half.onBatch?.(queue);
             this.#publish(queue);
             if (budget <= 0) break;
           }
         }
-        this.#handlers.submit?.(queue);
+        this.#half.onBatch?.(queue);
       } finally {
         queue.inBatch = false;
         this.#publish(queue);

@@ -21,7 +21,7 @@ import type { Chain } from "../virtqueue/mod.ts";
 import type { ConfigLayout, ConfigValues, ConfigView } from "./config/layout.ts";
 import type { ConfigWrite } from "./config/space.ts";
 import type { FeatureDefinition } from "./features.ts";
-import { checkDefinition, isLifecycle } from "./device_names.ts";
+import { checkDefinition } from "./device_names.ts";
 import { expectNames } from "./names.ts";
 import type { OptionDefinition, OptionValues } from "./options.ts";
 
@@ -116,24 +116,23 @@ export type QueueHandler<D> = D extends { sender: "device" }
   /** The driver sent a request. */
   : (chain: Chain, queue: QueueHandle) => HandlerResult;
 
-/** What the data half may want to know beside what its queues bring. */
-export interface LifecycleHandlers {
-  /** Called after each batch of chains of a queue, before it is published. */
-  submit?: (queue: QueueHandle) => void;
+/** The data half: a handler per queue, and hooks. */
+export interface DataHalf<Q extends Queues = Queues> {
+  /** The handler of each queue, by its name in the definition. */
+  readonly queues: { readonly [K in Names<Q>]: QueueHandler<Q[K]> };
+  /** Called after each batch of chains of a queue, before the batch is published. */
+  onBatch?(queue: QueueHandle): void;
   /** A ring starts. */
-  start?: (queue: QueueHandle) => void;
+  onStart?(queue: QueueHandle): void;
   /**
-   * A ring is about to stop: what is in flight is to be completed soon. Of a queue whose sender
+   * A ring is about to stop: chains in flight are to be completed soon. Of a queue whose sender
    * is the device, buffers that are not completed when this returns, or when the promise that it
    * returns settles, go back to the driver, unused.
    */
-  stop?: (queue: QueueHandle) => void | Promise<void>;
+  onStop?(queue: QueueHandle): void | Promise<void>;
   /** The thread ends. */
-  close?: () => void;
+  close?(): void;
 }
-
-/** The data half: a handler per queue, and {@linkcode LifecycleHandlers}. */
-export type Handlers<Q> = { [K in keyof Q]: QueueHandler<Q[K]> } & LifecycleHandlers;
 
 /** A fault that the person who runs the device should know of. */
 export interface DeviceNotice {
@@ -296,7 +295,7 @@ export interface DeviceDefinition<
     | OpenDevice<Q, F, L, S>
     | Promise<OpenDevice<Q, F, L, S>>;
   /** Makes the data half; called once on each thread that runs queues of the device. */
-  handlers(context: DataContext<Q, F, L, O, S>): Handlers<Q>;
+  handlers(context: DataContext<Q, F, L, O, S>): DataHalf<Q>;
 }
 
 /** A device of any kind, as the framework handles it. */
@@ -321,9 +320,11 @@ export type AnyDevice = DeviceDefinition<any, any, any, any, any>;
  *   module: import.meta.url,
  *   queues: { requestq: { about: "Buffers to fill" } },
  *   handlers: () => ({
- *     requestq(chain) {
- *       for (const bytes of chain.writable) crypto.getRandomValues(bytes);
- *       return chain.writableBytes;
+ *     queues: {
+ *       requestq(chain) {
+ *         for (const bytes of chain.writable) crypto.getRandomValues(bytes);
+ *         return chain.writableBytes;
+ *       },
  *     },
  *   }),
  * });
@@ -346,7 +347,6 @@ export function defineDevice<
   if (!/^[a-z][a-z0-9-]*$/.test(name)) refuse("expected a name of a-z, 0-9 and -");
   checkDefinition(definition);
   for (const [queue, { size = DEFAULT_QUEUE_SIZE }] of Object.entries(queues as Queues)) {
-    if (isLifecycle(queue)) refuse(`expected no queue named ${queue}`);
     if (size < 1 || size > 32768 || (size & (size - 1)) !== 0) {
       refuse(`expected a power of 2 up to 32768 as the size of ${queue}, got ${size}`);
     }

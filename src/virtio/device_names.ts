@@ -8,9 +8,9 @@
 import type { ConfigLayout } from "./config/layout.ts";
 import type {
   AnyDevice,
+  DataHalf,
   DeviceDefinition,
   Features,
-  LifecycleHandlers,
   OpenDevice,
   Queues,
 } from "./device.ts";
@@ -50,18 +50,14 @@ const OPEN_MEMBERS: Readonly<
   report: true,
 };
 
-/** What handlers may have beside the queues'; the compiler keeps it complete. */
-const LIFECYCLE: Readonly<Record<keyof LifecycleHandlers, true>> = {
-  submit: true,
-  start: true,
-  stop: true,
+/** Members of a data half; the compiler keeps the list complete. */
+const DATA_MEMBERS: Readonly<Record<keyof DataHalf, true>> = {
+  queues: true,
+  onBatch: true,
+  onStart: true,
+  onStop: true,
   close: true,
 };
-
-/** Whether a name is that of a function beside the queues' handlers. */
-export function isLifecycle(name: string): boolean {
-  return Object.hasOwn(LIFECYCLE, name);
-}
 
 /**
  * Expects that a definition has only what a definition may have.
@@ -96,16 +92,18 @@ export function checkOpenDevice(
 }
 
 /**
- * Expects a handler for each queue, and none for another.
+ * Expects a handler for each queue, none for another, and no unknown hook.
  *
  * @throws {Error} With the name that was probably meant.
  */
-export function checkHandlers(device: AnyDevice, handlers: object): void {
-  const queues = Object.keys(device.queues);
+export function checkHandlers(device: AnyDevice, half: DataHalf): void {
+  const known = Object.keys(device.queues);
   const what = `handlers of ${device.name}`;
-  expectNames(what, literalNames(handlers), [...queues, ...Object.keys(LIFECYCLE)]);
-  for (const queue of queues) {
-    if (typeof (handlers as Record<string, unknown>)[queue] === "function") continue;
+  expectNames(what, literalNames(half), Object.keys(DATA_MEMBERS));
+  const { queues = {} } = half as Partial<DataHalf>;
+  expectNames(`queues in ${what}`, literalNames(queues), known);
+  for (const queue of known) {
+    if (typeof queues[queue] === "function") continue;
     throw new Error(`${what}: expected a function for queue ${queue}, got none`);
   }
 }

@@ -83,7 +83,7 @@ Deno.test("a device's children have neither the socket nor the variables", async
         log(new TextDecoder().decode(stdout));
         return {};
       },
-      handlers: () => ({ q: () => 0 }),
+      handlers: () => ({ queues: { q: () => 0 } }),
     });`,
   );
   await using cli = new CliProcess([module], {

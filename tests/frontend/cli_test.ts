@@ -322,7 +322,7 @@ Deno.test("vhostd serves a device of one's own, and tells when it does not work"
     });`;
   const file = `${directory.path}/my_device.ts`;
   const socket = `--socket-path=${directory.path}/s.sock`;
-  await Deno.writeTextFile(file, device("return { q: () => 0 };"));
+  await Deno.writeTextFile(file, device("return { queues: { q: () => 0 } };"));
   {
     await using cli = new CliProcess([file, socket]);
     assertStringIncludes(await cli.until("\n"), "virtio-id=38,num_vqs=1");
@@ -334,12 +334,15 @@ Deno.test("vhostd serves a device of one's own, and tells when it does not work"
     await cli.until("listens");
     assertEquals(await cli.end(), { status: 1, stderr: "vhostd: No handlers today\n" });
   }
-  await Deno.writeTextFile(file, device("return { p: () => 0 };"));
+  await Deno.writeTextFile(file, device("return { queues: { p: () => 0 } };"));
   await using cli = new CliProcess([file, socket]);
   await cli.until("listens");
   const { status, stderr } = await cli.end();
   assertEquals(status, 1);
-  assertMatch(stderr, /^vhostd: handlers of my-device: expected q, .*, got p; did you mean q\?\n$/);
+  assertMatch(
+    stderr,
+    /^vhostd: queues in handlers of my-device: expected q, got p; did you mean q\?\n$/,
+  );
 });
 
 Deno.test("--print-capabilities ignores all else", async () => {

@@ -25,7 +25,7 @@ async function opened(
     plane: "main",
     queues: { q: { about: "Requests" } },
     open: () => ({ commands }),
-    handlers: () => ({ q: () => 0 }),
+    handlers: () => ({ queues: { q: () => 0 } }),
   });
   const host = stack.use(await DeviceHost.open(device));
   const path = `${directory}/control.sock`;

@@ -196,7 +196,9 @@ const reluctant = defineDevice({
   module: import.meta.url,
   queues: { requestq: { about: "Requests" } },
   handlers: () => ({
-    requestq: () => new Promise<number>((resolve) => release = () => resolve(0)),
+    queues: {
+      requestq: () => new Promise<number>((resolve) => release = () => resolve(0)),
+    },
   }),
 });
 

@@ -143,7 +143,7 @@ Deno.test("SET_FEATURES that the device refuses changes nothing", async () => {
         if (!LOUD) throw new RangeError("Expected LOUD");
       },
     }),
-    handlers: () => ({ requestq: () => 0 }),
+    handlers: () => ({ queues: { requestq: () => 0 } }),
   });
   {
     await using server = await serve(picky, { socketPath, plane: "main" });

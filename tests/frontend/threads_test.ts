@@ -58,7 +58,9 @@ Deno.test("queue threads run what the device was when it was opened", async () =
         module: import.meta.url,
         queues: { requestq: { about: "Requests", many: true } },
         open: () => ({ queues: { requestq: 4 } }),
-        handlers: () => ({ requestq: (chain) => chain.writable.write(0, Uint8Array.of(${answer})) }),
+        handlers: () => ({
+          queues: { requestq: (chain) => chain.writable.write(0, Uint8Array.of(${answer})) },
+        }),
       });`,
     );
   write(1);

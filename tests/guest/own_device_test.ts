@@ -60,7 +60,7 @@ Deno.test("guest says what is wrong with a device of one's own, and shows the re
     export default defineDevice({
       name: "mine", deviceId: ${deviceId}, about: "Mine", module: import.meta.url,
       queues: { requestq: { about: "Requests" } },
-      handlers: () => ({ requestq() { ${handler} } }),
+      handlers: () => ({ queues: { requestq() { ${handler} } } }),
     });`;
   await write("unknown.ts", device(60, "return 0;"));
   await write("faulty.ts", device(4, 'throw new Error("No entropy today");'));

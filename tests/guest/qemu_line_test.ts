@@ -33,7 +33,9 @@ function device(deviceId: number) {
     },
     // QEMU answers for the config space of a network card itself.
     ...deviceId !== NET && { config: packed({ all: bytes(128, "All of it") }) },
-    handlers: () => ({ first: () => 0, second: () => 0, third: () => 0, fourth: () => 0 }),
+    handlers: () => ({
+      queues: { first: () => 0, second: () => 0, third: () => 0, fourth: () => 0 },
+    }),
   });
 }
 

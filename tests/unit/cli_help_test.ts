@@ -95,7 +95,7 @@ const sensor = defineDevice({
     modes: bitField(6, { ALARM: 0, QUIET: 3 }),
   }),
   options: { blkFile: { type: "text", placeholder: "PATH", about: "x" } },
-  handlers: () => ({ readings() {}, control: () => 0 }),
+  handlers: () => ({ queues: { readings() {}, control: () => 0 } }),
 });
 
 Deno.test("describeText() tells marks, bits and access of a self-describing space", () => {

@@ -409,7 +409,7 @@ Deno.test("bits are offered by name, without a word about types", () => {
     queues: { q: { about: "q" } },
     config: selfDescribing({ modes: bitField(6, { ALARM: 0, QUIET: 3 }) }),
     open: () => ({ config: { modes: { ALARM: true, QUIET: false } } }),
-    handlers: () => ({ q: () => 0 }),
+    handlers: () => ({ queues: { q: () => 0 } }),
   });
   const layout = device.config!;
   const memory = new SharedArrayBuffer(layout.size);

@@ -9,7 +9,7 @@ const definition = {
   module: import.meta.url,
   queues: { requestq: { about: "r", many: true }, eventq: { about: "e" } },
   features: { LOUD: { bit: 0, about: "l" } },
-  handlers: () => ({ requestq: () => 0, eventq: () => 0 }),
+  handlers: () => ({ queues: { requestq: () => 0, eventq: () => 0 } }),
 };
 const sensor: AnyDevice = defineDevice(definition);
 const handler = () => 0;
@@ -20,26 +20,33 @@ Deno.test("defineDevice() refuses what is misspelt, with the name that was meant
 });
 
 Deno.test("checkHandlers() refuses a misspelt queue, a misspelt hook and a missing handler", () => {
-  checkHandlers(sensor, { requestq: handler, eventq: handler, close: handler });
+  const queues = { requestq: handler, eventq: handler };
+  checkHandlers(sensor, { queues, close: handler });
   for (
     const [handlers, message] of [
-      [{ reqestq: handler, eventq: handler }, "got reqestq; did you mean requestq?"],
-      [{ requestq: handler, eventq: handler, sumbit: handler }, "got sumbit; did you mean submit?"],
-      [{ requestq: handler }, "expected a function for queue eventq, got none"],
-      [{ requestq: handler, eventq: 5 }, "expected a function for queue eventq, got none"],
+      [{ queues: { reqestq: handler } }, "got reqestq; did you mean requestq?"],
+      [{ queues, onBacth: handler }, "got onBacth; did you mean onBatch?"],
+      [queues, "expected queues, onBatch"],
+      [{}, "expected a function for queue requestq, got none"],
+      [{ queues: { requestq: handler } }, "expected a function for queue eventq, got none"],
+      [{ queues: { ...queues, eventq: 5 } }, "expected a function for queue eventq, got none"],
     ] as const
-  ) assertThrows(() => checkHandlers(sensor, handlers), Error, message);
+  ) assertThrows(() => checkHandlers(sensor, handlers as never), Error, message);
 });
 
 Deno.test("checkHandlers() takes an instance of a class, which may have members of its own", () => {
-  class Sensor {
+  class Queues {
     readings = 0;
     requestq = handler;
     eventq(): number {
       return 0;
     }
   }
-  checkHandlers(sensor, new Sensor());
+  class Sensor {
+    readings = 0;
+    queues = new Queues();
+  }
+  checkHandlers(sensor, new Sensor() as never);
 });
 
 Deno.test("checkOpenDevice() refuses features, queues and hooks that there are not", () => {

@@ -82,42 +82,47 @@ export default defineDevice({
     }
     const whenStopped: (() => void)[] = [];
     return {
-      stop() {
+      onStop() {
         for (const answer of whenStopped.splice(0)) answer();
       },
-      eventq() {}, // events are sent when requests come
-      requestq(chain, queue) {
-        switch (chain.readable.u8(0)) {
-          case Answer.PROMISED:
-            return new Promise((resolve) => setTimeout(() => resolve(echo(chain)), 5));
-          case Answer.WHEN_STOPPED:
-            return new Promise((resolve) => whenStopped.push(() => resolve(echo(chain))));
-          case Answer.LATER:
-            setTimeout(() => {
-              queue.complete(chain, echo(chain));
-              queue.flush();
-            }, 5);
-            return LATER;
-          case Answer.THROW:
-            throw new RangeError("The device could not make sense of that");
-          case Answer.REJECT:
-            return Promise.reject(new Error("The device changed its mind"));
-          case Answer.TOO_MUCH:
-            return chain.writableBytes + 1;
-          case Answer.PROMISE_TOO_MUCH:
-            return Promise.resolve(chain.writableBytes + 1);
-          case Answer.NEVER:
-            return LATER;
-          default: {
-            const [events] = queues.eventq;
-            const event = events?.take();
-            if (event) {
-              events.complete(event, event.writable.write(0, Uint8Array.of(chain.readable.u8(0))));
-              events.flush();
+      queues: {
+        eventq() {}, // events are sent when requests come
+        requestq(chain, queue) {
+          switch (chain.readable.u8(0)) {
+            case Answer.PROMISED:
+              return new Promise((resolve) => setTimeout(() => resolve(echo(chain)), 5));
+            case Answer.WHEN_STOPPED:
+              return new Promise((resolve) => whenStopped.push(() => resolve(echo(chain))));
+            case Answer.LATER:
+              setTimeout(() => {
+                queue.complete(chain, echo(chain));
+                queue.flush();
+              }, 5);
+              return LATER;
+            case Answer.THROW:
+              throw new RangeError("The device could not make sense of that");
+            case Answer.REJECT:
+              return Promise.reject(new Error("The device changed its mind"));
+            case Answer.TOO_MUCH:
+              return chain.writableBytes + 1;
+            case Answer.PROMISE_TOO_MUCH:
+              return Promise.resolve(chain.writableBytes + 1);
+            case Answer.NEVER:
+              return LATER;
+            default: {
+              const [events] = queues.eventq;
+              const event = events?.take();
+              if (event) {
+                events.complete(
+                  event,
+                  event.writable.write(0, Uint8Array.of(chain.readable.u8(0))),
+                );
+                events.flush();
+              }
+              return echo(chain);
             }
-            return echo(chain);
           }
-        }
+        },
       },
     };
   },

@@ -62,58 +62,62 @@ export default defineDevice({
   options: { queues: { type: "number", placeholder: "N", default: 1, about: "Request queues" } },
   open: ({ options }) => ({ queues: { requestq: options.queues } }),
   handlers: ({ io, memory, queues }) => ({
-    eventq(queue) {
-      for (let chain = queue.take(); chain !== null; chain = queue.take()) late.events.push(chain);
-    },
-    // deno-lint-ignore no-explicit-any
-    requestq(chain, queue): any {
-      switch (chain.readable.u8(0)) {
-        case Misdeed.UNDEFINED:
-          return undefined;
-        case Misdeed.TEXT:
-          return "1";
-        case Misdeed.NAN:
-          return NaN;
-        case Misdeed.HALF:
-          return 0.5;
-        case Misdeed.OBJECT:
-          return {};
-        case Misdeed.PROMISE_OF_TEXT:
-          return Promise.resolve("1");
-        case Misdeed.KEEP:
-          chain.writable.setU8(0, STARTED);
-          late.chain = chain;
-          late.queue = queue;
-          late.readable = chain.readable.at(0);
-          late.writable = chain.writable.at(0);
-          return LATER;
-        case Misdeed.UNSETTLED:
-          late.writable = chain.writable.at(0);
-          return new Promise<number>((resolve) => late.settle = resolve);
-        case Misdeed.KERNEL: {
-          const [reader] = pipe();
-          io!.serve((_operation, result) => {
-            // ECANCELED
-            chain.writable.setU8(0, result === -125 ? 125 : 1);
-            queue.complete(chain, 1);
-          }, () => queues.requestq.forEach((queue) => queue.flush()));
-          io!.ring.read(reader, memory.base + chain.writable.index(0), 1, 0, io!.data(3));
-          return LATER;
+    queues: {
+      eventq(queue) {
+        for (let chain = queue.take(); chain !== null; chain = queue.take()) {
+          late.events.push(chain);
         }
-        case Misdeed.SPIN: {
-          const bytes = chain.readable.at(0);
-          chain.writable.setU8(0, STARTED);
-          while (Atomics.load(bytes, 1) === 1);
-          // With what it had: into memory that is not the guest's any more.
-          chain.writable.setU8(0, 99);
-          return 1;
+      },
+      // deno-lint-ignore no-explicit-any
+      requestq(chain, queue): any {
+        switch (chain.readable.u8(0)) {
+          case Misdeed.UNDEFINED:
+            return undefined;
+          case Misdeed.TEXT:
+            return "1";
+          case Misdeed.NAN:
+            return NaN;
+          case Misdeed.HALF:
+            return 0.5;
+          case Misdeed.OBJECT:
+            return {};
+          case Misdeed.PROMISE_OF_TEXT:
+            return Promise.resolve("1");
+          case Misdeed.KEEP:
+            chain.writable.setU8(0, STARTED);
+            late.chain = chain;
+            late.queue = queue;
+            late.readable = chain.readable.at(0);
+            late.writable = chain.writable.at(0);
+            return LATER;
+          case Misdeed.UNSETTLED:
+            late.writable = chain.writable.at(0);
+            return new Promise<number>((resolve) => late.settle = resolve);
+          case Misdeed.KERNEL: {
+            const [reader] = pipe();
+            io!.serve((_operation, result) => {
+              // ECANCELED
+              chain.writable.setU8(0, result === -125 ? 125 : 1);
+              queue.complete(chain, 1);
+            }, () => queues.requestq.forEach((queue) => queue.flush()));
+            io!.ring.read(reader, memory.base + chain.writable.index(0), 1, 0, io!.data(3));
+            return LATER;
+          }
+          case Misdeed.SPIN: {
+            const bytes = chain.readable.at(0);
+            chain.writable.setU8(0, STARTED);
+            while (Atomics.load(bytes, 1) === 1);
+            // With what it had: into memory that is not the guest's any more.
+            chain.writable.setU8(0, 99);
+            return 1;
+          }
+          default: {
+            const bytes = new Uint8Array(chain.readableBytes);
+            chain.readable.read(0, bytes);
+            return chain.writable.write(0, bytes);
+          }
         }
-        default: {
-          const bytes = new Uint8Array(chain.readableBytes);
-          chain.readable.read(0, bytes);
-          return chain.writable.write(0, bytes);
-        }
-      }
+      },
     },
   }),
 });

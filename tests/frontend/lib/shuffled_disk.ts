@@ -51,21 +51,23 @@ export default defineDevice({
     }
 
     return {
-      requestq(chain, queue) {
-        switch (random.below(32)) {
-          case 0:
-            return answer(chain);
-          case 1:
-            return new Promise((resolve) => setTimeout(() => resolve(answer(chain)), 0));
-          default: {
-            const chains = waiting.get(queue);
-            if (chains === undefined) waiting.set(queue, [chain]);
-            else chains.push(chain);
-            return LATER;
+      queues: {
+        requestq(chain, queue) {
+          switch (random.below(32)) {
+            case 0:
+              return answer(chain);
+            case 1:
+              return new Promise((resolve) => setTimeout(() => resolve(answer(chain)), 0));
+            default: {
+              const chains = waiting.get(queue);
+              if (chains === undefined) waiting.set(queue, [chain]);
+              else chains.push(chain);
+              return LATER;
+            }
           }
-        }
+        },
       },
-      submit(queue: QueueHandle) {
+      onBatch(queue) {
         const chains = waiting.get(queue) ?? [];
         while (chains.length > 0) {
           const [chain] = chains.splice(random.below(chains.length), 1);

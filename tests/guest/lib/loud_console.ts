@@ -56,13 +56,15 @@ export default defineDevice({
     }
 
     return {
-      receiveq: deliver,
-      transmitq(chain) {
-        const bytes = new Uint8Array(chain.readableBytes);
-        chain.readable.read(0, bytes);
-        answers.push(new TextEncoder().encode(new TextDecoder().decode(bytes).toUpperCase()));
-        deliver(queues.receiveq[0]);
-        return 0;
+      queues: {
+        receiveq: deliver,
+        transmitq(chain) {
+          const bytes = new Uint8Array(chain.readableBytes);
+          chain.readable.read(0, bytes);
+          answers.push(new TextEncoder().encode(new TextDecoder().decode(bytes).toUpperCase()));
+          deliver(queues.receiveq[0]);
+          return 0;
+        },
       },
     };
   },

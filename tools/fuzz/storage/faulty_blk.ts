@@ -11,7 +11,7 @@ import { blkOptions } from "../../../backends/blk/options.ts";
 import { SharedState } from "../../../backends/blk/shared_state.ts";
 import type { Store, StoreHost, StoreRequest, StoreResult } from "../../../backends/blk/store.ts";
 import { attachStore } from "../../../backends/blk/stores.ts";
-import { defineDevice, LATER, type QueueHandle } from "../../../mod.ts";
+import { defineDevice, LATER } from "../../../mod.ts";
 import { createTimerfd, drainEventfd, LinuxError } from "../../../src/linux/mod.ts";
 
 /** The size of a range of the disk that has an order of its own. */
@@ -65,8 +65,8 @@ export default defineDevice({
       memory,
     });
     return {
-      requestq: (chain, queue) => operation.handle(chain, queue),
-      start: (queue: QueueHandle) => operation.start(queue),
+      queues: { requestq: (chain, queue) => operation.handle(chain, queue) },
+      onStart: (queue) => operation.start(queue),
       close: () => store.close(),
     };
   },

@@ -30,15 +30,17 @@ export default defineDevice({
   },
   handlers() {
     return {
-      requestq(chain) {
-        const bytes = new Uint8Array(Math.min(chain.readableBytes, chain.writableBytes, 4096));
-        chain.readable.read(0, bytes);
-        return chain.writable.write(0, bytes);
-      },
-      eventq(queue) {
-        const chain = queue.take();
-        if (chain) queue.complete(chain, 0);
-        queue.flush();
+      queues: {
+        requestq(chain) {
+          const bytes = new Uint8Array(Math.min(chain.readableBytes, chain.writableBytes, 4096));
+          chain.readable.read(0, bytes);
+          return chain.writable.write(0, bytes);
+        },
+        eventq(queue) {
+          const chain = queue.take();
+          if (chain) queue.complete(chain, 0);
+          queue.flush();
+        },
       },
     };
   },

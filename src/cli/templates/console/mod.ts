@@ -52,15 +52,17 @@ export default defineDevice({
     }
 
     return {
-      receiveq: send,
-      transmitq(chain) {
-        const room = MAX_WAITING_BYTES - waitingBytes;
-        const bytes = new Uint8Array(Math.min(chain.readableBytes, room));
-        chain.readable.read(0, bytes); // Copied: the guest's memory is the guest's again soon.
-        if (bytes.length > 0) waiting.push(bytes);
-        waitingBytes += bytes.length;
-        send();
-        return 0;
+      queues: {
+        receiveq: send,
+        transmitq(chain) {
+          const room = MAX_WAITING_BYTES - waitingBytes;
+          const bytes = new Uint8Array(Math.min(chain.readableBytes, room));
+          chain.readable.read(0, bytes); // Copied: the guest's memory is the guest's again soon.
+          if (bytes.length > 0) waiting.push(bytes);
+          waitingBytes += bytes.length;
+          send();
+          return 0;
+        },
       },
     };
   },

@@ -26,11 +26,13 @@ export default defineDevice({
   },
 
   handlers: ({ options }) => ({
-    requestq(chain) {
-      // Guest memory, in place. Fewer bytes than asked for are fine: virtio 1.3, 5.4.6.2.
-      const bytes = chain.writable.at(0).subarray(0, options.chunk);
-      crypto.getRandomValues(bytes);
-      return bytes.length;
+    queues: {
+      requestq(chain) {
+        // Guest memory, in place. Fewer bytes than asked for are fine: virtio 1.3, 5.4.6.2.
+        const bytes = chain.writable.at(0).subarray(0, options.chunk);
+        crypto.getRandomValues(bytes);
+        return bytes.length;
+      },
     },
   }),
 });
