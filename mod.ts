@@ -17,9 +17,8 @@ export type {
   FeatureRecord,
   QueueRecord,
   RecordJson,
-  Source,
   StatusRecord,
 } from "./src/runtime/record.ts";
 export type { QueueCounts } from "./src/runtime/counters.ts";
-export type { Visibility } from "./src/runtime/visibility.ts";
+export type { Source, Visibility } from "./src/runtime/visibility.ts";
 export type { IoUring, IoUringOptions, SocketAccess, ThreadIo } from "./src/linux/mod.ts";

@@ -4,10 +4,8 @@
  * @module
  */
 
-import type { DeviceTable } from "../src/cli/devices.ts";
-
 /** The devices that `vhostd` knows by name. */
-export const devices: DeviceTable = {
+export const devices = {
   blk: () => import("./blk/mod.ts"),
   input: () => import("./input/mod.ts"),
   rng: () => import("./rng/mod.ts"),

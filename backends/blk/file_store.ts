@@ -37,9 +37,8 @@ import {
 } from "../../src/linux/mod.ts";
 import { descriptorFor } from "./direct.ts";
 import { lockDevice, lockImage, patiently } from "./image_lock.ts";
-import { MappedFile, MappedStore } from "./mapped_store.ts";
+import { MappedFile } from "./mapped_store.ts";
 import type { FileHandle, IoMode, OpenStore, Store, StoreHost, StoreRequest } from "./store.ts";
-import { UringStore } from "./uring_store.ts";
 
 /** What a file system is assumed to like. */
 const FILE_LIMITS: BlockLimits = {
@@ -219,14 +218,6 @@ function expectImage(path: string, fd: number): "file" | "block" {
 /** How much space a file takes, in bytes. */
 export function allocatedBytes(fd: number): number {
   return fileStat(fd).allocatedBytes;
-}
-
-/** Attaches a queue thread to a file. */
-export function attachFileStore(handle: FileHandle, host: StoreHost): Store {
-  const store = new FileStore(handle, host);
-  if (handle.map !== undefined) return new MappedStore(handle, handle.map, host, store);
-  const { io } = host;
-  return io === undefined || handle.io === "sync" ? store : new UringStore(handle, host, io, store);
 }
 
 /** How long a file is tried again that says EAGAIN, in milliseconds. */

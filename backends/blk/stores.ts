@@ -4,11 +4,13 @@
  * @module
  */
 
-import { attachFileStore, openFileStore } from "./file_store.ts";
+import { FileStore, openFileStore } from "./file_store.ts";
+import { MappedStore } from "./mapped_store.ts";
 import { openMemoryStore } from "./memory_store.ts";
 import { attachNullStore, openNullStore } from "./null_store.ts";
 import type { BlkOptions } from "./options.ts";
-import type { OpenStore, Store, StoreHandle, StoreHost } from "./store.ts";
+import type { FileHandle, OpenStore, Store, StoreHandle, StoreHost } from "./store.ts";
+import { UringStore } from "./uring_store.ts";
 
 /**
  * Opens the store that the options ask for.
@@ -48,4 +50,12 @@ export function attachStore(handle: StoreHandle, host: StoreHost): Store {
     case "null":
       return attachNullStore();
   }
+}
+
+/** Attaches a queue thread to a file. */
+function attachFileStore(handle: FileHandle, host: StoreHost): Store {
+  const store = new FileStore(handle, host);
+  if (handle.map !== undefined) return new MappedStore(handle, handle.map, host, store);
+  const { io } = host;
+  return io === undefined || handle.io === "sync" ? store : new UringStore(handle, host, io, store);
 }

@@ -13,12 +13,16 @@ export interface CommandModule {
    * Carries it out.
    *
    * @param devices The devices that have a name.
+   * @param commands All commands by their names.
    * @returns The exit status.
    */
-  run(args: readonly string[], devices: DeviceTable): Promise<number>;
+  run(args: readonly string[], devices: DeviceTable, commands: CommandTable): Promise<number>;
   /** What may follow it. */
   readonly shape: CommandShape;
 }
+
+/** Commands by their names, each loaded only when it is used. */
+export type CommandTable = Readonly<Record<string, () => Promise<CommandModule>>>;
 
 /** What may follow a command. */
 export interface CommandShape {

@@ -8,7 +8,7 @@
 import { shown } from "../runtime/shown.ts";
 import type { OptionDefinition } from "../virtio/options.ts";
 import type { OptionTable } from "./arguments.ts";
-import type { CommandModule, Operand } from "./command.ts";
+import type { CommandTable, Operand } from "./command.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { flagStart } from "./help.ts";
 import { optionsOf } from "./shared_options.ts";
@@ -27,9 +27,6 @@ export interface Completion {
   /** Whether it may be a path, after what the word has up to its `=`. */
   files: boolean;
 }
-
-/** Commands by name. */
-export type CommandTable = Readonly<Record<string, () => Promise<CommandModule>>>;
 
 /** What can follow, all of it known. */
 const NOTHING: Completion = { candidates: [], files: false };

@@ -7,12 +7,12 @@
  * @module
  */
 
-import type { CommandModule } from "./command.ts";
+import type { CommandTable } from "./command.ts";
 import type { DeviceTable } from "./devices.ts";
 import { EXIT_FAILURE, EXIT_USAGE, say, tellFailure } from "./failure.ts";
 
 /** The commands that are no devices. */
-export const commands: Readonly<Record<string, () => Promise<CommandModule>>> = {
+export const commands: CommandTable = {
   describe: () => import("./describe_command.ts"),
   inspect: () => import("./inspect_command.ts"),
   list: () => import("./list_command.ts"),
@@ -41,7 +41,9 @@ export async function runProgram(
       say("Expected a device or a command; vhostd --help tells what there is");
       return EXIT_USAGE;
     }
-    if (Object.hasOwn(commands, name)) return await (await commands[name]()).run(rest, devices);
+    if (Object.hasOwn(commands, name)) {
+      return await (await commands[name]()).run(rest, devices, commands);
+    }
     if (name.startsWith("-")) {
       const { suggestion } = await import("../virtio/nearest.ts");
       const meant = suggestion(name, Object.keys(commands).filter((name) => name[0] === "-"));

@@ -14,7 +14,7 @@
 import { isEventfd } from "./wait/eventfd.ts";
 import type { Fd } from "./fd.ts";
 import { libc } from "./libc.ts";
-import { knowsSeals } from "./file/memory_file.ts";
+import { canBeSealed, knowsSeals, sealForeign } from "./file/memory_file.ts";
 import { readLink } from "./file/path.ts";
 
 /**
@@ -168,4 +168,15 @@ export class Quarantine {
 /** Whether closing a descriptor waits for nobody: what it is, its file system is not asked. */
 function isHarmless(fd: number): boolean {
   return isEventfd(fd) || knowsSeals(fd);
+}
+
+/**
+ * Seals a memfd against becoming shorter, unless it is sealed already. Files of tmpfs, hugetlbfs
+ * and disks cannot be sealed, and stay as they are. Linux waits until no process has the memfd
+ * mapped for writing, which its owner can delay.
+ *
+ * @throws {StuckError} When it takes too long.
+ */
+export async function sealAgainstShrinking(fd: number, quarantine: Quarantine): Promise<void> {
+  if (canBeSealed(fd)) await quarantine.call("sealing a memory file", () => sealForeign(fd));
 }

@@ -24,7 +24,7 @@ import {
 import type { QueueCounters, QueueCounts } from "./counters.ts";
 import { brokenNotice, type Notices, refusedNotice } from "./notices.ts";
 import { shownJson } from "./shown.ts";
-import { type Visibility, visibilityOf } from "./visibility.ts";
+import { type Source, type Visibility, visibilityOf } from "./visibility.ts";
 
 /** The version of {@linkcode RecordJson}. */
 export const RECORD_VERSION: RecordJson["version"] = 1;
@@ -32,12 +32,6 @@ export const RECORD_VERSION: RecordJson["version"] = 1;
 const MAX_STATUS_ENTRIES = 64;
 const MAX_CONNECTIONS = 16;
 const MAX_ERRORS = 32;
-
-/**
- * How something is known: `reported`, the front-end said it; `inferred`, it
- * follows from what the front-end did; `not observable`, this front-end hides it.
- */
-export type Source = "reported" | "inferred" | "not observable";
 
 /** A feature bit, and what became of it. */
 export interface FeatureRecord extends NamedFeature {

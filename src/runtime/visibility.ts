@@ -8,7 +8,11 @@
  * @module
  */
 
-import type { Source } from "./record.ts";
+/**
+ * How something is known: `reported`, the front-end said it; `inferred`, it
+ * follows from what the front-end did; `not observable`, this front-end hides it.
+ */
+export type Source = "reported" | "inferred" | "not observable";
 
 /** How something is known, with what limits that. */
 export interface Visibility {

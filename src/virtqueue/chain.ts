@@ -5,8 +5,8 @@
  */
 
 import type { MemoryView } from "../memory/mod.ts";
+import { MAX_INDIRECT_DESCRIPTORS } from "./descriptor.ts";
 import { RingError, type RingLayout } from "./rules.ts";
-import { MAX_INDIRECT_DESCRIPTORS } from "./virtqueue.ts";
 
 /** The most bytes that one chain may have: virtio 1.3, 2.7.5.2. */
 const MAX_CHAIN_BYTES = 2 ** 32;

@@ -7,6 +7,13 @@
 /** The size of a descriptor. */
 export const DESCRIPTOR_BYTES = 16;
 
+/**
+ * The most descriptors of an indirect table in a queue that is smaller: Linux's
+ * drivers do not keep to the size of the ring (virtio 1.3, 2.7.5.3.1), and QEMU
+ * takes as many.
+ */
+export const MAX_INDIRECT_DESCRIPTORS = 1024;
+
 /** The chain goes on. */
 export const VIRTQ_DESC_F_NEXT = 1;
 /** The buffer is device-writable. */

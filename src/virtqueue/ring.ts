@@ -10,17 +10,7 @@ import { packedInflightBytes } from "./packed/inflight.ts";
 import { splitInflightBytes } from "./split/inflight.ts";
 import { PackedRing, packedRingBytes } from "./packed/ring.ts";
 import { SplitRing, splitRingBytes } from "./split/ring.ts";
-import type { RingOptions, Virtqueue } from "./virtqueue.ts";
-
-/** The bytes that each part of a ring takes. */
-export interface RingBytes {
-  /** The descriptor table (in a packed ring, the descriptor ring). */
-  descriptor: number;
-  /** The available ring (driver event suppression). */
-  available: number;
-  /** The used ring (device event suppression). */
-  used: number;
-}
+import type { RingBytes, RingOptions, Virtqueue } from "./virtqueue.ts";
 
 /** The bytes that each part of a ring of `size` descriptors takes. */
 export function ringBytes(size: number, packed: boolean): RingBytes {

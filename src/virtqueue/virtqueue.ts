@@ -5,16 +5,10 @@
  */
 
 import type { Chain } from "./chain.ts";
+import { MAX_INDIRECT_DESCRIPTORS } from "./descriptor.ts";
 
 /** The most descriptors a queue may have: virtio 1.3, 2.7 and 2.8.10.1. */
 export const MAX_QUEUE_SIZE = 32768;
-
-/**
- * The most descriptors of an indirect table in a queue that is smaller: Linux's
- * drivers do not keep to the size of the ring (virtio 1.3, 2.7.5.3.1), and QEMU
- * takes as many.
- */
-export const MAX_INDIRECT_DESCRIPTORS = 1024;
 
 /**
  * How many parts the chains of a queue may have that are in flight; more are
@@ -26,6 +20,16 @@ export const MAX_PARTS_IN_FLIGHT = 262_144;
 /** The most descriptors of a chain, and the most parts of guest memory that they lie in. */
 export function maxChainParts(size: number): number {
   return Math.max(size, MAX_INDIRECT_DESCRIPTORS);
+}
+
+/** The bytes that each part of a ring takes. */
+export interface RingBytes {
+  /** The descriptor table (in a packed ring, the descriptor ring). */
+  descriptor: number;
+  /** The available ring (driver event suppression). */
+  available: number;
+  /** The used ring (device event suppression). */
+  used: number;
 }
 
 /** Where a ring is and how it was negotiated. */

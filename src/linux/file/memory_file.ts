@@ -8,7 +8,6 @@ import { check, Errno, LinuxError } from "../errors.ts";
 import { type FileStat, readStat } from "./file.ts";
 import { errno, libc } from "../libc.ts";
 import { readKernelFile } from "./path.ts";
-import type { Quarantine } from "../quarantine.ts";
 
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
@@ -35,27 +34,20 @@ export function isSealedAgainstShrinking(fd: number): boolean {
   return seals >= 0 && (seals & F_SEAL_SHRINK) !== 0;
 }
 
+/** Whether a file can be sealed against becoming shorter, and is not: a memfd that allows seals. */
+export function canBeSealed(fd: number): boolean {
+  const seals = libc.fcntl(fd, F_GET_SEALS, 0);
+  return seals >= 0 && (seals & (F_SEAL_SEAL | F_SEAL_SHRINK)) === 0;
+}
+
+/** Seals a memfd of another process against becoming shorter, on another thread: it may wait. */
+export function sealForeign(fd: number): Promise<number> {
+  return libc.fcntl_async(fd, F_ADD_SEALS, F_SEAL_SHRINK);
+}
+
 /** Seals a memfd that nobody else has yet against becoming shorter. */
 export function sealOwn(fd: number): void {
   check(libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), "fcntl");
-}
-
-/**
- * Sees to it that a memfd cannot become shorter, where that is possible: it is
- * sealed unless it is already. Files of tmpfs, hugetlbfs and disks always can.
- *
- * The kernel waits until nobody writes to the file, which is as long as its
- * owner likes.
- *
- * @throws {StuckError} When it takes too long.
- */
-export async function sealAgainstShrinking(fd: number, quarantine: Quarantine): Promise<void> {
-  const seals = libc.fcntl(fd, F_GET_SEALS, 0);
-  if (seals < 0 || (seals & (F_SEAL_SEAL | F_SEAL_SHRINK)) !== 0) return;
-  await quarantine.call(
-    "sealing a memory file",
-    () => libc.fcntl_async(fd, F_ADD_SEALS, F_SEAL_SHRINK),
-  );
 }
 
 /** File systems of the kernel's own: reading one waits for a disk, never for another process. */

@@ -33,13 +33,13 @@ import {
   usedFlags,
   VIRTQ_DESC_F_USED,
 } from "./places.ts";
-import type { RingBytes } from "../ring.ts";
 import { RingError } from "../rules.ts";
 import {
   initialBase,
   MAX_PARTS_IN_FLIGHT,
   MAX_QUEUE_SIZE,
   maxChainParts,
+  type RingBytes,
   type RingOptions,
   type Virtqueue,
 } from "../virtqueue.ts";

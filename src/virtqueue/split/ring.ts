@@ -16,12 +16,12 @@ import {
 } from "../descriptor.ts";
 import type { InflightRegion } from "../inflight.ts";
 import { SplitInflight } from "./inflight.ts";
-import type { RingBytes } from "../ring.ts";
 import { RingError } from "../rules.ts";
 import {
   MAX_PARTS_IN_FLIGHT,
   MAX_QUEUE_SIZE,
   maxChainParts,
+  type RingBytes,
   type RingOptions,
   type Virtqueue,
 } from "../virtqueue.ts";

@@ -1,0 +1,113 @@
+/** The floors of ARCHITECTURE.md: which folder imports from which, without circles. */
+import { assertEquals } from "@std/assert";
+
+const ROOT = new URL("../../", import.meta.url);
+
+/** What the files of a folder may import besides their own folder; the longest prefix counts. */
+const FLOORS: Readonly<Record<string, readonly string[]>> = {
+  "src/linux/": [],
+  "src/memory/": ["src/linux/"],
+  "src/virtqueue/": ["src/memory/"],
+  "src/vhost_user/": [],
+  "src/virtio/": ["src/linux/", "src/memory/", "src/virtqueue/", "src/vhost_user/"],
+  "src/frontend/": [
+    "src/linux/",
+    "src/memory/",
+    "src/virtqueue/",
+    "src/vhost_user/",
+    "src/virtio/",
+  ],
+  "src/runtime/": [
+    "src/linux/",
+    "src/memory/",
+    "src/virtqueue/",
+    "src/vhost_user/",
+    "src/virtio/",
+  ],
+  "src/cli/": [
+    "src/linux/",
+    "src/memory/",
+    "src/virtqueue/",
+    "src/vhost_user/",
+    "src/virtio/",
+    "src/runtime/",
+    "mod.ts",
+  ],
+  "mod.ts": ["src/linux/", "src/virtqueue/", "src/virtio/", "src/runtime/"],
+  "backends/": ["mod.ts", "src/linux/"],
+  "main.ts": ["mod.ts", "src/cli/", "backends/"],
+  "tools/": ["src/", "backends/", "mod.ts", "main.ts"],
+};
+
+// Comments are skipped: their examples import too.
+const STATEMENT =
+  /\/\*[^]*?\*\/|^\s*\/\/.*$|^(?:import|export)\b[^;"'`]*?\bfrom\s*"([^"]+)"|^import\s*"([^"]+)"|\bimport\("([^"]+)"\)/gm;
+
+function sourceFiles(folder: string): string[] {
+  return [...Deno.readDirSync(new URL(folder, ROOT))].flatMap(({ name, isDirectory }) =>
+    isDirectory ? sourceFiles(`${folder}${name}/`) : name.endsWith(".ts") ? [folder + name] : []
+  );
+}
+
+/** The files of this project that a file imports, types among them. */
+function importsOf(file: string): string[] {
+  const text = Deno.readTextFileSync(new URL(file, ROOT));
+  return [...text.matchAll(STATEMENT)]
+    .map((match) => match[1] ?? match[2] ?? match[3])
+    .filter((module) => module?.startsWith("."))
+    .map((module) => new URL(module, new URL(file, ROOT)).pathname.slice(ROOT.pathname.length));
+}
+
+function floorOf(file: string): string {
+  return Object.keys(FLOORS).find((floor) => file.startsWith(floor)) ?? "none";
+}
+
+const imports = new Map(
+  ["main.ts", "mod.ts", ...["src/", "backends/", "tools/"].flatMap(sourceFiles)]
+    .map((file) => [file, importsOf(file)]),
+);
+
+Deno.test("each folder imports only from the floors below it", () => {
+  const wrong: string[] = [];
+  for (const [file, modules] of imports) {
+    const floor = floorOf(file);
+    const allowed = [floor, ...FLOORS[floor] ?? []];
+    for (const module of modules) {
+      if (!allowed.some((prefix) => module.startsWith(prefix))) wrong.push(`${file} → ${module}`);
+    }
+  }
+  assertEquals(wrong, []);
+});
+
+Deno.test("a device imports nothing of another device", () => {
+  const wrong: string[] = [];
+  for (const [file, modules] of imports) {
+    const [, device] = /^(backends\/[^/]+\/)/.exec(file) ?? [];
+    if (device === undefined) continue;
+    for (const module of modules) {
+      if (module.startsWith("backends/") && !module.startsWith(device)) {
+        wrong.push(`${file} → ${module}`);
+      }
+    }
+  }
+  assertEquals(wrong, []);
+});
+
+/** Circles that still stand, of types alone. */
+const KNOWN_CIRCLES = [
+  "src/virtio/device.ts → src/virtio/device_names.ts → src/virtio/device.ts",
+];
+
+Deno.test("no module imports itself by way of others", () => {
+  const circles: string[] = [];
+  const done = new Set<string>();
+  const visit = (file: string, path: readonly string[]) => {
+    const at = path.indexOf(file);
+    if (at >= 0) circles.push([...path.slice(at), file].join(" → "));
+    if (at >= 0 || done.has(file)) return;
+    for (const module of imports.get(file) ?? []) visit(module, [...path, file]);
+    done.add(file);
+  };
+  for (const file of imports.keys()) visit(file, []);
+  assertEquals(circles.filter((circle) => !KNOWN_CIRCLES.includes(circle)), []);
+});
