@@ -41,7 +41,7 @@ export default defineDevice({
   module: import.meta.url,
 
   // virtio 1.3, 5.2.2 Virtqueues
-  queues: { requestq: { about: "Requests", many: true } },
+  queues: { requestq: { about: "Requests", family: "requestq" } },
 
   // virtio 1.3, 5.2.3 Feature bits
   features: {

@@ -54,7 +54,7 @@ export default defineDevice({
   module: import.meta.url,
   queues,
   config,
-  plane: "main",
+  threads: "main",
   options: {
     profile: {
       type: "text",

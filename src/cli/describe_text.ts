@@ -22,6 +22,7 @@ import { flagText, optionLines } from "./help.ts";
 import { type Ink, makeInk } from "./ink.ts";
 import { type PermissionNeed, permissionsOf } from "./permissions.ts";
 import { capabilities } from "./qemu.ts";
+import { layOutQueues } from "../virtio/queue_layout.ts";
 import { type Cell, table } from "./table.ts";
 
 /** A device's definition as JSON. */
@@ -32,10 +33,12 @@ export interface DeviceDescription {
   about: string;
   /** Where its queues run. */
   plane: "thread" | "main";
+  /** How they are spread: over several threads, on one, or none. */
+  threads: "each" | "one" | "main";
   /** What `--print-capabilities` prints. */
   capabilities: { type: string; features?: string[] };
   queues: {
-    /** The index of the first queue of the kind; null when a kind before it may have several. */
+    /** The index of the first queue of the kind; null when it follows a family. */
     index: number | null;
     name: string;
     about: string;
@@ -44,6 +47,8 @@ export interface DeviceDescription {
     sender: "driver" | "device";
     /** Whether there may be several. */
     many: boolean;
+    /** The family whose queues come in turn. */
+    family: string | null;
   }[];
   /** The device type's own bits, then those that every device offers. */
   features: { bit: number; name: string; owner: "device" | "transport"; about: string }[];
@@ -64,7 +69,8 @@ export function describeDevice(device: AnyDevice): DeviceDescription {
     name: device.name,
     id: device.deviceId,
     about: device.about,
-    plane: device.plane ?? "thread",
+    plane: device.threads === "main" ? "main" : "thread",
+    threads: device.threads ?? "each",
     capabilities: capabilities(device),
     queues: describeQueues(device.queues),
     features: describeFeatures(device.features ?? {}),
@@ -78,12 +84,13 @@ export function describeDevice(device: AnyDevice): DeviceDescription {
 }
 
 function describeQueues(queues: Queues): DeviceDescription["queues"] {
-  let next: number | null = 0;
-  return Object.entries(queues).map(([name, queue]) => {
-    const { about, size = DEFAULT_QUEUE_SIZE, sender = "driver", many = false } = queue;
-    const index = next;
-    next = many || next === null ? null : next + 1;
-    return { index, name, about, size, sender, many };
+  return layOutQueues(queues).map(({ index, name }, _, slots) => {
+    const { about, size = DEFAULT_QUEUE_SIZE, sender = "driver", family = null } = queues[name];
+    const isKnown = slots.slice(0, index).every((earlier) =>
+      [undefined, family].includes(queues[earlier.name].family)
+    );
+    const many = family !== null;
+    return { index: isKnown ? index : null, name, about, size, sender, many, family };
   });
 }
 
@@ -112,10 +119,10 @@ function describeFeatures(
 export function describeText(device: AnyDevice, coloured = false): string {
   const description = shownDeep(describeDevice(device));
   const ink = makeInk(coloured);
-  const { name, about, id, plane, options } = description;
-  const where = plane === "main" ? "queues run on the main thread" : "queues run on threads";
+  const { name, about, id, threads, options } = description;
+  const where = { each: "threads", one: "one thread", main: "the main thread" }[threads];
   const parts = [
-    [`${ink("bold", name)}  ${about} (virtio device ${id}; ${where})`],
+    [`${ink("bold", name)}  ${about} (virtio device ${id}; queues run on ${where})`],
     queueLines(description, ink),
     featureLines(description, ink),
     configLines(description, ink),

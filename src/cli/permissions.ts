@@ -36,7 +36,7 @@ export function permissionsOf(
   if (modules.length > 0) {
     needs.push({
       // Queue threads and the guard of such memory are Workers.
-      for: device.plane === "main" ? "guest memory in files that can shrink" : "queue threads",
+      for: device.threads === "main" ? "guest memory in files that can shrink" : "queue threads",
       flags: [`--allow-read=${modules.join(",")}`],
     });
   }

@@ -54,11 +54,11 @@ export const sharedOptions = {
 /** The values of the shared options. */
 export type SharedValues = OptionValues<typeof sharedOptions>;
 
-/** The flags that have an effect on a device: where its queues run is not asked if they have no thread. */
+/** The flags that have an effect on a device: `--threads` only where its queues can have several. */
 export function sharedOptionsOf(device: AnyDevice): OptionTable {
-  if (device.plane !== "main") return sharedOptions;
-  const { threads: _threads, pollUs: _pollUs, ...others } = sharedOptions;
-  return others;
+  const { threads: _threads, ...withoutThreads } = sharedOptions;
+  const { pollUs: _pollUs, ...others } = withoutThreads;
+  return { each: sharedOptions, one: withoutThreads, main: others }[device.threads ?? "each"];
 }
 
 /**

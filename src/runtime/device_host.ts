@@ -25,13 +25,14 @@ import {
 } from "../virtio/mod.ts";
 import { checkOpenDevice } from "../virtio/device_names.ts";
 import { expectNames } from "../virtio/names.ts";
+import { layOutQueues } from "../virtio/queue_layout.ts";
 import { counterMemory, QueueCounters } from "./counters.ts";
 import { type Engine, QueueThreads, type RunningEngine, ThreadEngine } from "./engine.ts";
 import { EnginePool } from "./engine_pool.ts";
 import { LateCode } from "./late_code.ts";
 import { Notices } from "./notices.ts";
 import { Patience } from "./patience.ts";
-import type { BrokenEvent, EngineEvent, EngineSetup, QueueSlot } from "./queue_engine.ts";
+import type { BrokenEvent, EngineEvent, EngineSetup } from "./queue_engine.ts";
 import { DEFAULT_POLL_US } from "./defaults.ts";
 import { DeviceRecord } from "./record.ts";
 import { WatchedEngine } from "./watched_engine.ts";
@@ -71,14 +72,14 @@ export interface DeviceHostOptions {
   /** Values of the device's own options; what is missing has its default. */
   options?: Record<string, unknown>;
   /**
-   * Where its queues run.
+   * Runs the queues of a device that has threads on the main thread all the same.
    *
-   * @default {The device's own choice}
+   * @default {Where the device's definition says}
    */
   plane?: "thread" | "main";
   /**
-   * How many queue threads there may be. Queues of a kind that has many are
-   * dealt out to them in turn. All of them start before there is a front-end.
+   * How many queue threads there may be, for a device that has several: the queues of a family
+   * are dealt out to them in turn. All of them start before there is a front-end.
    *
    * @default {One per processor, and no more than 8}
    */
@@ -175,8 +176,8 @@ export class DeviceHost implements AsyncDisposable {
    * @throws What the device's `open` throws.
    */
   static async open(device: AnyDevice, options: DeviceHostOptions = {}): Promise<DeviceHost> {
-    const { log = () => {}, plane = device.plane ?? "thread" } = options;
-    if (device.plane === "main" && plane === "thread") {
+    const { log = () => {}, plane = device.threads === "main" ? "main" : "thread" } = options;
+    if (device.threads === "main" && plane === "thread") {
       throw new TypeError(`Device ${device.name} runs on the main thread only`);
     }
     const known = Object.keys(device.options ?? {});
@@ -186,7 +187,7 @@ export class DeviceHost implements AsyncDisposable {
     const layout: ConfigLayout = device.config ?? packed({});
     const configMemory = new SharedArrayBuffer(layout.size);
     const config = new ConfigSpace(layout, configMemory);
-    const most = plane === "main"
+    const most = plane === "main" || device.threads === "one"
       ? 1
       : options.threads ?? Math.min(navigator.hardwareConcurrency, DEFAULT_THREADS);
     // Loaded only where it is used: threads are to start soon.
@@ -205,14 +206,17 @@ export class DeviceHost implements AsyncDisposable {
     checkOpenDevice(device, control);
     if (control.config !== undefined) layout.assign(configMemory, control.config as object);
 
-    const slots = queueSlots(device, control.queues ?? {});
+    const slots = layOutQueues(device.queues, control.queues);
+    if (slots.length > MAX_QUEUES) {
+      throw new RangeError(`Expected at most ${MAX_QUEUES} queues, got ${slots.length}`);
+    }
     const counters = counterMemory(slots.length);
     const polling = new SharedArrayBuffer(4);
     const quarantine = new Quarantine();
     const memory = new GuestMemory(quarantine);
     const patience = new Patience(options.stopLimitMs);
     const lateCode = new LateCode(memory);
-    // Queues that there is one of stay together; families of many are dealt out.
+    // Queues with the same place in their families stay together.
     const families = Math.max(...slots.map(({ ordinal }) => ordinal + 1));
     const engineCount = Math.max(1, Math.min(most, families));
     const engines = new EnginePool(engineCount, (i) => {
@@ -322,20 +326,6 @@ export class DeviceHost implements AsyncDisposable {
     await this.control[Symbol.asyncDispose]?.();
     this.memory[Symbol.dispose]();
   }
-}
-
-/** The queues in the order of their indexes, each with its place in its family. */
-function queueSlots(
-  device: AnyDevice,
-  counts: Record<string, number | undefined>,
-): (QueueSlot & { ordinal: number })[] {
-  const slots = Object.entries(device.queues as Queues).flatMap(([name, { many }]) =>
-    Array.from({ length: many ? counts[name] ?? 1 : 1 }, (_, ordinal) => ({ name, ordinal }))
-  );
-  if (slots.length > MAX_QUEUES) {
-    throw new RangeError(`Expected at most ${MAX_QUEUES} queues, got ${slots.length}`);
-  }
-  return slots.map((slot, index) => ({ ...slot, index }));
 }
 
 /** The device's own features of which something is true, as a mask. */

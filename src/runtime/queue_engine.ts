@@ -23,6 +23,7 @@ import {
   type QueueHandle,
 } from "../virtio/mod.ts";
 import { checkHandlers } from "../virtio/device_names.ts";
+import type { QueueSlot } from "../virtio/queue_layout.ts";
 import {
   type Chain,
   createRing,
@@ -66,14 +67,6 @@ const MAX_LATE_PARTS = 4096;
 
 /** How often a ring is looked at that has no kick descriptor. */
 const POLL_PERIOD_MS = 1;
-
-/** A queue that an engine runs. */
-export interface QueueSlot {
-  /** The index that the driver knows it by. */
-  index: number;
-  /** Its name in the definition. */
-  name: string;
-}
 
 /** What an engine needs to begin. Plain values: it travels to a thread. */
 export interface EngineSetup {
@@ -194,6 +187,7 @@ const DEVICE_RULE = "device";
 class EngineQueue implements QueueHandle {
   readonly index: number;
   readonly name: string;
+  readonly ordinal: number;
   readonly counters: QueueCounters;
   readonly handler: Handler | undefined;
   readonly onBuffers: ((queue: QueueHandle) => void) | undefined;
@@ -230,6 +224,7 @@ class EngineQueue implements QueueHandle {
     this.#engine = engine;
     this.index = slot.index;
     this.name = slot.name;
+    this.ordinal = slot.ordinal;
     this.counters = counters;
     this.handler = deviceSends ? undefined : handler as Handler;
     this.onBuffers = deviceSends ? handler as (queue: QueueHandle) => void : undefined;

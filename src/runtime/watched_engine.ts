@@ -15,9 +15,10 @@
  * @module
  */
 
+import type { QueueSlot } from "../virtio/queue_layout.ts";
 import type { Engine, RunningEngine, Stopped } from "./engine.ts";
 import { type Patience, STOP_LIMIT_MS, within } from "./patience.ts";
-import { type EngineCommand, type QueueSlot, STOPPED } from "./queue_engine.ts";
+import { type EngineCommand, STOPPED } from "./queue_engine.ts";
 
 /** When a stop takes so long, in milliseconds, that is told. */
 const NOTE_MS = 5_000;

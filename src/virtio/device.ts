@@ -25,10 +25,7 @@ import { checkDefinition } from "./device_names.ts";
 import { expectNames } from "./names.ts";
 import type { OptionDefinition, OptionValues } from "./options.ts";
 
-/**
- * A queue of a device type. With `many`, a family of queues whose number the
- * control half chooses (virtio-blk's request queues).
- */
+/** A queue of a device type, or with `family` several of one kind. */
 export interface QueueDefinition {
   /** What it carries, in a few words. */
   readonly about: string;
@@ -47,11 +44,13 @@ export interface QueueDefinition {
    */
   readonly sender?: "driver" | "device";
   /**
-   * Whether there may be several queues of this kind.
+   * The name of the family that it belongs to. There are as many queues of each kind of a family
+   * as the control half says ({@linkcode OpenDevice.queues}). They come in turn: `receiveq` and
+   * `transmitq` of one family are receiveq 0, transmitq 0, receiveq 1, transmitq 1.
    *
-   * @default {false}
+   * @default {none: there is one queue of this kind}
    */
-  readonly many?: boolean;
+  readonly family?: string;
 }
 
 /** The most descriptors of a queue whose definition does not say. */
@@ -69,6 +68,8 @@ export interface QueueHandle {
   readonly index: number;
   /** The name in the definition. */
   readonly name: string;
+  /** Its place among the queues of its name: 0, or its number in its family. */
+  readonly ordinal: number;
   /** Whether the ring runs. */
   readonly isRunning: boolean;
   /**
@@ -108,6 +109,12 @@ export type Queues = Readonly<Record<string, QueueDefinition>>;
 export type Features = Readonly<Record<string, FeatureDefinition>>;
 /** Option definitions by name. */
 export type Options = Readonly<Record<string, OptionDefinition>>;
+
+/** The names of the families of queues. */
+export type Families<Q> = Extract<
+  { [K in keyof Q]: Q[K] extends { family: infer N } ? N : never }[keyof Q],
+  string
+>;
 
 /** What a queue's handler is: see {@linkcode QueueDefinition.sender}. */
 export type QueueHandler<D> = D extends { sender: "device" }
@@ -224,8 +231,12 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
    * @default {none}
    */
   readonly honour?: { readonly [K in Names<F>]?: boolean };
-  /** How many queues there are of each kind that may have several. */
-  readonly queues?: { readonly [K in Names<Q>]?: number };
+  /**
+   * How many queues each kind of a family has, by the family's name.
+   *
+   * @default {1}
+   */
+  readonly queues?: { readonly [K in Families<Q>]?: number };
   /** What config space holds at the start. */
   readonly config?: ConfigValues<L>;
   /**
@@ -283,11 +294,13 @@ export interface DeviceDefinition<
   /** The device's own command line flags. */
   readonly options?: O;
   /**
-   * Where its queues run.
+   * Where its queues run. `each`: families are dealt out to threads, as many as the user allows;
+   * queues with the same place in their families share one. `one`: all share one thread, and so
+   * its objects. `main`: all are on the main thread, and share objects with the control half too.
    *
-   * @default {"thread"}
+   * @default {"each"}
    */
-  readonly plane?: "thread" | "main";
+  readonly threads?: "each" | "one" | "main";
   /** Opens the control half. An error is shown to the person who runs the device. */
   open?(
     context: ControlContext<L, O>,

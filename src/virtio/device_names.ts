@@ -26,7 +26,7 @@ const DEFINITION_MEMBERS: Readonly<Record<keyof DeviceDefinition, true>> = {
   features: true,
   config: true,
   options: true,
-  plane: true,
+  threads: true,
   open: true,
   handlers: true,
 };
@@ -84,11 +84,11 @@ export function checkOpenDevice(
   control: OpenDevice<Queues, Features, ConfigLayout, unknown>,
 ): void {
   const { name, queues, features = {} } = device;
-  const many = Object.keys(queues).filter((queue) => queues[queue].many);
+  const families = Object.values(queues as Queues).flatMap(({ family }) => family ?? []);
   expectNames(`open() of ${name}`, literalNames(control), Object.keys(OPEN_MEMBERS));
   expectNames(`offer of ${name}`, Object.keys(control.offer ?? {}), Object.keys(features));
   expectNames(`honour of ${name}`, Object.keys(control.honour ?? {}), Object.keys(features));
-  expectNames(`queues of ${name} that are many`, Object.keys(control.queues ?? {}), many);
+  expectNames(`families of queues of ${name}`, Object.keys(control.queues ?? {}), families);
 }
 
 /**

@@ -22,7 +22,7 @@ async function opened(
     deviceId: 42,
     about: "For tests",
     module: import.meta.url,
-    plane: "main",
+    threads: "main",
     queues: { q: { about: "Requests" } },
     open: () => ({ commands }),
     handlers: () => ({ queues: { q: () => 0 } }),

@@ -56,7 +56,7 @@ Deno.test("queue threads run what the device was when it was opened", async () =
         deviceId: 42,
         about: "Answers with its version",
         module: import.meta.url,
-        queues: { requestq: { about: "Requests", many: true } },
+        queues: { requestq: { about: "Requests", family: "requestq" } },
         open: () => ({ queues: { requestq: 4 } }),
         handlers: () => ({
           queues: { requestq: (chain) => chain.writable.write(0, Uint8Array.of(${answer})) },

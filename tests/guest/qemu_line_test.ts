@@ -24,7 +24,7 @@ function device(deviceId: number) {
     deviceId,
     about: "Anything",
     module: import.meta.url,
-    plane: "main",
+    threads: "main",
     queues: {
       first: { about: "Requests" },
       second: { about: "Requests" },

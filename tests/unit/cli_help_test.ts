@@ -87,7 +87,7 @@ const sensor = defineDevice({
   about: "A sensor",
   module: import.meta.url,
   queues: {
-    readings: { about: "Readings", sender: "device", many: true },
+    readings: { about: "Readings", sender: "device", family: "readings" },
     control: { about: "c" },
   },
   config: selfDescribing({

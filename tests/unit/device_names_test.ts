@@ -7,7 +7,7 @@ const definition = {
   deviceId: 63,
   about: "A sensor",
   module: import.meta.url,
-  queues: { requestq: { about: "r", many: true }, eventq: { about: "e" } },
+  queues: { requestq: { about: "r", family: "requestq" }, eventq: { about: "e" } },
   features: { LOUD: { bit: 0, about: "l" } },
   handlers: () => ({ queues: { requestq: () => 0, eventq: () => 0 } }),
 };

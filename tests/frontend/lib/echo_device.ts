@@ -28,7 +28,7 @@ export default defineDevice({
   about: "Answers with the request's own bytes",
   module: import.meta.url,
   queues: {
-    requestq: { about: "Requests", many: true, size: 256 },
+    requestq: { about: "Requests", family: "requestq", size: 256 },
     eventq: { about: "Buffers for events", sender: "device" },
   },
   features: {

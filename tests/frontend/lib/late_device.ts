@@ -56,7 +56,7 @@ export default defineDevice({
   about: "Does not do what it has to",
   module: import.meta.url,
   queues: {
-    requestq: { about: "Requests", many: true },
+    requestq: { about: "Requests", family: "requestq" },
     eventq: { about: "Buffers that it holds", sender: "device" },
   },
   options: { queues: { type: "number", placeholder: "N", default: 1, about: "Request queues" } },

@@ -17,7 +17,7 @@ export default defineDevice({
   deviceId: 2,
   about: "A disk that completes requests in any order",
   module: import.meta.url,
-  queues: { requestq: { about: "Requests", many: true } },
+  queues: { requestq: { about: "Requests", family: "requestq" } },
   config: packed({ capacity: u64("Sectors") }),
   options: {
     size: { type: "number", placeholder: "N", default: 1 << 20, about: "Bytes" },

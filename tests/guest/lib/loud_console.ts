@@ -12,7 +12,7 @@ export default defineDevice({
   deviceId: 3, // virtio 1.3, 5.3.1
   about: "A console that answers in capitals",
   module: import.meta.url,
-  plane: "main",
+  threads: "main",
 
   queues: {
     receiveq: { about: "Buffers for what the guest reads", sender: "device" },

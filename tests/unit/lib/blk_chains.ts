@@ -102,6 +102,7 @@ export function join(...parts: Uint8Array[]): Uint8Array {
 export class TestQueue implements QueueHandle {
   readonly index: number;
   readonly name = "requestq";
+  readonly ordinal = 0;
   readonly isRunning = true;
   readonly completed: [chain: Chain, written: number][] = [];
   /** How often it was to take nothing further. */
