@@ -35,6 +35,7 @@ import { Patience } from "./patience.ts";
 import type { BrokenEvent, EngineEvent, EngineSetup } from "./queue_engine.ts";
 import { DEFAULT_POLL_US } from "./defaults.ts";
 import { DeviceRecord } from "./record.ts";
+import { Ring } from "./ring.ts";
 import { WatchedEngine } from "./watched_engine.ts";
 
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
@@ -55,17 +56,6 @@ export const OFFERED_BY_TRANSPORT: bigint = transportMask(
   "IN_ORDER",
   "PROTOCOL_FEATURES",
 );
-
-/** A queue of an opened device. */
-export interface HostQueue {
-  readonly index: number;
-  readonly name: string;
-  /** The most descriptors that the driver may give it. */
-  readonly maxSize: number;
-  readonly counters: QueueCounters;
-  /** What runs it; started if it was not. */
-  readonly engine: Engine;
-}
 
 /** How to open a device. */
 export interface DeviceHostOptions {
@@ -115,7 +105,7 @@ export class DeviceHost implements AsyncDisposable {
   readonly control: OpenDevice<Queues, Record<string, never>, ConfigLayout, unknown>;
   readonly config: ConfigSpace<ConfigLayout>;
   readonly memory: GuestMemory;
-  readonly queues: readonly HostQueue[];
+  readonly queues: readonly Ring[];
   /** Every feature bit that is offered. */
   readonly offered: bigint;
   /** Those that are not, and that a driver may have all the same from an earlier start of the device. */
@@ -254,15 +244,14 @@ export class DeviceHost implements AsyncDisposable {
           "Give fewer --threads, or allow more descriptors (ulimit -n)",
       );
     });
-    const queues = slots.map(({ index, name, ordinal }): HostQueue => ({
-      index,
-      name,
-      maxSize: device.queues[name].size ?? DEFAULT_QUEUE_SIZE,
-      counters: new QueueCounters(counters, index),
-      get engine() {
-        return engines.get(ordinal % engineCount);
-      },
-    }));
+    const queues = slots.map(({ index, name, ordinal }) =>
+      new Ring({
+        index,
+        name,
+        maxSize: device.queues[name].size ?? DEFAULT_QUEUE_SIZE,
+        counters: new QueueCounters(counters, index),
+      }, () => engines.get(ordinal % engineCount))
+    );
     const offered = OFFERED_BY_TRANSPORT |
       featuresWhere(device, (name) => control.offer?.[name] !== false);
     const honoured = featuresWhere(device, (name) => control.honour?.[name] === true) & ~offered;

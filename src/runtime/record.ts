@@ -21,8 +21,9 @@ import {
   nameStatus,
   transportMask,
 } from "../virtio/mod.ts";
-import type { QueueCounters, QueueCounts } from "./counters.ts";
+import type { QueueCounts } from "./counters.ts";
 import { brokenNotice, type Notices, refusedNotice } from "./notices.ts";
+import type { Ring } from "./ring.ts";
 import { shownJson } from "./shown.ts";
 import { type Source, type Visibility, visibilityOf } from "./visibility.ts";
 
@@ -145,21 +146,12 @@ export interface RecordJson {
   report: Record<string, unknown>;
 }
 
-/** A queue as the record keeps it. */
-type QueueState = Omit<QueueRecord, keyof QueueCounts | "index" | "name" | "source">;
-
-/** How a ring was started. */
-export type QueueStart = Pick<
-  QueueRecord,
-  "size" | "enabled" | "tracked" | "resumed" | "resubmitted"
->;
-
 /** What a record is made of. */
 export interface RecordSubject {
   device: AnyDevice;
   offered: bigint;
   config: ConfigSpace<ConfigLayout>;
-  queues: readonly { index: number; name: string; counters: QueueCounters }[];
+  queues: readonly Ring[];
   report?: () => Record<string, unknown>;
   /** Where the person who runs the device is told of faults. */
   notices?: Notices;
@@ -170,7 +162,8 @@ export class DeviceRecord {
   readonly #subject: RecordSubject;
   readonly #now: () => number;
   readonly #since: number;
-  readonly #queues: QueueState[];
+  /** What broke each queue. */
+  readonly #faults: ErrorRecord[][];
   #acknowledged: bigint | null = null;
   #timeline: StatusRecord[] = [];
   #timelineDropped = 0;
@@ -187,17 +180,7 @@ export class DeviceRecord {
     this.#subject = subject;
     this.#now = now;
     this.#since = now();
-    this.#queues = subject.queues.map(() => ({
-      size: 0,
-      enabled: false,
-      running: false,
-      broken: false,
-      starts: 0,
-      tracked: false,
-      resumed: false,
-      resubmitted: 0,
-      faults: [],
-    }));
+    this.#faults = subject.queues.map(() => []);
   }
 
   /** The device is about to be closed: what it reports now is its last word. */
@@ -270,24 +253,6 @@ export class DeviceRecord {
     }
   }
 
-  /** A ring started. */
-  started(queue: number, { resubmitted, ...start }: QueueStart): void {
-    const state = this.#queues[queue];
-    Object.assign(state, start, { running: true, broken: false });
-    state.starts++;
-    state.resubmitted += resubmitted;
-  }
-
-  /** A ring was enabled or disabled. */
-  enabled(queue: number, enabled: boolean): void {
-    this.#queues[queue].enabled = enabled;
-  }
-
-  /** A ring stopped. */
-  stopped(queue: number): void {
-    this.#queues[queue].running = false;
-  }
-
   /**
    * A fault broke a queue.
    *
@@ -302,10 +267,10 @@ export class DeviceRecord {
   ): void {
     const { queues, notices } = this.#subject;
     notices?.add(brokenNotice(queues[queue], rule, section, message, stack));
-    const state = this.#queues[queue];
-    state.broken = true;
-    state.faults.push({ at: this.#now(), queue, rule, section, message });
-    if (state.faults.length > MAX_ERRORS) state.faults.shift();
+    queues[queue].broken = true;
+    const faults = this.#faults[queue];
+    faults.push({ at: this.#now(), queue, rule, section, message });
+    if (faults.length > MAX_ERRORS) faults.shift();
   }
 
   /** A message was refused. */
@@ -383,11 +348,19 @@ export class DeviceRecord {
         timeline: this.#timeline,
         dropped: this.#timelineDropped,
       },
-      queues: queues.map(({ index, name, counters }) => ({
-        index,
-        name,
-        ...this.#queues[index],
-        ...counters.toJSON(),
+      queues: queues.map((ring) => ({
+        index: ring.index,
+        name: ring.name,
+        size: ring.size,
+        enabled: ring.enabled,
+        running: ring.running,
+        broken: ring.broken,
+        starts: ring.starts,
+        tracked: ring.tracked,
+        resumed: ring.resumed,
+        resubmitted: ring.resubmitted,
+        faults: this.#faults[ring.index],
+        ...ring.counters.toJSON(),
         source: "reported",
       })),
       connections: { total: this.#connectionsTotal, latest: this.#connections },

@@ -55,11 +55,12 @@ import {
   transportFeatures,
 } from "../../virtio/mod.ts";
 import { initialBase, MAX_QUEUE_SIZE, ringBytes } from "../../virtqueue/mod.ts";
-import type { DeviceHost, HostQueue } from "../device_host.ts";
+import type { DeviceHost } from "../device_host.ts";
 import { createInflightFile, InflightArea } from "./inflight_area.ts";
 import type { KeptConfig } from "./kept_config.ts";
 import { BEGAN_ANEW, type BrokenEvent } from "../queue_engine.ts";
 import { streamNotice } from "../notices.ts";
+import type { Ring } from "../ring.ts";
 import { SharingCheck } from "./sharing_check.ts";
 
 /** A request that cannot be granted. */
@@ -76,26 +77,6 @@ const PATIENCE_MS = 5000;
 /** What the record calls the loss of guest memory. */
 const MEMORY_RULE = "memory";
 
-/** A ring, as the front-end set it up so far. */
-class RingState {
-  readonly queue: HostQueue;
-  size = 0;
-  /** Where it goes on; undefined until it was told or has run. */
-  base: number | undefined;
-  address: VringAddress | undefined;
-  kick: Fd | undefined;
-  call: Fd | undefined;
-  err: Fd | undefined;
-  /** SET_VRING_KICK came: with a descriptor, or to say that there is none. */
-  started = false;
-  enabled = false;
-  running = false;
-
-  constructor(queue: HostQueue) {
-    this.queue = queue;
-  }
-}
-
 /** A message as it came. */
 interface ReceivedMessage extends Pick<Received, "fds" | "fdsLost"> {
   header: Header;
@@ -106,7 +87,7 @@ interface ReceivedMessage extends Pick<Received, "fds" | "fdsLost"> {
 export class Session {
   readonly #host: DeviceHost;
   readonly #connection: UnixConnection;
-  readonly #rings: RingState[];
+  readonly #rings: readonly Ring[];
   readonly #offeredProtocol: bigint;
   readonly #sharing: SharingCheck;
   #backChannel: UnixConnection | undefined;
@@ -135,7 +116,7 @@ export class Session {
     this.#host = host;
     this.#connection = connection;
     this.#sharing = new SharingCheck(host);
-    this.#rings = host.queues.map((queue) => new RingState(queue));
+    this.#rings = host.queues;
     this.#offeredProtocol = protocolFeatureMask(
       "MQ",
       "REPLY_ACK",
@@ -156,6 +137,7 @@ export class Session {
    */
   async run(): Promise<void> {
     const { record } = this.#host;
+    for (const ring of this.#rings) ring.clear();
     record.connected(frontendProcess(this.#connection));
     this.#host.onConfigChange = () => void this.#announceConfig();
     this.#host.onEvent = (event) => this.#onEvent(event);
@@ -398,12 +380,12 @@ export class Session {
         const which = message.request === "SET_VRING_CALL" ? "call" : "err";
         // What a front-end says first of a queue it says as soon as it connects. A
         // guest may be waiting, so the queue's thread starts while the rest comes.
-        void ring.queue.engine;
+        void ring.engine;
         const fd = message.noFd ? undefined : keptSignal(fds[0]);
         const old = ring[which];
         ring[which] = fd;
         if (ring.running) {
-          await ring.queue.engine.call({ kind: which, queue: message.index, fd: fd?.number ?? -1 });
+          await ring.engine.call({ kind: which, queue: message.index, fd: fd?.number ?? -1 });
         }
         old?.close();
         return;
@@ -477,7 +459,7 @@ export class Session {
     }
   }
 
-  #ring(index: number): RingState {
+  #ring(index: number): Ring {
     const ring = this.#rings[index];
     if (ring === undefined) {
       throw new RequestError(`Expected a queue below ${this.#rings.length}, got ${index}`);
@@ -485,8 +467,8 @@ export class Session {
     return ring;
   }
 
-  #expectStopped(ring: RingState): void {
-    if (ring.running) throw new RequestError(`Queue ${ring.queue.index} runs; stop it first`);
+  #expectStopped(ring: Ring): void {
+    if (ring.running) throw new RequestError(`Queue ${ring.index} runs; stop it first`);
   }
 
   // Negotiation
@@ -648,8 +630,8 @@ export class Session {
     // At once, whatever is under way.
     const running = this.#rings.filter((ring) => ring.running);
     await Promise.allSettled(
-      running.map(({ queue }) =>
-        queue.engine.call({ kind: "break", queue: queue.index, rule: MEMORY_RULE, message })
+      running.map(({ engine, index }) =>
+        engine.call({ kind: "break", queue: index, rule: MEMORY_RULE, message })
       ),
     );
     await this.#exclusively(async () => {
@@ -670,9 +652,9 @@ export class Session {
     return this.#has("RING_PACKED");
   }
 
-  #setSize(ring: RingState, size: number): void {
+  #setSize(ring: Ring, size: number): void {
     this.#expectStopped(ring);
-    const most = Math.min(ring.queue.maxSize, MAX_QUEUE_SIZE);
+    const most = Math.min(ring.maxSize, MAX_QUEUE_SIZE);
     const anySize = this.#isPacked; // virtio 1.3, 2.8.10.1
     if (size < 1 || size > most || !(anySize || (size & (size - 1)) === 0)) {
       throw new RequestError(
@@ -684,7 +666,7 @@ export class Session {
 
   /** Where the parts of a ring are in the span. */
   #locate(
-    ring: RingState,
+    ring: Ring,
     address: VringAddress,
   ): { descriptorIndex: number; availableIndex: number; usedIndex: number } {
     const { regions } = this.#host.memory;
@@ -693,7 +675,7 @@ export class Session {
       const index = regions.translateUser(Number(user), length);
       if (index < 0) {
         throw new RequestError(
-          `Expected the ${what} of queue ${ring.queue.index} inside guest memory, got 0x${
+          `Expected the ${what} of queue ${ring.index} inside guest memory, got 0x${
             user.toString(16)
           }`,
         );
@@ -712,8 +694,8 @@ export class Session {
    * after. Where it cannot start as changed, it goes on as it was.
    */
   async #rearrange(
-    ring: RingState,
-    changes: Partial<Pick<RingState, "address" | "kick" | "started">>,
+    ring: Ring,
+    changes: Partial<Pick<Ring, "address" | "kick" | "started">>,
   ): Promise<void> {
     const { address, kick, started, running } = ring;
     await this.#stop(ring);
@@ -744,18 +726,18 @@ export class Session {
   }
 
   /** Starts a ring that has everything it needs. */
-  async #startIfReady(ring: RingState): Promise<void> {
-    const { address, queue } = ring;
+  async #startIfReady(ring: Ring): Promise<void> {
+    const { address, index } = ring;
     if (!ring.started || ring.running || address === undefined || ring.size === 0) return;
     if (this.#isMisled) throw new RequestError("Expected features that were not refused");
     const place = this.#locate(ring, address);
-    this.#sharing.starting(queue, place.descriptorIndex);
-    const inflight = this.#inflight?.place(queue.index, ring.size, this.#isPacked) ?? null;
-    const { engine } = queue;
+    this.#sharing.starting(ring, place.descriptorIndex);
+    const inflight = this.#inflight?.place(index, ring.size, this.#isPacked) ?? null;
+    const { engine } = ring;
     const hadFailed = engine.failure !== undefined;
     const again = await engine.call({
       kind: "start",
-      queue: queue.index,
+      queue: index,
       ring: {
         ...place,
         size: ring.size,
@@ -778,21 +760,18 @@ export class Session {
       throw error;
     });
     ring.running = true;
-    const { record } = this.#host;
-    record.started(queue.index, {
-      size: ring.size,
-      enabled: ring.enabled,
-      tracked: inflight !== null,
-      resumed: again !== BEGAN_ANEW,
-      resubmitted: Math.max(again, 0),
-    });
+    ring.broken = false;
+    ring.starts++;
+    ring.tracked = inflight !== null;
+    ring.resumed = again !== BEGAN_ANEW;
+    ring.resubmitted += Math.max(again, 0);
     if (!this.#hasProtocol("STATUS")) {
       const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK } = deviceStatus;
-      record.status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, "inferred");
+      this.#host.record.status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, "inferred");
     }
     // A front-end that connects again to a running guest reads nothing: it has config space as
     // another connection showed it, or another process.
-    const isResumed = again !== BEGAN_ANEW ||
+    const isResumed = ring.resumed ||
       (ring.base ?? initialBase(this.#isPacked)) !== initialBase(this.#isPacked);
     if (!this.#isConfigKnown && isResumed && this.#hasProtocol("CONFIG")) {
       this.#isConfigKnown = this.#configChanged = true;
@@ -802,11 +781,11 @@ export class Session {
   }
 
   /** Starts a ring again whose memory may be gone: then it stays stopped. */
-  async #goOn(ring: RingState): Promise<void> {
+  async #goOn(ring: Ring): Promise<void> {
     try {
       await this.#startIfReady(ring);
     } catch (error) {
-      this.#host.record.broken(ring.queue.index, "ring-address", null, (error as Error).message);
+      this.#host.record.broken(ring.index, "ring-address", null, (error as Error).message);
     }
   }
 
@@ -826,7 +805,7 @@ export class Session {
   }
 
   /** Stops a ring: see {@linkcode Session.#stopAll}. */
-  async #stop(ring: RingState): Promise<void> {
+  async #stop(ring: Ring): Promise<void> {
     await this.#stopAll([ring]);
   }
 
@@ -834,28 +813,27 @@ export class Session {
    * Stops rings, once everything in flight is completed or has been given up.
    * Nothing of the device can touch guest memory for them afterwards.
    */
-  async #stopAll(rings: readonly RingState[]): Promise<void> {
+  async #stopAll(rings: readonly Ring[]): Promise<void> {
     const isLate = await Promise.all(rings.map((ring) => this.#halt(ring)));
     if (isLate.includes(true)) await this.#withdrawMemory();
   }
 
   /** Stops a ring; returns whether its device may still touch what it had of it. */
-  async #halt(ring: RingState): Promise<boolean> {
+  async #halt(ring: Ring): Promise<boolean> {
     if (!ring.running) return false;
-    const { queue } = ring;
-    const { base, isLate } = await queue.engine.stop(queue.index);
+    const { engine } = ring;
+    const { base, isLate } = await engine.stop(ring.index);
     ring.base = base ?? this.#usedIndex(ring);
     ring.running = false;
-    this.#host.record.stopped(queue.index);
     if (!isLate) return false;
     // A reset starts it again.
     ring.started = false;
-    if (queue.engine.failure !== undefined) this.#forsake(ring, queue.engine.failure);
+    if (engine.failure !== undefined) this.#forsake(ring, engine.failure);
     return true;
   }
 
   /** Where a ring goes on whose thread does not tell it. */
-  #usedIndex(ring: RingState): number | undefined {
+  #usedIndex(ring: Ring): number | undefined {
     if (ring.address === undefined || this.#isPacked) return ring.base;
     const { regions, handle } = this.#host.memory;
     const index = regions.translateUser(Number(ring.address.used), 4);
@@ -865,8 +843,8 @@ export class Session {
   }
 
   /** Leaves a ring to a thread that does not answer: its descriptors stay open, as they may be used. */
-  #forsake(ring: RingState, failure: Error): void {
-    this.#host.record.broken(ring.queue.index, "device", null, failure.message);
+  #forsake(ring: Ring, failure: Error): void {
+    this.#host.record.broken(ring.index, "device", null, failure.message);
     if (ring.err !== undefined) {
       using signaller = new Signaller();
       signaller.signal(ring.err.number);
@@ -887,11 +865,10 @@ export class Session {
     for (const ring of others) await this.#goOn(ring);
   }
 
-  async #enable(ring: RingState, enabled: boolean): Promise<void> {
+  async #enable(ring: Ring, enabled: boolean): Promise<void> {
     ring.enabled = enabled;
-    this.#host.record.enabled(ring.queue.index, enabled);
     if (!ring.running) return;
-    await ring.queue.engine.call({ kind: "enable", queue: ring.queue.index, enabled });
+    await ring.engine.call({ kind: "enable", queue: ring.index, enabled });
   }
 
   #onEvent(event: BrokenEvent): void {
@@ -917,7 +894,7 @@ export class Session {
   }
 
   /** Closes the descriptors of a ring that is stopped: its engine uses them no more. */
-  async #release(ring: RingState): Promise<void> {
+  async #release(ring: Ring): Promise<void> {
     await this.#enable(ring, false);
     for (const fd of [ring.kick, ring.call, ring.err]) fd?.close();
   }

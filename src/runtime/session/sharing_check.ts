@@ -5,8 +5,9 @@
  * @module
  */
 
-import type { DeviceHost, HostQueue } from "../device_host.ts";
+import type { DeviceHost } from "../device_host.ts";
 import { SHARE } from "../notices.ts";
+import type { Ring } from "../ring.ts";
 
 /** When a ring is looked at after its start, in milliseconds: a driver may begin late. */
 const LOOKS_MS = [1000, 2000, 4000, 8000, 16_000, 32_000];
@@ -24,7 +25,7 @@ const DESCRIPTOR_BYTES = 16;
 export class SharingCheck implements Disposable {
   readonly #host: DeviceHost;
   /** The next look at each queue, since its last start. */
-  readonly #looks = new Map<HostQueue, ReturnType<typeof setTimeout>>();
+  readonly #looks = new Map<Ring, ReturnType<typeof setTimeout>>();
 
   /** @param host The device whose memory is looked at. */
   constructor(host: DeviceHost) {
@@ -37,7 +38,7 @@ export class SharingCheck implements Disposable {
    *
    * @param index Where its descriptors are in the span.
    */
-  starting(queue: HostQueue, index: number): void {
+  starting(queue: Ring, index: number): void {
     clearTimeout(this.#looks.get(queue));
     this.#looks.delete(queue);
     const { counters } = queue;
@@ -60,7 +61,7 @@ export class SharingCheck implements Disposable {
     look(0);
   }
 
-  #tell({ index, name }: HostQueue): void {
+  #tell({ index, name }: Ring): void {
     this.#host.notices.add({
       what: `Guest memory seems not to be shared with queue ${index} (${name})`,
       why: "the driver notifies the device, and its ring was never written to",
