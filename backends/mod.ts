@@ -9,4 +9,5 @@ export const devices = {
   blk: () => import("./blk/mod.ts"),
   input: () => import("./input/mod.ts"),
   rng: () => import("./rng/mod.ts"),
+  sensor: () => import("./sensor/mod.ts"),
 };
