@@ -85,7 +85,7 @@ export default defineDevice({
   module: import.meta.url,
   queues,
   config,
-  plane: "main",
+  threads: "main",
   options: {
     hwmon: {
       type: "text",
@@ -209,7 +209,7 @@ export default defineDevice({
       eventq.flush();
     }
     shared.deliver = () => deliver(queues.eventq[0]);
-    return { eventq: deliver };
+    return { queues: { eventq: deliver } };
   },
 });
 
