@@ -175,11 +175,11 @@ export class RequestQueue {
     if (this.#watches.length > 0) return;
     const { callFd, errFd } = this.#queue.handle;
     this.#watches = [
-      watch(callFd, () => {
+      watch(callFd, "readable", () => {
         drainEventfd(callFd);
         this.settle();
       }),
-      watch(errFd, () => {
+      watch(errFd, "readable", () => {
         drainEventfd(errFd);
         this.#break(
           new FrontendError("device", `The device signalled that ${this.#name} is broken`),

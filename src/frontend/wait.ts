@@ -1,4 +1,4 @@
-import { EPOLLIN, watch } from "../linux/mod.ts";
+import { watch } from "../linux/mod.ts";
 
 /** How long the front-end waits for anything, unless it is told otherwise. */
 export const DEFAULT_TIMEOUT_MS = 5000;
@@ -18,7 +18,7 @@ export function readable(fd: number, timeoutMs: number): Promise<boolean> {
       once[Symbol.dispose]();
       resolve(result);
     };
-    const once = watch(fd, () => end(true), EPOLLIN);
+    const once = watch(fd, "readable", () => end(true));
     const timer = setTimeout(() => end(false), timeoutMs);
   });
 }

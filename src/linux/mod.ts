@@ -26,3 +26,4 @@ export * from "./wait/signaller.ts";
 export * from "./socket.ts";
 export * from "./wait/timerfd.ts";
 export * from "./wait/uring_reactor.ts";
+export type { Readiness, Watch } from "./wait/watch.ts";

@@ -4,7 +4,6 @@
  * @module
  */
 
-import { EPOLLIN, EPOLLOUT } from "./wait/epoll.ts";
 import { check, Errno, LinuxError } from "./errors.ts";
 import { closeAll, Fd } from "./fd.ts";
 import { addressOf, errno, libc, pinnedBuffer } from "./libc.ts";
@@ -204,7 +203,7 @@ export class UnixConnection implements Disposable {
       while (bytes < into.length) {
         const count = this.#receiveSome(into.subarray(bytes), fds);
         if (count < 0) {
-          await (this.#receiving = ready(this.#fd.number, EPOLLIN));
+          await (this.#receiving = ready(this.#fd.number));
         } else if (count === 0) break;
         else bytes += count;
         if (this.#closed) break;
@@ -228,7 +227,7 @@ export class UnixConnection implements Disposable {
       const count = this.#receiveSome(into, fds);
       closeAll(fds);
       if (count >= 0) return count;
-      await (this.#receiving = ready(this.#fd.number, EPOLLIN));
+      await (this.#receiving = ready(this.#fd.number));
     }
     return 0;
   }
@@ -269,7 +268,7 @@ export class UnixConnection implements Disposable {
     for (;;) {
       const count = this.#receiveNow(into, MSG_PEEK);
       if (count >= 0) return count;
-      await (this.#receiving = ready(this.#fd.number, EPOLLIN));
+      await (this.#receiving = ready(this.#fd.number));
       if (this.#closed) return 0;
     }
   }
@@ -307,7 +306,7 @@ export class UnixConnection implements Disposable {
           if (header.flags & MSG_CTRUNC) fdsLost = true;
         } else if (count > 0) count = this.#receiveNow(rest.subarray(0, count), 0);
         if (count === 0) break;
-        if (count < 0) await (this.#receiving = ready(this.#fd.number, EPOLLIN));
+        if (count < 0) await (this.#receiving = ready(this.#fd.number));
         else bytes += count;
       }
     } catch (error) {
@@ -364,7 +363,7 @@ export class UnixConnection implements Disposable {
     let sent = 0;
     while (sent < data.length) {
       const count = this.#sendSome(data.subarray(sent), sent === 0 ? fds : []);
-      if (count < 0) await (this.#sending = ready(this.#fd.number, EPOLLOUT));
+      if (count < 0) await (this.#sending = ready(this.#fd.number, "writable"));
       else sent += count;
       if (this.#closed) throw new LinuxError("sendmsg", Errno.EPIPE);
     }
@@ -515,7 +514,7 @@ export class UnixListener implements Disposable {
         waiting[Symbol.dispose]();
         resolve();
       };
-      const waiting = watch(this.#fd.number, wake);
+      const waiting = watch(this.#fd.number, "readable", wake);
       this.#wake = wake;
     });
   }

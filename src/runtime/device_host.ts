@@ -191,7 +191,7 @@ export class DeviceHost implements AsyncDisposable {
       announceConfig: () => host?.onConfigChange?.(),
       fence: async () => await host?.fence(),
       log,
-      watch,
+      watch: (fd, callback) => watch(fd, "readable", callback),
     }) ?? {};
     checkOpenDevice(device, control);
     if (control.config !== undefined) layout.assign(configMemory, control.config as object);

@@ -10,7 +10,9 @@ import {
   elapsed,
   type Fd,
   microseconds,
+  type Readiness,
   type ThreadIo,
+  type Watch,
 } from "../linux/mod.ts";
 import { type MemoryView, type Region, RegionTable } from "../memory/mod.ts";
 import {
@@ -161,8 +163,8 @@ export interface BrokenEvent {
 
 /** Where an engine lives: on the main thread or on a queue thread. */
 export interface EngineHost {
-  /** Calls `callback` when a descriptor is readable. */
-  watch(fd: number, callback: () => void): Disposable;
+  /** Calls `callback` when a descriptor is ready. */
+  watch(fd: number, readiness: Readiness, callback: () => void): Watch;
   /** Calls `callback` each time an eventfd is signalled; nobody reads it. */
   watchSignals(fd: number, callback: () => void): Disposable;
   /** Signals an eventfd of the front-end's, without ever waiting. */
@@ -294,7 +296,7 @@ export class QueueEngine {
       features: this.#features,
       queues: byName,
       memory,
-      watch: (fd, callback) => host.watch(fd, callback),
+      watch: (fd, callback) => host.watch(fd, "readable", callback),
       io: host.io,
     });
     checkHandlers(device, half);
@@ -418,7 +420,7 @@ export class QueueEngine {
     }
     // A ring without a kick descriptor is polled: SET_VRING_KICK, bit 8.
     const timer = queue.timer = createTimerfd(POLL_PERIOD_MS);
-    return this.#host.watch(timer.number, () => {
+    return this.#host.watch(timer.number, "readable", () => {
       drainEventfd(timer.number);
       this.#run(queue);
     });

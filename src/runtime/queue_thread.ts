@@ -61,7 +61,7 @@ async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Prom
   let closeId: number | undefined;
   const sent = new Int32Array(posted);
   const engine = new QueueEngine(device, setup, viewMemory(memory), {
-    watch: (fd, callback) => reactor.watch(fd, callback),
+    watch: (fd, readiness, callback) => reactor.watch(fd, readiness, callback),
     watchSignals: (fd, callback) => reactor.watchSignals(fd, callback),
     signal: (fd) => signaller.signal(fd),
     io: reactor instanceof UringReactor ? reactor : undefined,
@@ -85,7 +85,7 @@ async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Prom
     }
   };
   let announced = 0;
-  using _announcements = reactor.watch(wakeFd, () => {
+  using _announcements = reactor.watch(wakeFd, "readable", () => {
     announced += countSignals(wakeFd);
   });
   const glance = () => {

@@ -6,25 +6,34 @@
 
 import { Epoll, EPOLLET, EPOLLIN } from "./epoll.ts";
 import { createEventfd, drainEventfd, signalEventfd } from "./eventfd.ts";
-
-/** A descriptor that a {@linkcode Reactor} watches; disposing ends it. */
-export interface Watch extends Disposable {
-  /** The mask that was ready when the callback was called. */
-  readonly ready: number;
-}
+import { duplicateFd, type Fd } from "../fd.ts";
+import {
+  type Readiness,
+  readinessEvents,
+  type Registration,
+  type Watch,
+  type Watcher,
+  Watches,
+} from "./watch.ts";
 
 /** How many glances there are to a look. */
 const GLANCES_PER_LOOK = 256;
 
+/** The key of the reactor's own eventfd; no watch has it. */
+const WAKE_KEY = 0;
+
 /** The one wait of a queue thread, however it is done. */
 export interface ThreadReactor extends Disposable {
-  /** Calls `callback` whenever `fd` is ready, until the watch is disposed of. */
-  watch(fd: number, callback: () => void, events?: number): Watch;
+  /**
+   * Calls `callback` whenever `fd` is ready, until the watch is disposed of. The
+   * descriptor stays the caller's and must stay open so long.
+   */
+  watch(fd: number, readiness: Readiness, callback: () => void): Watch;
   /**
    * Calls `callback` each time an eventfd is signalled, until the watch is
    * disposed of. Nobody needs to read the eventfd.
    */
-  watchSignals(fd: number, callback: () => void): Watch;
+  watchSignals(fd: number, callback: () => void): Disposable;
   /** Calls `callback` once after the current batch of events. */
   defer(callback: () => void): void;
   /** Waits once, blocking this thread, and calls what is ready. */
@@ -35,80 +44,62 @@ export interface ThreadReactor extends Disposable {
   turnAsync(): Promise<void>;
 }
 
-class Registration implements Watch {
-  ready = 0;
-  #reactor: Reactor;
-  readonly fd: number;
-  readonly key: number;
-  readonly callback: () => void;
-  active = true;
-
-  constructor(reactor: Reactor, fd: number, key: number, callback: () => void) {
-    this.#reactor = reactor;
-    this.fd = fd;
-    this.key = key;
-    this.callback = callback;
-  }
-
-  [Symbol.dispose](): void {
-    if (!this.active) return;
-    this.active = false;
-    this.#reactor.remove(this);
-  }
-}
-
 /**
- * Waits for many descriptors at once and calls what was registered for them.
+ * Waits by epoll.
  *
  * The main thread's reactor never blocks the event loop and runs while
  * something is watched. A queue thread drives one by itself with
  * {@linkcode Reactor.turn}.
  */
-export class Reactor implements ThreadReactor {
-  #epoll = new Epoll();
-  #wake = createEventfd();
-  #watches = new Map<number, Registration>();
-  #nextKey = 1;
+export class Reactor implements ThreadReactor, Watcher {
+  readonly #epoll = new Epoll();
+  readonly #wake = createEventfd();
+  readonly #watches = new Watches();
+  /** A second descriptor of what is watched twice: epoll takes each number once. */
+  readonly #seconds = new Map<Registration, Fd>();
   #loop: Promise<void> | undefined;
   #deferred: (() => void)[] = [];
   #glances = 0;
 
   /** Creates a reactor; nothing runs yet. */
   constructor() {
-    this.#epoll.add(this.#wake.number, EPOLLIN, 0);
+    this.#epoll.add(this.#wake.number, EPOLLIN, WAKE_KEY);
   }
 
-  /** How many descriptors are watched. */
-  get size(): number {
-    return this.#watches.size;
+  watch(fd: number, readiness: Readiness, callback: () => void): Watch {
+    return this.#watch(fd, readinessEvents[readiness], callback);
   }
 
-  /**
-   * Calls `callback` whenever `fd` is ready, until the watch is disposed of.
-   * The descriptor stays the caller's and must stay open so long.
-   */
-  watch(fd: number, callback: () => void, events: number = EPOLLIN): Watch {
-    // Keys are never used twice while 2^32 watches last, so that an event that
-    // is already in the batch cannot reach the successor of a removed watch.
-    do this.#nextKey = (this.#nextKey + 1) >>> 0 || 1; while (
-      this.#watches.has(this.#nextKey)
-    );
-    const watch = new Registration(this, fd, this.#nextKey, callback);
-    this.#epoll.add(fd, events, watch.key);
-    this.#watches.set(watch.key, watch);
+  watchSignals(fd: number, callback: () => void): Disposable {
+    // Edge-triggered, each signal is an event although the counter stays.
+    return this.#watch(fd, EPOLLIN | EPOLLET, callback);
+  }
+
+  #watch(fd: number, events: number, callback: () => void): Watch {
+    if (!this.#watches.has(fd)) return this.#watches.add(this, fd, events, callback);
+    const second = duplicateFd(fd);
+    const watch = this.#watches.add(this, second.number, events, callback);
+    this.#seconds.set(watch, second);
     return watch;
   }
 
-  watchSignals(fd: number, callback: () => void): Watch {
-    // Edge-triggered, each signal is an event although the counter stays.
-    return this.watch(fd, callback, EPOLLIN | EPOLLET);
+  /** @internal */
+  arm(watch: Registration): void {
+    this.#epoll.add(watch.fd, watch.events, watch.key);
+    watch.isArmed = true;
   }
 
-  /** Ends a watch. */
-  remove(watch: Watch): void {
-    const registration = watch as Registration;
-    if (!this.#watches.delete(registration.key)) return;
-    this.#epoll.remove(registration.fd);
+  #disarm(watch: Registration): void {
+    if (watch.isArmed) this.#epoll.remove(watch.fd);
+    watch.isArmed = false;
+  }
+
+  /** @internal */
+  remove(watch: Registration): void {
+    this.#disarm(watch);
+    this.#watches.remove(watch);
+    this.#seconds.get(watch)?.close();
+    this.#seconds.delete(watch);
     if (this.#watches.size === 0) signalEventfd(this.#wake.number);
   }
 
@@ -147,14 +138,14 @@ export class Reactor implements ThreadReactor {
   #dispatch(count: number): void {
     for (let i = 0; i < count; i++) {
       const key = this.#epoll.key(i);
-      if (key === 0) {
+      if (key === WAKE_KEY) {
         drainEventfd(this.#wake.number);
         continue;
       }
       const watch = this.#watches.get(key);
       if (watch === undefined) continue;
-      watch.ready = this.#epoll.events(i);
-      watch.callback();
+      if (watch.isPaused) this.#disarm(watch);
+      else watch.callback();
     }
     const deferred = this.#deferred;
     if (deferred.length === 0) return;
@@ -171,24 +162,26 @@ export class Reactor implements ThreadReactor {
 
 let shared: Reactor | undefined;
 
+function ownReactor(): Reactor {
+  return shared ??= new Reactor();
+}
+
 /**
- * Watches a descriptor on this thread's own event loop. The process stays
- * alive while anything is watched.
+ * Watches a descriptor on this thread's own event loop: calls `callback` whenever `fd` is ready,
+ * until the watch is disposed of. The descriptor stays the caller's and must stay open so long.
+ * The process stays alive while anything is watched.
  */
-export function watch(
-  fd: number,
-  callback: () => void,
-  events: number = EPOLLIN,
-): Watch {
-  shared ??= new Reactor();
-  const result = shared.watch(fd, callback, events);
-  void shared.run();
+export function watch(fd: number, readiness: Readiness, callback: () => void): Watch {
+  const result = ownReactor().watch(fd, readiness, callback);
+  void ownReactor().run();
   return result;
 }
 
 /** As {@linkcode watch}, for an eventfd that nobody reads: each signal calls `callback`. */
-export function watchSignals(fd: number, callback: () => void): Watch {
-  return watch(fd, callback, EPOLLIN | EPOLLET);
+export function watchSignals(fd: number, callback: () => void): Disposable {
+  const result = ownReactor().watchSignals(fd, callback);
+  void ownReactor().run();
+  return result;
 }
 
 /** Resolves when nothing is watched on this thread's event loop any more. */
@@ -196,12 +189,12 @@ export async function watchesEnded(): Promise<void> {
   await shared?.run();
 }
 
-/** Resolves when `fd` is ready for `events`. */
-export function ready(fd: number, events: number = EPOLLIN): Promise<void> {
+/** Resolves when `fd` is ready. */
+export function ready(fd: number, readiness: Readiness = "readable"): Promise<void> {
   return new Promise((resolve) => {
-    const once = watch(fd, () => {
+    const once = watch(fd, readiness, () => {
       once[Symbol.dispose]();
       resolve();
-    }, events);
+    });
   });
 }

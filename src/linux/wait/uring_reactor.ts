@@ -6,11 +6,19 @@
  * @module
  */
 
-import { Epoll, EPOLLIN } from "./epoll.ts";
+import { Epoll, EPOLLET, EPOLLIN } from "./epoll.ts";
 import { createEventfd, drainEventfd, signalEventfd } from "./eventfd.ts";
 import type { Fd } from "../fd.ts";
 import { IORING_CQE_F_MORE, IoUring } from "./io_uring.ts";
-import type { ThreadReactor, Watch } from "./reactor.ts";
+import type { ThreadReactor } from "./reactor.ts";
+import {
+  type Readiness,
+  readinessEvents,
+  type Registration,
+  type Watch,
+  type Watcher,
+  Watches,
+} from "./watch.ts";
 
 /** How many operations can be prepared between two waits; more are submitted on the way. */
 const ENTRIES = 256;
@@ -34,34 +42,10 @@ export interface ThreadIo {
   data(operation: number): number;
 }
 
-class UringWatch implements Watch {
-  ready = 0;
-  isActive = true;
-  readonly #reactor: UringReactor;
-
-  constructor(
-    reactor: UringReactor,
-    readonly key: number,
-    readonly fd: number,
-    readonly events: number,
-    readonly isMultishot: boolean,
-    readonly callback: () => void,
-  ) {
-    this.#reactor = reactor;
-  }
-
-  [Symbol.dispose](): void {
-    if (!this.isActive) return;
-    this.isActive = false;
-    this.#reactor.remove(this);
-  }
-}
-
 /** Waits by io_uring; for a thread of its own. */
-export class UringReactor implements ThreadReactor, ThreadIo {
+export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
   readonly ring: IoUring = new IoUring({ entries: ENTRIES });
-  readonly #watches = new Map<number, UringWatch>();
-  #nextKey = 0;
+  readonly #watches = new Watches();
   #deferred: (() => void)[] = [];
   #epoll: Epoll | undefined;
   /** Ends a wait that leaves the event loop its turn. */
@@ -100,55 +84,52 @@ export class UringReactor implements ThreadReactor, ThreadIo {
   /** Asks the kernel to give up every operation of the user; they complete, most of them with ECANCELED. */
   cancelOperations(): void {
     for (let operation = 0; operation <= this.#lastOperation; operation++) {
-      this.#makeRoom();
+      this.#prepare();
       // Of those that are not in flight it knows none. Key 0 is no watch's.
       this.ring.cancel(operation + OPERATION, 0);
     }
   }
 
-  watch(fd: number, callback: () => void, events: number = EPOLLIN): Watch {
-    return this.#watch(fd, callback, events, false);
+  watch(fd: number, readiness: Readiness, callback: () => void): Watch {
+    return this.#watches.add(this, fd, readinessEvents[readiness], callback);
   }
 
-  watchSignals(fd: number, callback: () => void): Watch {
-    return this.#watch(fd, callback, EPOLLIN, true);
+  watchSignals(fd: number, callback: () => void): Disposable {
+    return this.#watches.add(this, fd, EPOLLIN | EPOLLET, callback);
   }
 
-  #watch(fd: number, callback: () => void, events: number, isMultishot: boolean): Watch {
-    do this.#nextKey = (this.#nextKey + 1) % OPERATION || 1; while (
-      this.#watches.has(this.#nextKey)
-    );
-    const watch = new UringWatch(this, this.#nextKey, fd, events, isMultishot, callback);
-    this.#watches.set(watch.key, watch);
-    this.#poll(watch);
-    return watch;
+  /** @internal */
+  arm(watch: Registration): void {
+    this.#prepare();
+    watch.isArmed = true;
+    // Multishot, a poll reports each signal, although the counter stays.
+    const isMultishot = (watch.events & EPOLLET) !== 0;
+    this.ring.poll(watch.fd, watch.events & ~EPOLLET, watch.key, isMultishot);
   }
 
-  #poll(watch: UringWatch): void {
-    this.#makeRoom();
-    this.ring.poll(watch.fd, watch.events, watch.key, watch.isMultishot);
-  }
-
-  #makeRoom(): void {
-    while (this.ring.room === 0) this.ring.enter(false);
-  }
-
-  /** Ends a watch. */
-  remove(watch: UringWatch): void {
-    this.#watches.delete(watch.key);
-    this.#makeRoom();
+  /** @internal */
+  remove(watch: Registration): void {
+    this.#watches.remove(watch);
+    if (!watch.isArmed) return;
+    this.#prepare();
     this.ring.pollRemove(watch.key, 0);
+  }
+
+  /** Makes room for an operation. Prepared by a promise or a timer, it has to be submitted too. */
+  #prepare(): void {
+    while (this.ring.room === 0) this.ring.enter(false);
+    if (this.#isWaiting) this.#wakeUp();
   }
 
   #notice(key: number, result: number, flags: number): void {
     const watch = this.#watches.get(key);
     if (watch === undefined) return;
-    watch.ready = Math.max(result, 0);
+    // A poll that fires once is armed again after the callback, and fires at once if the
+    // descriptor is still ready. The kernel may also end a multishot one.
+    if ((flags & IORING_CQE_F_MORE) === 0) watch.isArmed = false;
+    if (watch.isPaused) return;
     watch.callback();
-    // A watch that fires once is set up again, which fires at once if the
-    // descriptor is still ready; one that fires for ever may have been ended
-    // by the kernel.
-    if (watch.isActive && (flags & IORING_CQE_F_MORE) === 0 && result >= 0) this.#poll(watch);
+    if (watch.isActive && !watch.isPaused && !watch.isArmed && result >= 0) this.arm(watch);
   }
 
   defer(callback: () => void): void {
@@ -183,7 +164,7 @@ export class UringReactor implements ThreadReactor, ThreadIo {
 
   #makeAsync(): Epoll {
     const { number } = this.#wake = createEventfd();
-    this.watch(number, () => drainEventfd(number));
+    this.watch(number, "readable", () => drainEventfd(number));
     const epoll = new Epoll();
     epoll.add(this.ring.fd, EPOLLIN, 0);
     return epoll;
