@@ -20,9 +20,8 @@ const MAX_SOCKETS = 1024;
 export type Environment = Pick<typeof Deno.env, "get" | "delete">;
 
 /**
- * Takes the one socket that systemd passed to this process. What it passed is
- * not passed on: the variables are gone afterwards, and no child inherits the
- * socket.
+ * Takes the one socket that systemd passed to this process. What it passed is not passed on: the
+ * variables are gone afterwards, and no child inherits the socket.
  *
  * @param pid The number of this process.
  * @returns The socket's descriptor; undefined when systemd passed none.

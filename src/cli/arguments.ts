@@ -76,9 +76,8 @@ export function parseArguments(
 }
 
 /**
- * Gives every known flag its value after a `=`. What follows a flag is its
- * value only if the flag takes one, and never another flag; only the
- * declaration knows.
+ * Gives every known flag its value after a `=`. What follows a flag is its value only if the flag
+ * takes one, and never another flag; only the declaration knows.
  */
 function withValues(
   args: readonly string[],

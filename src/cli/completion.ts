@@ -1,6 +1,6 @@
 /**
- * What a shell may offer for the word that is being typed, from the definitions
- * of commands and devices.
+ * What a shell may offer for the word that is being typed, from the definitions of commands and
+ * devices.
  *
  * @module
  */

@@ -1,8 +1,8 @@
 /**
  * `vhostd completion`: scripts for shells.
  *
- * They know nothing: for each word they ask `vhostd complete`, which has it
- * from the definitions, also of a device at a path.
+ * They know nothing: for each word they ask `vhostd complete`, which has it from the definitions,
+ * also of a device at a path.
  *
  * @module
  */

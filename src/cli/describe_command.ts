@@ -49,10 +49,7 @@ libvirt does so for gpu and fs only. That program is a script:
   exec vhostd <device> "$@"`;
 
 /** Describes a device. */
-export async function run(
-  args: readonly string[],
-  devices: DeviceTable,
-): Promise<number> {
+export async function run(args: readonly string[], devices: DeviceTable): Promise<number> {
   const { values, positional } = parseArguments(args, options, "vhostd describe --help");
   if (values.help) {
     console.log(commandHelp(USAGE, ABOUT, options).trimEnd());

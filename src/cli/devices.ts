@@ -17,8 +17,7 @@ function isModule(name: string): boolean {
 }
 
 /**
- * Loads a device by its name, or from the module of someone's own at a path or
- * URL.
+ * Loads a device by its name, or from the module of someone's own at a path or URL.
  *
  * @param alsoNames What else may have been meant by a name that is unknown.
  * @throws {UsageError} When there is no such device.

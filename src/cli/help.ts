@@ -28,10 +28,7 @@ export function helpWidth(): number {
 }
 
 /** The help of the program. */
-export function programHelp(
-  deviceNames: readonly string[],
-  width: number = helpWidth(),
-): string {
+export function programHelp(deviceNames: readonly string[], width: number = helpWidth()): string {
   const usage: [command: string, about: string][] = [
     ["<device> --socket-path=PATH", "serve a device until SIGTERM or SIGINT"],
     ["<device> --help", "its options"],
@@ -77,11 +74,7 @@ function columns(
 }
 
 /** The help of a device's command. */
-export function deviceHelp(
-  device: AnyDevice,
-  name: string,
-  width: number = helpWidth(),
-): string {
+export function deviceHelp(device: AnyDevice, name: string, width: number = helpWidth()): string {
   const own = (device.options ?? {}) as OptionTable;
   const others = Object.fromEntries(
     Object.entries(sharedOptionsOf(device)).filter(([name]) => !(name in endpointOptions)),

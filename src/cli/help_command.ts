@@ -12,10 +12,7 @@ import { deviceHelp, programHelp } from "./help.ts";
 export const shape: CommandShape = { options: {}, operand: "device" };
 
 /** Prints the help of the program, or of a device. */
-export async function run(
-  [name]: readonly string[],
-  devices: DeviceTable,
-): Promise<number> {
+export async function run([name]: readonly string[], devices: DeviceTable): Promise<number> {
   const text = name === undefined
     ? programHelp(Object.keys(devices))
     : deviceHelp(await loadDevice(devices, name), name);

@@ -14,19 +14,13 @@ import { helpOption } from "./shared_options.ts";
 import { table } from "./table.ts";
 import { UsageError } from "./usage_error.ts";
 
-const options = {
-  json: { type: "flag", about: "As JSON" },
-  ...helpOption,
-} as const;
+const options = { json: { type: "flag", about: "As JSON" }, ...helpOption } as const;
 
 /** What may follow it. */
 export const shape: CommandShape = { options };
 
 /** Lists the devices. */
-export async function run(
-  args: readonly string[],
-  devices: DeviceTable,
-): Promise<number> {
+export async function run(args: readonly string[], devices: DeviceTable): Promise<number> {
   const { values, positional } = parseArguments(args, options, "vhostd list --help");
   if (values.help) {
     console.log(commandHelp("list [--json]", "Lists the devices.", options).trimEnd());

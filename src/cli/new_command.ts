@@ -136,8 +136,8 @@ interface OwnConfig {
 }
 
 /**
- * What a folder's deno.json holds. Its imports are those of the registry; where
- * vhostd is a checkout, they lead there instead, and nothing is downloaded.
+ * What a folder's deno.json holds. Its imports are those of the registry; where vhostd is a
+ * checkout, they lead there instead, and nothing is downloaded.
  *
  * @param checkout The directory of vhostd's files; undefined where it came from the registry.
  */

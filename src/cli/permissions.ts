@@ -1,9 +1,8 @@
 /**
  * The permissions of Deno that serving a device takes, and no more.
  *
- * `--allow-ffi` lets a program call all of libc, so these do not hold an
- * attacker: they hold what vhostd, a device or a package of its does by
- * mistake through Deno.
+ * `--allow-ffi` lets a program call all of libc, so these do not hold an attacker: they hold what
+ * vhostd, a device or a package of its does by mistake through Deno.
  *
  * @module
  */
@@ -22,8 +21,8 @@ export interface PermissionNeed {
 /**
  * What serving a device needs.
  *
- * @param directory The directory of vhostd; undefined where it came over the
- * network, which needs no leave to be read.
+ * @param directory The directory of vhostd; undefined where it came over the network, which needs
+ * no leave to be read.
  */
 export function permissionsOf(
   device: AnyDevice,

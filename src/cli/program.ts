@@ -1,8 +1,7 @@
 /**
  * The command line: `vhostd <device> …` and a few commands about devices.
  *
- * Starting a device loads what it needs and nothing else: every command is a
- * module of its own.
+ * Starting a device loads what it needs and nothing else: every command is a module of its own.
  *
  * @module
  */
@@ -31,10 +30,7 @@ export const commands: CommandTable = {
  * @param devices The devices that have a name.
  * @returns The exit status.
  */
-export async function runProgram(
-  args: readonly string[],
-  devices: DeviceTable,
-): Promise<number> {
+export async function runProgram(args: readonly string[], devices: DeviceTable): Promise<number> {
   const [name, ...rest] = args;
   try {
     if (name === undefined) {

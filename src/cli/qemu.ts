@@ -37,8 +37,8 @@ const NAMES: Readonly<Record<number, QemuNames>> = {
 };
 
 /**
- * QEMU's device for a back-end of any type. It ends QEMU with an assertion for a
- * type of which QEMU has no name (`virtio_device_names` in `hw/virtio/virtio.c`).
+ * QEMU's device for a back-end of any type. It ends QEMU with an assertion for a type of which QEMU
+ * has no name (`virtio_device_names` in `hw/virtio/virtio.c`).
  */
 const GENERIC = { frontend: "vhost-user-test-device", since: "11.1" } as const;
 
@@ -174,8 +174,8 @@ export function unknownToQemu(deviceId: number): string {
 }
 
 /**
- * What is said about QEMU of a device on a socket: the arguments that connect a
- * guest to it, and which QEMU has them.
+ * What is said about QEMU of a device on a socket: the arguments that connect a guest to it, and
+ * which QEMU has them.
  *
  * @param queues How many queues the device has.
  * @param isServer Whether QEMU listens, rather than the device.

@@ -1,6 +1,5 @@
 /**
- * A record on a screen that somebody watches: what moves comes first, and all
- * of it fits.
+ * A record on a screen that somebody watches: what moves comes first, and all of it fits.
  *
  * @module
  */

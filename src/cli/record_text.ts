@@ -1,8 +1,8 @@
 /**
  * The record as text for people.
  *
- * All times are counted from when the record was begun, so that what stands in
- * one section can be compared with what stands in another.
+ * All times are counted from when the record was begun, so that what stands in one section can be
+ * compared with what stands in another.
  *
  * @module
  */

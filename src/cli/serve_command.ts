@@ -41,8 +41,8 @@ export async function serveCommand(
   otherCommands: readonly string[] = [],
 ): Promise<number> {
   const device = await loadDevice(devices, name, otherCommands);
-  // All other options are ignored with this one, whatever they are: it is how
-  // management programs ask an unknown back-end what it can.
+  // All other options are ignored with this one, whatever they are: it is how management programs
+  // ask an unknown back-end what it can.
   if (args.includes("--print-capabilities")) {
     console.log(shownJson(capabilities(device)));
     return 0;

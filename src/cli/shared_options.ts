@@ -11,9 +11,7 @@ import type { OptionTable } from "./arguments.ts";
 import { accessOptions, endpointOptions } from "./endpoint_options.ts";
 
 /** The flag that every command has. */
-export const helpOption = {
-  help: { type: "flag", about: "Show this" },
-} as const satisfies Options;
+export const helpOption = { help: { type: "flag", about: "Show this" } } as const satisfies Options;
 
 /** The flags that every device has. */
 export const sharedOptions = {
@@ -39,15 +37,8 @@ export const sharedOptions = {
     placeholder: "PATH",
     about: "Serve the record and the device's commands over HTTP on a Unix socket",
   },
-  record: {
-    type: "text",
-    placeholder: "FILE",
-    about: "Write the record as JSON at exit",
-  },
-  printCapabilities: {
-    type: "flag",
-    about: "Print what this back-end can, as JSON, and exit",
-  },
+  record: { type: "text", placeholder: "FILE", about: "Write the record as JSON at exit" },
+  printCapabilities: { type: "flag", about: "Print what this back-end can, as JSON, and exit" },
   ...helpOption,
 } as const satisfies Options;
 

@@ -96,8 +96,8 @@ function inked(cell: Cell | undefined, ink: Ink): string {
 }
 
 /**
- * Lays short texts out one after the other, in lines of at most `width`
- * characters, each line after `indent`.
+ * Lays short texts out one after the other, in lines of at most `width` characters, each line after
+ * `indent`.
  */
 export function wrap(
   items: readonly string[],

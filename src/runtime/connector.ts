@@ -25,9 +25,9 @@ const PASSING: Readonly<Record<number, string>> = {
 };
 
 /**
- * How long to wait after so many failures in a row: twice as long each time up
- * to a limit, less up to a half, at random, so that many devices that lost
- * their front-end do not come back all at once.
+ * How long to wait after so many failures in a row: twice as long each time up to a limit, less up
+ * to a half, at random, so that many devices that lost their front-end do not come back all at
+ * once.
  *
  * @param random At least 0 and below 1.
  *
@@ -44,9 +44,8 @@ export function retryDelayMs(failures: number, random: number): number {
 }
 
 /**
- * Connects to a front-end that listens on a path, and again when it is gone.
- * While nobody listens it tries again, later and later (see
- * {@linkcode retryDelayMs}).
+ * Connects to a front-end that listens on a path, and again when it is gone. While nobody listens
+ * it tries again, later and later (see {@linkcode retryDelayMs}).
  */
 export class Connector {
   readonly #path: string;

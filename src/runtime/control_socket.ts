@@ -7,9 +7,9 @@
  * | `GET /record`| the record: {@linkcode RecordJson}                            |
  * | `POST /NAME` | what the device's command NAME answers; the body is JSON or empty |
  *
- * An answer that is no success is `{ "error": "…" }`: 400 for a body that the
- * command does not take, 404, 405, 413 for a body above 1 MiB, 500 when the
- * command failed, and 503 when too many requests are being answered.
+ * An answer that is no success is `{ "error": "…" }`: 400 for a body that the command does not
+ * take, 404, 405, 413 for a body above 1 MiB, 500 when the command failed, and 503 when too many
+ * requests are being answered.
  *
  * @module
  */
@@ -44,8 +44,8 @@ const LIMITS = { bodyBytes: MAX_CONTROL_BODY_BYTES, idleMs: CONTROL_IDLE_MS };
 /**
  * A control socket that is open.
  *
- * Not by `Deno.serve`, which has no limit for connections, and at its end
- * removes whatever is at its path by then (Deno 2.9.6).
+ * Not by `Deno.serve`, which has no limit for connections, and at its end removes whatever is at
+ * its path by then (Deno 2.9.6).
  */
 export class ControlSocket implements AsyncDisposable {
   readonly #host: DeviceHost;

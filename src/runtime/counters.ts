@@ -1,6 +1,5 @@
 /**
- * Counters of a queue, written by its thread and read by the control plane at
- * any time.
+ * Counters of a queue, written by its thread and read by the control plane at any time.
  *
  * @module
  */
@@ -31,8 +30,8 @@ export function counterMemory(queues: number): SharedArrayBuffer {
 }
 
 /**
- * The counters of one queue. Each has one writer and is an aligned 64-bit
- * float, so that a reader on another thread sees the old or the new value.
+ * The counters of one queue. Each has one writer and is an aligned 64-bit float, so that a reader
+ * on another thread sees the old or the new value.
  */
 export class QueueCounters implements QueueCounts {
   #values: Float64Array;

@@ -23,16 +23,15 @@ export type Endpoint = {
   /** The path of a Unix socket to listen on. A stale socket file is replaced. */
   socketPath: string;
   /**
-   * Who may connect: those who may write to the socket's file. Nobody can
-   * before that is settled.
+   * Who may connect: those who may write to the socket's file. Nobody can before that is settled.
    *
    * @default {this process's user, and what its umask leaves}
    */
   socketAccess?: SocketAccess;
 } | {
   /**
-   * The path of a Unix socket to connect to: the front-end listens. While it
-   * does not, and when it has gone, connecting is tried again.
+   * The path of a Unix socket to connect to: the front-end listens. While it does not, and when it
+   * has gone, connecting is tried again.
    */
   connectPath: string;
 } | {

@@ -1,6 +1,5 @@
 /**
- * As much of HTTP/1.1 as a control socket takes: one request on a connection,
- * and its answer.
+ * As much of HTTP/1.1 as a control socket takes: one request on a connection, and its answer.
  *
  * Source: RFC 9112 HTTP/1.1.
  *
@@ -108,8 +107,8 @@ export class HttpRequest {
   }
 
   /**
-   * Reads the body. One that is too large is read too, up to a limit: its sender
-   * may look for the answer only then.
+   * Reads the body. One that is too large is read too, up to a limit: its sender may look for the
+   * answer only then.
    *
    * @throws {HttpError} When it is too large, or ends early.
    */

@@ -1,8 +1,7 @@
 /**
- * What the person who runs a device is told of faults: the first of each kind
- * on each queue or message in a line, with the way out. Further ones are
- * counted, and the count is told in intervals and at the end: whoever causes
- * them can cause a million a second.
+ * What the person who runs a device is told of faults: the first of each kind on each queue or
+ * message in a line, with the way out. Further ones are counted, and the count is told in intervals
+ * and at the end: whoever causes them can cause a million a second.
  *
  * @module
  */

@@ -1,10 +1,9 @@
 /**
- * The record: what is known of what the front-end and the guest's driver did
- * with a device, and how it is known.
+ * The record: what is known of what the front-end and the guest's driver did with a device, and how
+ * it is known.
  *
- * It is kept from the first message on and across connections. Its shape as
- * JSON is {@linkcode RecordJson}; `version` rises when a program that reads it
- * would have to change.
+ * It is kept from the first message on and across connections. Its shape as JSON is
+ * {@linkcode RecordJson}; `version` rises when a program that reads it would have to change.
  *
  * @module
  */
@@ -343,11 +342,7 @@ export class DeviceRecord {
         writes: visibility.configWrites,
         fields: config.observations,
       },
-      status: {
-        ...visibility.status,
-        timeline: this.#timeline,
-        dropped: this.#timelineDropped,
-      },
+      status: { ...visibility.status, timeline: this.#timeline, dropped: this.#timelineDropped },
       queues: queues.map((ring) => ({
         index: ring.index,
         name: ring.name,

@@ -4,8 +4,8 @@ import type { QueueCounters } from "./counters.ts";
 import type { Engine } from "./engine.ts";
 
 /**
- * A queue and its ring on the control plane: the session sets it up from the
- * front-end's messages, the record reads it. It lives as long as the device.
+ * A queue and its ring on the control plane: the session sets it up from the front-end's messages,
+ * the record reads it. It lives as long as the device.
  */
 export class Ring {
   /** The index that the driver knows it by. */

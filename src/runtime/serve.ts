@@ -1,8 +1,8 @@
 /**
  * Serving a device, for those who import all of vhostd.
  *
- * A device's module imports it too, and is loaded on every queue thread: what
- * serves is of no use there, so it is loaded when somebody does.
+ * A device's module imports it too, and is loaded on every queue thread: what serves is of no use
+ * there, so it is loaded when somebody does.
  *
  * @module
  */

@@ -18,8 +18,8 @@ const WAITING_MS = 1000;
 export type ServeOptions = Endpoint & DeviceHostOptions;
 
 /**
- * A device that is being served: to one front-end at a time, the next one waits
- * in the socket's backlog.
+ * A device that is being served: to one front-end at a time, the next one waits in the socket's
+ * backlog.
  *
  * @example
  * ```ts no-assert

@@ -1,10 +1,9 @@
 /**
  * Texts that others chose, as a terminal may have them.
  *
- * A guest, a front-end's process, a file's name and whoever writes a record
- * choose texts that a person sees. A terminal obeys some characters, hides
- * others, and turns the order of a line round for a few. Whatever is printed
- * passes through here.
+ * A guest, a front-end's process, a file's name and whoever writes a record choose texts that a
+ * person sees. A terminal obeys some characters, hides others, and turns the order of a line round
+ * for a few. Whatever is printed passes through here.
  *
  * @module
  */
@@ -56,9 +55,8 @@ function deep(value: unknown): unknown {
 }
 
 /**
- * A value as JSON that a terminal may have: the same value for a program, with
- * JSON's own escapes. A BigInt becomes a number where that holds it, else a
- * text of its digits.
+ * A value as JSON that a terminal may have: the same value for a program, with JSON's own escapes.
+ * A BigInt becomes a number where that holds it, else a text of its digits.
  *
  * @param space As that of `JSON.stringify`.
  * @throws {TypeError} When the value is no JSON: it has a circle, say.

@@ -19,9 +19,8 @@ export class EndpointError extends Error {
 }
 
 /**
- * Listens on a path by `listen`. A socket file that nobody listens on any more
- * is replaced; one with a living server behind it, and any other file, is left
- * alone.
+ * Listens on a path by `listen`. A socket file that nobody listens on any more is replaced; one
+ * with a living server behind it, and any other file, is left alone.
  *
  * @throws {EndpointError} When the path cannot be had.
  * @throws {Deno.errors.NotCapable} When Deno may not.

@@ -1,16 +1,16 @@
 /**
- * What a front-end lets a back-end see. QEMU hides some of what the guest's
- * driver does, and how much depends on which of QEMU's devices it is (read in QEMU
- * 7.2 and 10.0: `hw/virtio/vhost-user*.c`, `hw/block/vhost-user-blk.c`). The
- * generic device of QEMU 11 serves every type and hides nothing of config space,
- * so what the front-end is seen to do comes before what its kind usually does.
+ * What a front-end lets a back-end see. QEMU hides some of what the guest's driver does, and how
+ * much depends on which of QEMU's devices it is (read in QEMU 7.2 and 10.0:
+ * `hw/virtio/vhost-user*.c`, `hw/block/vhost-user-blk.c`). The generic device of QEMU 11 serves
+ * every type and hides nothing of config space, so what the front-end is seen to do comes before
+ * what its kind usually does.
  *
  * @module
  */
 
 /**
- * How something is known: `reported`, the front-end said it; `inferred`, it
- * follows from what the front-end did; `not observable`, this front-end hides it.
+ * How something is known: `reported`, the front-end said it; `inferred`, it follows from what the
+ * front-end did; `not observable`, this front-end hides it.
  */
 export type Source = "reported" | "inferred" | "not observable";
 

@@ -1,6 +1,6 @@
 /**
- * What the parts of a device are called, held against what there is: a queue's
- * handler that is misspelt would serve nothing, and say so to nobody.
+ * What the parts of a device are called, held against what there is: a queue's handler that is
+ * misspelt would serve nothing, and say so to nobody.
  *
  * @module
  */

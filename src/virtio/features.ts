@@ -13,8 +13,8 @@ export interface FeatureDefinition {
 }
 
 /**
- * The bits that are not a device type's own: virtio 1.3, 6 Reserved Feature
- * Bits, and two that vhost uses between a front-end and a back-end.
+ * The bits that are not a device type's own: virtio 1.3, 6 Reserved Feature Bits, and two that
+ * vhost uses between a front-end and a back-end.
  */
 export const transportFeatures = {
   NOTIFY_ON_EMPTY: { bit: 24, about: "Notifies when the queue runs empty (legacy)" },

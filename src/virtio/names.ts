@@ -1,8 +1,8 @@
 /**
  * Names that an author of a device gives, held against those that there are.
  *
- * The compiler checks them too, but a device is often run without it: what is
- * misspelt would then be left out without a word.
+ * The compiler checks them too, but a device is often run without it: what is misspelt would then
+ * be left out without a word.
  *
  * @module
  */
@@ -27,11 +27,7 @@ import { suggestion } from "./nearest.ts";
  * );
  * ```
  */
-export function expectNames(
-  what: string,
-  names: Iterable<string>,
-  known: readonly string[],
-): void {
+export function expectNames(what: string, names: Iterable<string>, known: readonly string[]): void {
   for (const name of names) {
     if (known.includes(name)) continue;
     const expected = known.length === 0 ? "nothing" : known.join(", ");

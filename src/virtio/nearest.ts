@@ -8,11 +8,11 @@
 const MIN_BEGINNING = 3;
 
 /**
- * The name nearest to `word`: by the number of letters to insert, remove,
- * replace, or exchange with their neighbour.
+ * The name nearest to `word`: by the number of letters to insert, remove, replace, or exchange with
+ * their neighbour.
  *
- * @returns the first that begins with it, if there is one; undefined when none
- * is near enough to be meant.
+ * @returns the first that begins with it, if there is one; undefined when none is near enough to be
+ * meant.
  *
  * @example
  * ```ts

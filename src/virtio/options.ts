@@ -1,6 +1,5 @@
 /**
- * A device's own options: declared once, typed for the device, parsed by the
- * command line.
+ * A device's own options: declared once, typed for the device, parsed by the command line.
  *
  * @module
  */

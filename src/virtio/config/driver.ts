@@ -1,6 +1,6 @@
 /**
- * The driver's side of the self-describing layout: how a driver finds its
- * fields, acknowledges bits and tells its status.
+ * The driver's side of the self-describing layout: how a driver finds its fields, acknowledges bits
+ * and tells its status.
  *
  * @module
  */
@@ -28,8 +28,8 @@ export interface FoundField {
 }
 
 /**
- * A driver's walk over a self-describing config space. Calls that overlap are
- * carried out one after the other.
+ * A driver's walk over a self-describing config space. Calls that overlap are carried out one after
+ * the other.
  *
  * What the transport's functions throw passes through.
  *
@@ -67,8 +67,8 @@ export class SelfDescribingDriver {
   }
 
   /**
-   * Gives the first field of this type that is not yet used, and marks it used;
-   * undefined if there is none (left).
+   * Gives the first field of this type that is not yet used, and marks it used; undefined if there
+   * is none (left).
    *
    * @throws {ConfigAccessError} if the space has no end within 256 bytes
    */
@@ -94,8 +94,8 @@ export class SelfDescribingDriver {
   }
 
   /**
-   * Acknowledges one bit of a bit field if the device offers it, and tells
-   * whether it does. A field that was not found offers nothing.
+   * Acknowledges one bit of a bit field if the device offers it, and tells whether it does. A field
+   * that was not found offers nothing.
    */
   acknowledge(field: FoundField | undefined, bit: number): Promise<boolean> {
     return this.#inTurn(async () => {
@@ -109,10 +109,7 @@ export class SelfDescribingDriver {
       const at = field.offset + index;
       if (!(await this.#byte(at) & mask)) return false;
       const acknowledged = await this.#byte(at + half);
-      await this.#transport.write(
-        at + half,
-        Uint8Array.of(acknowledged | mask),
-      );
+      await this.#transport.write(at + half, Uint8Array.of(acknowledged | mask));
       return true;
     });
   }
@@ -127,18 +124,15 @@ export class SelfDescribingDriver {
   }
 
   /**
-   * Resets the space by writing 0 to its status byte: every field can be found
-   * again, and fields found before are void.
+   * Resets the space by writing 0 to its status byte: every field can be found again, and fields
+   * found before are void.
    */
   reset(field: FoundField): Promise<void> {
     return this.#inTurn(async () => {
-      // Only the step from a status to none is a reset: QEMU sends the whole
-      // space with each write, so a 0 over a 0 says nothing
+      // Only the step from a status to none is a reset: QEMU sends the whole space with each write,
+      // so a 0 over a 0 says nothing
       if (await this.#byte(field.offset) === 0) {
-        await this.#transport.write(
-          field.offset,
-          Uint8Array.of(CONFIG_STATUS.ACKNOWLEDGE),
-        );
+        await this.#transport.write(field.offset, Uint8Array.of(CONFIG_STATUS.ACKNOWLEDGE));
       }
       await this.#transport.write(field.offset, Uint8Array.of(0));
     });

@@ -5,8 +5,8 @@
  */
 
 /**
- * Thrown when an access to a device's config space is refused: it lies outside
- * the space, or writes what the driver may not write. Nothing has changed then.
+ * Thrown when an access to a device's config space is refused: it lies outside the space, or writes
+ * what the driver may not write. Nothing has changed then.
  *
  * @example Refuse what lies outside
  * ```ts

@@ -1,6 +1,6 @@
 /**
- * The fields that a device's config space is declared with, and the types of
- * the values that follow from a declaration.
+ * The fields that a device's config space is declared with, and the types of the values that follow
+ * from a declaration.
  *
  * ```ts
  * import { packed } from "./layout.ts";
@@ -21,8 +21,8 @@
  */
 
 /**
- * The largest config space that a vhost-user front-end carries, in bytes
- * (QEMU: `VHOST_USER_MAX_CONFIG_SIZE`).
+ * The largest config space that a vhost-user front-end carries, in bytes (QEMU:
+ * `VHOST_USER_MAX_CONFIG_SIZE`).
  */
 export const CONFIG_SIZE_MAX = 256;
 
@@ -35,13 +35,13 @@ export type ConfigFieldAccess = "ro" | "rw";
 /** What a field's declaration may say beside its type and meaning. */
 export interface ConfigFieldOptions {
   /**
-   * The feature bit, by name, that makes the field meaningful. The field is
-   * laid out in any case. A struct's feature holds for its members.
+   * The feature bit, by name, that makes the field meaningful. The field is laid out in any case. A
+   * struct's feature holds for its members.
    */
   feature?: string;
   /**
-   * What the driver may do with the field. A struct's access holds for those of
-   * its members that say nothing.
+   * What the driver may do with the field. A struct's access holds for those of its members that
+   * say nothing.
    *
    * @default {"ro"}
    */
@@ -131,9 +131,7 @@ export type FieldView<F> = F extends ScalarField<infer T> ? T extends "u64" ? bi
 export type FieldsView<F> =
   & { [K in keyof F as F[K] extends ValueField ? K : never]: FieldView<F[K]> }
   & {
-    readonly [K in keyof F as F[K] extends ValueField ? never : K]: FieldView<
-      F[K]
-    >;
+    readonly [K in keyof F as F[K] extends ValueField ? never : K]: FieldView<F[K]>;
   };
 
 /** What a field may be given. */
@@ -175,10 +173,7 @@ function checkLength(what: string, length: number): void {
  * assertEquals(u8("Heads").size, 1);
  * ```
  */
-export function u8(
-  about: string,
-  options?: ConfigFieldOptions,
-): ScalarField<"u8"> {
+export function u8(about: string, options?: ConfigFieldOptions): ScalarField<"u8"> {
   return scalar("u8", 1, about, options);
 }
 
@@ -193,10 +188,7 @@ export function u8(
  * assertEquals(u16("Cylinders").size, 2);
  * ```
  */
-export function u16(
-  about: string,
-  options?: ConfigFieldOptions,
-): ScalarField<"u16"> {
+export function u16(about: string, options?: ConfigFieldOptions): ScalarField<"u16"> {
   return scalar("u16", 2, about, options);
 }
 
@@ -211,10 +203,7 @@ export function u16(
  * assertEquals(u32("Block size in bytes").size, 4);
  * ```
  */
-export function u32(
-  about: string,
-  options?: ConfigFieldOptions,
-): ScalarField<"u32"> {
+export function u32(about: string, options?: ConfigFieldOptions): ScalarField<"u32"> {
   return scalar("u32", 4, about, options);
 }
 
@@ -229,10 +218,7 @@ export function u32(
  * assertEquals(u64("Capacity in sectors of 512 bytes").size, 8);
  * ```
  */
-export function u64(
-  about: string,
-  options?: ConfigFieldOptions,
-): ScalarField<"u64"> {
+export function u64(about: string, options?: ConfigFieldOptions): ScalarField<"u64"> {
   return scalar("u64", 8, about, options);
 }
 
@@ -249,18 +235,14 @@ export function u64(
  * assertEquals(bytes(6, "MAC address", { feature: "MAC" }).size, 6);
  * ```
  */
-export function bytes(
-  length: number,
-  about: string,
-  options: ConfigFieldOptions = {},
-): BytesField {
+export function bytes(length: number, about: string, options: ConfigFieldOptions = {}): BytesField {
   checkLength("bytes", length);
   return { kind: "bytes", size: length, about, options };
 }
 
 /**
- * A text of at most `length` bytes of UTF-8, filled up with NUL. A text that
- * fills the field has no NUL at its end.
+ * A text of at most `length` bytes of UTF-8, filled up with NUL. A text that fills the field has no
+ * NUL at its end.
  *
  * @throws {RangeError} if the length is not an integer from 1 to 256
  *
@@ -273,18 +255,13 @@ export function bytes(
  * assertEquals(text(36, "Name of the file system").size, 36);
  * ```
  */
-export function text(
-  length: number,
-  about: string,
-  options: ConfigFieldOptions = {},
-): TextField {
+export function text(length: number, about: string, options: ConfigFieldOptions = {}): TextField {
   checkLength("text", length);
   return { kind: "text", size: length, about, options };
 }
 
 /**
- * `count` equal fields, one after the other. An element's own options come
- * before the array's.
+ * `count` equal fields, one after the other. An element's own options come before the array's.
  *
  * @throws {RangeError} if the count is not an integer from 1 to 256
  *
@@ -308,8 +285,8 @@ export function array<E extends Field>(
 }
 
 /**
- * Fields in a group, without padding between or after them. A member's own
- * options come before the group's.
+ * Fields in a group, without padding between or after them. A member's own options come before the
+ * group's.
  *
  * @throws {TypeError} if a member's name is not an identifier
  *
@@ -333,8 +310,8 @@ export function struct<F extends Fields>(
 ): StructField<F> {
   let size = 0;
   for (const name of Object.keys(fields)) {
-    // A number as a key would not keep its place in the order, and a dot
-    // separates the parts of a nested name
+    // A number as a key would not keep its place in the order, and a dot separates the parts of a
+    // nested name
     if (!/^[A-Za-z_$][\w$]*$/.test(name)) {
       throw new TypeError(
         `Cannot declare the config field ${JSON.stringify(name)}: expected an identifier`,

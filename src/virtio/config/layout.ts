@@ -1,6 +1,6 @@
 /**
- * How declared fields lie in config space: what every layout offers, and the
- * packed layout of the virtio standard's structs.
+ * How declared fields lie in config space: what every layout offers, and the packed layout of the
+ * virtio standard's structs.
  *
  * @module
  */
@@ -76,8 +76,8 @@ export interface ConfigByte {
   /** What the driver may do with it. */
   readonly rule: ConfigByteRule;
   /**
-   * The field that it belongs to: its flat name, or for a mark and a length the
-   * name that was declared. The end of the space belongs to none.
+   * The field that it belongs to: its flat name, or for a mark and a length the name that was
+   * declared. The end of the space belongs to none.
    */
   readonly owner?: string;
   /** For `ack`: the offset of the byte with the bits that are offered. */
@@ -96,20 +96,19 @@ export interface ConfigLayout<View = object, Values = object> {
   readonly bytes: readonly ConfigByte[];
 
   /**
-   * Typed accessors over a config space. They read and write the buffer at
-   * once; it stays the caller's. Make a view once per thread, not per access.
-   * Reading a number allocates nothing (a u64 is a bigint). A field of more
-   * than one byte that another thread writes meanwhile may be seen half new.
+   * Typed accessors over a config space. They read and write the buffer at once; it stays the
+   * caller's. Make a view once per thread, not per access. Reading a number allocates nothing (a
+   * u64 is a bigint). A field of more than one byte that another thread writes meanwhile may be
+   * seen half new.
    *
    * @throws {RangeError} if the buffer is smaller than the layout
    */
   view(buffer: ArrayBufferLike): View;
 
   /**
-   * Sets the given fields, by the device's own right: `access` binds only the
-   * driver. Parts that are not given stay as they are; bytes and texts that are
-   * shorter than their field are filled up with 0. At the first value that does
-   * not fit it stops.
+   * Sets the given fields, by the device's own right: `access` binds only the driver. Parts that
+   * are not given stay as they are; bytes and texts that are shorter than their field are filled up
+   * with 0. At the first value that does not fit it stops.
    *
    * @throws {TypeError} if a field is not declared
    * @throws {RangeError} if a value does not fit its field
@@ -117,8 +116,8 @@ export interface ConfigLayout<View = object, Values = object> {
   assign(target: View | ArrayBufferLike, values: Values): void;
 
   /**
-   * Writes what a space starts with into zeroed memory: nothing, or the types
-   * and lengths of the self-describing layout.
+   * Writes what a space starts with into zeroed memory: nothing, or the types and lengths of the
+   * self-describing layout.
    */
   initialise(buffer: ArrayBufferLike): void;
 }
@@ -132,14 +131,11 @@ export type ConfigValues<L> = L extends { assign(target: never, values: infer V)
   : never;
 
 /** The packed layout of declared fields. */
-export type PackedLayout<F extends Fields> = ConfigLayout<
-  FieldsView<F>,
-  FieldsValues<F>
->;
+export type PackedLayout<F extends Fields> = ConfigLayout<FieldsView<F>, FieldsValues<F>>;
 
 /**
- * The flat fields that one declared field stands for. An array of numbers is
- * one flat field, any other array one per element.
+ * The flat fields that one declared field stands for. An array of numbers is one flat field, any
+ * other array one per element.
  */
 export function flatten(
   name: string,
@@ -211,9 +207,9 @@ export function checkSize(size: number): void {
 }
 
 /**
- * Lays fields out one after the other, little-endian and without padding, as
- * the virtio standard's structs are (virtio 1.3, 2.5 Device Configuration
- * Space). Padding that a struct of the standard has is declared as a field.
+ * Lays fields out one after the other, little-endian and without padding, as the virtio standard's
+ * structs are (virtio 1.3, 2.5 Device Configuration Space). Padding that a struct of the standard
+ * has is declared as a field.
  *
  * @throws {TypeError} if a field's name is not an identifier
  * @throws {RangeError} if the fields need more than 256 bytes

@@ -1,8 +1,7 @@
 /**
- * The self-describing layout of config space, from the proposal of 2007 that
- * this project comes from: a sequence of `[u8 type][u8 length][data]`, ended by
- * a type of 0. Drivers and devices agree on what a type number means, not on
- * offsets, and the host sees what the driver understood:
+ * The self-describing layout of config space, from the proposal of 2007 that this project comes
+ * from: a sequence of `[u8 type][u8 length][data]`, ended by a type of 0. Drivers and devices agree
+ * on what a type number means, not on offsets, and the host sees what the driver understood:
  *
  * - the driver *marks* each field that it takes, by setting 0x80 on its type;
  *   it never takes the same field twice, so several may have one type;
@@ -141,9 +140,9 @@ export type OfferedBits<Name extends string> =
   | { readonly [K in Name]?: boolean };
 
 /**
- * What a self-describing space may be given: any part of it. A bit field is
- * given as the bits to offer, and no others: `{ ALARM: true }`, or their names,
- * `["ALARM"] as const`. Status is the driver's.
+ * What a self-describing space may be given: any part of it. A bit field is given as the bits to
+ * offer, and no others: `{ ALARM: true }`, or their names, `["ALARM"] as const`. Status is the
+ * driver's.
  */
 export type SelfDescribingValues<E> = {
   readonly [K in keyof E as E[K] extends StatusField ? never : K]?: E[K] extends TypedField<infer F>
@@ -169,8 +168,8 @@ function checkType(type: number): void {
 /**
  * Gives a declared field its type number.
  *
- * @throws {RangeError} if the type is not an integer from 1 to 0x7e, or the
- * field is longer than 255 bytes
+ * @throws {RangeError} if the type is not an integer from 1 to 0x7e, or the field is longer than
+ * 255 bytes
  *
  * @example Usage
  * ```ts
@@ -192,12 +191,11 @@ export function field<F extends Field>(type: number, field: F): TypedField<F> {
 }
 
 /**
- * Declares a bit field: the bits by name, with their numbers. Bit 0 is the
- * lowest of the first byte. All of them are offered until the device says
- * otherwise.
+ * Declares a bit field: the bits by name, with their numbers. Bit 0 is the lowest of the first
+ * byte. All of them are offered until the device says otherwise.
  *
- * @throws {RangeError} if the type is not an integer from 1 to 0x7e, a bit's
- * number is not an integer from 0 to 1015, or two bits have the same one
+ * @throws {RangeError} if the type is not an integer from 1 to 0x7e, a bit's number is not an
+ * integer from 0 to 1015, or two bits have the same one
  *
  * @example Usage
  * ```ts
@@ -234,8 +232,8 @@ export function bitField<B extends BitNumbers>(
 }
 
 /**
- * Declares the status byte, in which the driver says how far it has come, in
- * the bits of {@linkcode CONFIG_STATUS}.
+ * Declares the status byte, in which the driver says how far it has come, in the bits of
+ * {@linkcode CONFIG_STATUS}.
  *
  * @throws {RangeError} if the type is not an integer from 1 to 0x7e
  *
@@ -247,10 +245,7 @@ export function bitField<B extends BitNumbers>(
  * assertEquals(statusField(1).type, 1);
  * ```
  */
-export function statusField(
-  type: number,
-  about = "How far the driver has come",
-): StatusField {
+export function statusField(type: number, about = "How far the driver has come"): StatusField {
   checkType(type);
   return { kind: "status", type, about };
 }
@@ -281,14 +276,8 @@ function flattenEntry({ name, entry, offset, size }: Entry): ConfigField[] {
   return [bits === undefined ? flat : { ...flat, bits }];
 }
 
-function entryBytes(
-  { name, entry, offset, size }: Entry,
-  flat: ConfigField[],
-): ConfigByte[] {
-  const header: ConfigByte[] = [
-    { rule: "mark", owner: name },
-    { rule: "fixed", owner: name },
-  ];
+function entryBytes({ name, entry, offset, size }: Entry, flat: ConfigField[]): ConfigByte[] {
+  const header: ConfigByte[] = [{ rule: "mark", owner: name }, { rule: "fixed", owner: name }];
   if (entry.kind === "field") return [...header, ...fieldBytes(flat)];
   if (entry.kind === "status") {
     return [...header, { rule: "status", owner: name }];
@@ -349,12 +338,11 @@ function offerOnly(view: BitsView, bits: BitNumbers, offered: OfferedBits<string
 }
 
 /**
- * Lays entries out one after the other, each with its type and length, and ends
- * them with a type of 0.
+ * Lays entries out one after the other, each with its type and length, and ends them with a type of
+ * 0.
  *
  * @throws {TypeError} if an entry's name is not an identifier
- * @throws {RangeError} if there are two status bytes, or the whole needs more
- * than 256 bytes
+ * @throws {RangeError} if there are two status bytes, or the whole needs more than 256 bytes
  *
  * @example Usage
  * ```ts
@@ -396,12 +384,7 @@ export function selfDescribing<E extends SelfDescribingFields>(
       }
       hasStatus = true;
     }
-    const at: Entry = {
-      name,
-      entry,
-      offset: bytes.length + 2,
-      size: dataSize(entry),
-    };
+    const at: Entry = { name, entry, offset: bytes.length + 2, size: dataSize(entry) };
     const fields = flattenEntry(at);
     laid.set(name, at);
     flat.push(...fields);
@@ -433,10 +416,7 @@ export function selfDescribing<E extends SelfDescribingFields>(
       return Object.freeze(view) as SelfDescribingView<E>;
     },
     assign(target, values) {
-      const view = (isBuffer(target) ? this.view(target) : target) as Record<
-        string,
-        unknown
-      >;
+      const view = (isBuffer(target) ? this.view(target) : target) as Record<string, unknown>;
       for (const [name, value] of Object.entries(values)) {
         const entry = laid.get(name)?.entry;
         if (entry?.kind === "bits") {

@@ -1,6 +1,6 @@
 /**
- * A device's config space: its bytes, what the driver may do with them, and the
- * record of what it did.
+ * A device's config space: its bytes, what the driver may do with them, and the record of what it
+ * did.
  *
  * @module
  */
@@ -22,8 +22,8 @@ export interface ConfigSpaceOptions {
 /** Settings of one {@linkcode ConfigSpace.write}. */
 export interface ConfigWriteOptions {
   /**
-   * The write brings the state of a device that migrates here, read-only fields
-   * and all, and is not the driver's.
+   * The write brings the state of a device that migrates here, read-only fields and all, and is not
+   * the driver's.
    *
    * @default {false}
    */
@@ -37,8 +37,8 @@ export interface ConfigChange {
   /** The flat name of the field. */
   readonly name: string;
   /**
-   * What changes: the field's value, or, in the self-describing layout, its
-   * mark, its acknowledged bits or the status.
+   * What changes: the field's value, or, in the self-describing layout, its mark, its acknowledged
+   * bits or the status.
    */
   readonly part: "value" | "mark" | "acknowledged" | "status";
   /** Where `before` and `after` lie in config space, in bytes. */
@@ -54,8 +54,8 @@ export interface ConfigWrite {
   /** What changes, in the order of config space; empty if nothing does. */
   readonly fields: readonly ConfigChange[];
   /**
-   * The fields whose bytes in the write were not applied because the driver may
-   * only read them: a stale copy, most likely.
+   * The fields whose bytes in the write were not applied because the driver may only read them: a
+   * stale copy, most likely.
    */
   readonly ignored: readonly string[];
   /** Whether it is part of a migration. */
@@ -65,9 +65,8 @@ export interface ConfigWrite {
 }
 
 /**
- * What a driver did with one field, and how it stands. Times are in
- * milliseconds since 1970, null for never. An access counts once for each field
- * of which it covers a byte.
+ * What a driver did with one field, and how it stands. Times are in milliseconds since 1970, null
+ * for never. An access counts once for each field of which it covers a byte.
  */
 export interface ConfigObservation {
   /** The flat name of the field. */
@@ -146,15 +145,14 @@ function hex(byte: number): string {
 }
 
 /**
- * The config space of one device, in either layout: GET_CONFIG is `read`,
- * SET_CONFIG is `write`, and the device itself uses `view`.
+ * The config space of one device, in either layout: GET_CONFIG is `read`, SET_CONFIG is `write`,
+ * and the device itself uses `view`.
  *
- * A front-end may send the whole space although the driver wrote one byte
- * (QEMU does), the rest being its copy from the last read. So in a write that
- * covers a byte that the driver may write, bytes that it may only read are
- * ignored. A write of nothing but such bytes is refused, unless it changes
- * nothing. A copy that is out of date can still undo what the device itself
- * changed in a *writable* field since the front-end's last read.
+ * A front-end may send the whole space although the driver wrote one byte (QEMU does), the rest
+ * being its copy from the last read. So in a write that covers a byte that the driver may write,
+ * bytes that it may only read are ignored. A write of nothing but such bytes is refused, unless it
+ * changes nothing. A copy that is out of date can still undo what the device itself changed in a
+ * *writable* field since the front-end's last read.
  *
  * The space is used by one thread; other threads may use views of its buffer.
  *
@@ -191,14 +189,13 @@ export class ConfigSpace<L extends ConfigLayout> {
   readonly view: ConfigView<L>;
   readonly #now: () => number;
   readonly #records: readonly FieldRecord[];
-  // What writable bytes held before the driver first wrote them since the last
-  // reset: -1 where it did not
+  // What writable bytes held before the driver first wrote them since the last reset: -1 where it
+  // did not
   readonly #initial: Int16Array;
 
   /**
-   * A space in this layout. A buffer that is given stays the caller's. Blank
-   * memory gets the layout's types and lengths, if it has any; a space that is
-   * there already is kept as it is.
+   * A space in this layout. A buffer that is given stays the caller's. Blank memory gets the
+   * layout's types and lengths, if it has any; a space that is there already is kept as it is.
    *
    * @throws {RangeError} if the buffer is smaller than the layout
    */
@@ -213,14 +210,13 @@ export class ConfigSpace<L extends ConfigLayout> {
     this.#now = options.now ?? Date.now;
     this.#records = layout.fields.map((field) => new FieldRecord(field));
     this.#initial = new Int16Array(layout.size).fill(-1);
-    // No type is 0 but the end's, so a space with fields that starts with one is
-    // blank; one that does not belongs to a device that runs already
+    // No type is 0 but the end's, so a space with fields that starts with one is blank; one that
+    // does not belongs to a device that runs already
     if (layout.size > 0 && this.bytes[0] === 0) layout.initialise(buffer);
   }
 
   /**
-   * Reads `size` bytes from `offset` on, for the driver. What comes back is a
-   * copy.
+   * Reads `size` bytes from `offset` on, for the driver. What comes back is a copy.
    *
    * @throws {ConfigAccessError} if the range is not inside the space
    */
@@ -236,21 +232,16 @@ export class ConfigSpace<L extends ConfigLayout> {
   }
 
   /**
-   * Writes bytes from `offset` on, for the driver, and tells what changed. A
-   * write that is refused changes nothing.
+   * Writes bytes from `offset` on, for the driver, and tells what changed. A write that is refused
+   * changes nothing.
    *
-   * @throws {ConfigAccessError} if the range is not inside the space; if it has
-   * only bytes that the driver may not write, and they differ; if it takes back
-   * a mark, an acknowledged bit or a status bit, acknowledges a bit that is not
-   * offered, sets an unknown status bit, or alters a type number; in a
-   * migration, if types or lengths are not those of this layout
+   * @throws {ConfigAccessError} if the range is not inside the space; if it has only bytes that the
+   * driver may not write, and they differ; if it takes back a mark, an acknowledged bit or a status
+   * bit, acknowledges a bit that is not offered, sets an unknown status bit, or alters a type
+   * number; in a migration, if types or lengths are not those of this layout
    * @throws what `options.check` throws
    */
-  write(
-    offset: number,
-    data: Uint8Array,
-    options: ConfigWriteOptions = {},
-  ): ConfigWrite {
+  write(offset: number, data: Uint8Array, options: ConfigWriteOptions = {}): ConfigWrite {
     const end = this.#end("write", offset, data.length);
     const migration = options.migration ?? false;
     const before = this.bytes.slice();
@@ -260,12 +251,7 @@ export class ConfigSpace<L extends ConfigLayout> {
     // A write that resets does nothing else
     if (reset) next.set(this.#cleared(before));
 
-    const write: ConfigWrite = {
-      fields: this.#changes(before, next),
-      ignored,
-      migration,
-      reset,
-    };
+    const write: ConfigWrite = { fields: this.#changes(before, next), ignored, migration, reset };
     try {
       options.check?.(write);
     } catch (error) {
@@ -282,9 +268,9 @@ export class ConfigSpace<L extends ConfigLayout> {
   }
 
   /**
-   * Puts back what the driver did, at a device reset: marks, acknowledged bits
-   * and status are cleared, and writable fields get what they held before the
-   * driver first wrote them. The observations stay.
+   * Puts back what the driver did, at a device reset: marks, acknowledged bits and status are
+   * cleared, and writable fields get what they held before the driver first wrote them. The
+   * observations stay.
    */
   reset(): void {
     const before = this.bytes.slice();
@@ -446,8 +432,8 @@ export class ConfigSpace<L extends ConfigLayout> {
   }
 
   /**
-   * Stores the bytes that the write changes and no others: what the device
-   * itself changed since `before` stays.
+   * Stores the bytes that the write changes and no others: what the device itself changed since
+   * `before` stays.
    */
   #store(before: Uint8Array, next: Uint8Array): void {
     for (const [at, { rule }] of this.layout.bytes.entries()) {
@@ -461,12 +447,7 @@ export class ConfigSpace<L extends ConfigLayout> {
 
   #changes(before: Uint8Array, next: Uint8Array): ConfigChange[] {
     const changes: ConfigChange[] = [];
-    const add = (
-      name: string,
-      part: ConfigChange["part"],
-      offset: number,
-      size: number,
-    ) => {
+    const add = (name: string, part: ConfigChange["part"], offset: number, size: number) => {
       const old = before.slice(offset, offset + size);
       const after = next.slice(offset, offset + size);
       if (old.some((byte, i) => byte !== after[i])) {
@@ -512,10 +493,7 @@ export class ConfigSpace<L extends ConfigLayout> {
     const test = (at: number, bit: number) =>
       (this.bytes[at + (bit >> 3)] & (1 << (bit & 7))) !== 0;
     return Object.keys(bits).filter((name) =>
-      choose(
-        test(offset, bits[name]),
-        test(offset + size / 2, bits[name]),
-      )
+      choose(test(offset, bits[name]), test(offset + size / 2, bits[name]))
     );
   }
 }

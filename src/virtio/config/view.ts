@@ -30,14 +30,9 @@ function checkNumber(name: string, type: "u8" | "u16" | "u32", value: number) {
   }
 }
 
-// One pair of closures per field, made with the view: reading a number then
-// costs one call and one load, and allocates nothing (a u64 is a bigint)
-function scalarAccess(
-  name: string,
-  type: ScalarType,
-  data: DataView,
-  offset: number,
-): ViewAccess {
+// One pair of closures per field, made with the view: reading a number then costs one call and one
+// load, and allocates nothing (a u64 is a bigint)
+function scalarAccess(name: string, type: ScalarType, data: DataView, offset: number): ViewAccess {
   switch (type) {
     case "u8":
       return {
@@ -91,12 +86,7 @@ function fill(name: string, to: Uint8Array, from: ArrayLike<number>): void {
   to.fill(0, from.length);
 }
 
-function access(
-  name: string,
-  field: Field,
-  data: DataView,
-  offset: number,
-): ViewAccess {
+function access(name: string, field: Field, data: DataView, offset: number): ViewAccess {
   if (field.kind === "scalar") {
     return scalarAccess(name, field.type, data, offset);
   }
@@ -105,21 +95,12 @@ function access(
     return { get: () => view };
   }
   if (field.kind === "array") {
-    const view = arrayView(
-      name,
-      field.element as Field,
-      field.count,
-      data,
-      offset,
-    );
+    const view = arrayView(name, field.element as Field, field.count, data, offset);
     return { get: () => view };
   }
   const raw = new Uint8Array(data.buffer, data.byteOffset + offset, field.size);
   if (field.kind === "bytes") {
-    return {
-      get: () => raw,
-      set: (value: ArrayLike<number>) => fill(name, raw, value),
-    };
+    return { get: () => raw, set: (value: ArrayLike<number>) => fill(name, raw, value) };
   }
   return {
     get() {
@@ -167,12 +148,7 @@ export function defineField(
   define(view, name, access(`${prefix}${name}`, field, data, offset));
 }
 
-function fieldsView(
-  fields: Fields,
-  data: DataView,
-  offset: number,
-  prefix: string,
-): object {
+function fieldsView(fields: Fields, data: DataView, offset: number, prefix: string): object {
   const view = {};
   for (const [name, field] of Object.entries(fields)) {
     defineField(view, name, field, data, offset, prefix);
@@ -201,8 +177,8 @@ export function isBuffer(target: unknown): target is ArrayBufferLike {
 }
 
 /**
- * Sets one field of a view, nested ones part by part. An `undefined` value
- * leaves the field as it is.
+ * Sets one field of a view, nested ones part by part. An `undefined` value leaves the field as it
+ * is.
  *
  * @throws {TypeError} if a part is not declared
  * @throws {RangeError} if a value does not fit its field
