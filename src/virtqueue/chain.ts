@@ -17,9 +17,6 @@ const KEPT_PARTS = 128;
 /** What a list has no room in. */
 const NO_ROOM = new Float64Array(0);
 
-/** A chain that the ring gave up. */
-const ABANDONED = -2;
-
 /**
  * The parts of a chain that lie one after the other in one direction. They are
  * views of guest memory: the guest can change them at any time, so what is
@@ -273,14 +270,20 @@ export class Chain {
    */
   parts = 0;
   /**
-   * Where the ring took it, as the ring counts; -1 for one that was unfinished
-   * when the ring began.
+   * The slot of the chain that was taken before it; -1 for the first.
    *
    * @internal
    */
-  position = -1;
+  previous = -1;
+  /**
+   * Whether it was in flight when the ring began, and so is not counted as taken from the ring.
+   *
+   * @internal
+   */
+  isResubmitted = false;
   /** Whether the device has it. */
   inFlight = false;
+  #isAbandoned = false;
   /** Which start of the queue it belongs to: a late completion of an older one is dropped. */
   epoch = 0;
   /**
@@ -401,7 +404,7 @@ export class Chain {
    * @internal
    */
   abandon(): void {
-    this.position = ABANDONED;
+    this.#isAbandoned = true;
   }
 
   /**
@@ -410,7 +413,7 @@ export class Chain {
    * @internal
    */
   get isHeld(): boolean {
-    return this.inFlight && this.position !== ABANDONED;
+    return this.inFlight && !this.#isAbandoned;
   }
 
   /**

@@ -100,9 +100,16 @@ export interface Virtqueue {
   /** Gives up a chain that the device cannot answer: it never goes back to the driver. */
   abandon(chain: Chain): void;
   /**
-   * Gives back, unused, what was taken and not put back: the driver never
-   * learns of it, and the ring goes on before it. What others have overtaken
-   * that were taken later is used, with no bytes.
+   * Gives back, unused, the chain that was taken last: the driver never learns
+   * of it, and the next `take` returns it. Until then `arm` reports it.
+   *
+   * @throws {Error} When another chain was taken after it and is not given back, or when it is not in flight.
+   */
+  untake(chain: Chain): void;
+  /**
+   * Gives back, unused, all chains that are in flight, before the ring is
+   * released. Chains that were taken before one that is put back already are
+   * used with no bytes, as the driver would miss them otherwise.
    */
   giveBack(): void;
   /** Ends its use: whoever still has a chain finds it empty. */

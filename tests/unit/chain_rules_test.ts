@@ -4,14 +4,18 @@
  * @module
  */
 
-import { assertEquals, assertStrictEquals } from "@std/assert";
+import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { RegionTable } from "../../src/memory/regions.ts";
 import {
+  type Chain,
+  createRing,
   MAX_PARTS_IN_FLIGHT,
   type RingLayout,
   type RingOptions,
   type Virtqueue,
 } from "../../src/virtqueue/mod.ts";
+import { Random } from "../../tools/random.ts";
+import { PackedCrashDriver, SplitCrashDriver, tagOf } from "./lib/crash_driver.ts";
 import { PackedRingDriver } from "./lib/packed_ring_driver.ts";
 import {
   assertBreaks,
@@ -228,6 +232,55 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
     );
   }
 
+  Deno.test(`${name}.untake() refuses a chain that is not the last one taken`, () => {
+    const driver = make();
+    const { ring } = driver;
+    for (let id = 0; id < 3; id++) driver.offer([{ gpa: BUFFERS, bytes: 4, flags: WRITE }], id);
+    const [first, second, third] = [ring.take()!, ring.take()!, ring.take()!];
+    const refuse = (chain: Chain) => assertThrows(() => ring.untake(chain), Error, "taken last");
+    refuse(first);
+    ring.put(second, 0);
+    refuse(second);
+    ring.untake(third);
+    refuse(third);
+    // Behind it is one that was put back.
+    refuse(first);
+    assertStrictEquals(ring.take(), third);
+    const other = make();
+    other.offer([{ gpa: BUFFERS, bytes: 4, flags: WRITE }], 2);
+    refuse(other.ring.take()!);
+    ring.abandon(third);
+    refuse(third);
+    assertEquals(ring.inFlight, 1);
+  });
+
+  Deno.test(`${name}.untake() makes room for parts again`, () => {
+    const driver = make({}, testMemory(), 512);
+    const { ring } = driver;
+    const most = MAX_PARTS_IN_FLIGHT / 1024;
+    for (let i = 0; i < most; i++) driver.offer([table(driver, 1024)], i);
+    for (let chain = ring.take(); chain !== null; chain = ring.take()) {
+      if (ring.inFlight < most) continue;
+      assertEquals([ring.isAvailable, ring.take(), ring.isHeldUp], [false, null, true]);
+      ring.untake(chain);
+      assertEquals([ring.isAvailable, ring.arm()], [true, true]);
+      assertStrictEquals(ring.take(), chain);
+      assertEquals(chain.writableBytes, 1024);
+    }
+  });
+
+  for (const inOrder of [false, true]) {
+    const order = inOrder ? ", in order" : "";
+    Deno.test(`${name}.untake() leaves the driver's order as it was, in a long random life${order}`, () => {
+      const seed = Math.trunc(Math.random() * 2 ** 32);
+      try {
+        liveWithUntaking(name === "PackedRing", inOrder, new Random(seed));
+      } catch (error) {
+        throw new Error(`With seed ${seed}`, { cause: error });
+      }
+    });
+  }
+
   Deno.test(`${name}.release() empties chains for whoever still has them`, () => {
     const driver = make();
     driver.offer([{ gpa: BUFFERS, bytes: 4, flags: WRITE }]);
@@ -242,4 +295,61 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
     driver.offer([{ gpa: MEMORY_BYTES - 16, bytes: 32, flags: INDIRECT }]);
     assertBreaks(driver, "indirect-address");
   });
+}
+
+/** Requests are taken in their order, however often the device gives some back. */
+function liveWithUntaking(packed: boolean, inOrder: boolean, random: Random): void {
+  const driver = packed ? new PackedCrashDriver(5, inOrder) : new SplitCrashDriver(8, inOrder, 0);
+  const ring = createRing(driver.memoryView, { ...driver.options(null), eventIndex: true });
+  /** What was taken, the oldest first; null for a chain that was put back. */
+  const taken: (Chain | null)[] = [];
+  let next = 0;
+  // Indexes wrap around while the first chain is still in flight.
+  for (let step = 0; next < 70_000; step++) {
+    assert(step < 5_000_000, `${step} steps and ${next} requests`);
+    const [last, any] = [taken.at(-1), random.below(Math.max(1, taken.length))];
+    const isMore = driver.tags.some((tag) => tag >= next);
+    switch (random.below(6)) {
+      case 0:
+        driver.addAny(random);
+        break;
+      case 1:
+      case 2: {
+        const chain = ring.take();
+        assertEquals(chain && tagOf(chain), isMore ? next++ : null);
+        if (chain !== null) taken.push(chain);
+        break;
+      }
+      case 3: {
+        // The first chain stays until the end where others can overtake it.
+        const chain = any === 0 && !inOrder ? null : taken[any] ?? null;
+        if (chain === null) break;
+        taken[any] = null;
+        ring.put(chain, 0);
+        break;
+      }
+      case 4:
+        if (!last) break;
+        assertEquals(tagOf(last), --next);
+        ring.untake(last);
+        taken.pop();
+        break;
+      default:
+        ring.publish();
+        driver.poll();
+        assertEquals(ring.arm(), isMore);
+    }
+    // One is as good as many.
+    for (let i = taken.length - 1; i > 0; i--) {
+      if (taken[i] === null && taken[i - 1] === null) taken.splice(i, 1);
+    }
+    assertEquals(ring.inFlight, taken.filter((chain) => chain !== null).length);
+  }
+  ring.giveBack();
+  ring.publish();
+  driver.poll();
+  const again = createRing(driver.memoryView, driver.options(ring.base));
+  const left = driver.tags;
+  for (const tag of left) assertEquals(tagOf(again.take()!), tag);
+  assertStrictEquals(again.take(), null);
 }

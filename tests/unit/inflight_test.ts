@@ -29,6 +29,10 @@ class World {
   ring: Virtqueue | undefined;
   /** What the device has taken and not put back. */
   inHand: Chain[] = [];
+  /** What it took, the oldest first; null for a chain that it put back. */
+  taken: (Chain | null)[] = [];
+  /** The numbers of the chains that it gave back: they are to be taken next, from the end on. */
+  untaken: number[] = [];
 
   constructor(driver: CrashDriver, descriptors: number, area?: ArrayBuffer) {
     this.driver = driver;
@@ -43,15 +47,25 @@ class World {
   /** The device starts, or the next one after it died. */
   start(base: number | null): void {
     this.inHand = [];
+    this.taken = [];
+    this.untaken = [];
     this.ring = undefined;
     this.ring = createRing(this.driver.memoryView, this.driver.options(base), this.#region);
   }
 
   /** Takes all there is. */
   takeAll(): void {
-    for (let chain = this.ring!.take(); chain !== null; chain = this.ring!.take()) {
-      this.inHand.push(chain);
-    }
+    while (this.take());
+  }
+
+  /** Takes a chain, if there is one. */
+  take(): boolean {
+    const chain = this.ring!.take();
+    if (chain === null) return false;
+    this.inHand.push(chain);
+    this.taken.push(chain);
+    if (this.untaken.length > 0) assertEquals(tagOf(chain), this.untaken.pop());
+    return true;
   }
 
   /** Every request that did not come back is done again, in its order, and nothing else. */
@@ -83,12 +97,12 @@ function makeDriver(packed: boolean, size: number, inOrder: boolean): CrashDrive
 }
 
 /** What a device may do, and the driver. */
-const STEPS = ["add", "poll", "take", "putOldest", "putNewest", "publish"] as const;
+const STEPS = ["add", "poll", "take", "putOldest", "putNewest", "untake", "publish"] as const;
 type Step = typeof STEPS[number];
 
 /** Makes a step; false if there is nothing to do. */
 function step(world: World, name: Step, random: Random): boolean {
-  const { driver, ring, inHand } = world;
+  const { driver, ring, inHand, taken, untaken } = world;
   switch (name) {
     case "add":
     case "poll": {
@@ -97,16 +111,25 @@ function step(world: World, name: Step, random: Random): boolean {
       else driver.poll();
       return driver.outstanding.length !== before;
     }
-    case "take": {
-      const chain = ring!.take();
-      if (chain === null) return false;
-      inHand.push(chain);
+    case "take":
+      return world.take();
+    case "untake": {
+      const last = taken.at(-1);
+      for (const chain of inHand) {
+        if (chain !== last) assertThrows(() => ring!.untake(chain), Error, "taken last");
+      }
+      if (last === undefined || last === null) return false;
+      untaken.push(tagOf(last));
+      ring!.untake(last);
+      taken.pop();
+      inHand.splice(inHand.indexOf(last), 1);
       return true;
     }
     case "putOldest":
     case "putNewest": {
       const chain = name === "putOldest" ? inHand.shift() : inHand.pop();
       if (chain === undefined) return false;
+      taken[taken.lastIndexOf(chain)] = null;
       ring!.put(chain, 0);
       return true;
     }
@@ -347,7 +370,9 @@ for (const packed of [false, true]) {
         world.start(null);
         for (let i = 0; i < 20; i++) {
           scribble();
-          step(world, random.pick(["take", "putOldest", "putNewest", "publish"]), random);
+          // A chain of the record may be another one now.
+          world.untaken = [];
+          step(world, random.pick(["take", "putOldest", "putNewest", "untake", "publish"]), random);
         }
         outcomes.went++;
       } catch (error) {

@@ -286,14 +286,13 @@ export class PackedInflight {
     this.#entry[id] = head;
   }
 
-  /** The ring gave the chain of a buffer ID back, unused, and has used all others that it put back. */
+  /** The ring gave back, unused, the chain of a buffer ID, which it took last. */
   untaken(id: number): void {
     const head = this.#entry[id];
     const last = this.#last[head];
     this.#u16[halfAt(last) + NEXT] = this.#next[last] = this.#freeHead;
     this.#freeHead = head;
-    this.#u16[FREE_HEAD] = head;
-    // What is free is not in flight, whatever its mark says.
+    // A free entry is not in flight, whatever its mark says.
     Atomics.store(this.#u16, OLD_FREE_HEAD, head);
     this.#u8[byteAt(head)] = 0;
   }

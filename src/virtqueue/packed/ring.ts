@@ -80,6 +80,8 @@ export class PackedRing implements Virtqueue {
   readonly #idAndFlags: Int32Array<ArrayBuffer>;
   /** Where the next available buffer is looked for. */
   #next: number;
+  /** The slot of the chain that was taken last. */
+  #lastTaken = -1;
   /** Where the next used buffer goes that the driver can see. */
   #usedNext: number;
   /** How many descriptors lie between: the driver has not got them back. */
@@ -243,8 +245,7 @@ export class PackedRing implements Virtqueue {
         "packed",
       );
     }
-    const chain = this.#takeChain(this.#words, first, count);
-    chain.position = place;
+    const chain = this.#takeChain(this.#words, first, count, false);
     this.#inflight?.taken(chain.slot, this.#words, this.#idAndFlags, first, count);
     this.#taken += count;
     this.#next = ahead(place, count, size);
@@ -257,12 +258,17 @@ export class PackedRing implements Virtqueue {
     const entry = this.#unfinished[this.#takenAgain++];
     this.#copies ??= new Uint32Array(this.size * 4);
     const count = record.read(entry, this.#copies, this.#idAndFlags);
-    const chain = this.#takeChain(this.#copies, 0, count);
+    const chain = this.#takeChain(this.#copies, 0, count, true);
     record.takenAgain(chain.slot, entry);
     return chain;
   }
 
-  #takeChain(words: Uint32Array<ArrayBuffer>, first: number, count: number): Chain {
+  #takeChain(
+    words: Uint32Array<ArrayBuffer>,
+    first: number,
+    count: number,
+    isResubmitted: boolean,
+  ): Chain {
     // The buffer ID stands in the last descriptor.
     const id = this.#idAndFlags[count - 1] & 0xffff;
     if (id >= this.size) {
@@ -278,7 +284,9 @@ export class PackedRing implements Virtqueue {
     }
     this.#read(chain, words, first, count);
     chain.inFlight = true;
-    chain.position = -1;
+    chain.isResubmitted = isResubmitted;
+    chain.previous = this.#lastTaken;
+    this.#lastTaken = chain.slot;
     this.inFlight++;
     this.#parts += chain.parts;
     this.#order?.taken(chain);
@@ -399,9 +407,7 @@ export class PackedRing implements Virtqueue {
   }
 
   put(chain: Chain, written: number): void {
-    this.#parts -= chain.parts;
-    chain.returned();
-    this.inFlight--;
+    this.#returned(chain);
     const order = this.#order;
     if (order === null) return this.#use(chain, written);
     chain.held = written;
@@ -449,29 +455,39 @@ export class PackedRing implements Virtqueue {
     return this.#chains.filter((chain) => chain?.isHeld === true) as Chain[];
   }
 
+  untake(chain: Chain): void {
+    if (this.#chains[this.#lastTaken] !== chain || !chain.isHeld) {
+      throw new Error(`Expected the chain that was taken last, got that of slot ${chain.slot}`);
+    }
+    this.#lastTaken = chain.previous;
+    this.#returned(chain);
+    this.#order?.untaken();
+    if (chain.isResubmitted) {
+      this.#takenAgain--;
+      return;
+    }
+    const { ringDescriptors } = chain;
+    this.#next = ahead(this.#next, 2 * this.size - ringDescriptors, this.size);
+    this.#taken -= ringDescriptors;
+    this.#inflight?.untaken(chain.slot);
+  }
+
   giveBack(): void {
-    const { size } = this;
-    const age = (chain: Chain) => distance(chain.position, this.#next, size);
-    const { held } = this;
-    // One that was unfinished when the ring began stays so: the record has it.
-    for (const chain of held.filter(({ position }) => position < 0)) this.#untake(chain);
-    const taken = held.filter(({ position }) => position >= 0).sort((a, b) => age(a) - age(b));
-    for (const chain of taken) {
-      if (age(chain) !== chain.ringDescriptors) {
-        this.put(chain, 0);
-        continue;
-      }
-      this.#next = chain.position;
-      this.#taken -= chain.ringDescriptors;
-      this.#order?.untaken();
-      this.#inflight?.untaken(chain.slot);
-      this.#untake(chain);
+    for (;;) {
+      const last = this.#chains[this.#lastTaken];
+      if (last === undefined || !last.isHeld) break;
+      this.untake(last);
+    }
+    for (const chain of this.held) {
+      // The record still has one that was in flight when the ring began.
+      if (chain.isResubmitted) this.#returned(chain);
+      else this.put(chain, 0);
     }
   }
 
-  #untake(chain: Chain): void {
+  #returned(chain: Chain): void {
     this.#parts -= chain.parts;
-    chain.inFlight = false;
+    chain.returned();
     this.inFlight--;
   }
 

@@ -73,6 +73,8 @@ export class SplitRing implements Virtqueue {
   readonly #view: DataView<ArrayBuffer>;
   /** The next entry of the available ring to take. */
   #next: number;
+  /** The slot of the chain that was taken last. */
+  #lastTaken = -1;
   /** The available index as last read. */
   #seen: number;
   /** The next entry of the used ring to fill. */
@@ -168,7 +170,7 @@ export class SplitRing implements Virtqueue {
   take(): Chain | null {
     if ((this.isHeldUp = !this.#hasRoom)) return null;
     if (this.#takenAgain < this.#unfinished.length) {
-      return this.#takeChain(this.#unfinished[this.#takenAgain++]);
+      return this.#takeChain(this.#unfinished[this.#takenAgain++], true);
     }
     const next = this.#next;
     if (next === this.#seen) {
@@ -184,14 +186,13 @@ export class SplitRing implements Virtqueue {
       this.#seen = index;
     }
     const head = this.#available[RING + (next & this.#mask)];
-    const chain = this.#takeChain(head);
-    chain.position = next;
+    const chain = this.#takeChain(head, false);
     this.#inflight?.taken(head);
     this.#next = (next + 1) & 0xffff;
     return chain;
   }
 
-  #takeChain(head: number): Chain {
+  #takeChain(head: number, isResubmitted: boolean): Chain {
     if (head >= this.size) {
       throw new RingError("descriptor-index", `The head is ${head} in a queue of ${this.size}`);
     }
@@ -201,7 +202,9 @@ export class SplitRing implements Virtqueue {
     }
     this.#read(chain, head);
     chain.inFlight = true;
-    chain.position = -1;
+    chain.isResubmitted = isResubmitted;
+    chain.previous = this.#lastTaken;
+    this.#lastTaken = chain.slot;
     this.inFlight++;
     this.#parts += chain.parts;
     this.#order?.taken(chain);
@@ -305,9 +308,7 @@ export class SplitRing implements Virtqueue {
   }
 
   put(chain: Chain, written: number): void {
-    this.#parts -= chain.parts;
-    chain.returned();
-    this.inFlight--;
+    this.#returned(chain);
     const order = this.#order;
     if (order === null) return this.#use(chain, written);
     chain.held = written;
@@ -338,27 +339,37 @@ export class SplitRing implements Virtqueue {
     return this.#chains.filter((chain) => chain?.isHeld === true) as Chain[];
   }
 
+  untake(chain: Chain): void {
+    if (this.#chains[this.#lastTaken] !== chain || !chain.isHeld) {
+      throw new Error(`Expected the chain that was taken last, got that of slot ${chain.slot}`);
+    }
+    this.#lastTaken = chain.previous;
+    this.#returned(chain);
+    this.#order?.untaken();
+    if (chain.isResubmitted) {
+      this.#takenAgain--;
+      return;
+    }
+    this.#next = (this.#next - 1) & 0xffff;
+    this.#inflight?.untaken(chain.slot);
+  }
+
   giveBack(): void {
-    const age = (chain: Chain) => (this.#next - chain.position) & 0xffff;
-    const { held } = this;
-    // One that was unfinished when the ring began stays so: the record has it.
-    for (const chain of held.filter(({ position }) => position < 0)) this.#untake(chain);
-    const taken = held.filter(({ position }) => position >= 0).sort((a, b) => age(a) - age(b));
-    for (const chain of taken) {
-      if (age(chain) !== 1) {
-        this.put(chain, 0);
-        continue;
-      }
-      this.#next = chain.position;
-      this.#order?.untaken();
-      this.#inflight?.untaken(chain.slot);
-      this.#untake(chain);
+    for (;;) {
+      const last = this.#chains[this.#lastTaken];
+      if (last === undefined || !last.isHeld) break;
+      this.untake(last);
+    }
+    for (const chain of this.held) {
+      // The record still has one that was in flight when the ring began.
+      if (chain.isResubmitted) this.#returned(chain);
+      else this.put(chain, 0);
     }
   }
 
-  #untake(chain: Chain): void {
+  #returned(chain: Chain): void {
     this.#parts -= chain.parts;
-    chain.inFlight = false;
+    chain.returned();
     this.inFlight--;
   }
 
