@@ -13,7 +13,7 @@
 
 import { libvirtPackages } from "./guest/libvirt.ts";
 import { type Program, programPath, QEMU_VERSIONS, qemuOfVersion } from "./guest/programs.ts";
-import { GuestError } from "./guest/process.ts";
+import { ToolError } from "./lib/tool_error.ts";
 
 /** A layer: what runs, and what has to be on the machine for it. */
 interface Layer {
@@ -134,7 +134,7 @@ async function attempt(name: string, fetch: () => Promise<unknown>): Promise<voi
   try {
     await fetch();
   } catch (error) {
-    if (!(error instanceof GuestError)) throw error;
+    if (!(error instanceof ToolError)) throw error;
     console.error(`test: ${name} cannot be had: ${error.message}`);
   }
 }
@@ -159,7 +159,7 @@ async function main(args: string[]): Promise<number> {
     }
     if (layers.some(([name]) => name === "guest")) await fetchWhatMayBeMissing();
   } catch (error) {
-    if (!(error instanceof GuestError)) throw error;
+    if (!(error instanceof ToolError)) throw error;
     console.error(`test: ${error.message}`);
     return 1;
   }

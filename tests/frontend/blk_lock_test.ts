@@ -4,7 +4,7 @@ import { type DeviceServer, serve } from "../../mod.ts";
 import { connectUnix } from "../../src/frontend/control_channel.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { isLockedElsewhere, openFile, watchesEnded } from "../../src/linux/mod.ts";
-import { spawn } from "../../tools/guest/process.ts";
+import { spawn } from "../../tools/lib/process.ts";
 import { programPath } from "../../tools/guest/programs.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 

@@ -4,7 +4,7 @@ import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve } from "../../mod.ts";
 import { BlkDriver, blkHeader, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { fileBytes, watchesEnded } from "../../src/linux/mod.ts";
-import { Random } from "../../tools/random.ts";
+import { Random } from "../../tools/lib/random.ts";
 
 const { OK, IOERR } = blkStatus;
 const MIB = 2 ** 20;

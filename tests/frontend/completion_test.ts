@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { unpackPackages } from "../../tools/guest/apt.ts";
 import { cached } from "../../tools/guest/cache.ts";
-import { findProgram } from "../../tools/guest/process.ts";
+import { findProgram } from "../../tools/lib/process.ts";
 import { runCli } from "./lib/cli_process.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;

@@ -10,7 +10,7 @@ import type { RecordJson } from "../../src/runtime/record.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { CliProcess } from "./lib/cli_process.ts";
-import { Random } from "../../tools/random.ts";
+import { Random } from "../../tools/lib/random.ts";
 
 const KILLS = Number(Deno.env.get("VHOSTD_TEST_KILLS") ?? 10);
 

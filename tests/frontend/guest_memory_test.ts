@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { createMemfd, type Fd, sealOwn } from "../../src/linux/mod.ts";
 import { GuestMemory, RegionError, type RegionRequest, viewMemory } from "../../src/memory/mod.ts";
-import { processState } from "../../tools/process_state.ts";
+import { processState } from "../../tools/lib/process_state.ts";
 
 const MiB = 2 ** 20;
 

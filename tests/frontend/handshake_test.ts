@@ -48,7 +48,7 @@ import {
   type HandshakeResult,
   makeBells,
 } from "./lib/handshake_order.ts";
-import { Random } from "../../tools/random.ts";
+import { Random } from "../../tools/lib/random.ts";
 import { WorkerThread } from "./lib/worker_thread.ts";
 
 const SECONDS = Number(Deno.env.get("HANDSHAKE_SECONDS") ?? 4);

@@ -12,7 +12,7 @@ import {
 } from "../../src/linux/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
 import { defineDevice, type DeviceServer, serve } from "../../mod.ts";
-import { processState } from "../../tools/process_state.ts";
+import { processState } from "../../tools/lib/process_state.ts";
 import { flood, storm } from "../../tools/fuzz/wire/crowd.ts";
 import { Tally } from "../../tools/fuzz/seeds.ts";
 import echo, { Answer } from "./lib/echo_device.ts";

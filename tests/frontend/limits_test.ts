@@ -16,7 +16,7 @@ import { createEventfd, createMemfd, watchesEnded } from "../../src/linux/mod.ts
 import { MAX_REGIONS, SPAN_BYTES } from "../../src/memory/mod.ts";
 import { MAX_QUEUES } from "../../src/runtime/device_host.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
-import { processState } from "../../tools/process_state.ts";
+import { processState } from "../../tools/lib/process_state.ts";
 
 /** Runs a test with a served echo device of so many request queues, and one for events. */
 async function withEcho(

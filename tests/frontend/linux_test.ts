@@ -26,7 +26,7 @@ import {
   writeVectors,
 } from "../../src/linux/mod.ts";
 import { addressOf, libc, pinnedBuffer } from "../../src/linux/libc.ts";
-import { processState } from "../../tools/process_state.ts";
+import { processState } from "../../tools/lib/process_state.ts";
 
 Deno.test("LinuxError names the call, the error and the subject", () => {
   const error = assertThrows(() => openFile("/no/such/file"), LinuxError);

@@ -9,7 +9,7 @@ import type { OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts
 import { addressOf, Errno, isInMemory, openFile, pinnedBuffer } from "../../src/linux/mod.ts";
 import { Parts } from "../../src/virtqueue/mod.ts";
 import type { MappedMessage, MappedOrder, MappedOutcome } from "./lib/mapped_store_worker.ts";
-import { Random } from "../../tools/random.ts";
+import { Random } from "../../tools/lib/random.ts";
 
 const MIB = 2 ** 20;
 

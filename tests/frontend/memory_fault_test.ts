@@ -25,7 +25,7 @@ import {
 import { serve } from "../../mod.ts";
 import blk from "../../backends/blk/mod.ts";
 import echo from "./lib/echo_device.ts";
-import { processState } from "../../tools/process_state.ts";
+import { processState } from "../../tools/lib/process_state.ts";
 
 // The guard's listener stays; before the tests it is none of their leaks.
 (await MemoryGuard.acquire())[Symbol.dispose]();

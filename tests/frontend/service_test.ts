@@ -2,10 +2,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { UnixListener, watchesEnded } from "../../src/linux/mod.ts";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
-import { GuestError, run } from "../../tools/guest/process.ts";
+import { run } from "../../tools/lib/process.ts";
 import { programPath } from "../../tools/guest/programs.ts";
 import { activation } from "./lib/activation.ts";
 import { CliProcess } from "./lib/cli_process.ts";
+import { ToolError } from "../../tools/lib/tool_error.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 
@@ -17,7 +18,7 @@ async function findAnalyzer(): Promise<{ analyzer?: string; why: string }> {
   try {
     return { analyzer: await programPath("systemd-analyze"), why: "" };
   } catch (error) {
-    if (!(error instanceof GuestError)) throw error;
+    if (!(error instanceof ToolError)) throw error;
     return { why: ` (skipped: ${error.message})` };
   }
 }

@@ -21,7 +21,7 @@ import {
 import rng from "../../backends/rng/mod.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
-import { processState } from "../../tools/process_state.ts";
+import { processState } from "../../tools/lib/process_state.ts";
 import { packedRing, splitRing } from "./lib/raw_rings.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);

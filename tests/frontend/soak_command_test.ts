@@ -1,6 +1,6 @@
 /** `deno task soak`, for seconds: the command itself, and that it leaves nothing behind. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { spawn } from "../../tools/guest/process.ts";
+import { spawn } from "../../tools/lib/process.ts";
 import { commandsThatName } from "./lib/leftovers.ts";
 
 const MAIN = new URL("../../tools/soak/main.ts", import.meta.url).pathname;

@@ -15,7 +15,7 @@ import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve, type ServeOptions } from "../../mod.ts";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
-import { Random } from "../../tools/random.ts";
+import { Random } from "../../tools/lib/random.ts";
 import shuffled from "./lib/shuffled_disk.ts";
 import {
   ARENA_BYTES,

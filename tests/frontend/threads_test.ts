@@ -5,7 +5,7 @@ import { type DeviceServer, serve, type ServeOptions, transportMask } from "../.
 import { blkHeader, RawSplitRing, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import echo from "./lib/echo_device.ts";
-import { processState } from "../../tools/process_state.ts";
+import { processState } from "../../tools/lib/process_state.ts";
 
 const FEATURES = transportMask("VERSION_1", "EVENT_IDX", "INDIRECT_DESC", "PROTOCOL_FEATURES");
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { Guest } from "../../tools/guest/guest.ts";
-import { run } from "../../tools/guest/process.ts";
+import { run } from "../../tools/lib/process.ts";
 import { programPath } from "../../tools/guest/programs.ts";
 import { makeExt4 } from "../../tools/guest/root_image.ts";
 import {

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { run } from "../../tools/guest/process.ts";
+import { run } from "../../tools/lib/process.ts";
 import { expectNothingLeft, guest } from "./lib/guest_command.ts";
 import { temporary } from "./lib/helpers.ts";
 
@@ -89,14 +89,14 @@ Deno.test("guest --print prints the commands of a shell, and starts nothing", as
 Deno.test("guest tells bad input in one line", async () => {
   using directory = temporary();
   const cases: [args: string[], line: string][] = [
-    [["--imgae=x"], "Unknown argument --imgae"],
+    [["--imgae=x"], "Unknown flag --imgae; did you mean --image?"],
     [["extra"], "Unknown argument extra"],
-    [["--image="], "--image needs a value"],
+    [["--image="], "Expected a value after --image"],
     [["--image=/no/such.img"], "--image=/no/such.img: No such file or directory"],
     [["--kernel=/no/kernel"], "--kernel=/no/kernel: No such file or directory"],
     [["--memory=lots"], "--memory=lots: expected a size such as 512M or 2G"],
-    [["--cpus=0"], "--cpus=0: expected a number from 1 to 255"],
-    [["--machine=pc"], "--machine=pc: expected q35 or microvm"],
+    [["--cpus=0"], "--cpus takes 1 to 255, got 0"],
+    [["--machine=pc"], '--machine takes q35, microvm, got "pc"'],
     [["--device=--null"], '--device="--null" has no device'],
     [["--device=blk", "--device=blk"], "Only one blk can be the root disk"],
     [["--without=net"], "--without=net: no default device is a net"],

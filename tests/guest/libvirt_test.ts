@@ -6,9 +6,9 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Console } from "../../tools/guest/console.ts";
 import { bootFiles, PROMPT } from "../../tools/guest/guest.ts";
 import { Libvirt, libvirtPackages } from "../../tools/guest/libvirt.ts";
-import { GuestError } from "../../tools/guest/process.ts";
 import { qemuOfVersion } from "../../tools/guest/programs.ts";
 import { Backend, sha256Of, temporary } from "./lib/helpers.ts";
+import { ToolError } from "../../tools/lib/tool_error.ts";
 
 const TIMEOUT_MS = 60_000;
 
@@ -22,7 +22,7 @@ async function whatIsMissing(): Promise<string | undefined> {
     await qemuOfVersion("7.2");
     return undefined;
   } catch (error) {
-    if (!(error instanceof GuestError)) throw error;
+    if (!(error instanceof ToolError)) throw error;
     return error.message;
   }
 }

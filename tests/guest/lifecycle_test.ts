@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
 import { programPath } from "../../tools/guest/programs.ts";
-import { run } from "../../tools/guest/process.ts";
+import { run } from "../../tools/lib/process.ts";
 import {
   Backend,
   expectEndedRecord,

@@ -4,7 +4,7 @@ import { bytes, defineDevice, packed } from "../../mod.ts";
 import { qemuHint } from "../../src/cli/qemu.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { serve } from "../../src/runtime/mod.ts";
-import { spawn, withTimeout } from "../../tools/guest/process.ts";
+import { spawn, withTimeout } from "../../tools/lib/process.ts";
 import { QEMU_VERSIONS, qemuOfVersion } from "../../tools/guest/programs.ts";
 import { Qmp } from "../../tools/guest/qmp.ts";
 import { temporary } from "./lib/helpers.ts";

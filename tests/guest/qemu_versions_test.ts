@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
-import { GuestError, run } from "../../tools/guest/process.ts";
+import { run } from "../../tools/lib/process.ts";
 import { QEMU_VERSIONS, qemuOfVersion, type QemuVersion } from "../../tools/guest/programs.ts";
 import {
   Backend,
@@ -14,6 +14,7 @@ import {
   sha256Of,
   temporary,
 } from "./lib/helpers.ts";
+import { ToolError } from "../../tools/lib/tool_error.ts";
 
 const BYTES = 2 ** 24;
 
@@ -33,7 +34,7 @@ async function find(version: QemuVersion): Promise<{ qemu: string } | { reason: 
   try {
     return { qemu: await qemuOfVersion(version) };
   } catch (error) {
-    if (!(error instanceof GuestError)) throw error;
+    if (!(error instanceof ToolError)) throw error;
     return { reason: error.message };
   }
 }

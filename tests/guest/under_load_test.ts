@@ -1,7 +1,7 @@
 /** What QEMU does with rings that run, while the guest verifies every block that it writes. */
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
-import { withTimeout } from "../../tools/guest/process.ts";
+import { withTimeout } from "../../tools/lib/process.ts";
 import { diskHash, endLoad, expectProgress, LOAD_DISK_BYTES, startLoad } from "./lib/guest_load.ts";
 import { Backend, expectLiveRecord, sha256Of, steps, temporary } from "./lib/helpers.ts";
 

@@ -1,5 +1,4 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { BenchError } from "../../tools/bench/bench_error.ts";
 import { allCells, quickCells, selectCells } from "../../tools/bench/cells.ts";
 import { goalsOf, goalText, isMet } from "../../tools/bench/goals.ts";
 import { parseOptions } from "../../tools/bench/options.ts";
@@ -89,9 +88,9 @@ Deno.test("parseOptions() chooses cells and times", () => {
 });
 
 Deno.test("parseOptions() says what is wrong", () => {
-  assertThrows(() => parseOptions(["nul/read"]), BenchError, "No cell is called nul/read");
-  assertThrows(() => parseOptions(["--fast"]), BenchError, "Unknown argument --fast");
-  assertThrows(() => parseOptions(["--processors=hot"]), BenchError, "asleep, awake or both");
-  assertThrows(() => parseOptions(["--runs=0"]), BenchError, "--runs=0: expected a number");
-  assertThrows(() => parseOptions(["--seconds="]), BenchError, "expected a number");
+  assertThrows(() => parseOptions(["nul/read"]), Error, "No cell is called nul/read");
+  assertThrows(() => parseOptions(["--fast"]), Error, "Unknown flag --fast");
+  assertThrows(() => parseOptions(["--processors=hot"]), Error, "asleep, awake, both");
+  assertThrows(() => parseOptions(["--runs=0"]), Error, "--runs takes 1 to 1000");
+  assertThrows(() => parseOptions(["--seconds=0"]), Error, "expected a number");
 });

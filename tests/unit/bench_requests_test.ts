@@ -1,12 +1,12 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { DriverQueue, SharedMemory } from "../../src/frontend/mod.ts";
-import { BenchError } from "../../tools/bench/bench_error.ts";
 import { BlkRequests, blkRequestsBytes } from "../../tools/bench/blk_requests.ts";
 import { type OperationName, OPERATIONS } from "../../tools/bench/cells.ts";
 import { EchoWaiter } from "../../tools/bench/echo.ts";
 import { runLoad } from "../../tools/bench/load_loop.ts";
 import { LoadControl, LoadCounters, phases } from "../../tools/bench/load_state.ts";
 import { BLOCK_WORDS, hasStamp, stampBlock } from "../../tools/bench/pattern.ts";
+import { ToolError } from "../../tools/lib/tool_error.ts";
 
 const BLOCKS = 64;
 const DEPTH = 4;
@@ -44,21 +44,21 @@ Deno.test("BlkRequests takes a read with the block's stamp, and no other", () =>
   slots[16] = 0;
   stampBlock(words, 0, block, 0);
   requests.check(0, 4097);
-  assertThrows(() => requests.check(0, 4096), BenchError, "4097 bytes");
+  assertThrows(() => requests.check(0, 4096), ToolError, "4097 bytes");
   generations[block] = 1;
-  assertThrows(() => requests.check(0, 4097), BenchError, `block ${block}`);
+  assertThrows(() => requests.check(0, 4097), ToolError, `block ${block}`);
   stampBlock(words, 0, block, 1);
   requests.check(0, 4097);
   words[BLOCK_WORDS - 1] ^= 1;
-  assertThrows(() => requests.check(0, 4097), BenchError, `block ${block}`);
+  assertThrows(() => requests.check(0, 4097), ToolError, `block ${block}`);
 });
 
 Deno.test("BlkRequests refuses a status that is not OK, or was not written", () => {
   using load = start("read4k");
   load.requests.add(load.ring, 0);
-  assertThrows(() => load.requests.check(0, 4097), BenchError, "status 255");
+  assertThrows(() => load.requests.check(0, 4097), ToolError, "status 255");
   load.slots[16] = 1;
-  assertThrows(() => load.requests.check(0, 4097), BenchError, "status 1");
+  assertThrows(() => load.requests.check(0, 4097), ToolError, "status 1");
 });
 
 Deno.test("BlkRequests stamps what it writes, and remembers it when it is written", () => {

@@ -14,7 +14,7 @@ import {
   type RingOptions,
   type Virtqueue,
 } from "../../src/virtqueue/mod.ts";
-import { Random } from "../../tools/random.ts";
+import { Random } from "../../tools/lib/random.ts";
 import { PackedCrashDriver, SplitCrashDriver, tagOf } from "./lib/crash_driver.ts";
 import { PackedRingDriver } from "./lib/packed_ring_driver.ts";
 import {

@@ -9,7 +9,7 @@ import {
   RingError,
   type Virtqueue,
 } from "../../src/virtqueue/mod.ts";
-import { Random } from "../../tools/random.ts";
+import { Random } from "../../tools/lib/random.ts";
 import {
   type CrashDriver,
   PackedCrashDriver,

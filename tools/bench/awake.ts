@@ -9,8 +9,8 @@
  * @module
  */
 
-import { spawn } from "../guest/process.ts";
-import { BenchError } from "./bench_error.ts";
+import { spawn } from "../lib/process.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 const KEEPER = new URL("./awake_worker.ts", import.meta.url).pathname;
 
@@ -43,7 +43,7 @@ export class AwakeProcessors implements AsyncDisposable {
     const reader = child.stdout.getReader();
     const { done } = await reader.read();
     await reader.cancel();
-    if (done) throw new BenchError("Expected a process that keeps processors awake, it ended");
+    if (done) throw new ToolError("Expected a process that keeps processors awake, it ended");
     return new AwakeProcessors(child);
   }
 

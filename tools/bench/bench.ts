@@ -10,7 +10,7 @@ import { MAX_DEPTH, MAX_QUEUES, OPERATIONS, type StoreName } from "./cells.ts";
 import { Image } from "./image.ts";
 import { LoadThreads } from "./load_threads.ts";
 import type { Options } from "./options.ts";
-import type { Scratch } from "../scratch.ts";
+import type { Scratch } from "../lib/scratch.ts";
 import type { SystemCallCounter } from "./system_calls.ts";
 
 /** Memory for the requests of a queue. */
@@ -44,7 +44,7 @@ export class Bench implements Disposable {
     this.options = options;
     this.counter = counter;
     this.#scratch = scratch;
-    this.#directory = scratch.directory(options.socketDirectory);
+    this.#directory = scratch.directory();
     this.memory = new SharedMemory([{ bytes: MEMORY_BYTES, guestAddress: GUEST_ADDRESS }]);
     this.gpas = Array.from({ length: MAX_QUEUES }, () => this.memory.alloc(QUEUE_BYTES, 4096));
     this.threads = new LoadThreads();
@@ -64,8 +64,8 @@ export class Bench implements Disposable {
   }
 
   #makeImage(store: StoreName): Promise<Image> {
-    const { tmpfsDirectory, diskDirectory } = this.options;
-    const parent = store === "tmpfs" ? tmpfsDirectory : diskDirectory;
+    const { tmpfsDir, diskDir } = this.options;
+    const parent = store === "tmpfs" ? tmpfsDir : diskDir;
     return Image.create(`${this.#scratch.directory(parent)}/${store}.img`, STORE_BYTES);
   }
 

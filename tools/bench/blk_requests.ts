@@ -10,10 +10,10 @@ import {
   type DriverMemory,
   type DriverRing,
 } from "../../src/frontend/mod.ts";
-import { BenchError } from "./bench_error.ts";
 import type { Operation } from "./cells.ts";
 import { BLOCK_BYTES, BLOCK_WORDS, blockWord, hasStamp, stampBlock } from "./pattern.ts";
 import type { Requests } from "./requests.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** A slot's header and status share a cache line, as in Linux's driver. */
 const SLOT_BYTES = 64;
@@ -110,7 +110,7 @@ export class BlkRequests implements Requests {
     if (this.#isWrite && this.#generations !== undefined) this.#stamp(slot, block);
     const gpa = this.#slotsGpa + slot * SLOT_BYTES;
     if (!ring.begin(3, this.#isIndirect)) {
-      throw new BenchError("Expected room in the ring, got none");
+      throw new ToolError("Expected room in the ring, got none");
     }
     ring.descriptor(gpa, HEADER_BYTES, false);
     ring.descriptor(this.#dataGpa + slot * this.#bytes, this.#bytes, !this.#isWrite);
@@ -157,7 +157,7 @@ export class BlkRequests implements Requests {
   }
 
   #fail(slot: number, status: number, written: number): never {
-    throw new BenchError(
+    throw new ToolError(
       `Expected status 0 and ${this.#written} bytes written of a ${
         this.#isWrite ? "write" : "read"
       } of block ${this.#blocks[slot]}, got status ${status} and ${written}`,
@@ -166,7 +166,7 @@ export class BlkRequests implements Requests {
 
   #failData(block: number, at: number, generation: number): never {
     const [first, last] = [this.#data[at], this.#data[at + BLOCK_WORDS - 1]].map(hex);
-    throw new BenchError(
+    throw new ToolError(
       `Expected block ${block} to begin and end with ${
         hex(blockWord(block, generation))
       }, got ${first} and ${last}`,

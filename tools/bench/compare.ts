@@ -6,12 +6,12 @@
 
 import type { Processors } from "./awake.ts";
 import type { Bench } from "./bench.ts";
-import { BenchError } from "./bench_error.ts";
 import { type Cell, type Drive, OPERATIONS } from "./cells.ts";
 import { type CellGoals, goalsOf, isMet } from "./goals.ts";
 import { measure, type Sample } from "./measure.ts";
 import { ownSide, type Peer, type Side } from "./sides.ts";
 import { ratioSummary, type Summary, summary } from "./statistics.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How long each mode of the peer is tried. */
 const PROBE_SECONDS = 0.25;
@@ -193,7 +193,7 @@ export class PeerModes {
         if (!best || iops > best.iops) best = { side, iops };
       } catch (error) {
         // Not every build has every mode.
-        if (!(error instanceof BenchError)) throw error;
+        if (!(error instanceof ToolError)) throw error;
         progress(`${side.mode} cannot be had: ${error.message}`);
         failure = error;
       }

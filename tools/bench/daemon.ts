@@ -4,9 +4,9 @@
  * @module
  */
 
-import { spawn } from "../guest/process.ts";
-import { BenchError } from "./bench_error.ts";
+import { spawn } from "../lib/process.ts";
 import { processTime } from "./clock.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How long a back-end may take to listen, or to end. */
 const TIMEOUT_MS = 10_000;
@@ -41,7 +41,7 @@ export class Daemon implements AsyncDisposable {
     const { code, signal } = await this.#child.status;
     if (this.#isStopping) return await new Promise<never>(() => {});
     const reason = (await this.#stderr).trim().split("\n").slice(-3).join("; ");
-    throw new BenchError(
+    throw new ToolError(
       `Expected it to run, but it ended with ${
         signal ?? `status ${code}`
       }: ${reason}\n  command: ${command}`,

@@ -6,11 +6,11 @@
 
 import type { Bench } from "./bench.ts";
 import { STORE_BYTES } from "./bench.ts";
-import { BenchError } from "./bench_error.ts";
 import { Daemon } from "./daemon.ts";
 import { drive, loadOrders, startDriver } from "./measure.ts";
 import { ownSide, peers, type Side, vhostd } from "./sides.ts";
 import { type Summary, summary } from "./statistics.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 const DRIVE = { queues: 1, depth: 32 };
 
@@ -93,7 +93,7 @@ export interface Collections {
  */
 export async function collections(bench: Bench): Promise<Collections> {
   const short = await collectionsOf(bench, 500_000);
-  const long = await collectionsOf(bench, bench.options.isQuick ? 3_500_000 : 10_500_000);
+  const long = await collectionsOf(bench, bench.options.quick ? 3_500_000 : 10_500_000);
   // What a start makes differs a little: fewer than none are none.
   const [collections, requests] = long.map((count, i) => Math.max(0, count - short[i]));
   return { perMillion: collections / requests * 1e6, collections, requests };
@@ -108,7 +108,7 @@ async function collectionsOf(bench: Bench, requests: number): Promise<[number, n
   // What is said on the way is held back until the end.
   const lines = (await daemon.stop()).split("\n");
   const found = lines.filter((line) => / ms: (Scavenge|Mark-Compact|Minor)/.test(line)).length;
-  if (found === 0) throw new BenchError("Expected V8 to tell of garbage collections, got nothing");
+  if (found === 0) throw new ToolError("Expected V8 to tell of garbage collections, got nothing");
   return [found, completed];
 }
 

@@ -28,7 +28,7 @@ export function generatorCostNs({ memory, gpas, options }: Bench, depth: number)
     const requests = new BlkRequests(memory, {
       ...OPERATIONS.read4k,
       ...{ depth, gpa: gpas[0], firstBlock: 0, blocks: 65_536, generation: 0, seed: 1 },
-      isIndirect: options.isIndirect,
+      isIndirect: options.indirect,
     });
     using waiter = new EchoWaiter(memory, ring, control, {
       requests: REQUESTS,

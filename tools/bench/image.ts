@@ -4,8 +4,8 @@
  * @module
  */
 
-import { BenchError } from "./bench_error.ts";
 import { BLOCK_BYTES, BLOCK_WORDS, hasStamp, stampBlock } from "./pattern.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** What is written and read at once. */
 const CHUNK_BLOCKS = 1024;
@@ -60,7 +60,7 @@ export class Image {
   /**
    * Reads all of it.
    *
-   * @throws {BenchError} When a block is not what was written last
+   * @throws {ToolError} When a block is not what was written last
    */
   async verify(): Promise<void> {
     const words = new Uint32Array(CHUNK_BLOCKS * BLOCK_WORDS);
@@ -68,11 +68,11 @@ export class Image {
     using file = await Deno.open(this.path, { read: true });
     for (let block = 0; block < this.blocks;) {
       const read = await readFully(file, bytes);
-      if (read === 0) throw new BenchError(`Expected ${this.blocks} blocks, got ${block}`);
+      if (read === 0) throw new ToolError(`Expected ${this.blocks} blocks, got ${block}`);
       for (let at = 0; at < read / BLOCK_BYTES; at++, block++) {
         const generation = this.generations[block];
         if (hasStamp(words, at * BLOCK_WORDS, block, generation)) continue;
-        throw new BenchError(
+        throw new ToolError(
           `Expected block ${block} of ${this.path} as ${this.#writers[generation]} wrote it last`,
         );
       }

@@ -5,15 +5,15 @@
  * @module
  */
 
-import { run } from "../guest/process.ts";
+import { run } from "../lib/process.ts";
 import { qemuOfVersion } from "../guest/programs.ts";
 import type { Bench } from "./bench.ts";
 import { STORE_BYTES } from "./bench.ts";
-import { BenchError } from "./bench_error.ts";
 import type { StoreName } from "./cells.ts";
 import { Daemon } from "./daemon.ts";
 import { NEWEST_PEER, ownSide, peers, type Side } from "./sides.ts";
 import { ratioSummary, type Summary, summary } from "./statistics.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 const REQUEST_BYTES = 4096;
 
@@ -103,5 +103,5 @@ async function request(socketPath: string, count: number, depth: number): Promis
   ]);
   const seconds = Number(output.match(/Run completed in ([\d.]+) seconds/)?.[1]);
   if (seconds > 0) return seconds;
-  throw new BenchError(`Expected qemu-img to say how long it took, got ${output.trim()}`);
+  throw new ToolError(`Expected qemu-img to say how long it took, got ${output.trim()}`);
 }

@@ -4,10 +4,10 @@
  * @module
  */
 
-import { BenchError } from "./bench_error.ts";
 import { Histogram } from "./histogram.ts";
 import { LoadControl, LoadCounters, phases } from "./load_state.ts";
 import type { LoadOrder, LoadOutcome } from "./load_worker.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How long a thread may take to end its run. */
 const STOP_TIMEOUT_MS = 5000;
@@ -24,13 +24,13 @@ class LoadThread {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.counters.clear();
     this.#worker.onmessage = ({ data }: MessageEvent<LoadOutcome>) => {
-      if ("error" in data) return reject(new BenchError(data.error));
+      if ("error" in data) return reject(new ToolError(data.error));
       order.queue = data.queue;
       resolve();
     };
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      reject(new BenchError(`A load thread failed: ${event.message}`));
+      reject(new ToolError(`A load thread failed: ${event.message}`));
     };
     this.#worker.postMessage(
       { ...order, control: control.buffer, counters: this.counters.buffer } satisfies LoadOrder,

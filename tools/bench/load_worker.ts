@@ -54,7 +54,7 @@ self.onmessage = ({ data }) => {
     self.postMessage({ queue: run(data) });
   } catch (error) {
     const { name, message, stack } = error as Error;
-    self.postMessage({ error: name === "BenchError" ? message : stack ?? message });
+    self.postMessage({ error: name === "ToolError" ? message : stack ?? message });
   }
 };
 

@@ -4,11 +4,11 @@
  * @module
  */
 
-import { run } from "../guest/process.ts";
+import { run } from "../lib/process.ts";
 import { version } from "../../src/cli/version.ts";
-import { BenchError } from "./bench_error.ts";
 import type { Options } from "./options.ts";
 import { peers } from "./sides.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** What figures depend on. */
 export interface Machine {
@@ -24,14 +24,14 @@ export interface Machine {
 }
 
 /** Looks at the machine. */
-export async function describeMachine({ diskDirectory }: Options): Promise<Machine> {
+export async function describeMachine({ diskDir }: Options): Promise<Machine> {
   const processor = Deno.readTextFileSync("/proc/cpuinfo").match(/^model name\s*: (.*)$/m)?.[1];
   return {
     processor: processor ?? Deno.build.arch,
     cores: navigator.hardwareConcurrency,
     memoryBytes: Deno.systemMemoryInfo().total,
     kernel: `Linux ${Deno.osRelease()}`,
-    disk: (await fileSystemOf(diskDirectory)).join(" on "),
+    disk: (await fileSystemOf(diskDir)).join(" on "),
     loadAverage: Deno.loadavg()[0],
     versions: {
       vhostd: await version(),
@@ -52,16 +52,16 @@ async function fileSystemOf(directory: string): Promise<[type: string, device: s
 /**
  * Makes sure that directories are on what they have to be on.
  *
- * @throws {BenchError} When one is not.
+ * @throws {ToolError} When one is not.
  */
 export async function checkDirectories(options: Options): Promise<void> {
-  const { tmpfsDirectory, diskDirectory, cells } = options;
-  const [tmpfs] = await fileSystemOf(tmpfsDirectory);
+  const { tmpfsDir, diskDir, cells } = options;
+  const [tmpfs] = await fileSystemOf(tmpfsDir);
   if (tmpfs !== "tmpfs" && cells.some(({ store }) => store === "tmpfs")) {
-    throw new BenchError(`Expected ${tmpfsDirectory} to be tmpfs, got ${tmpfs}; give --tmpfs-dir`);
+    throw new ToolError(`Expected ${tmpfsDir} to be tmpfs, got ${tmpfs}; give --tmpfs-dir`);
   }
-  const [disk] = await fileSystemOf(diskDirectory);
+  const [disk] = await fileSystemOf(diskDir);
   if (["tmpfs", "ramfs"].includes(disk) && cells.some(({ store }) => store.startsWith("disk"))) {
-    throw new BenchError(`Expected ${diskDirectory} on a disk, got ${disk}; give --disk-dir`);
+    throw new ToolError(`Expected ${diskDir} on a disk, got ${disk}; give --disk-dir`);
   }
 }

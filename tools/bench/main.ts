@@ -4,11 +4,8 @@
  * @module
  */
 
-import { shownLines } from "../../src/runtime/shown.ts";
-import { GuestError } from "../guest/process.ts";
 import { AwakeProcessors, PROCESSORS } from "./awake.ts";
 import { Bench } from "./bench.ts";
-import { BenchError } from "./bench_error.ts";
 import { compare, PeerModes } from "./compare.ts";
 import { collections, residentBytes, rngThroughput, startUpMs } from "./extras.ts";
 import { independentLoads } from "./independent.ts";
@@ -16,23 +13,18 @@ import { generatorCostNs } from "./generator.ts";
 import { checkDirectories, describeMachine } from "./machine.ts";
 import { markdown } from "./markdown.ts";
 import { allCells } from "./cells.ts";
-import { HELP, type Options, parseOptions } from "./options.ts";
+import { BENCH, checkOptions, type Options } from "./options.ts";
 import type { Report } from "./report.ts";
-import { endOnSignals, Scratch } from "../scratch.ts";
+import { endOnSignals, Scratch } from "../lib/scratch.ts";
 import { peers } from "./sides.ts";
 import { systemCallCounter } from "./system_calls.ts";
 import { wakeUpUs } from "./wake_up.ts";
+import { isExpected, runTool, teller } from "../lib/tool.ts";
 
-function progress(message: string): void {
-  console.error(`bench: ${shownLines(message)}`);
-}
+const progress = teller("bench");
 
-async function main(): Promise<number> {
-  const options = parseOptions(Deno.args);
-  if (options.help) {
-    console.log(HELP.trimEnd());
-    return 0;
-  }
+async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
+  const options = checkOptions(args);
   if (options.list) {
     for (const { name } of allCells()) console.log(name);
     return 0;
@@ -54,7 +46,7 @@ async function run(options: Options, scratch: Scratch): Promise<Report> {
     runs: options.runs,
     seconds: options.seconds,
     wakeUpUs: {},
-    chains: options.isIndirect ? "indirect" : "direct",
+    chains: options.indirect ? "indirect" : "direct",
     systemCalls: counter?.about,
     cells: [],
     extras: {},
@@ -73,7 +65,7 @@ async function run(options: Options, scratch: Scratch): Promise<Report> {
   }
   if (options.withExtras) await measureExtras(bench, report, attempt);
   const modes = (await peers()).map((peer) => new PeerModes(bench, peer));
-  if (!options.withOlder) modes.splice(1);
+  if (!options.older) modes.splice(1);
   for (const processors of options.processors) {
     progress(PROCESSORS[processors]);
     await using _ = processors === "awake" ? await AwakeProcessors.start() : null;
@@ -109,19 +101,4 @@ async function measureExtras(
   });
 }
 
-/** Whether an error's message says all that there is to say. */
-function isExpected(error: unknown): error is Error {
-  return error instanceof BenchError || error instanceof GuestError ||
-    error instanceof Error && (error.name in Deno.errors || error.name === "FrontendError");
-}
-
-if (import.meta.main) {
-  try {
-    Deno.exit(await main());
-  } catch (error) {
-    // Anything else is a mistake of ours, and its stack says where.
-    if (!isExpected(error)) throw error;
-    progress(error.message);
-    Deno.exit(1);
-  }
-}
+if (import.meta.main) await runTool(BENCH, main);

@@ -7,13 +7,13 @@
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import type { Bench } from "./bench.ts";
 import { STORE_BYTES } from "./bench.ts";
-import { BenchError } from "./bench_error.ts";
 import { processTime } from "./clock.ts";
 import { type Drive, type OperationName, OPERATIONS, type StoreName } from "./cells.ts";
 import { Daemon } from "./daemon.ts";
 import type { RunningLoad, ThreadOrder } from "./load_threads.ts";
 import { BLOCK_BYTES } from "./pattern.ts";
 import type { Side } from "./sides.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How long the part of a run takes in which system calls are counted. */
 const COUNTING_SECONDS = 0.2;
@@ -103,7 +103,7 @@ export async function startDriver(
     return driver;
   }
   await driver.close();
-  throw new BenchError(
+  throw new ToolError(
     "Expected packed queues or in-flight records, got a device that has none",
   );
 }
@@ -114,7 +114,7 @@ export async function loadOrders(
   { store, operation, drive, writer }: Omit<RunPlan, "side" | "seconds" | "warmSeconds">,
   driver: VirtioDriver,
 ): Promise<ThreadOrder[]> {
-  const { isIndirect } = bench.options;
+  const { indirect } = bench.options;
   const image = await bench.image(store);
   const shape = OPERATIONS[operation];
   const each = STORE_BYTES / BLOCK_BYTES / drive.queues;
@@ -131,7 +131,7 @@ export async function loadOrders(
         gpa: bench.gpas[index],
         firstBlock: index * each,
         blocks: each,
-        isIndirect,
+        isIndirect: indirect,
         generations: image?.generations,
         generation,
         seed: 1 + index * 7919 + Math.trunc(Math.random() * 2 ** 30),

@@ -19,7 +19,7 @@ export interface Requests {
   /**
    * Looks at what came back.
    *
-   * @throws {BenchError} When it is not what it has to be
+   * @throws {ToolError} When it is not what it has to be
    */
   check(slot: number, written: number): void;
 }

@@ -5,8 +5,8 @@
  */
 
 import type { DriverRing } from "../../src/frontend/mod.ts";
-import { BenchError } from "./bench_error.ts";
 import type { Requests } from "./requests.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How requests for random bytes are made. */
 export interface RngRequestsOptions {
@@ -31,7 +31,7 @@ export class RngRequests implements Requests {
   }
 
   add(ring: DriverRing, slot: number): number {
-    if (!ring.begin(1)) throw new BenchError("Expected room in the ring, got none");
+    if (!ring.begin(1)) throw new ToolError("Expected room in the ring, got none");
     ring.descriptor(this.#gpa + slot * this.#bytes, this.#bytes, true);
     return ring.end();
   }
@@ -39,7 +39,7 @@ export class RngRequests implements Requests {
   check(_slot: number, written: number): void {
     // The table says how many bytes come per second.
     if (written !== this.#bytes) {
-      throw new BenchError(`Expected ${this.#bytes} random bytes, got ${written}`);
+      throw new ToolError(`Expected ${this.#bytes} random bytes, got ${written}`);
     }
   }
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { run } from "../guest/process.ts";
+import { run } from "../lib/process.ts";
 import { qemuOfVersion, type QemuVersion } from "../guest/programs.ts";
 import type { Drive, StoreName } from "./cells.ts";
 

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { findProgram, spawn } from "../guest/process.ts";
-import { BenchError } from "./bench_error.ts";
+import { findProgram, spawn } from "../lib/process.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** A way of counting. */
 export interface SystemCallCounter {
@@ -38,7 +38,7 @@ async function works(counter: SystemCallCounter): Promise<boolean> {
   try {
     return Number.isFinite(await counter.count(child.pid, () => Promise.resolve()));
   } catch (error) {
-    if (error instanceof BenchError) return false;
+    if (error instanceof ToolError) return false;
     throw error;
   } finally {
     child.kill("SIGKILL");
@@ -63,7 +63,7 @@ class Perf implements SystemCallCounter {
     const stderr = new Response(child.stderr).text();
     const reader = child.stdout.getReader();
     try {
-      if ((await reader.read()).done) throw new BenchError(`perf: ${(await stderr).trim()}`);
+      if ((await reader.read()).done) throw new ToolError(`perf: ${(await stderr).trim()}`);
       await during();
     } finally {
       await child.stdin.close();
@@ -73,7 +73,7 @@ class Perf implements SystemCallCounter {
     const [first] = (await stderr).trim().split("\n").pop()!.split(";");
     // A process that never ran did nothing either.
     const count = first === "<not counted>" ? 0 : Number(first || NaN);
-    if (Number.isNaN(count)) throw new BenchError(`perf: ${(await stderr).trim()}`);
+    if (Number.isNaN(count)) throw new ToolError(`perf: ${(await stderr).trim()}`);
     return count;
   }
 }
@@ -97,7 +97,7 @@ class Strace implements SystemCallCounter {
     for (;;) {
       const { value, done } = await reader.read();
       text += value ?? "";
-      if (done) throw new BenchError(`strace: ${text.trim()}`);
+      if (done) throw new ToolError(`strace: ${text.trim()}`);
       if (/ attached( with \d+ threads)?\n/.test(text)) break;
     }
     try {

@@ -6,8 +6,8 @@
 
 import type { DriverRing } from "../../src/frontend/mod.ts";
 import { Epoll, EPOLLET, EPOLLIN } from "../../src/linux/mod.ts";
-import { BenchError } from "./bench_error.ts";
 import { type LoadControl, phases } from "./load_state.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How often a sleeping load looks whether it was told to end, in milliseconds. */
 const LOOK_MS = 500;
@@ -43,7 +43,7 @@ export class SleepingWaiter implements Waiter {
   #expectNotMissed(): void {
     expectNoAbort(this.#control);
     if (this.#ring.arm() && this.#epoll.wait(LOOK_MS) === 0) {
-      throw new BenchError("Expected a notification of a request that came back, got none");
+      throw new ToolError("Expected a notification of a request that came back, got none");
     }
   }
 
@@ -77,5 +77,5 @@ export class PollingWaiter implements Waiter {
 }
 
 function expectNoAbort({ phase }: LoadControl): void {
-  if (phase === phases.ABORT) throw new BenchError("Expected requests back, got none");
+  if (phase === phases.ABORT) throw new ToolError("Expected requests back, got none");
 }

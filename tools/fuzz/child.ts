@@ -6,7 +6,7 @@
  */
 
 import { watchesEnded } from "../../src/linux/mod.ts";
-import { type ProcessState, processState } from "../process_state.ts";
+import { type ProcessState, processState } from "../lib/process_state.ts";
 import type { FuzzReport } from "./target.ts";
 import { loadTarget } from "./targets.ts";
 

@@ -4,12 +4,12 @@
  * @module
  */
 
-import { shownLines } from "../../src/runtime/shown.ts";
 import type { ChildMessage } from "./child.ts";
-import { FuzzUsageError, HELP, type Options, parseOptions } from "./options.ts";
-import { spawn } from "../guest/process.ts";
-import { endOnSignals, Scratch } from "../scratch.ts";
+import { checkOptions, FUZZ, type Options } from "./options.ts";
+import { spawn } from "../lib/process.ts";
+import { endOnSignals, Scratch } from "../lib/scratch.ts";
 import { loadTarget, targetNames } from "./targets.ts";
+import { runTool, teller } from "../lib/tool.ts";
 
 /** How long a target may say nothing before it counts as hanging. */
 const SILENCE_MS = 120_000;
@@ -22,16 +22,10 @@ const MAX_STDERR_BYTES = 4096;
 
 type Outcome = Extract<ChildMessage, { kind: "report" | "finding" }>;
 
-function progress(message: string): void {
-  console.error(`fuzz: ${shownLines(message)}`);
-}
+const progress = teller("fuzz");
 
-async function main(): Promise<number> {
-  const options = parseOptions(Deno.args);
-  if (options.help) {
-    console.log(HELP.trimEnd());
-    return 0;
-  }
+async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
+  const options = checkOptions(args);
   if (options.list) {
     for (const name of targetNames()) {
       console.log(`${name.padEnd(8)}  ${(await loadTarget(name)).about}`);
@@ -75,7 +69,7 @@ async function runTarget(name: string, options: Options, scratch: Scratch): Prom
     ],
     {
       // What it makes goes, also when it crashes.
-      env: { TMPDIR: scratch.directory(Deno.env.get("TMPDIR") ?? "/tmp") },
+      env: { TMPDIR: scratch.directory() },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
@@ -179,12 +173,4 @@ async function printCoverage(directory: string): Promise<void> {
   }
 }
 
-if (import.meta.main) {
-  try {
-    Deno.exitCode = await main();
-  } catch (error) {
-    if (!(error instanceof FuzzUsageError)) throw error;
-    progress(error.message);
-    Deno.exitCode = 2;
-  }
-}
+if (import.meta.main) await runTool(FUZZ, main);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { mix, Random } from "../random.ts";
+import { mix, Random } from "../lib/random.ts";
 
 /** The generator of part `number` of a run: no part needs those before it. */
 export function randomOf(seed: number, number: number): Random {

@@ -10,8 +10,8 @@
 import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve } from "../../mod.ts";
 import { BlkDriver, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
-import { type ProcessState, processState } from "../process_state.ts";
-import type { Random } from "../random.ts";
+import { type ProcessState, processState } from "../lib/process_state.ts";
+import type { Random } from "../lib/random.ts";
 import { randomOf, Tally } from "./seeds.ts";
 import type { FuzzTarget } from "./target.ts";
 import { DescriptorPool } from "./wire/descriptors.ts";

@@ -8,7 +8,9 @@
  */
 
 import { cached } from "./cache.ts";
-import { GuestError, progress, run } from "./process.ts";
+import { run } from "../lib/process.ts";
+import { progress } from "./progress.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -91,7 +93,7 @@ export async function debianRelease(): Promise<string> {
   const text = await Deno.readTextFile("/etc/os-release").catch(() => "");
   const [, name] = text.match(/^VERSION_CODENAME=(\w+)$/m) ?? [];
   if (name && /^ID=debian$/m.test(text)) return name;
-  throw new GuestError("The guest is made from Debian's packages, on Debian");
+  throw new ToolError("The guest is made from Debian's packages, on Debian");
 }
 
 /** Where this machine gets its Debian packages from: `SITE SUITE main`, the release itself first. */
@@ -104,7 +106,7 @@ async function debianArchives(release: string): Promise<string[]> {
     targets.split("\n").filter((line) => line.endsWith(` ${suite} main`))
   );
   if (archives.length === 0) {
-    throw new GuestError(
+    throw new ToolError(
       `apt knows no archive of Debian ${release}: add one to /etc/apt/sources.list`,
     );
   }
@@ -159,7 +161,7 @@ async function listsOf(release: string): Promise<string[]> {
   try {
     directory = await lists(name, maintained);
   } catch (error) {
-    if (!(error instanceof GuestError)) throw error;
+    if (!(error instanceof ToolError)) throw error;
     progress(`${error.message}; looking in ${ARCHIVE}`);
     const archived = [`${ARCHIVE}/debian ${release} main`];
     // What is archived was signed for a time that is over.

@@ -9,7 +9,8 @@ import { isColoured } from "../../src/cli/ink.ts";
 import { recordText } from "../../src/cli/record_text.ts";
 import type { DeviceOption } from "./options.ts";
 import { exists } from "./cache.ts";
-import { GuestError, spawn, withTimeout } from "./process.ts";
+import { spawn, withTimeout } from "../lib/process.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 const VHOSTD = new URL("../../main.ts", import.meta.url).pathname;
 
@@ -43,7 +44,7 @@ export type { DeviceDescription };
  * What a device's definition says.
  *
  * @param name The device's name, or the path of its module.
- * @throws {GuestError} With what vhostd says when there is no such device.
+ * @throws {ToolError} With what vhostd says when there is no such device.
  */
 export async function describeDevice(name: string): Promise<DeviceDescription> {
   const [program, ...args] = vhostdCommand("describe", "--json", name);
@@ -53,7 +54,7 @@ export async function describeDevice(name: string): Promise<DeviceDescription> {
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),
   ]);
-  if (!success) throw new GuestError(stderr.trim() || `vhostd cannot describe ${name}`);
+  if (!success) throw new ToolError(stderr.trim() || `vhostd cannot describe ${name}`);
   return JSON.parse(stdout);
 }
 
@@ -76,7 +77,7 @@ export class Backend {
    * @param device The device and its flags.
    * @param socketPath The socket on which it listens, as it says on stderr.
    * @param recordPath Where it writes its record when it ends.
-   * @throws {GuestError} With what the back-end says when it cannot start.
+   * @throws {ToolError} With what the back-end says when it cannot start.
    */
   static async start(
     { name, flags }: DeviceOption,
@@ -151,7 +152,7 @@ function listening(
       listens = text.includes(socketPath) && text.endsWith("\n");
       if (listens) resolve();
     }
-    reject(new GuestError(text.trim() || "The back-end ended without a word"));
+    reject(new ToolError(text.trim() || "The back-end ended without a word"));
   })();
   return promise;
 }

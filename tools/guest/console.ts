@@ -4,7 +4,8 @@
  * @module
  */
 
-import { GuestError, withTimeout } from "./process.ts";
+import { withTimeout } from "../lib/process.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How much of what was read is kept for messages of failure. */
 const LOG_LIMIT = 16_384;
@@ -55,7 +56,7 @@ export class Console {
    * read yet.
    * @param timeoutMs How long to wait for it; may be `Infinity`.
    * @returns What came before.
-   * @throws {GuestError} When the time is over or the console is closed.
+   * @throws {ToolError} When the time is over or the console is closed.
    */
   async readUntil(end: string | RegExp, timeoutMs: number): Promise<string> {
     const shown = typeof end === "string" ? JSON.stringify(end) : end;
@@ -80,7 +81,7 @@ export class Console {
         this.#text = this.#text.slice(index + found.length);
         return before;
       }
-      if (this.#end) throw new GuestError(this.#explain(this.#end));
+      if (this.#end) throw new ToolError(this.#explain(this.#end));
       await this.#changed.promise;
     }
   }

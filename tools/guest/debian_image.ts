@@ -6,9 +6,11 @@
 
 import { debianRelease } from "./apt.ts";
 import { cached } from "./cache.ts";
-import { GuestError, progress, run } from "./process.ts";
+import { run } from "../lib/process.ts";
 import { programPath } from "./programs.ts";
 import { makeExt4 } from "./root_image.ts";
+import { progress } from "./progress.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** What makes the image; only the release is looked up elsewhere. */
 const RECIPE = {
@@ -39,13 +41,13 @@ ExecStart=-/sbin/agetty --autologin root --keep-baud 115200 %I vt220
  * The path of an image with Debian and systemd, made when it is missing, which
  * takes a minute or two. Copy it to write. Its release is this machine's.
  *
- * @throws {GuestError} When it is missing and this is not root.
+ * @throws {ToolError} When it is missing and this is not root.
  */
 export async function debianImage(): Promise<string> {
   const suite = await debianRelease();
   return await cached("debian", JSON.stringify([suite, RECIPE]), async (path) => {
     if (Deno.uid() !== 0) {
-      throw new GuestError("Only root can make a Debian image (debootstrap)");
+      throw new ToolError("Only root can make a Debian image (debootstrap)");
     }
     progress(`making an image of Debian ${suite}, which takes a while`);
     const directory = await Deno.makeTempDir({ prefix: "vhostd-debian-" });

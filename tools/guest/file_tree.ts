@@ -4,7 +4,7 @@
  * @module
  */
 
-import { run } from "./process.ts";
+import { run } from "../lib/process.ts";
 
 /** Text files by their path in the guest; scripts start with `#!`. */
 export type FileTree = Record<string, string>;

@@ -7,8 +7,9 @@
 
 import { unpackPackages } from "./apt.ts";
 import { cached } from "./cache.ts";
-import { progress, run } from "./process.ts";
+import { run } from "../lib/process.ts";
 import { makeExt4 } from "./root_image.ts";
+import { progress } from "./progress.ts";
 
 /** Sparse, so it costs only what is written to it. */
 const SIZE_MIB = 192;

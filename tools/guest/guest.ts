@@ -7,7 +7,7 @@
 import { Console, toBytes } from "./console.ts";
 import { initramfs } from "./initramfs.ts";
 import { debianKernel } from "./kernel.ts";
-import { GuestError, spawn, withTimeout } from "./process.ts";
+import { spawn, withTimeout } from "../lib/process.ts";
 import {
   type BootFiles,
   hasKvm,
@@ -16,6 +16,7 @@ import {
   qemuProgram,
 } from "./qemu.ts";
 import { Qmp } from "./qmp.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** What a guest boots, and on what machine. */
 export interface GuestOptions extends MachineOptions {
@@ -142,7 +143,7 @@ export class Guest {
    * A microvm that does not come up in half of the time is started once more:
    * some have hung, before their kernel was given the words that it gets here.
    *
-   * @throws {GuestError} When the shell does not come in time, or QEMU ends.
+   * @throws {ToolError} When the shell does not come in time, or QEMU ends.
    */
   static async boot(options: GuestOptions = {}): Promise<Guest> {
     const qemu = await qemuProgram(options);
@@ -155,7 +156,7 @@ export class Guest {
         return guest;
       } catch (error) {
         options.signal?.throwIfAborted();
-        if (!(error instanceof GuestError)) throw error;
+        if (!(error instanceof ToolError)) throw error;
       }
     }
     return await Guest.#start(qemu, args, bootTimeoutMs, options.signal);
@@ -206,7 +207,7 @@ export class Guest {
    *
    * @param command A command line for `sh`.
    * @param options How long to wait for it; `timeoutMs` is 60,000 by default.
-   * @throws {GuestError} When the time is over, after which the guest runs no
+   * @throws {ToolError} When the time is over, after which the guest runs no
    * other command, or when the guest is gone.
    */
   async run(
@@ -261,7 +262,7 @@ export class Guest {
   /**
    * Waits until the guest has powered off and QEMU has ended.
    *
-   * @throws {GuestError} When QEMU fails, or the time is over.
+   * @throws {ToolError} When QEMU fails, or the time is over.
    */
   async waitPowerOff(
     { timeoutMs = 60_000 }: { timeoutMs?: number } = {},
@@ -271,7 +272,7 @@ export class Guest {
       timeoutMs,
       () => `The guest has not powered off within ${timeoutMs} ms`,
     );
-    if (!success) throw new GuestError(await this.#whyEnded());
+    if (!success) throw new ToolError(await this.#whyEnded());
   }
 
   /** Ends QEMU, whatever it is doing. */
@@ -309,7 +310,7 @@ export class Guest {
 
   async #connect(listener: Deno.Listener): Promise<void> {
     const ended = this.#process.status.then(async () => {
-      throw new GuestError(await this.#whyEnded());
+      throw new ToolError(await this.#whyEnded());
     });
     ended.catch(() => {});
     this.#qmp = await withTimeout(
@@ -331,7 +332,7 @@ export class Guest {
       await this.#console.readUntil("\x1eready\n", this.#timeoutMs);
     } catch (error) {
       const { message } = error as Error;
-      throw new GuestError(`The guest has no shell. ${message}`);
+      throw new ToolError(`The guest has no shell. ${message}`);
     } finally {
       clearInterval(nudges);
     }

@@ -8,7 +8,8 @@ import { busybox } from "./busybox.ts";
 import { cached } from "./cache.ts";
 import { type FileTree, SYSTEM, writeTree } from "./file_tree.ts";
 import type { Kernel } from "./kernel.ts";
-import { progress, run } from "./process.ts";
+import { run } from "../lib/process.ts";
+import { progress } from "./progress.ts";
 
 /** The drivers that every guest loads; what they depend on comes along. */
 const DRIVERS = [

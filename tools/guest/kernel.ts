@@ -7,7 +7,9 @@
 import { busybox } from "./busybox.ts";
 import { cached, exists } from "./cache.ts";
 import { dependencyOf, unpackPackages } from "./apt.ts";
-import { GuestError, progress, run } from "./process.ts";
+import { run } from "../lib/process.ts";
+import { progress } from "./progress.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** Kernels, the one that boots fastest first. */
 const META_PACKAGES = ["linux-image-cloud-amd64", "linux-image-amd64"];
@@ -62,7 +64,7 @@ async function unpackKernel(directory: string): Promise<void> {
     await indexModules(directory, modules, version);
     return;
   }
-  throw new GuestError(
+  throw new ToolError(
     `apt has no kernel that serves the guest; looked for ${META_PACKAGES.join(" and ")}`,
   );
 }
@@ -101,5 +103,5 @@ async function readKernel(directory: string): Promise<Kernel> {
       modules: await exists(merged) ? merged : `${directory}/lib/modules/${version}`,
     };
   }
-  throw new GuestError(`No kernel in ${directory}/boot`);
+  throw new ToolError(`No kernel in ${directory}/boot`);
 }

@@ -7,7 +7,9 @@
 
 import { debianRelease, unpackPackages } from "./apt.ts";
 import { cached } from "./cache.ts";
-import { GuestError, progress, spawn, withTimeout } from "./process.ts";
+import { spawn, withTimeout } from "../lib/process.ts";
+import { progress } from "./progress.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How long libvirt may take for a command. */
 const TIMEOUT_MS = 60_000;
@@ -16,7 +18,7 @@ const PACKAGES = ["libvirt-daemon-driver-qemu", "libvirt-clients"];
 
 /** The directory of libvirt's files; what is installed on this machine is not among them. */
 export async function libvirtPackages(): Promise<string> {
-  if (Deno.uid() !== 0) throw new GuestError("libvirt in a namespace of its own needs root");
+  if (Deno.uid() !== 0) throw new ToolError("libvirt in a namespace of its own needs root");
   return await cached(
     "libvirt",
     JSON.stringify([PACKAGES, await debianRelease()]),
@@ -92,7 +94,7 @@ export class Libvirt implements AsyncDisposable {
    * Runs a command of virsh.
    *
    * @returns What it and libvirt said.
-   * @throws {GuestError} When it fails.
+   * @throws {ToolError} When it fails.
    */
   async run(command: string): Promise<string> {
     const end = `end-${++this.#commands}`;
@@ -106,7 +108,7 @@ export class Libvirt implements AsyncDisposable {
     );
     const output = this.#output.slice(0, this.#output.search(isEnd));
     this.#output = this.#output.slice(output.length + end.length + 1);
-    if (/^error: /m.test(output)) throw new GuestError(`virsh ${command}: ${output.trim()}`);
+    if (/^error: /m.test(output)) throw new ToolError(`virsh ${command}: ${output.trim()}`);
     return output;
   }
 

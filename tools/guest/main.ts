@@ -5,18 +5,15 @@
  */
 
 import { bootFiles } from "./guest.ts";
-import { HELP, parseOptions } from "./options.ts";
+import { checkOptions, GUEST } from "./options.ts";
 import { makePlan, printPlan } from "./plan.ts";
-import { GuestError, progress } from "./process.ts";
 import { qemuProgram } from "./qemu.ts";
 import { runSession } from "./session.ts";
+import { runTool } from "../lib/tool.ts";
+import { progress } from "./progress.ts";
 
-async function main(): Promise<number> {
-  const options = parseOptions(Deno.args);
-  if (options.help) {
-    console.log(HELP.trimEnd());
-    return 0;
-  }
+async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
+  const options = checkOptions(args);
   // `deno task` runs in the project's folder; paths are meant from the user's.
   const directory = Deno.env.get("INIT_CWD");
   if (directory) Deno.chdir(directory);
@@ -35,16 +32,4 @@ async function main(): Promise<number> {
   return await runSession(plan, options.run);
 }
 
-try {
-  Deno.exit(await main());
-} catch (error) {
-  // Anything else is a mistake of ours, and its stack says where.
-  if (!(error instanceof GuestError || isSystemError(error))) throw error;
-  progress(error.message);
-  Deno.exit(1);
-}
-
-/** Whether the system refused something, such as space on the disk. */
-function isSystemError(error: unknown): error is Error {
-  return error instanceof Error && error.name in Deno.errors;
-}
+if (import.meta.main) await runTool(GUEST, main);

@@ -4,43 +4,87 @@
  * @module
  */
 
-import { parseArgs } from "@std/cli";
-import { GuestError } from "./process.ts";
-import { type Machine, MACHINES } from "./qemu.ts";
+import { OptionError } from "../../src/virtio/options.ts";
+import type { Tool, ToolArguments } from "../lib/tool.ts";
+import { MACHINES } from "./qemu.ts";
 
-/** What `--help` prints. */
-export const HELP = `\
-Boots a real Linux guest whose virtio devices are vhostd's.
+const OPTIONS = {
+  image: {
+    type: "text",
+    placeholder: "PATH",
+    about: "your own disk image as root disk; it is used in place, and what the guest writes " +
+      "stays in it. Without this option the root disk is a small system in a throw-away copy",
+  },
+  kernel: {
+    type: "text",
+    placeholder: "PATH",
+    about: "your own kernel, which then needs no modules or an --initrd; Debian's by default",
+  },
+  initrd: {
+    type: "text",
+    placeholder: "PATH",
+    about: "your own initramfs; one that loads the virtio drivers, for Debian's kernel, by default",
+  },
+  append: {
+    type: "text",
+    placeholder: "WORDS",
+    about: 'more words for the kernel\'s command line, such as "loglevel=7", or "root=/dev/vda1" ' +
+      "for an image with partitions",
+  },
+  memory: {
+    type: "text",
+    placeholder: "SIZE",
+    default: "256M",
+    about: "the size of memory, such as 512M or 2G",
+  },
+  cpus: {
+    type: "number",
+    placeholder: "N",
+    least: 1,
+    most: 255,
+    default: 1,
+    about: "the number of processors",
+  },
+  machine: {
+    type: "text",
+    placeholder: "NAME",
+    choices: MACHINES,
+    default: "q35",
+    about: "q35 has devices on PCI, microvm on MMIO",
+  },
+  device: {
+    type: "text",
+    placeholder: '"NAME FLAGS"',
+    each: true,
+    about:
+      "a device of vhostd with its flags, split at spaces; may be given many times. NAME can " +
+      "be the path of a module of your own, such as ./my_rng.ts. It takes the place of the " +
+      "default device of that name or type. A blk without a store of its own (--blk-file, " +
+      '--size, --null) is the root disk. By default: blk, rng, "input --profile=keyboard"',
+  },
+  without: {
+    type: "text",
+    placeholder: "NAME",
+    each: true,
+    about: "leaves a default device out; without a root disk the guest stays in its initramfs, " +
+      "which has a shell too; may be given many times",
+  },
+  run: {
+    type: "text",
+    placeholder: "COMMAND",
+    about: "runs a command in the guest in place of the shell, prints its output and exits with " +
+      "its status. With --image it runs in place of the image's init",
+  },
+  print: { type: "flag", about: "prints the commands instead of running them" },
+} as const;
 
-Usage: deno task guest [options] [-- QEMU arguments]
-
-  --image=PATH     your own disk image as root disk; it is used in place, and
-                   what the guest writes stays in it. Without this option the
-                   root disk is a small system in a throw-away copy
-  --kernel=PATH    your own kernel, which then needs no modules or an --initrd
-                   (default: Debian's)
-  --initrd=PATH    your own initramfs (default: one that loads the virtio
-                   drivers, for Debian's kernel)
-  --append=WORDS   more words for the kernel's command line, such as
-                   "loglevel=7", or "root=/dev/vda1" for an image with partitions
-  --memory=SIZE    such as 512M or 2G (default: 256M)
-  --cpus=N         number of processors (default: 1)
-  --machine=NAME   q35 (devices on PCI) or microvm (on MMIO) (default: q35)
-  --device="NAME FLAGS"
-                   a device of vhostd with its flags, split at spaces; may be
-                   given many times. NAME can be the path of a module of your
-                   own, such as ./my_rng.ts. It takes the place of the default
-                   device of that name or type. A blk without a store of its own
-                   (--blk-file, --size, --null) is the root disk
-                   (default: blk, rng, "input --profile=keyboard")
-  --without=NAME   leaves a default device out; without a root disk the guest
-                   stays in its initramfs, which has a shell too
-  --run=COMMAND    runs a command in the guest in place of the shell, prints its
-                   output and exits with its status. With --image it runs in
-                   place of the image's init
-  --print          prints the commands instead of running them
-  --help           prints this
-
+/** The command line. */
+export const GUEST: Tool<typeof OPTIONS> = {
+  name: "guest",
+  usage: "[options] [-- QEMU arguments]",
+  about: "Boots a real Linux guest whose virtio devices are vhostd's.\n",
+  options: OPTIONS,
+  notes: `\
 In the guest's console, Ctrl-A X ends QEMU, Ctrl-A C is its monitor, and Ctrl-A H
 says what else there is. At the end, vhostd's record of each device is printed.
 What had to be downloaded or made is kept in .cache/guest; remove it to renew it.
@@ -51,7 +95,8 @@ Examples:
   deno task guest --device="blk --num-queues=4" --cpus=4
   deno task guest --device=blk --device="blk --null --size=1G"
   deno task guest --device=./my_rng.ts --run="head -c 16 /dev/hwrng | xxd"
-`;
+`,
+};
 
 /** A device and its flags, as the user gave them. */
 export interface DeviceOption {
@@ -63,34 +108,6 @@ export interface DeviceOption {
   isDefault?: boolean;
 }
 
-/** The command line, checked. What it means is in {@linkcode HELP}. */
-export interface Options {
-  /** Whether to print the help. */
-  help: boolean;
-  /** Whether to print the commands instead of running them. */
-  print: boolean;
-  /** The path of a disk image of the user's own. */
-  image?: string;
-  /** The path of a kernel of the user's own. */
-  kernel?: string;
-  /** The path of an initramfs of the user's own. */
-  initrd?: string;
-  /** More words for the kernel. */
-  append?: string;
-  /** The command to run in the guest. */
-  run?: string;
-  /** The size of memory. */
-  memory?: string;
-  /** The number of processors. */
-  cpus?: number;
-  /** The kind of machine. */
-  machine: Machine;
-  /** The devices, with the default ones. */
-  devices: DeviceOption[];
-  /** More arguments for QEMU. */
-  qemuArguments: string[];
-}
-
 const DEFAULT_DEVICES: DeviceOption[] = [
   { name: "blk", flags: [], isDefault: true },
   { name: "rng", flags: [], isDefault: true },
@@ -100,43 +117,16 @@ const DEFAULT_DEVICES: DeviceOption[] = [
 /** Flags of blk that say what it stores on. */
 const STORE_FLAGS = ["--blk-file", "--size", "--null"];
 
-/**
- * Reads the command line.
- *
- * @throws {GuestError} When something in it is wrong.
- */
-export function parseOptions(args: string[]): Options {
-  const parsed = parseArgs(args, {
-    boolean: ["help", "print"],
-    string: [
-      ...["image", "kernel", "initrd", "append", "run"],
-      ...["memory", "cpus", "machine", "device", "without"],
-    ],
-    collect: ["device", "without"],
-    "--": true,
-    unknown(arg: string): never {
-      throw new GuestError(`Unknown argument ${arg}; see --help`);
-    },
-  });
-  const text = (name: string): string | undefined => {
-    const value: string | undefined = parsed[name];
-    if (value === "") throw new GuestError(`--${name} needs a value`);
-    return value;
-  };
-  return {
-    help: parsed.help,
-    print: parsed.print,
-    image: text("image"),
-    kernel: text("kernel"),
-    initrd: text("initrd"),
-    append: text("append"),
-    run: text("run"),
-    memory: parseMemory(text("memory")),
-    cpus: parseCpus(text("cpus")),
-    machine: parseMachine(text("machine")),
-    devices: chooseDevices(parsed.device, parsed.without),
-    qemuArguments: parsed["--"] ?? [],
-  };
+/** A command line, checked. */
+export type Options = ReturnType<typeof checkOptions>;
+
+/** Checks a command line. */
+export function checkOptions({ values, rest }: ToolArguments<typeof OPTIONS>) {
+  const { memory, device, without } = values;
+  if (!/^[1-9]\d{0,6}[MG]$/.test(memory)) {
+    throw new OptionError(`--memory=${memory}: expected a size such as 512M or 2G`);
+  }
+  return { ...values, devices: chooseDevices(device, without), qemuArguments: rest };
 }
 
 /** Whether a device is the disk that the guest boots from. */
@@ -151,11 +141,11 @@ export function queueCount({ flags }: DeviceOption): number {
   return Number(flag?.split("=")[1] ?? 1);
 }
 
-function chooseDevices(given: string[], without: string[]): DeviceOption[] {
+function chooseDevices(given: readonly string[], without: readonly string[]): DeviceOption[] {
   const own = given.map((text): DeviceOption => {
     const [name, ...flags] = text.split(/\s+/).filter((word) => word);
     if (!name || name.startsWith("-")) {
-      throw new GuestError(
+      throw new OptionError(
         `--device="${text}" has no device; expected "NAME FLAGS"`,
       );
     }
@@ -163,7 +153,7 @@ function chooseDevices(given: string[], without: string[]): DeviceOption[] {
   });
   for (const name of without) {
     if (!DEFAULT_DEVICES.some((device) => device.name === name)) {
-      throw new GuestError(`--without=${name}: no default device is a ${name}`);
+      throw new OptionError(`--without=${name}: no default device is a ${name}`);
     }
   }
   const defaults = DEFAULT_DEVICES.filter(({ name }) =>
@@ -171,28 +161,10 @@ function chooseDevices(given: string[], without: string[]): DeviceOption[] {
   );
   const devices = [...defaults, ...own];
   if (devices.filter(isRootDisk).length > 1) {
-    throw new GuestError(
+    throw new OptionError(
       "Only one blk can be the root disk; give the others a store, " +
         'such as --device="blk --null --size=1G"',
     );
   }
   return devices;
-}
-
-function parseMemory(text: string | undefined): string | undefined {
-  if (text === undefined || /^[1-9]\d{0,6}[MG]$/.test(text)) return text;
-  throw new GuestError(`--memory=${text}: expected a size such as 512M or 2G`);
-}
-
-function parseCpus(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const cpus = Number(text);
-  if (Number.isInteger(cpus) && cpus >= 1 && cpus <= 255) return cpus;
-  throw new GuestError(`--cpus=${text}: expected a number from 1 to 255`);
-}
-
-function parseMachine(text = "q35"): Machine {
-  const machine = MACHINES.find((name) => name === text);
-  if (machine) return machine;
-  throw new GuestError(`--machine=${text}: expected ${MACHINES.join(" or ")}`);
 }

@@ -8,10 +8,10 @@ import { type QemuFrontend, qemuFrontend, unknownToQemu } from "../../src/cli/qe
 import { describeDevice, type DeviceDescription, vhostdCommand } from "./backend.ts";
 import { bootFiles, type GuestOptions } from "./guest.ts";
 import { type DeviceOption, isRootDisk, type Options, queueCount } from "./options.ts";
-import { GuestError } from "./process.ts";
 import { type GuestDevice, machineArguments, qemuProgram } from "./qemu.ts";
 import { rootImage } from "./root_image.ts";
 import { TERMINAL_ARGUMENTS } from "./terminal.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** A device, and the files of its back-end. */
 export interface ServedDevice {
@@ -43,7 +43,7 @@ export interface Plan {
 export async function makePlan(options: Options): Promise<Plan> {
   const rootDisk = options.devices.find(isRootDisk);
   if (options.image && !rootDisk) {
-    throw new GuestError("--image needs a blk without a store; add --device=blk");
+    throw new ToolError("--image needs a blk without a store; add --device=blk");
   }
   await checkFiles(options);
   const name = `vhostd-guest-${crypto.randomUUID().slice(0, 8)}`;
@@ -116,7 +116,7 @@ function frontendOf(option: DeviceOption, description: DeviceDescription): QemuF
     .reduce((sum, { many }) => sum + (many ? queueCount(option) : 1), 0);
   const frontend = qemuFrontend({ name, deviceId: id, configBytes: config?.bytes ?? 0, queues });
   if (frontend) return frontend;
-  throw new GuestError(`--device=${option.name}: ${unknownToQemu(id)}`);
+  throw new ToolError(`--device=${option.name}: ${unknownToQemu(id)}`);
 }
 
 /** Prints the plan as the commands of a shell. */
@@ -143,7 +143,7 @@ async function checkFiles(options: Options): Promise<void> {
     } catch (error) {
       // "No such file or directory (os error 2): open 'PATH'"
       const reason = (error as Error).message.split(" (")[0];
-      throw new GuestError(`--${name}=${path}: ${reason}`);
+      throw new ToolError(`--${name}=${path}: ${reason}`);
     }
   }
 }

@@ -7,7 +7,9 @@
 
 import { debianRelease, unpackPackages } from "./apt.ts";
 import { cached, exists } from "./cache.ts";
-import { findProgram, GuestError, progress, run } from "./process.ts";
+import { findProgram, run } from "../lib/process.ts";
+import { progress } from "./progress.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** Where each program comes from. */
 const PACKAGES = {
@@ -136,7 +138,7 @@ const foundVersions = new Map<string, Promise<string>>();
  * it is missing: with its own C library, so that it runs whatever this machine's
  * release is.
  *
- * @throws {GuestError} When Debian does not have it, or no longer.
+ * @throws {ToolError} When Debian does not have it, or no longer.
  */
 export function qemuOfVersion(
   version: QemuVersion,
@@ -170,7 +172,7 @@ async function findOrUnpackVersion(version: QemuVersion, name: QemuProgram): Pro
   const path = `${directory}/${name}`;
   const got = await versionOf(path);
   if (got !== version) {
-    throw new GuestError(`Expected QEMU ${version} in Debian ${release}, got ${got}`);
+    throw new ToolError(`Expected QEMU ${version} in Debian ${release}, got ${got}`);
   }
   return path;
 }
@@ -186,5 +188,5 @@ async function loaderIn(directory: string): Promise<string> {
     const path = `${directory}/${place}/x86_64-linux-gnu/ld-linux-x86-64.so.2`;
     if (await exists(path)) return path;
   }
-  throw new GuestError(`No loader in ${directory}`);
+  throw new ToolError(`No loader in ${directory}`);
 }

@@ -5,8 +5,9 @@
  */
 
 import { frontendArguments, type QemuFrontend } from "../../src/cli/qemu.ts";
-import { GuestError, run } from "./process.ts";
+import { run } from "../lib/process.ts";
 import { programPath, QEMU_VERSIONS, qemuOfVersion } from "./programs.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /**
  * The path of QEMU, which is downloaded when it is missing: the usual one, or the
@@ -130,7 +131,7 @@ export async function qemuDeviceArguments(
   id: string,
 ): Promise<string[]> {
   const name = await deviceName(qemu, device, machine);
-  if (!name) throw new GuestError(`This QEMU has no device ${frontendOf(device).name}`);
+  if (!name) throw new ToolError(`This QEMU has no device ${frontendOf(device).name}`);
   const properties = Object.fromEntries(
     Object.entries(device.qemuProperties ?? {}).map(([key, value]) => [
       key,

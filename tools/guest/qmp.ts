@@ -4,7 +4,7 @@
  * @module
  */
 
-import { GuestError } from "./process.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** What QEMU sends: an answer, an error or an event. */
 interface Message {
@@ -39,7 +39,7 @@ export class Qmp {
    * Runs a command.
    *
    * @returns What QEMU answers.
-   * @throws {GuestError} When QEMU refuses the command, or is gone.
+   * @throws {ToolError} When QEMU refuses the command, or is gone.
    */
   async execute(command: string, args?: object): Promise<unknown> {
     const id = this.#nextId++;
@@ -50,7 +50,7 @@ export class Qmp {
       await writeAll(this.#connection, `${line}\n`);
       return await answer.promise;
     } catch (error) {
-      throw new GuestError(`QMP ${command}: ${(error as Error).message}`);
+      throw new ToolError(`QMP ${command}: ${(error as Error).message}`);
     }
   }
 
@@ -83,7 +83,7 @@ export class Qmp {
     } catch {
       // The connection is gone, which is no news at the end of QEMU.
     }
-    const error = new GuestError("QEMU has closed the connection");
+    const error = new ToolError("QEMU has closed the connection");
     const waiting = [...this.#answers.values(), ...this.#events.values()];
     for (const { reject } of waiting.flat()) reject(error);
   }
@@ -96,7 +96,7 @@ export class Qmp {
     } else if (id !== undefined) {
       const answer = this.#answers.get(id);
       this.#answers.delete(id);
-      if (error) answer?.reject(new GuestError(error.desc));
+      if (error) answer?.reject(new ToolError(error.desc));
       else answer?.resolve(result);
     }
   }

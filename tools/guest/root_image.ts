@@ -7,8 +7,9 @@
 import { busybox } from "./busybox.ts";
 import { cached } from "./cache.ts";
 import { SYSTEM, writeTree } from "./file_tree.ts";
-import { progress, run } from "./process.ts";
+import { run } from "../lib/process.ts";
 import { programPath } from "./programs.ts";
+import { progress } from "./progress.ts";
 
 /** Sparse, so it costs only what is written to it. */
 const SIZE_MIB = 128;

@@ -7,10 +7,11 @@
 import { Backend } from "./backend.ts";
 import { bootFiles, Guest, type GuestOptions } from "./guest.ts";
 import type { Plan } from "./plan.ts";
-import { GuestError, progress } from "./process.ts";
 import { machineArguments, qemuProgram } from "./qemu.ts";
 import { copyImage } from "./root_image.ts";
 import { runOnTerminal } from "./terminal.ts";
+import { progress } from "./progress.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** The signals that end the guest, and their numbers. */
 const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
@@ -21,7 +22,7 @@ const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
  * @param plan What to start.
  * @param command What to run in the guest; its shell when it is not given.
  * @returns The exit status: the command's if there is one.
- * @throws {GuestError} When something cannot be started or fails.
+ * @throws {ToolError} When something cannot be started or fails.
  */
 export async function runSession(
   plan: Plan,
@@ -79,7 +80,7 @@ async function startBackends(
   const started = await Promise.allSettled(served.map(async (device) => {
     const { name, socketPath, recordPath } = device;
     const backend = await Backend.start(device, socketPath, recordPath);
-    backend.ended.then(() => stop.abort(new GuestError(`The back-end ${name} has ended`)));
+    backend.ended.then(() => stop.abort(new ToolError(`The back-end ${name} has ended`)));
     return backend;
   }));
   for (const result of started) {
@@ -96,7 +97,7 @@ async function runShell(options: GuestOptions): Promise<number> {
   progress("starting QEMU; Ctrl-A X ends it");
   const { success, code } = await runOnTerminal(qemu, args, options.signal!);
   options.signal!.throwIfAborted();
-  if (!success) throw new GuestError(`QEMU ended with status ${code}`);
+  if (!success) throw new ToolError(`QEMU ended with status ${code}`);
   return 0;
 }
 

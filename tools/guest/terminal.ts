@@ -6,7 +6,7 @@
 
 import { toText } from "./console.ts";
 import { PROMPT } from "./guest.ts";
-import { spawn } from "./process.ts";
+import { spawn } from "../lib/process.ts";
 
 /** Ctrl-D, by which a terminal says that nothing more will be typed. */
 const END_OF_TEXT = new Uint8Array([4]);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Random } from "../random.ts";
+import type { Random } from "../lib/random.ts";
 import type { ProcessTable } from "./processes.ts";
 import type { Tally } from "./tally.ts";
 

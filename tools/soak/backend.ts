@@ -6,9 +6,9 @@
 
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { vhostdCommand } from "../guest/backend.ts";
-import { spawn, withTimeout } from "../guest/process.ts";
+import { spawn, withTimeout } from "../lib/process.ts";
 import type { Process, ProcessTable } from "./processes.ts";
-import { SoakError } from "./soak_error.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How long a back-end may take to listen, to end or to answer. */
 const TIMEOUT_MS = 30_000;
@@ -81,7 +81,7 @@ export class Backend implements AsyncDisposable {
     const words = listen(child.stderr, `listens on ${this.socketPath}`, resolve);
     const ended = child.status.then(async ({ code, signal }) => {
       if (this.#isEnding && this.#child === child) return;
-      const error = new SoakError(
+      const error = new ToolError(
         `${this.name} ended by itself, with ${signal ?? `status ${code}`}: ${await words}`,
       );
       this.#fail(error);
@@ -99,7 +99,7 @@ export class Backend implements AsyncDisposable {
   /**
    * Ends the process, and waits until it is gone.
    *
-   * @throws {SoakError} When it does not end in time, or not well
+   * @throws {ToolError} When it does not end in time, or not well
    */
   async end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
     const child = this.#child;
@@ -114,7 +114,7 @@ export class Backend implements AsyncDisposable {
     );
     this.#child = undefined;
     if (signal === "SIGTERM" && !status.success) {
-      throw new SoakError(`${this.name} ended with status ${status.code} on SIGTERM`);
+      throw new ToolError(`${this.name} ended with status ${status.code} on SIGTERM`);
     }
   }
 
@@ -141,7 +141,7 @@ export class Backend implements AsyncDisposable {
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
     const text = await response.text();
-    if (!response.ok) throw new SoakError(`${this.name} refused ${method} /${path}: ${text}`);
+    if (!response.ok) throw new ToolError(`${this.name} refused ${method} /${path}: ${text}`);
     return text;
   }
 

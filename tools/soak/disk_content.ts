@@ -4,7 +4,7 @@
  * @module
  */
 
-import { mix } from "../random.ts";
+import { mix } from "../lib/random.ts";
 
 /** The unit of what is written and checked. */
 export const BLOCK_BYTES = 4096;

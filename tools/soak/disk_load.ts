@@ -5,13 +5,13 @@
  */
 
 import { BlkDriver, type BlkResult, blkStatus } from "../../src/frontend/mod.ts";
-import type { Random } from "../random.ts";
+import type { Random } from "../lib/random.ts";
 import type { World } from "./actor.ts";
 import { BLOCK_BYTES, DiskContent, UNKNOWN } from "./disk_content.ts";
 import type { Served } from "./served.ts";
-import { SoakError } from "./soak_error.ts";
 import type { Tally } from "./tally.ts";
 import { Trouble } from "./trouble.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
 
@@ -131,7 +131,7 @@ export class DiskLoad {
   /** Makes a request that may not fail. */
   async #request(make: () => Promise<BlkResult>, what: string): Promise<void> {
     const { status } = await this.#send(make);
-    if (status !== blkStatus.OK) throw new SoakError(`A ${what} failed with status ${status}`);
+    if (status !== blkStatus.OK) throw new ToolError(`A ${what} failed with status ${status}`);
   }
 
   async #send(make: () => Promise<BlkResult>): Promise<BlkResult> {
@@ -142,7 +142,7 @@ export class DiskLoad {
   }
 
   #wrong(what: string, block: number, blocks: number, status: number): Error {
-    return new SoakError(
+    return new ToolError(
       `A ${what} of ${blocks} blocks from ${block} failed with status ${status}`,
     );
   }

@@ -5,12 +5,12 @@
  */
 
 import type { VirtioDriverOptions } from "../../src/frontend/mod.ts";
-import type { Random } from "../random.ts";
+import type { Random } from "../lib/random.ts";
 import { type Actor, sleep, type World } from "./actor.ts";
 import { DISK_BYTES, DiskLoad, TAIL_BYTES } from "./disk_load.ts";
 import { DISTURBANCES, Served } from "./served.ts";
-import { SoakError } from "./soak_error.ts";
 import { Tally } from "./tally.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** The longest between two things that are done to a disk. */
 const MAX_PEACE_MS = 2500;
@@ -154,7 +154,7 @@ export class FrontendDisk implements Actor {
     await served.backend.post("resize", null);
     const sectors = await served.driver.config.u64(0);
     if (Number(sectors) * 512 !== bytes) {
-      throw new SoakError(
+      throw new ToolError(
         `${this.tally.name} was resized to ${bytes} bytes, and says ${sectors} sectors`,
       );
     }

@@ -6,9 +6,9 @@
 
 import { type Actor, sleep, type World } from "./actor.ts";
 import { DISTURBANCES, REQUEST_TIMEOUT_MS, Served } from "./served.ts";
-import { withTimeout } from "../guest/process.ts";
-import { SoakError } from "./soak_error.ts";
+import { withTimeout } from "../lib/process.ts";
 import { Tally } from "./tally.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How many buffers the driver keeps in the event queue. */
 const BUFFERS = 32;
@@ -68,7 +68,7 @@ export class FrontendInput implements Actor {
       for (;;) {
         await served.ready();
         const { written, data: [data] } = await served.driver.request(0, [], [EVENT_BYTES]);
-        if (written !== EVENT_BYTES) throw new SoakError(`input wrote ${written} bytes`);
+        if (written !== EVENT_BYTES) throw new ToolError(`input wrote ${written} bytes`);
         const view = new DataView(data.buffer);
         this.#events.push([
           view.getUint16(0, true),
@@ -109,7 +109,7 @@ export class FrontendInput implements Actor {
       const isKey = at % 2 === 0;
       const expected = isKey ? [EV_KEY, KEY_A, at % 4 === 0 ? 1 : 0] : [0, 0, 0];
       if (at >= count || `${[type, code, value]}` !== `${expected}`) {
-        throw new SoakError(
+        throw new ToolError(
           `input: event ${at} of ${count} is ${[type, code, value]}, and should be ${expected}`,
         );
       }

@@ -6,8 +6,8 @@
 
 import { type Actor, sleep, type World } from "./actor.ts";
 import { DISTURBANCES, Served } from "./served.ts";
-import { SoakError } from "./soak_error.ts";
 import { Tally } from "./tally.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How many requests are made at a time. */
 const LANES = 4;
@@ -62,7 +62,7 @@ export class FrontendRng implements Actor {
       const { written, data: [data] } = await served.driver.request(0, [], [bytes]);
       this.tally.requests++;
       if (written < 1 || written > bytes) {
-        throw new SoakError(`rng wrote ${written} bytes where ${bytes} were asked for`);
+        throw new ToolError(`rng wrote ${written} bytes where ${bytes} were asked for`);
       }
       this.#compare(data.subarray(0, written));
       await sleep(REST_MS, over);
@@ -72,7 +72,7 @@ export class FrontendRng implements Actor {
   #compare(bytes: Uint8Array): void {
     for (let at = 0; at + SAMPLE_BYTES <= bytes.length; at += SAMPLE_BYTES) {
       const sample = bytes.subarray(at, at + SAMPLE_BYTES).toHex();
-      if (this.#seen.has(sample)) throw new SoakError(`rng gave the same bytes twice: ${sample}`);
+      if (this.#seen.has(sample)) throw new ToolError(`rng gave the same bytes twice: ${sample}`);
       if (this.#seen.size < MAX_SAMPLES) this.#seen.add(sample);
       this.tally.checkedBytes += SAMPLE_BYTES;
     }

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Random } from "../random.ts";
+import type { Random } from "../lib/random.ts";
 import type { Backend } from "./backend.ts";
 import {
   firstWrongSector,
@@ -15,7 +15,7 @@ import {
   REQUEST_BYTES,
   REQUESTS_PER_REGION,
 } from "./regions.ts";
-import { SoakError } from "./soak_error.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 const REGIONS = 32;
 
@@ -114,7 +114,7 @@ export class GuestDisk {
     await file.seek(region * REGION_BYTES, Deno.SeekMode.Start);
     for (let at = 0; at < bytes.length;) {
       const count = await file.read(bytes.subarray(at));
-      if (count === null) throw new SoakError(`${this.path} ends in region ${region}`);
+      if (count === null) throw new ToolError(`${this.path} ends in region ${region}`);
       at += count;
     }
     const generations = [this.#generations[region]];
@@ -124,7 +124,7 @@ export class GuestDisk {
       generations.map((generation) => regionBytes(this.#seed, this.device, region, generation)),
     );
     if (sector < 0) return REGION_BYTES;
-    throw new SoakError(
+    throw new ToolError(
       `Sector ${sector} of region ${region} of the guest's ${this.device} is not of generation ${
         generations.join(" or ")
       }`,

@@ -4,25 +4,17 @@
  * @module
  */
 
-import { shownLines } from "../../src/runtime/shown.ts";
-import { GuestError } from "../guest/process.ts";
-import { endOnSignals } from "../scratch.ts";
-import { commandOf, HELP, parseOptions } from "./options.ts";
-import { plot } from "./plot.ts";
+import { endOnSignals } from "../lib/scratch.ts";
+import { checkOptions, commandOf, SOAK } from "./options.ts";
+import { draw } from "./plot.ts";
 import { describe } from "./report.ts";
 import { soak } from "./soak.ts";
-import { SoakError } from "./soak_error.ts";
+import { runTool, teller } from "../lib/tool.ts";
 
-function progress(message: string): void {
-  console.error(`soak: ${shownLines(message)}`);
-}
+const progress = teller("soak");
 
-async function main(): Promise<number> {
-  const options = parseOptions(Deno.args);
-  if (options.help) {
-    console.log(HELP.trimEnd());
-    return 0;
-  }
+async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
+  const options = checkOptions(args);
   const interrupted = new AbortController();
   let signalled = 0;
   endOnSignals((signal, status) => {
@@ -32,10 +24,10 @@ async function main(): Promise<number> {
   });
   progress(commandOf(options));
   const report = await soak(options, progress, interrupted.signal);
-  await Deno.mkdir(options.plotPath.replace(/[^/]*$/, "") || ".", { recursive: true });
-  await Deno.writeTextFile(options.plotPath, plot(report));
+  await Deno.mkdir(options.plot.replace(/[^/]*$/, "") || ".", { recursive: true });
+  await Deno.writeTextFile(options.plot, draw(report));
   console.log(options.json ? toJson(report) : describe(report));
-  progress(`the plot is in ${options.plotPath}`);
+  progress(`the plot is in ${options.plot}`);
   if (signalled !== 0) return signalled;
   return report.findings.length === 0 ? 0 : 1;
 }
@@ -48,12 +40,4 @@ function toJson(report: unknown): string {
   );
 }
 
-if (import.meta.main) {
-  try {
-    Deno.exit(await main());
-  } catch (error) {
-    if (!(error instanceof SoakError || error instanceof GuestError)) throw error;
-    progress(error.message);
-    Deno.exit(1);
-  }
-}
+if (import.meta.main) await runTool(SOAK, main);

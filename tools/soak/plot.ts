@@ -73,7 +73,7 @@ interface Panel {
 }
 
 /** Draws a soak. */
-export function plot(report: Report): string {
+export function draw(report: Report): string {
   const { moments, processes, seconds, seed, findings, marks, date } = report;
   const rate: [number, number][] = moments.slice(1).map(({ atS, requests }, i) => [
     atS,

@@ -7,7 +7,7 @@
 
 import { fioImage } from "../guest/fio_image.ts";
 import { Guest } from "../guest/guest.ts";
-import type { Random } from "../random.ts";
+import type { Random } from "../lib/random.ts";
 import { type Actor, sleep, type World } from "./actor.ts";
 import { Backend } from "./backend.ts";
 import {
@@ -18,8 +18,8 @@ import {
   GuestDisk,
 } from "./guest_disk.ts";
 import { REGION_BYTES, REQUESTS_PER_REGION } from "./regions.ts";
-import { SoakError } from "./soak_error.ts";
 import { Tally } from "./tally.ts";
+import { ToolError } from "../lib/tool_error.ts";
 
 /** How long the guest may take to a shell, and for a round of writes. */
 const TIMEOUT_MS = 120_000;
@@ -170,7 +170,7 @@ export class RealGuest implements Actor {
   async #run(command: string): Promise<string> {
     const { status, output } = await this.#guest.run(command, { timeoutMs: TIMEOUT_MS });
     if (status === 0) return output.trimEnd();
-    throw new SoakError(
+    throw new ToolError(
       `The guest failed with status ${status}: ${output.trimEnd()}\n  command: ${command}`,
     );
   }
@@ -266,7 +266,7 @@ export class RealGuest implements Actor {
 
   async #askForRandomness(): Promise<void> {
     const hash = await this.#run(`head -c ${RANDOM_BYTES} /dev/hwrng | sha256sum`);
-    if (this.#randomness.has(hash)) throw new SoakError("The guest had the same bytes twice");
+    if (this.#randomness.has(hash)) throw new ToolError("The guest had the same bytes twice");
     this.#randomness.add(hash);
     this.tally.checkedBytes += RANDOM_BYTES;
   }
@@ -281,7 +281,7 @@ export class RealGuest implements Actor {
     await this.#keyboard.post("events", { text: "a".repeat(KEYS) });
     const bytes = await this.#run("timeout 60 cat /tmp/keys | wc -c");
     if (Number(bytes) === count * EVENT_BYTES) return;
-    throw new SoakError(`The guest has ${bytes} bytes of ${count} events`);
+    throw new ToolError(`The guest has ${bytes} bytes of ${count} events`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -5,7 +5,7 @@
  */
 
 import { VirtioDriver, type VirtioDriverOptions } from "../../src/frontend/mod.ts";
-import { withTimeout } from "../guest/process.ts";
+import { withTimeout } from "../lib/process.ts";
 import type { World } from "./actor.ts";
 import { Backend, type BackendOptions } from "./backend.ts";
 import type { Tally } from "./tally.ts";

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { mix, Random } from "../random.ts";
-import { Scratch } from "../scratch.ts";
+import { mix, Random } from "../lib/random.ts";
+import { Scratch } from "../lib/scratch.ts";
 import type { Actor, World } from "./actor.ts";
 import { DISK_BYTES } from "./disk_load.ts";
 import { FrontendDisk } from "./frontend_disk.ts";
@@ -36,9 +36,9 @@ export async function soak(
 ): Promise<Report> {
   await using made = new AsyncDisposableStack();
   const scratch = made.use(new Scratch("vhostd-soak-"));
-  const directory = scratch.directory(Deno.env.get("TMPDIR") ?? "/tmp");
-  const disk = scratch.directory(options.diskDirectory);
-  const tmpfs = scratch.directory(options.tmpfsDirectory);
+  const directory = scratch.directory();
+  const disk = scratch.directory(options.diskDir);
+  const tmpfs = scratch.directory(options.tmpfsDir);
   const mounted = await mountTmpfs(tmpfs, TMPFS_BYTES);
   if (mounted === undefined) progress("no right to mount a tmpfs, so none will be full");
   else scratch.defer(mounted);

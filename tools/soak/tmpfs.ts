@@ -4,7 +4,7 @@
  * @module
  */
 
-import { findProgram, run } from "../guest/process.ts";
+import { findProgram, run } from "../lib/process.ts";
 
 /**
  * Mounts a tmpfs on a directory.

@@ -22,7 +22,7 @@ import {
   linesOf,
   writtenOf,
 } from "./handshake_order.ts";
-import { Random } from "../../../tools/random.ts";
+import { Random } from "../../../tools/lib/random.ts";
 import { answerOrders } from "./worker_thread.ts";
 
 /** How many requests there are between two looks at the clock. */

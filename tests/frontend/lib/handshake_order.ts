@@ -5,7 +5,7 @@
  */
 
 import type { DriverQueueHandle, SharedRegionHandle } from "../../../src/frontend/mod.ts";
-import type { Random } from "../../../tools/random.ts";
+import type { Random } from "../../../tools/lib/random.ts";
 
 const LINE_BYTES = 64;
 

@@ -9,7 +9,7 @@ import { attachStore } from "../../../backends/blk/stores.ts";
 import type { StoreHandle, StoreRequest } from "../../../backends/blk/store.ts";
 import { addressOf, Errno, pinnedBuffer } from "../../../src/linux/mod.ts";
 import { Parts } from "../../../src/virtqueue/mod.ts";
-import { Random } from "../../../tools/random.ts";
+import { Random } from "../../../tools/lib/random.ts";
 
 /** What a thread is to do. */
 export interface MappedOrder {

@@ -6,7 +6,7 @@
  */
 
 import { type Chain, defineDevice, LATER, packed, type QueueHandle, u64 } from "../../../mod.ts";
-import { Random } from "../../../tools/random.ts";
+import { Random } from "../../../tools/lib/random.ts";
 
 const SECTOR_BYTES = 512, HEADER_BYTES = 16;
 const OUT = 1; // virtio 1.3, 5.2.6

@@ -11,7 +11,7 @@ import {
   openDriverQueue,
   viewSharedMemory,
 } from "../../../src/frontend/mod.ts";
-import { mix, Random } from "../../../tools/random.ts";
+import { mix, Random } from "../../../tools/lib/random.ts";
 import {
   BLOCK_BYTES,
   MAX_SLOTS,

@@ -5,7 +5,7 @@
  */
 
 import { assertEquals } from "@std/assert";
-import { spawn, withTimeout } from "../../../tools/guest/process.ts";
+import { spawn, withTimeout } from "../../../tools/lib/process.ts";
 import { commandsThatName } from "../../frontend/lib/leftovers.ts";
 import type { TemporaryDirectory } from "./helpers.ts";
 

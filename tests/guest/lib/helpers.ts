@@ -8,7 +8,7 @@
 import { assert, assertEquals } from "@std/assert";
 import type { RecordJson } from "../../../src/runtime/record.ts";
 import type { Guest } from "../../../tools/guest/guest.ts";
-import { findProgram, run, withTimeout } from "../../../tools/guest/process.ts";
+import { findProgram, run, withTimeout } from "../../../tools/lib/process.ts";
 import type { GuestDevice } from "../../../tools/guest/qemu.ts";
 import { CliProcess } from "../../frontend/lib/cli_process.ts";
 

@@ -8,7 +8,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { type MemoryView, RegionTable } from "../../../src/memory/regions.ts";
 import { type Chain, initialBase, type RingOptions } from "../../../src/virtqueue/mod.ts";
-import type { Random } from "../../../tools/random.ts";
+import type { Random } from "../../../tools/lib/random.ts";
 
 const DESCRIPTORS = 0, AVAILABLE = 0x400, USED = 0x600, TABLES = 0x800;
 const TABLE_BYTES = 64;

@@ -7,7 +7,7 @@
 
 import { type AnyDevice, type DeviceServer, serve, type ServeOptions } from "../../../mod.ts";
 import { FrontendError, VirtioDriver } from "../../../src/frontend/mod.ts";
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 import type { Tally } from "../seeds.ts";
 
 /** How long anything may take on a busy machine. */

@@ -13,7 +13,7 @@ import {
 } from "../../../src/frontend/mod.ts";
 import { drainEventfd, setNonblocking } from "../../../src/linux/mod.ts";
 import { libc } from "../../../src/linux/libc.ts";
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 
 const { NEXT, WRITE, INDIRECT, AVAIL, USED } = packedDescriptorFlags;
 

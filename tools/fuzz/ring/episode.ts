@@ -14,7 +14,7 @@ import {
   ringRules,
   type Virtqueue,
 } from "../../../src/virtqueue/mod.ts";
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 import type { Tally } from "../seeds.ts";
 import { type Expected, expected, type Pieces, type RingKnowledge } from "./oracle.ts";
 import { useParts } from "./parts.ts";

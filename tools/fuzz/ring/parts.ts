@@ -5,7 +5,7 @@
  */
 
 import type { Parts } from "../../../src/virtqueue/mod.ts";
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 import type { Pieces } from "./oracle.ts";
 
 /** The most bytes that are looked at. */

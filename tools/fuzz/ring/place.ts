@@ -5,7 +5,7 @@
  */
 
 import { type Chain, createRing, InflightError, RingError } from "../../../src/virtqueue/mod.ts";
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 import type { Tally } from "../seeds.ts";
 import { World } from "./world.ts";
 

@@ -11,7 +11,7 @@ import { type DeviceServer, serve } from "../../../mod.ts";
 import { BlkDriver, SharedMemory, VirtioDriver } from "../../../src/frontend/mod.ts";
 import { drainEventfd } from "../../../src/linux/mod.ts";
 import { ringRules } from "../../../src/virtqueue/mod.ts";
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 import { randomOf, type Tally } from "../seeds.ts";
 import { Attack } from "./attack.ts";
 

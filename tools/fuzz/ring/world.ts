@@ -14,7 +14,7 @@ import {
   ringBytes,
   type RingOptions,
 } from "../../../src/virtqueue/mod.ts";
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 
 /** What every region lies in. */
 const SPAN_BYTES = 0x10000;

@@ -7,7 +7,7 @@
 import type { Failure } from "../../../backends/blk/shared_state.ts";
 import type { DeviceServer } from "../../../mod.ts";
 import { BlkDriver, blkHeader, blkRequests, blkStatus } from "../../../src/frontend/mod.ts";
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 import type { Life } from "../device/life.ts";
 import { divide, join } from "../device/life.ts";
 

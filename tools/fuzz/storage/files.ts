@@ -7,7 +7,7 @@
 import { BlkDriver, blkHeader, blkRequests, blkStatus } from "../../../src/frontend/mod.ts";
 import blk from "../../../backends/blk/mod.ts";
 import { Errno, LinuxError, openFile } from "../../../src/linux/mod.ts";
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 import { type Life, withLife } from "../device/life.ts";
 import { randomOf, type Tally } from "../seeds.ts";
 import {

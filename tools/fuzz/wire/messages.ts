@@ -11,7 +11,7 @@ import {
   frontendRequests,
   type MemoryRegion,
 } from "../../../src/vhost_user/mod.ts";
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 import {
   type Descriptor,
   type DescriptorKind,

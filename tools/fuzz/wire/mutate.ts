@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Random } from "../../random.ts";
+import type { Random } from "../../lib/random.ts";
 import type { Tally } from "../seeds.ts";
 import { descriptorKinds } from "./descriptors.ts";
 import { edge, randomMessage } from "./messages.ts";

@@ -4,17 +4,7 @@
  * @module
  */
 
-import { shownLines } from "../../src/runtime/shown.ts";
-
-/** A failure that its message explains to the person who ran the command. */
-export class GuestError extends Error {
-  override name = "GuestError";
-}
-
-/** Says on stderr what is being done, since some of it takes a while. */
-export function progress(message: string): void {
-  console.error(`guest: ${shownLines(message)}`);
-}
+import { ToolError } from "./tool_error.ts";
 
 /** Where programs are: a normal user's PATH has no mke2fs. */
 const SEARCH_PATH = [
@@ -41,7 +31,7 @@ export function findProgram(name: string): string | undefined {
  * @param args Its arguments.
  * @param cwd The directory that it runs in; the current one if it is not given.
  * @returns What it printed on stdout.
- * @throws {GuestError} When it fails; the message ends in what it said.
+ * @throws {ToolError} When it fails; the message ends in what it said.
  */
 export async function run(program: string, args: string[], cwd?: string): Promise<string> {
   const child = spawn(program, args, {
@@ -58,7 +48,7 @@ export async function run(program: string, args: string[], cwd?: string): Promis
   ]);
   if (success) return stdout;
   const reason = (stderr.trim() || stdout.trim()).replaceAll("\n", "; ");
-  throw new GuestError(`${program} failed with status ${code}: ${reason}`);
+  throw new ToolError(`${program} failed with status ${code}: ${reason}`);
 }
 
 /**
@@ -85,7 +75,7 @@ export function spawn(
 /**
  * Awaits something for a limited time, which may be `Infinity`.
  *
- * @throws {GuestError} With the given message when the time is over.
+ * @throws {ToolError} With the given message when the time is over.
  */
 export async function withTimeout<T>(
   promise: Promise<T>,
@@ -94,7 +84,7 @@ export async function withTimeout<T>(
 ): Promise<T> {
   if (timeoutMs === Infinity) return await promise;
   const { promise: timeout, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new GuestError(message())), timeoutMs);
+  const timer = setTimeout(() => reject(new ToolError(message())), timeoutMs);
   try {
     return await Promise.race([promise, timeout]);
   } finally {

@@ -30,8 +30,8 @@ export class Scratch implements Disposable {
     this.#undo.push(undo);
   }
 
-  /** Makes a directory in another one. */
-  directory(parent: string): string {
+  /** Makes a directory in another one: that of temporary files by default. */
+  directory(parent: string = Deno.env.get("TMPDIR") ?? "/tmp"): string {
     const path = Deno.makeTempDirSync({ dir: parent, prefix: this.#prefix });
     this.#made.add(path);
     return path;
