@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { ConfigObservation } from "../virtio/config/space.ts";
+import type { ConfigObservation } from "../virtio/config/observation.ts";
 import type { RecordJson } from "../runtime/record.ts";
 import { heading, LABEL_WIDTH, labelled, type SectionContext } from "./record_section.ts";
 import { type Cell, table, wrap } from "./table.ts";

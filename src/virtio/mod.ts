@@ -8,6 +8,7 @@ export * from "./config/driver.ts";
 export * from "./config/error.ts";
 export * from "./config/fields.ts";
 export * from "./config/layout.ts";
+export type { ConfigObservation } from "./config/observation.ts";
 export * from "./config/self_describing.ts";
 export * from "./config/space.ts";
 export * from "./device.ts";

@@ -243,14 +243,6 @@ Deno.test("ConfigSpace.observations counts one access per field that it covers",
   assertEquals([limit.writes, limit.changes, limit.firstWrite], [1, 1, 1003]);
 });
 
-Deno.test("ConfigSpace.toJSON() gives the layout and the observations", () => {
-  const to = space();
-  to.read(0, 1);
-  const json = JSON.parse(JSON.stringify(to));
-  assertEquals([json.layout, json.size, json.fields.length], ["packed", 15, 6]);
-  assertEquals(json.fields, to.observations);
-});
-
 Deno.test("ConfigSpace accepts a layout without fields", () => {
   const rng = new ConfigSpace(packed({}));
   assertEquals(rng.read(0, 0).length, 0);

@@ -1,6 +1,5 @@
 /**
- * The driver's side of the self-describing layout: how a driver finds its fields, acknowledges bits
- * and tells its status.
+ * The driver's side of the self-describing layout: finds fields, acknowledges bits, sets the status.
  *
  * @module
  */
@@ -9,29 +8,27 @@ import { CONFIG_SIZE_MAX } from "./fields.ts";
 import { ConfigAccessError } from "./error.ts";
 import { CONFIG_STATUS, CONFIG_USED } from "./self_describing.ts";
 
-/** How a driver reaches a device's config space: at once, or by a promise. */
+/** A driver's access to a device's config space. */
 export interface ConfigTransport {
-  /** Gives `size` bytes from `offset` on. */
+  /** Reads `size` bytes from `offset` on. */
   read(offset: number, size: number): Uint8Array | Promise<Uint8Array>;
   /** Writes bytes from `offset` on. */
   write(offset: number, data: Uint8Array): void | Promise<void>;
 }
 
-/** A field that the driver has found and marked. */
+/** A field that the driver found and marked. */
 export interface FoundField {
   /** Its type number. */
   readonly type: number;
   /** Offset of its data in config space, in bytes. */
   readonly offset: number;
-  /** Its data, as it was when it was found: a copy, the caller's. */
+  /** A copy of its data when it was found. */
   readonly data: Uint8Array;
 }
 
 /**
- * A driver's walk over a self-describing config space. Calls that overlap are carried out one after
- * the other.
- *
- * What the transport's functions throw passes through.
+ * A driver of a self-describing config space. Overlapping calls run one after the other. Errors of
+ * the transport pass through.
  *
  * @example Usage
  * ```ts
@@ -67,14 +64,12 @@ export class SelfDescribingDriver {
   }
 
   /**
-   * Gives the first field of this type that is not yet used, and marks it used; undefined if there
-   * is none (left).
+   * Finds the first unused field of a type and marks it as used; returns undefined if none is left.
    *
    * @throws {ConfigAccessError} if the space has no end within 256 bytes
    */
   find(type: number): Promise<FoundField | undefined> {
     return this.#inTurn(async () => {
-      // The device may be anyone's: its lengths lead forward, but not for ever
       for (let at = 0; at < CONFIG_SIZE_MAX;) {
         const found = await this.#byte(at);
         if (found === 0) return undefined;
@@ -94,8 +89,8 @@ export class SelfDescribingDriver {
   }
 
   /**
-   * Acknowledges one bit of a bit field if the device offers it, and tells whether it does. A field
-   * that was not found offers nothing.
+   * Acknowledges one bit of a bit field if the device offers it, and returns whether it does. A
+   * field that was not found offers nothing.
    */
   acknowledge(field: FoundField | undefined, bit: number): Promise<boolean> {
     return this.#inTurn(async () => {
@@ -124,13 +119,13 @@ export class SelfDescribingDriver {
   }
 
   /**
-   * Resets the space by writing 0 to its status byte: every field can be found again, and fields
-   * found before are void.
+   * Resets the space by writing 0 to its status byte: fields found before are void, and every field
+   * can be found again.
    */
   reset(field: FoundField): Promise<void> {
     return this.#inTurn(async () => {
-      // Only the step from a status to none is a reset: QEMU sends the whole space with each write,
-      // so a 0 over a 0 says nothing
+      // Only a change to 0 is a reset: QEMU sends the whole space with each write, also where the
+      // status is 0 already
       if (await this.#byte(field.offset) === 0) {
         await this.#transport.write(field.offset, Uint8Array.of(CONFIG_STATUS.ACKNOWLEDGE));
       }

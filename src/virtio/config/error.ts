@@ -1,12 +1,12 @@
 /**
- * The error of a config space access that is refused.
+ * The error of a refused access to config space.
  *
  * @module
  */
 
 /**
- * Thrown when an access to a device's config space is refused: it lies outside the space, or writes
- * what the driver may not write. Nothing has changed then.
+ * Thrown when an access to config space lies outside it, or writes what the driver may not write.
+ * Nothing has changed then.
  *
  * @example Refuse what lies outside
  * ```ts
@@ -23,12 +23,12 @@
 export class ConfigAccessError extends RangeError {
   /** Always `"ConfigAccessError"`. */
   override readonly name = "ConfigAccessError";
-  /** The field whose rule was broken; undefined where none is concerned. */
+  /** The field whose rule the access broke, if it concerns one. */
   readonly field: string | undefined;
 
   /** An error with this message, about this field. */
-  constructor(message: string, field?: string, options?: ErrorOptions) {
-    super(message, options);
+  constructor(message: string, field?: string) {
+    super(message);
     this.field = field;
   }
 }

@@ -1,6 +1,5 @@
 /**
- * The fields that a device's config space is declared with, and the types of the values that follow
- * from a declaration.
+ * Declarations of config fields, and the types of their values.
  *
  * ```ts
  * import { packed } from "./layout.ts";
@@ -35,20 +34,19 @@ export type ConfigFieldAccess = "ro" | "rw";
 /** What a field's declaration may say beside its type and meaning. */
 export interface ConfigFieldOptions {
   /**
-   * The feature bit, by name, that makes the field meaningful. The field is laid out in any case. A
-   * struct's feature holds for its members.
+   * The name of the feature bit that makes the field meaningful. The field is laid out in any case.
+   * Members of a struct inherit it.
    */
   feature?: string;
   /**
-   * What the driver may do with the field. A struct's access holds for those of its members that
-   * say nothing.
+   * What the driver may do with the field. Members of a struct inherit it.
    *
    * @default {"ro"}
    */
   access?: ConfigFieldAccess;
 }
 
-/** What all declared fields have in common. */
+/** The common part of declared fields. */
 export interface FieldBase {
   /** Size in config space, in bytes. */
   readonly size: number;
@@ -60,7 +58,7 @@ export interface FieldBase {
 
 /** A declared number. */
 export interface ScalarField<T extends ScalarType = ScalarType> extends FieldBase {
-  /** Tells the kinds of fields apart. */
+  /** The kind of field. */
   readonly kind: "scalar";
   /** The number's type. */
   readonly type: T;
@@ -68,21 +66,21 @@ export interface ScalarField<T extends ScalarType = ScalarType> extends FieldBas
 
 /** A declared run of bytes. */
 export interface BytesField extends FieldBase {
-  /** Tells the kinds of fields apart. */
+  /** The kind of field. */
   readonly kind: "bytes";
 }
 
-/** A declared text: UTF-8, filled up with NUL, not necessarily ended by one. */
+/** A declared text: UTF-8, padded with NUL, which may have none at its end. */
 export interface TextField extends FieldBase {
-  /** Tells the kinds of fields apart. */
+  /** The kind of field. */
   readonly kind: "text";
 }
 
 /** A declared array of equal fields. */
 export interface ArrayField<E = unknown> extends FieldBase {
-  /** Tells the kinds of fields apart. */
+  /** The kind of field. */
   readonly kind: "array";
-  /** What each element is. */
+  /** The declaration of each element. */
   readonly element: E;
   /** The number of elements. */
   readonly count: number;
@@ -90,7 +88,7 @@ export interface ArrayField<E = unknown> extends FieldBase {
 
 /** A declared group of fields. */
 export interface StructField<F = unknown> extends FieldBase {
-  /** Tells the kinds of fields apart. */
+  /** The kind of field. */
   readonly kind: "struct";
   /** The members, in the order of config space. */
   readonly fields: F;
@@ -107,7 +105,7 @@ export type Field =
 /** Declared fields by name, in the order of config space. */
 export type Fields = { readonly [name: string]: Field };
 
-/** The fields that are read and set as one value. */
+/** Fields that are read and set as one value. */
 export type ValueField = ScalarField | BytesField | TextField;
 
 /** An array in config space: live, of fixed length. */
@@ -155,85 +153,36 @@ function scalar<T extends ScalarType>(
 }
 
 function checkLength(what: string, length: number): void {
-  if (!Number.isInteger(length) || length < 1 || length > CONFIG_SIZE_MAX) {
-    throw new RangeError(
-      `Cannot declare ${what} of ${length}: expected an integer from 1 to ${CONFIG_SIZE_MAX}`,
-    );
-  }
+  if (Number.isInteger(length) && length >= 1 && length <= CONFIG_SIZE_MAX) return;
+  throw new RangeError(
+    `Cannot declare ${what} of ${length}: expected an integer from 1 to ${CONFIG_SIZE_MAX}`,
+  );
 }
 
-/**
- * A number of 8 bits.
- *
- * @example Usage
- * ```ts
- * import { u8 } from "./fields.ts";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(u8("Heads").size, 1);
- * ```
- */
+/** Declares a number of 8 bits. */
 export function u8(about: string, options?: ConfigFieldOptions): ScalarField<"u8"> {
   return scalar("u8", 1, about, options);
 }
 
-/**
- * A little-endian number of 16 bits.
- *
- * @example Usage
- * ```ts
- * import { u16 } from "./fields.ts";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(u16("Cylinders").size, 2);
- * ```
- */
+/** Declares a little-endian number of 16 bits. */
 export function u16(about: string, options?: ConfigFieldOptions): ScalarField<"u16"> {
   return scalar("u16", 2, about, options);
 }
 
-/**
- * A little-endian number of 32 bits.
- *
- * @example Usage
- * ```ts
- * import { u32 } from "./fields.ts";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(u32("Block size in bytes").size, 4);
- * ```
- */
+/** Declares a little-endian number of 32 bits. */
 export function u32(about: string, options?: ConfigFieldOptions): ScalarField<"u32"> {
   return scalar("u32", 4, about, options);
 }
 
-/**
- * A little-endian number of 64 bits: a bigint.
- *
- * @example Usage
- * ```ts
- * import { u64 } from "./fields.ts";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(u64("Capacity in sectors of 512 bytes").size, 8);
- * ```
- */
+/** Declares a little-endian number of 64 bits: a bigint. */
 export function u64(about: string, options?: ConfigFieldOptions): ScalarField<"u64"> {
   return scalar("u64", 8, about, options);
 }
 
 /**
- * A run of `length` bytes.
+ * Declares a run of `length` bytes.
  *
  * @throws {RangeError} if the length is not an integer from 1 to 256
- *
- * @example Usage
- * ```ts
- * import { bytes } from "./fields.ts";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(bytes(6, "MAC address", { feature: "MAC" }).size, 6);
- * ```
  */
 export function bytes(length: number, about: string, options: ConfigFieldOptions = {}): BytesField {
   checkLength("bytes", length);
@@ -241,8 +190,8 @@ export function bytes(length: number, about: string, options: ConfigFieldOptions
 }
 
 /**
- * A text of at most `length` bytes of UTF-8, filled up with NUL. A text that fills the field has no
- * NUL at its end.
+ * Declares a text of at most `length` bytes of UTF-8, padded with NUL. A text that fills the field
+ * has no NUL at its end.
  *
  * @throws {RangeError} if the length is not an integer from 1 to 256
  *
@@ -261,7 +210,7 @@ export function text(length: number, about: string, options: ConfigFieldOptions 
 }
 
 /**
- * `count` equal fields, one after the other. An element's own options come before the array's.
+ * Declares `count` equal fields in a row. An element's own options override the array's.
  *
  * @throws {RangeError} if the count is not an integer from 1 to 256
  *
@@ -285,8 +234,7 @@ export function array<E extends Field>(
 }
 
 /**
- * Fields in a group, without padding between or after them. A member's own options come before the
- * group's.
+ * Declares a group of fields, without padding. A member's own options override the group's.
  *
  * @throws {TypeError} if a member's name is not an identifier
  *
@@ -310,8 +258,7 @@ export function struct<F extends Fields>(
 ): StructField<F> {
   let size = 0;
   for (const name of Object.keys(fields)) {
-    // A number as a key would not keep its place in the order, and a dot separates the parts of a
-    // nested name
+    // JavaScript moves keys that are numbers to the front; a dot separates nested names
     if (!/^[A-Za-z_$][\w$]*$/.test(name)) {
       throw new TypeError(
         `Cannot declare the config field ${JSON.stringify(name)}: expected an identifier`,

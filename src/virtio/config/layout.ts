@@ -16,9 +16,9 @@ import {
   type ScalarType,
   struct,
 } from "./fields.ts";
-import { assignField, dataView, defineField, isBuffer } from "./view.ts";
+import { assignFields, dataView, fieldsView, targetView } from "./view.ts";
 
-/** A field's type as it is written for people. */
+/** A field's type as people read it. */
 export type ConfigFieldType =
   | ScalarType
   | `${ScalarType}[${number}]`
@@ -27,7 +27,7 @@ export type ConfigFieldType =
   | "bits"
   | "status";
 
-/** Where the mark of a self-describing field is. */
+/** The mark of a self-describing field. */
 export interface ConfigMark {
   /** The field's type number, 1 to 0x7e. Several fields may have the same. */
   readonly type: number;
@@ -49,9 +49,9 @@ export interface ConfigField {
   readonly access: ConfigFieldAccess;
   /** The feature bit that makes it meaningful, if any. */
   readonly feature?: string;
-  /** What it means. */
+  /** Its meaning. */
   readonly about: string;
-  /** What the group that it belongs to means, if any. */
+  /** The meaning of the group that it belongs to, if any. */
   readonly group?: string;
   /** Its mark, in the self-describing layout. */
   readonly mark?: ConfigMark;
@@ -76,17 +76,17 @@ export interface ConfigByte {
   /** What the driver may do with it. */
   readonly rule: ConfigByteRule;
   /**
-   * The field that it belongs to: its flat name, or for a mark and a length the name that was
-   * declared. The end of the space belongs to none.
+   * The field that it belongs to: the flat name, or for a mark and a length the declared one. The
+   * end of the space belongs to none.
    */
   readonly owner?: string;
   /** For `ack`: the offset of the byte with the bits that are offered. */
   readonly mirror?: number;
 }
 
-/** What every layout of a config space offers. */
+/** A layout of config space. */
 export interface ConfigLayout<View = object, Values = object> {
-  /** Which layout it is. */
+  /** The kind of layout. */
   readonly kind: "packed" | "self-describing";
   /** Size of the config space, in bytes, at most 256. */
   readonly size: number;
@@ -96,19 +96,18 @@ export interface ConfigLayout<View = object, Values = object> {
   readonly bytes: readonly ConfigByte[];
 
   /**
-   * Typed accessors over a config space. They read and write the buffer at once; it stays the
-   * caller's. Make a view once per thread, not per access. Reading a number allocates nothing (a
-   * u64 is a bigint). A field of more than one byte that another thread writes meanwhile may be
-   * seen half new.
+   * Makes typed accessors over a config space, which read and write the buffer directly; it stays
+   * the caller's. Make a view once per thread, not per access. Reading a number allocates nothing
+   * (a u64 is a bigint). A field of several bytes that another thread is writing may read half new.
    *
    * @throws {RangeError} if the buffer is smaller than the layout
    */
   view(buffer: ArrayBufferLike): View;
 
   /**
-   * Sets the given fields, by the device's own right: `access` binds only the driver. Parts that
-   * are not given stay as they are; bytes and texts that are shorter than their field are filled up
-   * with 0. At the first value that does not fit it stops.
+   * Sets the given fields for the device: `access` restricts only the driver. Other fields keep
+   * their values; short bytes and texts are padded with 0. Stops at the first value that does not
+   * fit.
    *
    * @throws {TypeError} if a field is not declared
    * @throws {RangeError} if a value does not fit its field
@@ -116,15 +115,14 @@ export interface ConfigLayout<View = object, Values = object> {
   assign(target: View | ArrayBufferLike, values: Values): void;
 
   /**
-   * Writes what a space starts with into zeroed memory: nothing, or the types and lengths of the
+   * Writes the initial content into zeroed memory: nothing, or the types and lengths of the
    * self-describing layout.
    */
   initialise(buffer: ArrayBufferLike): void;
 }
 
 /** The typed accessors of a layout. */
-export type ConfigView<L> = L extends { view(buffer: never): infer V } ? V
-  : never;
+export type ConfigView<L> = L extends { view(buffer: never): infer V } ? V : never;
 
 /** The values that a layout may be given: any part of it. */
 export type ConfigValues<L> = L extends { assign(target: never, values: infer V): void } ? V
@@ -134,8 +132,8 @@ export type ConfigValues<L> = L extends { assign(target: never, values: infer V)
 export type PackedLayout<F extends Fields> = ConfigLayout<FieldsView<F>, FieldsValues<F>>;
 
 /**
- * The flat fields that one declared field stands for. An array of numbers is one flat field, any
- * other array one per element.
+ * The flat fields that one declared field stands for: the members of a struct, one for an array of
+ * numbers, one per element for any other array.
  */
 export function flatten(
   name: string,
@@ -145,45 +143,50 @@ export function flatten(
   group?: string,
 ): ConfigField[] {
   const options = { ...outer, ...field.options };
+  const { size, about } = field;
   if (field.kind === "struct") {
-    const flat: ConfigField[] = [];
-    for (const [part, inner] of Object.entries(field.fields as Fields)) {
-      flat.push(
-        ...flatten(`${name}.${part}`, inner, offset, options, field.about),
-      );
-      offset += inner.size;
-    }
-    return flat;
+    return flattenAll(field.fields as Fields, offset, {
+      prefix: `${name}.`,
+      options,
+      group: about,
+    });
   }
   let type: ConfigFieldType;
   if (field.kind === "array") {
     const element = field.element as Field;
-    const inner = { ...options, ...element.options };
+    Object.assign(options, element.options);
     if (element.kind !== "scalar") {
-      return Array.from({ length: field.count }, (_, i) =>
-        flatten(
-          `${name}[${i}]`,
-          element,
-          offset + i * element.size,
-          inner,
-          field.about,
-        )).flat();
+      return Array.from(
+        { length: field.count },
+        (_, i) => flatten(`${name}[${i}]`, element, offset + i * element.size, options, about),
+      ).flat();
     }
-    Object.assign(options, inner);
     type = `${element.type}[${field.count}]`;
   } else {
     type = field.kind === "scalar" ? field.type : field.kind;
   }
+  const { access = "ro", feature } = options;
   return [{
-    name,
-    offset,
-    size: field.size,
-    type,
-    access: options.access ?? "ro",
-    ...(options.feature !== undefined && { feature: options.feature }),
-    about: field.about,
+    ...{ name, offset, size, type, access, about },
+    ...(feature !== undefined && { feature }),
     ...(group !== undefined && { group }),
   }];
+}
+
+function flattenAll(
+  fields: Fields,
+  offset: number,
+  { prefix = "", options, group }: {
+    prefix?: string;
+    options?: ConfigFieldOptions;
+    group?: string;
+  },
+): ConfigField[] {
+  return Object.entries(fields).flatMap(([name, field]) => {
+    const flat = flatten(`${prefix}${name}`, field, offset, options, group);
+    offset += field.size;
+    return flat;
+  });
 }
 
 /** The rules of the bytes of flat fields. */
@@ -207,9 +210,8 @@ export function checkSize(size: number): void {
 }
 
 /**
- * Lays fields out one after the other, little-endian and without padding, as the virtio standard's
- * structs are (virtio 1.3, 2.5 Device Configuration Space). Padding that a struct of the standard
- * has is declared as a field.
+ * Lays fields out in a row, little-endian and without padding, like the virtio standard's structs
+ * (virtio 1.3, 2.5 Device Configuration Space). Declare padding of the standard as a field.
  *
  * @throws {TypeError} if a field's name is not an identifier
  * @throws {RangeError} if the fields need more than 256 bytes
@@ -241,35 +243,15 @@ export function checkSize(size: number): void {
 export function packed<F extends Fields>(fields: F): PackedLayout<F> {
   const { size } = struct(fields, "");
   checkSize(size);
-
-  const flat: ConfigField[] = [];
-  const offsets = new Map<string, number>();
-  let offset = 0;
-  for (const [name, field] of Object.entries(fields)) {
-    offsets.set(name, offset);
-    flat.push(...flatten(name, field, offset));
-    offset += field.size;
-  }
-
+  const flat = flattenAll(fields, 0, {});
   return {
     kind: "packed",
     size,
     fields: flat,
     bytes: fieldBytes(flat),
-    view(buffer) {
-      const data = dataView(buffer, size);
-      const view = {};
-      for (const [name, offset] of offsets) {
-        defineField(view, name, fields[name], data, offset);
-      }
-      return Object.freeze(view) as FieldsView<F>;
-    },
+    view: (buffer) => fieldsView(fields, dataView(buffer, size), 0) as FieldsView<F>,
     assign(target, values) {
-      const view = isBuffer(target) ? this.view(target) : target;
-      for (const [name, value] of Object.entries(values)) {
-        const field = offsets.has(name) ? fields[name] : undefined;
-        assignField(view as Record<string, unknown>, name, field, value);
-      }
+      assignFields(targetView(this, target), fields, values);
     },
     initialise() {},
   };

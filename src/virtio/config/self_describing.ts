@@ -1,29 +1,21 @@
 /**
- * The self-describing layout of config space, from the proposal of 2007 that this project comes
- * from: a sequence of `[u8 type][u8 length][data]`, ended by a type of 0. Drivers and devices agree
- * on what a type number means, not on offsets, and the host sees what the driver understood:
+ * The self-describing layout of config space, proposed in 2007: a sequence of
+ * `[u8 type][u8 length][data]`, ended by type 0. Drivers and devices agree on the meaning of type
+ * numbers, not on offsets, and the host sees what the driver understood:
  *
- * - the driver *marks* each field that it takes, by setting 0x80 on its type;
- *   it never takes the same field twice, so several may have one type;
- * - the data of a *bit field* has two halves of equal length: the bits that the
- *   device offers, and the same bits as the driver acknowledges them, one by
- *   one; what is acknowledged stays so until a reset;
- * - the *status* byte says how far the driver has come. Bits are only added;
- *   writing 0 resets the space, so that the next driver finds its fields again.
+ * - The driver *marks* each field that it takes, by setting 0x80 on its type. It never takes a
+ *   field twice, so several may have the same type.
+ * - The data of a *bit field* has two equal halves: the bits that the device offers, and the same
+ *   bits as the driver acknowledges them, one by one. Only a reset takes them back.
+ * - The *status* byte shows the driver's progress. Bits are only added; writing 0 resets the space,
+ *   and the next driver finds its fields again.
  *
  * Numbers are little-endian; nothing is aligned.
  *
  * @module
  */
 
-import {
-  type ConfigFieldAccess,
-  type Field,
-  type FieldValue,
-  type FieldView,
-  struct,
-  type ValueField,
-} from "./fields.ts";
+import { type Field, type FieldValue, type FieldView, struct, type ValueField } from "./fields.ts";
 import {
   checkSize,
   type ConfigByte,
@@ -33,7 +25,7 @@ import {
   fieldBytes,
   flatten,
 } from "./layout.ts";
-import { assignField, dataView, define, defineField, isBuffer } from "./view.ts";
+import { access, assignField, dataView, define, hasBit, targetView } from "./view.ts";
 
 /** The bit of a type byte by which the driver marks a field as used. */
 export const CONFIG_USED = 0x80;
@@ -47,7 +39,7 @@ export const CONFIG_STATUS = {
   ACKNOWLEDGE: 0x01,
   /** It has a driver for the device. */
   DRIVER: 0x02,
-  /** The driver has used its parts of the space and is happy. */
+  /** The driver has taken its fields and works. */
   DRIVER_OK: 0x04,
   /** It has given up on the device. */
   FAILED: 0x80,
@@ -58,7 +50,7 @@ const LENGTH_MAX = 255;
 
 /** A declared field with its type number. */
 export interface TypedField<F = unknown> {
-  /** Tells the kinds of entries apart. */
+  /** The kind of entry. */
   readonly kind: "field";
   /** The type number, 1 to 0x7e. */
   readonly type: number;
@@ -71,7 +63,7 @@ export type BitNumbers = { readonly [name: string]: number };
 
 /** A declared bit field with its type number. */
 export interface BitField<B = unknown> {
-  /** Tells the kinds of entries apart. */
+  /** The kind of entry. */
   readonly kind: "bits";
   /** The type number, 1 to 0x7e. */
   readonly type: number;
@@ -79,17 +71,17 @@ export interface BitField<B = unknown> {
   readonly bits: B;
   /** Size of each half of the data, in bytes. */
   readonly half: number;
-  /** What the bits mean. */
+  /** The meaning of the bits. */
   readonly about: string;
 }
 
 /** A declared status byte with its type number. */
 export interface StatusField {
-  /** Tells the kinds of entries apart. */
+  /** The kind of entry. */
   readonly kind: "status";
   /** The type number, 1 to 0x7e. */
   readonly type: number;
-  /** What the byte means. */
+  /** The meaning of the byte. */
   readonly about: string;
 }
 
@@ -97,9 +89,7 @@ export interface StatusField {
 export type SelfDescribingField = TypedField | BitField | StatusField;
 
 /** The entries of a self-describing layout by name, in their order. */
-export type SelfDescribingFields = {
-  readonly [name: string]: SelfDescribingField;
-};
+export type SelfDescribingFields = { readonly [name: string]: SelfDescribingField };
 
 /** What a device sees of a bit field. */
 export interface BitsView<Name extends string = string> {
@@ -108,7 +98,7 @@ export interface BitsView<Name extends string = string> {
   /** Whether the driver has acknowledged the bit. */
   acknowledged(bit: Name): boolean;
   /**
-   * Offers the bit, or with `false` no longer.
+   * Offers the bit, or with `false` stops offering it.
    *
    * @throws {RangeError} if the driver has already acknowledged the bit
    */
@@ -134,15 +124,12 @@ export type SelfDescribingView<E> =
     ]: SelfDescribingFieldView<E[K]>;
   };
 
-/** The bits of a field that are offered: by name whether they are, or the names of those that are. */
-export type OfferedBits<Name extends string> =
-  | readonly Name[]
-  | { readonly [K in Name]?: boolean };
+/** The bits of a field to offer, as a list of names or as an object. */
+export type OfferedBits<Name extends string> = readonly Name[] | { readonly [K in Name]?: boolean };
 
 /**
- * What a self-describing space may be given: any part of it. A bit field is given as the bits to
- * offer, and no others: `{ ALARM: true }`, or their names, `["ALARM"] as const`. Status is the
- * driver's.
+ * Values for any of the fields. The value of a bit field is all the bits to offer: `{ ALARM: true }`
+ * or `["ALARM"] as const`. Only the driver sets the status.
  */
 export type SelfDescribingValues<E> = {
   readonly [K in keyof E as E[K] extends StatusField ? never : K]?: E[K] extends TypedField<infer F>
@@ -158,11 +145,10 @@ export type SelfDescribingLayout<E extends SelfDescribingFields> = ConfigLayout<
 >;
 
 function checkType(type: number): void {
-  if (!Number.isInteger(type) || type < 1 || type > CONFIG_TYPE_MAX) {
-    throw new RangeError(
-      `Cannot declare a config field of type ${type}: expected an integer from 1 to ${CONFIG_TYPE_MAX}`,
-    );
-  }
+  if (Number.isInteger(type) && type >= 1 && type <= CONFIG_TYPE_MAX) return;
+  throw new RangeError(
+    `Cannot declare a config field of type ${type}: expected an integer from 1 to ${CONFIG_TYPE_MAX}`,
+  );
 }
 
 /**
@@ -170,15 +156,6 @@ function checkType(type: number): void {
  *
  * @throws {RangeError} if the type is not an integer from 1 to 0x7e, or the field is longer than
  * 255 bytes
- *
- * @example Usage
- * ```ts
- * import { field } from "./self_describing.ts";
- * import { u64 } from "./fields.ts";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(field(2, u64("Capacity in sectors of 512 bytes")).type, 2);
- * ```
  */
 export function field<F extends Field>(type: number, field: F): TypedField<F> {
   checkType(type);
@@ -191,8 +168,8 @@ export function field<F extends Field>(type: number, field: F): TypedField<F> {
 }
 
 /**
- * Declares a bit field: the bits by name, with their numbers. Bit 0 is the lowest of the first
- * byte. All of them are offered until the device says otherwise.
+ * Declares a bit field by the names and numbers of its bits. Bit 0 is the lowest of the first byte.
+ * All bits are offered unless the device changes that.
  *
  * @throws {RangeError} if the type is not an integer from 1 to 0x7e, a bit's number is not an
  * integer from 0 to 1015, or two bits have the same one
@@ -221,29 +198,18 @@ export function bitField<B extends BitNumbers>(
       );
     }
     if (seen.has(bit)) {
-      throw new RangeError(
-        `Cannot declare bit ${name} as number ${bit}: that is ${seen.get(bit)}`,
-      );
+      throw new RangeError(`Cannot declare bit ${name} as number ${bit}: that is ${seen.get(bit)}`);
     }
     seen.set(bit, name);
   }
-  const half = Math.max(0, ...seen.keys()) >> 3;
-  return { kind: "bits", type, bits, half: half + 1, about };
+  const half = (Math.max(0, ...seen.keys()) >> 3) + 1;
+  return { kind: "bits", type, bits, half, about };
 }
 
 /**
- * Declares the status byte, in which the driver says how far it has come, in the bits of
- * {@linkcode CONFIG_STATUS}.
+ * Declares the status byte, which shows the driver's progress in bits of {@linkcode CONFIG_STATUS}.
  *
  * @throws {RangeError} if the type is not an integer from 1 to 0x7e
- *
- * @example Usage
- * ```ts
- * import { statusField } from "./self_describing.ts";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(statusField(1).type, 1);
- * ```
  */
 export function statusField(type: number, about = "How far the driver has come"): StatusField {
   checkType(type);
@@ -266,31 +232,22 @@ function dataSize(entry: SelfDescribingField): number {
 function flattenEntry({ name, entry, offset, size }: Entry): ConfigField[] {
   const mark: ConfigMark = { type: entry.type, offset: offset - 2 };
   if (entry.kind === "field") {
-    const flat = flatten(name, entry.field as Field, offset);
-    return flat.map((field) => ({ ...field, mark }));
+    return flatten(name, entry.field as Field, offset).map((field) => ({ ...field, mark }));
   }
   const { kind: type, about } = entry;
-  const bits = entry.kind === "bits" ? entry.bits as BitNumbers : undefined;
-  const access: ConfigFieldAccess = "rw";
-  const flat = { name, offset, size, type, access, about, mark };
-  return [bits === undefined ? flat : { ...flat, bits }];
+  const bits = entry.kind === "bits" && { bits: entry.bits as BitNumbers };
+  return [{ name, offset, size, type, access: "rw", about, mark, ...bits }];
 }
 
-function entryBytes({ name, entry, offset, size }: Entry, flat: ConfigField[]): ConfigByte[] {
-  const header: ConfigByte[] = [{ rule: "mark", owner: name }, { rule: "fixed", owner: name }];
+function entryBytes({ name: owner, entry, offset }: Entry, flat: ConfigField[]): ConfigByte[] {
+  const header: ConfigByte[] = [{ rule: "mark", owner }, { rule: "fixed", owner }];
   if (entry.kind === "field") return [...header, ...fieldBytes(flat)];
-  if (entry.kind === "status") {
-    return [...header, { rule: "status", owner: name }];
-  }
+  if (entry.kind === "status") return [...header, { rule: "status", owner }];
+  const offered = Array.from({ length: entry.half }, (_, i) => offset + i);
   return [
     ...header,
-    ...Array.from(
-      { length: size },
-      (_, i): ConfigByte =>
-        i < entry.half
-          ? { rule: "ro", owner: name }
-          : { rule: "ack", owner: name, mirror: offset + i - entry.half },
-    ),
+    ...offered.map((): ConfigByte => ({ rule: "ro", owner })),
+    ...offered.map((mirror): ConfigByte => ({ rule: "ack", owner, mirror })),
   ];
 }
 
@@ -301,20 +258,15 @@ function bitsView(
   offset: number,
 ): BitsView {
   function number(bit: string): number {
-    if (!Object.hasOwn(bits, bit)) {
-      throw new TypeError(`Config field ${name} has no bit ${bit}`);
-    }
-    return bits[bit];
+    if (Object.hasOwn(bits, bit)) return bits[bit];
+    throw new TypeError(`Config field ${name} has no bit ${bit}`);
   }
-  function test(at: number, bit: string): boolean {
-    const n = number(bit);
-    return (data.getUint8(at + (n >> 3)) & (1 << (n & 7))) !== 0;
-  }
+  const acknowledged = (bit: string) => hasBit(data, offset + half, number(bit));
   return Object.freeze({
-    offered: (bit: string) => test(offset, bit),
-    acknowledged: (bit: string) => test(offset + half, bit),
+    offered: (bit: string) => hasBit(data, offset, number(bit)),
+    acknowledged,
     offer(bit: string, offered = true) {
-      if (!offered && test(offset + half, bit)) {
+      if (!offered && acknowledged(bit)) {
         throw new RangeError(
           `Cannot take back bit ${bit} of config field ${name}: the driver has acknowledged it`,
         );
@@ -331,15 +283,13 @@ function offerOnly(view: BitsView, bits: BitNumbers, offered: OfferedBits<string
   const names: readonly string[] = Array.isArray(offered)
     ? offered
     : Object.entries(offered).filter(([, isOffered]) => isOffered).map(([name]) => name);
-  for (const name of names) view.offer(name);
-  for (const name of Object.keys(bits)) {
-    if (!names.includes(name)) view.offer(name, false);
+  for (const name of new Set([...names, ...Object.keys(bits)])) {
+    view.offer(name, names.includes(name));
   }
 }
 
 /**
- * Lays entries out one after the other, each with its type and length, and ends them with a type of
- * 0.
+ * Lays entries out in a row, each with its type and length, and ends them with type 0.
  *
  * @throws {TypeError} if an entry's name is not an identifier
  * @throws {RangeError} if there are two status bytes, or the whole needs more than 256 bytes
@@ -375,14 +325,10 @@ export function selfDescribing<E extends SelfDescribingFields>(
   const laid = new Map<string, Entry>();
   const flat: ConfigField[] = [];
   const bytes: ConfigByte[] = [];
-  let hasStatus = false;
   for (const [name, entry] of Object.entries(entries)) {
     struct({ [name]: { size: 1 } as Field }, ""); // the names' rule
-    if (entry.kind === "status") {
-      if (hasStatus) {
-        throw new RangeError(`Cannot declare ${name} as a second status byte`);
-      }
-      hasStatus = true;
+    if (entry.kind === "status" && flat.some(({ type }) => type === "status")) {
+      throw new RangeError(`Cannot declare ${name} as a second status byte`);
     }
     const at: Entry = { name, entry, offset: bytes.length + 2, size: dataSize(entry) };
     const fields = flattenEntry(at);
@@ -404,11 +350,10 @@ export function selfDescribing<E extends SelfDescribingFields>(
       const view = {};
       for (const { name, entry, offset } of laid.values()) {
         if (entry.kind === "field") {
-          defineField(view, name, entry.field as Field, data, offset);
+          define(view, name, access(name, entry.field as Field, data, offset));
         } else if (entry.kind === "bits") {
-          const bits = entry as BitField<BitNumbers>;
-          const inner = bitsView(name, bits, data, offset);
-          define(view, name, { get: () => inner });
+          const bits = bitsView(name, entry as BitField<BitNumbers>, data, offset);
+          define(view, name, { get: () => bits });
         } else {
           define(view, name, { get: () => data.getUint8(offset) });
         }
@@ -416,7 +361,7 @@ export function selfDescribing<E extends SelfDescribingFields>(
       return Object.freeze(view) as SelfDescribingView<E>;
     },
     assign(target, values) {
-      const view = (isBuffer(target) ? this.view(target) : target) as Record<string, unknown>;
+      const view = targetView(this, target);
       for (const [name, value] of Object.entries(values)) {
         const entry = laid.get(name)?.entry;
         if (entry?.kind === "bits") {
@@ -424,9 +369,7 @@ export function selfDescribing<E extends SelfDescribingFields>(
           const bits = entry.bits as BitNumbers;
           offerOnly(view[name] as BitsView, bits, value as OfferedBits<string>);
         } else if (entry?.kind === "status") {
-          throw new TypeError(
-            `Cannot set config field ${name}: the status is the driver's`,
-          );
+          throw new TypeError(`Cannot set config field ${name}: the status is the driver's`);
         } else {
           assignField(view, name, entry?.field as Field | undefined, value);
         }
@@ -437,11 +380,9 @@ export function selfDescribing<E extends SelfDescribingFields>(
       for (const { name, entry, offset, size } of laid.values()) {
         data.setUint8(offset - 2, entry.type);
         data.setUint8(offset - 1, size);
-        if (entry.kind === "bits") {
-          const bits = entry as BitField<BitNumbers>;
-          const view = bitsView(name, bits, data, offset);
-          for (const bit of Object.keys(bits.bits)) view.offer(bit);
-        }
+        if (entry.kind !== "bits") continue;
+        const { offer } = bitsView(name, entry as BitField<BitNumbers>, data, offset);
+        for (const bit of Object.keys(entry.bits as BitNumbers)) offer(bit);
       }
     },
   };

@@ -1,12 +1,12 @@
 /**
- * A device's config space: its bytes, what the driver may do with them, and the record of what it
- * did.
+ * A device's config space: its bytes, and the driver's accesses to them, checked and observed.
  *
  * @module
  */
 
 import { ConfigAccessError } from "./error.ts";
-import type { ConfigField, ConfigLayout, ConfigView } from "./layout.ts";
+import type { ConfigLayout, ConfigView } from "./layout.ts";
+import { type ConfigObservation, FieldObserver } from "./observation.ts";
 import { CONFIG_STATUS, CONFIG_USED } from "./self_describing.ts";
 
 /** Settings of a {@linkcode ConfigSpace}. */
@@ -22,13 +22,13 @@ export interface ConfigSpaceOptions {
 /** Settings of one {@linkcode ConfigSpace.write}. */
 export interface ConfigWriteOptions {
   /**
-   * The write brings the state of a device that migrates here, read-only fields and all, and is not
-   * the driver's.
+   * The write is not the driver's: it is the state of a device that migrates here, read-only fields
+   * included.
    *
    * @default {false}
    */
   migration?: boolean;
-  /** Called before anything is applied; what it throws refuses the write. */
+  /** Called before anything is applied; an error that it throws refuses the write. */
   check?: (write: ConfigWrite) => void;
 }
 
@@ -37,108 +37,34 @@ export interface ConfigChange {
   /** The flat name of the field. */
   readonly name: string;
   /**
-   * What changes: the field's value, or, in the self-describing layout, its mark, its acknowledged
+   * The part that changes: the value, or in the self-describing layout the mark, the acknowledged
    * bits or the status.
    */
   readonly part: "value" | "mark" | "acknowledged" | "status";
-  /** Where `before` and `after` lie in config space, in bytes. */
+  /** The offset of `before` and `after` in config space, in bytes. */
   readonly offset: number;
-  /** The whole part before the write: a copy. */
+  /** The whole part before the write, a copy. */
   readonly before: Uint8Array;
-  /** The whole part after the write: a copy. */
+  /** The whole part after the write, a copy. */
   readonly after: Uint8Array;
 }
 
-/** What a write does. */
+/** The effect of a write. */
 export interface ConfigWrite {
-  /** What changes, in the order of config space; empty if nothing does. */
+  /** The changes, in the order of config space. */
   readonly fields: readonly ConfigChange[];
   /**
-   * The fields whose bytes in the write were not applied because the driver may only read them: a
-   * stale copy, most likely.
+   * The read-only fields whose bytes in the write differ and were ignored: most likely a stale copy.
    */
   readonly ignored: readonly string[];
-  /** Whether it is part of a migration. */
+  /** Whether it belongs to a migration. */
   readonly migration: boolean;
   /** Whether it resets the space, by a status of 0. */
   readonly reset: boolean;
 }
 
-/**
- * What a driver did with one field, and how it stands. Times are in milliseconds since 1970, null
- * for never. An access counts once for each field of which it covers a byte.
- */
-export interface ConfigObservation {
-  /** The flat name of the field. */
-  name: string;
-  /** The feature bit that makes it meaningful, or null. */
-  feature: string | null;
-  /** How many reads covered it. */
-  reads: number;
-  /** When the first of them came. */
-  firstRead: number | null;
-  /** When the last of them came. */
-  lastRead: number | null;
-  /** How many accepted writes covered a byte of it that the driver may write. */
-  writes: number;
-  /** When the first of them came. */
-  firstWrite: number | null;
-  /** When the last of them came. */
-  lastWrite: number | null;
-  /** How many of these writes changed it. */
-  changes: number;
-  /** How many writes were refused because of it. */
-  refused: number;
-  /** Whether it is marked as used now; null where the layout has no marks. */
-  used: boolean | null;
-  /** When the driver first marked it. */
-  firstUsed: number | null;
-  /** When the driver last marked it. */
-  lastUsed: number | null;
-  /** The bits acknowledged now, by name; null if it is no bit field. */
-  acknowledged: string[] | null;
-  /** The bits offered now that are not acknowledged; null as above. */
-  left: string[] | null;
-}
-
-/** A config space as JSON. */
-export interface ConfigSpaceJson {
-  /** Its layout. */
-  layout: "packed" | "self-describing";
-  /** Its size in bytes. */
-  size: number;
-  /** What the driver did with each field. */
-  fields: ConfigObservation[];
-}
-
 const STATUS_BITS = CONFIG_STATUS.ACKNOWLEDGE | CONFIG_STATUS.DRIVER |
   CONFIG_STATUS.DRIVER_OK | CONFIG_STATUS.FAILED;
-
-class Counter {
-  count = 0;
-  first: number | null = null;
-  last: number | null = null;
-
-  add(now: number) {
-    this.count++;
-    this.first ??= now;
-    this.last = now;
-  }
-}
-
-class FieldRecord {
-  readonly reads = new Counter();
-  readonly writes = new Counter();
-  readonly marks = new Counter();
-  changes = 0;
-  refused = 0;
-  constructor(readonly field: ConfigField) {}
-
-  isCovered(start: number, end: number): boolean {
-    const { offset, size } = this.field;
-    return offset < end && start < offset + size;
-  }
-}
 
 function hex(byte: number): string {
   return `0x${byte.toString(16).padStart(2, "0")}`;
@@ -148,13 +74,12 @@ function hex(byte: number): string {
  * The config space of one device, in either layout: GET_CONFIG is `read`, SET_CONFIG is `write`,
  * and the device itself uses `view`.
  *
- * A front-end may send the whole space although the driver wrote one byte (QEMU does), the rest
- * being its copy from the last read. So in a write that covers a byte that the driver may write,
- * bytes that it may only read are ignored. A write of nothing but such bytes is refused, unless it
- * changes nothing. A copy that is out of date can still undo what the device itself changed in a
- * *writable* field since the front-end's last read.
+ * When the driver writes one byte, a front-end may send the whole space (QEMU does) from the copy
+ * of its last read. So read-only bytes are ignored in a write that also covers writable ones. A
+ * write of read-only bytes alone is refused, unless it changes nothing. A stale copy can still undo
+ * a change that the device itself made to a *writable* field since the front-end's last read.
  *
- * The space is used by one thread; other threads may use views of its buffer.
+ * Use the space on one thread only; other threads may use views of its buffer.
  *
  * @typeParam L The layout
  *
@@ -188,14 +113,13 @@ export class ConfigSpace<L extends ConfigLayout> {
   /** The device's typed accessors, live. */
   readonly view: ConfigView<L>;
   readonly #now: () => number;
-  readonly #records: readonly FieldRecord[];
-  // What writable bytes held before the driver first wrote them since the last reset: -1 where it
-  // did not
+  readonly #observers: readonly FieldObserver[];
+  /** The values of writable bytes before the driver wrote them since the last reset, else -1. */
   readonly #initial: Int16Array;
 
   /**
-   * A space in this layout. A buffer that is given stays the caller's. Blank memory gets the
-   * layout's types and lengths, if it has any; a space that is there already is kept as it is.
+   * Makes a space in this layout. A given buffer stays the caller's; if it is blank, it gets the
+   * layout's types and lengths, else its content is kept.
    *
    * @throws {RangeError} if the buffer is smaller than the layout
    */
@@ -208,32 +132,29 @@ export class ConfigSpace<L extends ConfigLayout> {
     this.view = layout.view(buffer) as ConfigView<L>;
     this.bytes = new Uint8Array(buffer, 0, layout.size);
     this.#now = options.now ?? Date.now;
-    this.#records = layout.fields.map((field) => new FieldRecord(field));
+    this.#observers = layout.fields.map((field) => new FieldObserver(field));
     this.#initial = new Int16Array(layout.size).fill(-1);
-    // No type is 0 but the end's, so a space with fields that starts with one is blank; one that
-    // does not belongs to a device that runs already
+    // Only the end has type 0, so a space with fields that starts with 0 is blank
     if (layout.size > 0 && this.bytes[0] === 0) layout.initialise(buffer);
   }
 
   /**
-   * Reads `size` bytes from `offset` on, for the driver. What comes back is a copy.
+   * Reads `size` bytes from `offset` on for the driver: a copy.
    *
    * @throws {ConfigAccessError} if the range is not inside the space
    */
   read(offset: number, size: number): Uint8Array<ArrayBuffer> {
     const end = this.#end("read", offset, size);
     const now = this.#now();
-    for (const record of this.#records) {
-      if (size > 0 && record.isCovered(offset, end)) record.reads.add(now);
+    for (const observer of this.#observers) {
+      if (observer.isCovered(offset, end)) observer.reads.add(now);
     }
-    const copy = new Uint8Array(size);
-    copy.set(this.bytes.subarray(offset, end));
-    return copy;
+    return new Uint8Array(this.bytes.subarray(offset, end));
   }
 
   /**
-   * Writes bytes from `offset` on, for the driver, and tells what changed. A write that is refused
-   * changes nothing.
+   * Writes bytes from `offset` on for the driver, and returns what changed. A refused write changes
+   * nothing.
    *
    * @throws {ConfigAccessError} if the range is not inside the space; if it has only bytes that the
    * driver may not write, and they differ; if it takes back a mark, an acknowledged bit or a status
@@ -255,9 +176,7 @@ export class ConfigSpace<L extends ConfigLayout> {
     try {
       options.check?.(write);
     } catch (error) {
-      for (const name of new Set(write.fields.map((change) => change.name))) {
-        this.#refused(name);
-      }
+      new Set(write.fields.map(({ name }) => name)).forEach((name) => this.#countRefusal(name));
       throw error;
     }
 
@@ -268,9 +187,8 @@ export class ConfigSpace<L extends ConfigLayout> {
   }
 
   /**
-   * Puts back what the driver did, at a device reset: marks, acknowledged bits and status are
-   * cleared, and writable fields get what they held before the driver first wrote them. The
-   * observations stay.
+   * Undoes the driver's writes, at a device reset: clears marks, acknowledged bits and status, and
+   * gives writable fields back their values from before. The observations stay.
    */
   reset(): void {
     const before = this.bytes.slice();
@@ -278,73 +196,39 @@ export class ConfigSpace<L extends ConfigLayout> {
     this.#initial.fill(-1);
   }
 
-  /** What the driver did with each field up to now: a copy. */
+  /** The observations of each field up to now: a copy. */
   get observations(): ConfigObservation[] {
-    return this.#records.map(
-      ({ field, reads, writes, marks, changes, refused }) => ({
-        name: field.name,
-        feature: field.feature ?? null,
-        reads: reads.count,
-        firstRead: reads.first,
-        lastRead: reads.last,
-        writes: writes.count,
-        firstWrite: writes.first,
-        lastWrite: writes.last,
-        changes,
-        refused,
-        used: field.mark === undefined ? null : (this.bytes[field.mark.offset] & CONFIG_USED) !== 0,
-        firstUsed: marks.first,
-        lastUsed: marks.last,
-        acknowledged: this.#bits(field, (offered, acked) => offered && acked),
-        left: this.#bits(field, (offered, acked) => offered && !acked),
-      }),
-    );
-  }
-
-  /** The layout's kind, the size and the observations. */
-  toJSON(): ConfigSpaceJson {
-    const { kind, size } = this.layout;
-    return { layout: kind, size, fields: this.observations };
+    const { buffer, byteOffset, length } = this.bytes;
+    const space = new DataView(buffer, byteOffset, length);
+    return this.#observers.map((observer) => observer.observation(space));
   }
 
   #end(verb: string, offset: number, size: number): number {
     const end = offset + size;
-    if (
-      !Number.isInteger(offset) || !Number.isInteger(size) || offset < 0 ||
-      size < 0 || end > this.layout.size
-    ) {
-      throw new ConfigAccessError(
-        `Cannot ${verb} ${size} bytes at offset ${offset} of config space: outside its ${this.layout.size} bytes`,
-      );
-    }
-    return end;
+    const isWhole = Number.isInteger(offset) && Number.isInteger(size);
+    if (isWhole && offset >= 0 && size >= 0 && end <= this.layout.size) return end;
+    const range = `${size} bytes at offset ${offset} of config space`;
+    throw new ConfigAccessError(`Cannot ${verb} ${range}: outside its ${this.layout.size} bytes`);
   }
 
-  #refused(name: string): void {
-    for (const record of this.#records) {
-      const { name: own } = record.field;
+  #countRefusal(name: string): void {
+    for (const observer of this.#observers) {
+      const { name: own } = observer.field;
       // A mark belongs to all flat fields of its entry
-      const isOwn = own === name || own.startsWith(`${name}.`) ||
-        own.startsWith(`${name}[`);
-      if (isOwn) record.refused++;
+      if (own === name || own.startsWith(`${name}.`) || own.startsWith(`${name}[`)) {
+        observer.refused++;
+      }
     }
   }
 
   #refuse(at: number, why: string): never {
     const { owner } = this.layout.bytes[at];
-    if (owner === undefined) {
-      throw new ConfigAccessError(
-        `Cannot write the end of config space (offset ${at}): it is fixed`,
-      );
-    }
-    this.#refused(owner);
-    throw new ConfigAccessError(
-      `Cannot write config field ${owner} (offset ${at}): ${why}`,
-      owner,
-    );
+    if (owner !== undefined) this.#countRefusal(owner);
+    const what = owner === undefined ? "the end of config space" : `config field ${owner}`;
+    throw new ConfigAccessError(`Cannot write ${what} (offset ${at}): ${why}`, owner);
   }
 
-  /** Applies a driver's write to a copy, and names the fields it left out. */
+  /** Applies a driver's write to a copy; returns the names of ignored fields. */
   #apply(next: Uint8Array, offset: number, data: Uint8Array): string[] {
     const ignored = new Set<string>();
     let firstIgnored = -1;
@@ -376,8 +260,9 @@ export class ConfigSpace<L extends ConfigLayout> {
       next[at] = data[i];
     }
     if (!isWritable && firstIgnored !== -1) {
-      const isFixed = this.layout.bytes[firstIgnored].rule === "fixed";
-      this.#refuse(firstIgnored, isFixed ? "its length is fixed" : "it is read-only");
+      const { rule, owner } = this.layout.bytes[firstIgnored];
+      const whyFixed = owner === undefined ? "it is fixed" : "its length is fixed";
+      this.#refuse(firstIgnored, rule === "fixed" ? whyFixed : "it is read-only");
     }
     return [...ignored];
   }
@@ -389,9 +274,7 @@ export class ConfigSpace<L extends ConfigLayout> {
 
   #checkOffered(at: number, acknowledged: number, offered: number): void {
     const extra = acknowledged & ~offered;
-    if (extra !== 0) {
-      this.#refuse(at, `acknowledges bits ${hex(extra)}, which are not offered`);
-    }
+    if (extra !== 0) this.#refuse(at, `acknowledges bits ${hex(extra)}, which are not offered`);
   }
 
   /** Applies the state of a migrating device to a copy. */
@@ -401,10 +284,7 @@ export class ConfigSpace<L extends ConfigLayout> {
       const { rule } = this.layout.bytes[at];
       const kept = rule === "fixed" ? 0xff : rule === "mark" ? 0x7f : 0;
       if ((data[i] ^ next[at]) & kept) {
-        this.#refuse(
-          at,
-          `the migrated space has ${hex(data[i])} for ${hex(next[at])}`,
-        );
+        this.#refuse(at, `the migrated space has ${hex(data[i])} for ${hex(next[at])}`);
       }
       next[at] = data[i];
     }
@@ -420,7 +300,7 @@ export class ConfigSpace<L extends ConfigLayout> {
     );
   }
 
-  /** The space without what the driver did. */
+  /** The space without the driver's writes. */
   #cleared(before: Uint8Array): Uint8Array {
     const next = before.slice();
     for (const [at, { rule }] of this.layout.bytes.entries()) {
@@ -432,15 +312,12 @@ export class ConfigSpace<L extends ConfigLayout> {
   }
 
   /**
-   * Stores the bytes that the write changes and no others: what the device itself changed since
-   * `before` stays.
+   * Stores only the bytes that the write changes: the device may have changed others since `before`.
    */
   #store(before: Uint8Array, next: Uint8Array): void {
     for (const [at, { rule }] of this.layout.bytes.entries()) {
       if (next[at] === before[at]) continue;
-      if (rule === "rw" && this.#initial[at] === -1) {
-        this.#initial[at] = before[at];
-      }
+      if (rule === "rw" && this.#initial[at] === -1) this.#initial[at] = before[at];
       this.bytes[at] = next[at];
     }
   }
@@ -456,14 +333,9 @@ export class ConfigSpace<L extends ConfigLayout> {
     };
     for (const { name, offset, size, type, mark } of this.layout.fields) {
       if (mark !== undefined) add(name, "mark", mark.offset, 1);
-      if (type === "status") {
-        add(name, "status", offset, size);
-      } else if (type === "bits") {
-        add(name, "value", offset, size / 2);
-        add(name, "acknowledged", offset + size / 2, size / 2);
-      } else {
-        add(name, "value", offset, size);
-      }
+      const half = type === "bits" ? size / 2 : size;
+      add(name, type === "status" ? "status" : "value", offset, half);
+      if (type === "bits") add(name, "acknowledged", offset + half, half);
     }
     return changes;
   }
@@ -471,29 +343,15 @@ export class ConfigSpace<L extends ConfigLayout> {
   #observe({ fields, reset }: ConfigWrite, start: number, end: number): void {
     const now = this.#now();
     const { bytes } = this.layout;
-    for (const record of this.#records) {
-      const { name, offset, size } = record.field;
+    for (const observer of this.#observers) {
+      const { name, offset, size } = observer.field;
       const own = fields.filter((change) => change.name === name);
-      if (!reset && own.some(({ part }) => part === "mark")) {
-        record.marks.add(now);
-      }
+      if (!reset && own.some(({ part }) => part === "mark")) observer.marks.add(now);
       const from = Math.max(start, offset);
       const to = Math.min(end, offset + size);
       if (!bytes.slice(from, to).some(({ rule }) => rule !== "ro")) continue;
-      record.writes.add(now);
-      if (own.some(({ part }) => part !== "mark")) record.changes++;
+      observer.writes.add(now);
+      if (own.some(({ part }) => part !== "mark")) observer.changes++;
     }
-  }
-
-  #bits(
-    { bits, offset, size }: ConfigField,
-    choose: (offered: boolean, acknowledged: boolean) => boolean,
-  ): string[] | null {
-    if (bits === undefined) return null;
-    const test = (at: number, bit: number) =>
-      (this.bytes[at + (bit >> 3)] & (1 << (bit & 7))) !== 0;
-    return Object.keys(bits).filter((name) =>
-      choose(test(offset, bits[name]), test(offset + size / 2, bits[name]))
-    );
   }
 }

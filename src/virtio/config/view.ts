@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Field, Fields, ScalarType } from "./fields.ts";
+import type { ArrayField, Field, Fields, ScalarType } from "./fields.ts";
 
 /** How one property of a view is read and, if it is one value, set. */
 export interface ViewAccess {
@@ -17,17 +17,15 @@ export interface ViewAccess {
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-const NUMBER_MAX = { u8: 0xff, u16: 0xffff, u32: 0xffffffff };
-const U64_MAX = 0xffff_ffff_ffff_ffffn;
+const MAX = { u8: 0xff, u16: 0xffff, u32: 0xffff_ffff, u64: 0xffff_ffff_ffff_ffffn };
 
-function checkNumber(name: string, type: "u8" | "u16" | "u32", value: number) {
-  const max = NUMBER_MAX[type];
-  // Not Number.isInteger alone: DataView would wrap 256 to 0 without a word
-  if (!Number.isInteger(value) || value < 0 || value > max) {
-    throw new RangeError(
-      `Cannot set config field ${name} to ${value}: expected an integer from 0 to ${max}`,
-    );
-  }
+/** Returns a value that fits; DataView would wrap 256 to 0 without a word. */
+function checked<T extends number | bigint>(name: string, value: T, max: T): T {
+  const isBig = typeof max === "bigint";
+  const isInteger = isBig ? typeof value === "bigint" : Number.isInteger(value);
+  if (isInteger && value >= 0 && value <= max) return value;
+  const expected = isBig ? `a bigint from 0n to ${max}n` : `an integer from 0 to ${max}`;
+  throw new RangeError(`Cannot set config field ${name} to ${value}: expected ${expected}`);
 }
 
 // One pair of closures per field, made with the view: reading a number then costs one call and one
@@ -37,38 +35,22 @@ function scalarAccess(name: string, type: ScalarType, data: DataView, offset: nu
     case "u8":
       return {
         get: () => data.getUint8(offset),
-        set(value: number) {
-          checkNumber(name, type, value);
-          data.setUint8(offset, value);
-        },
+        set: (value: number) => data.setUint8(offset, checked(name, value, MAX.u8)),
       };
     case "u16":
       return {
         get: () => data.getUint16(offset, true),
-        set(value: number) {
-          checkNumber(name, type, value);
-          data.setUint16(offset, value, true);
-        },
+        set: (value: number) => data.setUint16(offset, checked(name, value, MAX.u16), true),
       };
     case "u32":
       return {
         get: () => data.getUint32(offset, true),
-        set(value: number) {
-          checkNumber(name, type, value);
-          data.setUint32(offset, value, true);
-        },
+        set: (value: number) => data.setUint32(offset, checked(name, value, MAX.u32), true),
       };
     case "u64":
       return {
         get: () => data.getBigUint64(offset, true),
-        set(value: bigint) {
-          if (typeof value !== "bigint" || value < 0n || value > U64_MAX) {
-            throw new RangeError(
-              `Cannot set config field ${name} to ${value}: expected a bigint from 0n to ${U64_MAX}n`,
-            );
-          }
-          data.setBigUint64(offset, value, true);
-        },
+        set: (value: bigint) => data.setBigUint64(offset, checked(name, value, MAX.u64), true),
       };
   }
 }
@@ -79,23 +61,20 @@ function fill(name: string, to: Uint8Array, from: ArrayLike<number>): void {
       `Cannot set config field ${name} to ${from.length} bytes: it holds ${to.length}`,
     );
   }
-  for (let i = 0; i < from.length; i++) {
-    checkNumber(`${name}[${i}]`, "u8", from[i]);
-  }
+  for (let i = 0; i < from.length; i++) checked(`${name}[${i}]`, from[i], MAX.u8);
   to.set(from);
   to.fill(0, from.length);
 }
 
-function access(name: string, field: Field, data: DataView, offset: number): ViewAccess {
-  if (field.kind === "scalar") {
-    return scalarAccess(name, field.type, data, offset);
-  }
+/** The accessor of one declared field at an offset. */
+export function access(name: string, field: Field, data: DataView, offset: number): ViewAccess {
+  if (field.kind === "scalar") return scalarAccess(name, field.type, data, offset);
   if (field.kind === "struct") {
     const view = fieldsView(field.fields as Fields, data, offset, `${name}.`);
     return { get: () => view };
   }
   if (field.kind === "array") {
-    const view = arrayView(name, field.element as Field, field.count, data, offset);
+    const view = arrayView(name, field as ArrayField<Field>, data, offset);
     return { get: () => view };
   }
   const raw = new Uint8Array(data.buffer, data.byteOffset + offset, field.size);
@@ -114,15 +93,13 @@ function access(name: string, field: Field, data: DataView, offset: number): Vie
 
 function arrayView(
   name: string,
-  element: Field,
-  count: number,
+  { element, count }: ArrayField<Field>,
   data: DataView,
   offset: number,
 ): object {
   const view = {};
   for (let i = 0; i < count; i++) {
-    const at = offset + i * element.size;
-    define(view, `${i}`, access(`${name}[${i}]`, element, data, at));
+    define(view, `${i}`, access(`${name}[${i}]`, element, data, offset + i * element.size));
   }
   Object.defineProperties(view, {
     length: { value: count },
@@ -136,22 +113,11 @@ export function define(view: object, name: string, access: ViewAccess): void {
   Object.defineProperty(view, name, { ...access, enumerable: true });
 }
 
-/** Adds the accessor of one declared field to a view under construction. */
-export function defineField(
-  view: object,
-  name: string,
-  field: Field,
-  data: DataView,
-  offset: number,
-  prefix = "",
-): void {
-  define(view, name, access(`${prefix}${name}`, field, data, offset));
-}
-
-function fieldsView(fields: Fields, data: DataView, offset: number, prefix: string): object {
+/** The view of declared fields in a row. */
+export function fieldsView(fields: Fields, data: DataView, offset: number, prefix = ""): object {
   const view = {};
   for (const [name, field] of Object.entries(fields)) {
-    defineField(view, name, field, data, offset, prefix);
+    define(view, name, access(`${prefix}${name}`, field, data, offset));
     offset += field.size;
   }
   return Object.freeze(view);
@@ -163,22 +129,41 @@ function fieldsView(fields: Fields, data: DataView, offset: number, prefix: stri
  * @throws {RangeError} if the buffer is smaller
  */
 export function dataView(buffer: ArrayBufferLike, size: number): DataView {
-  if (buffer.byteLength < size) {
-    throw new RangeError(
-      `Cannot view a config space of ${size} bytes in a buffer of ${buffer.byteLength}`,
-    );
-  }
-  return new DataView(buffer, 0, size);
+  if (buffer.byteLength >= size) return new DataView(buffer, 0, size);
+  throw new RangeError(
+    `Cannot view a config space of ${size} bytes in a buffer of ${buffer.byteLength}`,
+  );
 }
 
-/** True for the memory of a config space, false for a view of it. */
-export function isBuffer(target: unknown): target is ArrayBufferLike {
-  return target instanceof ArrayBuffer || target instanceof SharedArrayBuffer;
+/** Whether bit `bit` of the bit field at offset `at` is set. */
+export function hasBit(data: DataView, at: number, bit: number): boolean {
+  return (data.getUint8(at + (bit >> 3)) & (1 << (bit & 7))) !== 0;
+}
+
+/** The view to assign to: the target itself, or one over the memory that it is. */
+export function targetView(
+  layout: { view(buffer: ArrayBufferLike): unknown },
+  target: unknown,
+): Record<string, unknown> {
+  const isMemory = target instanceof ArrayBuffer || target instanceof SharedArrayBuffer;
+  return (isMemory ? layout.view(target) : target) as Record<string, unknown>;
+}
+
+/** Sets the given fields of a view, one by one; see {@linkcode assignField}. */
+export function assignFields(
+  view: Record<string, unknown>,
+  fields: Fields,
+  values: object,
+  prefix = "",
+): void {
+  for (const [name, value] of Object.entries(values)) {
+    const field = Object.hasOwn(fields, name) ? fields[name] : undefined;
+    assignField(view, name, field, value, `${prefix}${name}`);
+  }
 }
 
 /**
- * Sets one field of a view, nested ones part by part. An `undefined` value leaves the field as it
- * is.
+ * Sets one field of a view, nested ones part by part. `undefined` leaves the field as it is.
  *
  * @throws {TypeError} if a part is not declared
  * @throws {RangeError} if a value does not fit its field
@@ -194,15 +179,10 @@ export function assignField(
     throw new TypeError(`Cannot set config field ${name}: it is not declared`);
   }
   if (value === undefined) return;
+  const inner = view[key] as Record<string, unknown>;
   if (field.kind === "struct") {
-    const inner = view[key] as Record<string, unknown>;
-    for (const [part, partValue] of Object.entries(value as object)) {
-      const fields = field.fields as Fields;
-      const declared = Object.hasOwn(fields, part) ? fields[part] : undefined;
-      assignField(inner, part, declared, partValue, `${name}.${part}`);
-    }
+    assignFields(inner, field.fields as Fields, value as object, `${name}.`);
   } else if (field.kind === "array") {
-    const inner = view[key] as Record<string, unknown>;
     const values = value as ArrayLike<unknown>;
     if (values.length > field.count) {
       throw new RangeError(
