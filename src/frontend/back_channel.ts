@@ -1,13 +1,6 @@
 import { closeAll, type Fd, type UnixConnection } from "../linux/mod.ts";
-import {
-  type BackendMessage,
-  decodeBackendMessage,
-  decodeHeader,
-  encodeBackendAck,
-  type Header,
-  HEADER_BYTES,
-  ProtocolError,
-} from "../vhost_user/mod.ts";
+import { type BackendMessage, backendMessages, ProtocolError } from "../vhost_user/mod.ts";
+import { type RawMessage, receiveFrom } from "./control_channel.ts";
 import { FrontendError } from "./frontend_error.ts";
 import { DEFAULT_TIMEOUT_MS } from "./wait.ts";
 
@@ -126,35 +119,28 @@ export class BackChannel implements AsyncDisposable {
 
   /** Reads one message; false at the channel's end. */
   async #receive(): Promise<boolean> {
-    const head = new Uint8Array(HEADER_BYTES);
-    const { bytes, fds } = await this.#socket.receive(head);
-    let kept = false;
+    const received = await receiveFrom(this.#socket);
+    if (received === undefined) return false;
+    const { header: { id, needReply } } = received;
+    const event = this.#decode(received);
     try {
-      if (bytes === 0) return false;
-      const header = decodeHeader(head.subarray(0, bytes));
-      const payload = new Uint8Array(header.size);
-      if (header.size > 0) {
-        const rest = await this.#socket.receive(payload);
-        fds.push(...rest.fds);
-        if (rest.bytes < header.size) return false;
-      }
-      const event = this.#decode(header, payload, fds);
-      kept = event !== undefined;
       const value = event === undefined ? 1n : await this.#onMessage?.(event) ?? 0n;
-      if (header.needReply || event?.message.request === "SHARED_OBJECT_LOOKUP") {
-        await this.#socket.send(encodeBackendAck(header.id, value));
+      if (needReply || event?.message.request === "SHARED_OBJECT_LOOKUP") {
+        await this.#socket.send(backendMessages.encodeAck(id, value));
       }
-      if (event !== undefined) this.#push(event);
-      return true;
-    } finally {
-      if (!kept) closeAll(fds);
+    } catch (error) {
+      closeAll(received.fds);
+      throw error;
     }
+    if (event === undefined) closeAll(received.fds);
+    else this.#push(event);
+    return true;
   }
 
   /** The message; one that is wrong alone is handed on as an error. */
-  #decode(header: Header, payload: Uint8Array, fds: Fd[]): BackendEvent | undefined {
+  #decode({ header, payload, fds }: RawMessage): BackendEvent | undefined {
     try {
-      const message = decodeBackendMessage(header, payload, fds.length);
+      const message = backendMessages.decode(header, payload, fds.length);
       return { message, needReply: header.needReply, fds };
     } catch (error) {
       if (!(error instanceof ProtocolError) || error.scope !== "message") throw error;

@@ -1,18 +1,16 @@
 import { closeAll, type Fd, UnixConnection } from "../linux/mod.ts";
 import {
-  decodeAck,
-  decodeHeader,
-  decodeReply,
-  encodeFrontendMessage,
   type FrontendMessage,
+  type FrontendMessageNamed,
+  frontendMessages,
   type FrontendReply,
   type FrontendReplyRequest,
   type FrontendRequest,
   frontendRequests,
-  type Header,
-  HEADER_BYTES,
-  type PayloadValues,
+  MAX_FDS,
   protocolFeatureMask,
+  type ReceivedMessage,
+  receiveMessage,
   type RequestRule,
 } from "../vhost_user/mod.ts";
 import { FrontendError } from "./frontend_error.ts";
@@ -35,15 +33,8 @@ export interface ChannelOptions {
   connectMs?: number;
 }
 
-/** A message as it came. */
-export interface RawMessage {
-  /** Its header. */
-  header: Header;
-  /** Its payload, `header.size` bytes. */
-  payload: Uint8Array;
-  /** Its file descriptors; the caller's to close. */
-  fds: Fd[];
-}
+/** A message as it came; its file descriptors are the caller's to close. */
+export type RawMessage = ReceivedMessage<Fd>;
 
 /** The answer to a request. */
 export interface Answer<R extends FrontendReplyRequest> {
@@ -53,14 +44,9 @@ export interface Answer<R extends FrontendReplyRequest> {
   fds: Fd[];
 }
 
-/** A request of the front-end by its name, with its payload. */
-export type RequestNamed<R extends FrontendRequest> =
-  & { request: R }
-  & PayloadValues[typeof frontendRequests[R]["payload"]];
-
 const REPLY_ACK = protocolFeatureMask("REPLY_ACK");
 
-/** How often somebody is looked for who listens. */
+/** Pause between connection attempts. */
 const CONNECT_RETRY_MS = 5;
 
 /**
@@ -80,6 +66,16 @@ export async function connectUnix(path: string, connectMs = 0): Promise<UnixConn
     }
     await new Promise((resolve) => setTimeout(resolve, CONNECT_RETRY_MS));
   }
+}
+
+/** Receives a message from a back-end; undefined at the end of the stream. */
+export function receiveFrom(socket: UnixConnection): Promise<RawMessage | undefined> {
+  const source = {
+    peek: (into: Uint8Array) => socket.peek(into),
+    receive: (into: Uint8Array, mostFds: number) => socket.receive(into, mostFds),
+    close: closeAll,
+  };
+  return receiveMessage(source, () => MAX_FDS);
 }
 
 /**
@@ -117,15 +113,16 @@ export class ControlChannel implements AsyncDisposable {
    * @throws {ProtocolError} If what comes is not the reply
    */
   ask<R extends FrontendReplyRequest>(
-    message: RequestNamed<R>,
+    message: FrontendMessageNamed<R>,
     fds: readonly number[] = [],
   ): Promise<Answer<R>> {
     const request: R = message.request;
     return this.#exchange(request, async () => {
-      await this.#socket.send(encodeFrontendMessage(message as FrontendMessage), fds);
+      await this.#socket.send(frontendMessages.encode(message as FrontendMessage), fds);
       return await this.#receiveAnswer(
         request,
-        ({ header, payload, fds }) => decodeReply(request, header, payload, fds.length),
+        ({ header, payload, fds }) =>
+          frontendMessages.decodeReply(request, header, payload, fds.length),
       );
     });
   }
@@ -143,14 +140,14 @@ export class ControlChannel implements AsyncDisposable {
     const { request } = message;
     const needReply = (this.protocolFeatures & REPLY_ACK) !== 0n;
     return this.#exchange(request, async () => {
-      await this.#socket.send(encodeFrontendMessage(message, { needReply }), fds);
+      await this.#socket.send(frontendMessages.encode(message, { needReply }), fds);
       if (needReply) await this.#receiveAck(request);
     });
   }
 
   /** As {@linkcode ControlChannel.tell}, for a request that has a reply under a condition. */
   async tellOrAsk<R extends FrontendReplyRequest>(
-    message: RequestNamed<R>,
+    message: FrontendMessageNamed<R>,
     fds: readonly number[] = [],
   ): Promise<FrontendReply<R> | undefined> {
     const { replyRequires }: RequestRule = frontendRequests[message.request];
@@ -184,14 +181,15 @@ export class ControlChannel implements AsyncDisposable {
       if (!await readable(this.#socket.fd.number, timeoutMs)) {
         throw new FrontendError("timeout", `Expected a message within ${timeoutMs} ms, got none`);
       }
-      return await this.#limited("receive", () => this.#receiveMessage());
+      return await this.#limited("receive", () => receiveFrom(this.#socket));
     });
   }
 
   async #receiveAck(request: FrontendRequest): Promise<void> {
     const { body } = await this.#receiveAnswer(
       request,
-      ({ header, payload, fds }) => decodeAck(request, header, payload, fds.length),
+      ({ header, payload, fds }) =>
+        frontendMessages.decodeAck(request, header, payload, fds.length),
     );
     if (body === 0n) return;
     throw new FrontendError("refused", `${request}: Expected success, got error ${body}`);
@@ -201,7 +199,7 @@ export class ControlChannel implements AsyncDisposable {
     request: FrontendRequest,
     decode: (message: RawMessage) => T,
   ): Promise<{ body: T; fds: Fd[] }> {
-    const message = await this.#receiveMessage();
+    const message = await receiveFrom(this.#socket);
     if (message === undefined) {
       throw new FrontendError("closed", `${request}: Expected an answer, got the connection's end`);
     }
@@ -209,27 +207,6 @@ export class ControlChannel implements AsyncDisposable {
       return { body: decode(message), fds: message.fds };
     } catch (error) {
       closeAll(message.fds);
-      throw error;
-    }
-  }
-
-  async #receiveMessage(): Promise<RawMessage | undefined> {
-    const head = new Uint8Array(HEADER_BYTES);
-    const { bytes, fds } = await this.#socket.receive(head);
-    try {
-      if (bytes === 0) return undefined;
-      const header = decodeHeader(head.subarray(0, bytes));
-      const payload = new Uint8Array(header.size);
-      if (header.size > 0) {
-        const rest = await this.#socket.receive(payload);
-        fds.push(...rest.fds);
-        if (rest.bytes < header.size) {
-          throw new FrontendError("closed", "Expected a whole message, got the connection's end");
-        }
-      }
-      return { header, payload, fds };
-    } catch (error) {
-      closeAll(fds);
       throw error;
     }
   }

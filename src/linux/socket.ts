@@ -191,17 +191,18 @@ export class UnixConnection implements Disposable {
   /**
    * Fills `into` completely, waiting as long as it takes.
    *
+   * @param mostFds How many descriptors are wanted; the kernel closes others.
    * @returns The bytes filled (0 at the end of the stream, fewer than asked
    * for when the stream ended in the middle) and the descriptors that came.
    * @throws {LinuxError} When the connection broke; nothing that came is leaked then.
    */
-  async receive(into: Uint8Array): Promise<Received> {
+  async receive(into: Uint8Array, mostFds: number = SCM_MAX_FD): Promise<Received> {
     const fds: Fd[] = [];
     let bytes = 0;
     this.#fdsLost = false;
     try {
       while (bytes < into.length) {
-        const count = this.#receiveSome(into.subarray(bytes), fds);
+        const count = this.#receiveSome(into.subarray(bytes), fds, mostFds);
         if (count < 0) {
           await (this.#receiving = ready(this.#fd.number));
         } else if (count === 0) break;
@@ -224,7 +225,7 @@ export class UnixConnection implements Disposable {
   async receiveSome(into: Uint8Array): Promise<number> {
     while (!this.#closed) {
       const fds: Fd[] = [];
-      const count = this.#receiveSome(into, fds);
+      const count = this.#receiveSome(into, fds, SCM_MAX_FD);
       closeAll(fds);
       if (count >= 0) return count;
       await (this.#receiving = ready(this.#fd.number));
@@ -233,11 +234,11 @@ export class UnixConnection implements Disposable {
   }
 
   /** One recvmsg; -1 when there is nothing yet. */
-  #receiveSome(into: Uint8Array, fds: Fd[]): number {
+  #receiveSome(into: Uint8Array, fds: Fd[], mostFds: number): number {
     for (;;) {
       incoming.set(
         Math.min(into.length, STAGING_BYTES),
-        incoming.controlCapacity(SCM_MAX_FD - fds.length),
+        incoming.controlCapacity(mostFds - fds.length),
       );
       const count = libc.recvmsg(
         this.#fd.number,

@@ -12,7 +12,10 @@
  */
 
 export * from "./errors.ts";
+export { decodeHeader, type Header, HEADER_BYTES, MAX_PAYLOAD_BYTES } from "./header.ts";
 export * from "./message.ts";
+export * from "./payload_values.ts";
 export * from "./payloads.ts";
 export * from "./protocol_features.ts";
+export * from "./receive.ts";
 export * from "./requests.ts";

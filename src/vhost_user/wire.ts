@@ -8,8 +8,6 @@
  * @module
  */
 
-import { ProtocolError } from "./errors.ts";
-
 /** A place for one value of type `T`. */
 export interface Field<T> {
   /** Size in bytes. */
@@ -134,16 +132,55 @@ export function bytesOf(view: DataView): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 
+/** Throws that a payload's content is wrong. */
+export type Refuse = (message: string) => never;
+
+/** How a kind of payload is written and read. */
+export interface PayloadCodec<T> {
+  encode(value: T): Uint8Array;
+  decode(bytes: Uint8Array, refuse: Refuse): T;
+}
+
 /** Refuses a payload that does not have one of these sizes. */
-export function checkSize(
-  bytes: Uint8Array,
-  sizes: readonly number[],
-  request?: string,
-): void {
+export function checkSize(bytes: Uint8Array, sizes: readonly number[], refuse: Refuse): void {
   if (sizes.includes(bytes.length)) return;
-  throw new ProtocolError(
-    "message",
-    `Expected ${sizes.join(" or ")} payload bytes, got ${bytes.length}`,
-    request,
-  );
+  refuse(`Expected ${sizes.join(" or ")} payload bytes, got ${bytes.length}`);
+}
+
+/**
+ * A payload of fixed layout. The first size is written, the others are accepted
+ * as well: bytes beyond the field are padding, missing ones read as 0.
+ */
+export function fixed<T>(
+  field: Field<T>,
+  sizes: readonly number[],
+  check?: (value: T, refuse: Refuse) => void,
+): PayloadCodec<T> {
+  return {
+    encode: (value) => {
+      const bytes = new Uint8Array(sizes[0]);
+      field.set(viewOf(bytes), 0, value);
+      return bytes;
+    },
+    decode: (bytes, refuse) => {
+      checkSize(bytes, sizes, refuse);
+      let whole = bytes;
+      if (bytes.length < field.bytes) (whole = new Uint8Array(field.bytes)).set(bytes);
+      const value = field.get(viewOf(whole), 0);
+      check?.(value, refuse);
+      return value;
+    },
+  };
+}
+
+/** A payload whose fields on the wire are not those of its value. */
+export function converted<W, T>(
+  codec: PayloadCodec<W>,
+  from: (wire: W, refuse: Refuse) => T,
+  to: (value: T) => W,
+): PayloadCodec<T> {
+  return {
+    encode: (value) => codec.encode(to(value)),
+    decode: (bytes, refuse) => from(codec.decode(bytes, refuse), refuse),
+  };
 }

@@ -1,10 +1,8 @@
 /** The vhost-user codec: one message each. */
 import {
-  decodeFrontendMessage,
   decodeHeader,
-  encodeFrontendMessage,
-  encodeReply,
   type FrontendMessage,
+  frontendMessages,
   HEADER_BYTES,
 } from "../../src/vhost_user/mod.ts";
 
@@ -27,17 +25,17 @@ const messages: [FrontendMessage, fds: number][] = [
 ];
 
 for (const [message, fds] of messages) {
-  const encoded = encodeFrontendMessage(message);
+  const encoded = frontendMessages.encode(message);
   const name = message.request;
   Deno.bench(`encode ${name}`, { group: "codec: encode" }, () => {
-    encodeFrontendMessage(message);
+    frontendMessages.encode(message);
   });
   Deno.bench(`decode ${name}`, { group: "codec: decode" }, () => {
     const header = decodeHeader(encoded.subarray(0, HEADER_BYTES));
-    decodeFrontendMessage(header, encoded.subarray(HEADER_BYTES), fds);
+    frontendMessages.decode(header, encoded.subarray(HEADER_BYTES), fds);
   });
 }
 
 Deno.bench("encode the reply to GET_FEATURES", { group: "codec: encode" }, () => {
-  encodeReply("GET_FEATURES", { value: 0x1_7000_0000n });
+  frontendMessages.encodeReply("GET_FEATURES", { value: 0x1_7000_0000n });
 });

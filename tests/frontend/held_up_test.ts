@@ -6,8 +6,8 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
 import { type DeviceServer, serve } from "../../mod.ts";
 import {
-  encodeFrontendMessage,
   type FrontendMessage,
+  frontendMessages,
   UnixConnection,
   VirtioDriver,
 } from "../../src/frontend/mod.ts";
@@ -68,7 +68,7 @@ async function give(
   needReply = false,
 ): Promise<void> {
   await connection.send(
-    encodeFrontendMessage(message, { needReply }),
+    frontendMessages.encode(message, { needReply }),
     fds.map(({ number }) => number),
   );
   for (const fd of fds) fd.close();
@@ -185,7 +185,7 @@ Deno.test("A process that is held up answers its control socket, and SIGTERM end
     const ours = new Quarantine();
     const send = async (connection: UnixConnection, message: FrontendMessage) => {
       const fd = sockets.make();
-      await connection.send(encodeFrontendMessage(message), [fd.number]);
+      await connection.send(frontendMessages.encode(message), [fd.number]);
       await ours.letGo([fd]).catch(() => {});
     };
     for (let i = 0; i < 4; i++) {

@@ -6,9 +6,9 @@ import { assertEquals } from "@std/assert";
 import { type AnyDevice, type DeviceServer, serve } from "../../mod.ts";
 import blk from "../../backends/blk/mod.ts";
 import {
-  encodeFrontendMessage,
   FrontendConnection,
   type FrontendMessage,
+  frontendMessages,
   VirtioDriver,
 } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
@@ -79,7 +79,7 @@ Deno.test("NEED_REPLY may be set on everything: there is one answer to each requ
   served(async (path) => {
     await using connection = await FrontendConnection.connect(path);
     const ask = async (message: FrontendMessage) => {
-      await connection.send(encodeFrontendMessage(message, { needReply: true }));
+      await connection.send(frontendMessages.encode(message, { needReply: true }));
       return await connection.receive();
     };
     // Before REPLY_ACK is negotiated a failure is told all the same, as somebody waits for it.

@@ -5,9 +5,9 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { type DeviceServer, serve } from "../../mod.ts";
 import {
-  encodeFrontendMessage,
   FrontendConnection,
   FrontendError,
+  frontendMessages,
   SharedMemory,
   UnixConnection,
   VirtioDriver,
@@ -117,7 +117,7 @@ Deno.test("a device has 256 queues, and what it holds for them is bounded", asyn
 Deno.test("a message brings no more descriptors than one sendmsg can, however it is cut", () =>
   withEcho(async (server, path) => {
     using fd = createEventfd();
-    const message = encodeFrontendMessage({ request: "SET_VRING_NUM", index: 0, num: 16 });
+    const message = frontendMessages.encode({ request: "SET_VRING_NUM", index: 0, num: 16 });
     const fds = new Array(253).fill(fd.number);
     {
       await using connection = await FrontendConnection.connect(path);

@@ -5,17 +5,11 @@
  */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { defineDevice, serve } from "../../mod.ts";
-import {
-  encodeFrontendMessage,
-  FrontendConnection,
-  FrontendError,
-  type RawMessage,
-} from "../../src/frontend/mod.ts";
+import { FrontendConnection, FrontendError, type RawMessage } from "../../src/frontend/mod.ts";
 import { createEventfd, watchesEnded } from "../../src/linux/mod.ts";
 import {
-  decodeReply,
+  frontendMessages,
   type FrontendReplyRequest,
-  frontendRequestName,
   frontendRequests,
   type RequestRule,
 } from "../../src/vhost_user/mod.ts";
@@ -39,7 +33,8 @@ function message(id: number, size: number, needReply: boolean, fill = 0): Uint8A
 /** What a request with a reply of its own says when it succeeds has to be told from its failure. */
 function assertIsFailure(name: string, { header, payload, fds }: RawMessage): void {
   const request = name as FrontendReplyRequest;
-  const decode = () => decodeReply(request, header, payload, fds.length) as unknown;
+  const decode = () =>
+    frontendMessages.decodeReply(request, header, payload, fds.length) as unknown;
   const failures: Record<string, (body: Record<string, unknown>) => boolean> = {
     GET_CONFIG: ({ size }) => size === 0,
     GET_INFLIGHT_FD: ({ mmapSize }) => mmapSize === 0n && fds.length === 0,
@@ -73,7 +68,7 @@ for (const [way, shape] of Object.entries(ways)) {
       await using server = await serve(echo, { socketPath, plane: "main" });
       using fd = createEventfd();
       for (const id of IDS) {
-        const name = frontendRequestName(id);
+        const name = frontendMessages.nameOf(id);
         const rule: RequestRule | undefined = name && frontendRequests[name];
         const [size, fds] = shape(rule);
         for (const needReply of [false, true]) {
@@ -88,7 +83,7 @@ for (const [way, shape] of Object.entries(ways)) {
           const what = `${name ?? id}, ${needReply ? "with" : "without"} NEED_REPLY`;
           const isRefused = server.record().errors.total > before;
           if (!isRefused) continue; // nothing is wrong with it
-          const hasReply = rule !== undefined && rule.reply !== "none" &&
+          const hasReply = rule?.reply !== undefined &&
             rule.replyRequires === undefined;
           if (first === undefined) {
             assertEquals([name, needReply], [undefined, false], `${what} ended the connection`);
@@ -119,7 +114,7 @@ Deno.test("GET_VRING_BASE of a queue that is not there does not read as a base",
     await using _server = await serve(echo, { socketPath, plane: "main" });
     await using connection = await FrontendConnection.connect(socketPath);
     await connection.send(
-      encodeFrontendMessage({ request: "GET_VRING_BASE", index: 77, num: 0 }),
+      frontendMessages.encode({ request: "GET_VRING_BASE", index: 77, num: 0 }),
     );
     const { header, payload } = (await connection.receive())!;
     assertEquals([header.id, payload.length], [frontendRequests.GET_VRING_BASE.id, 0]);

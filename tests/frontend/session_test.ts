@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertGreater, assertLessOrEqual, assertRejects } from "@std/assert";
 import {
-  encodeFrontendMessage,
   FrontendConnection,
   FrontendError,
   type FrontendMessage,
+  frontendMessages,
   packedDescriptorFlags,
   SharedMemory,
   UnixConnection,
@@ -582,7 +582,7 @@ forBothPlanes(
 forBothPlanes(
   "Every length of a broken message ends the connection or gets an answer",
   async (_server, path) => {
-    const message = encodeFrontendMessage({ request: "SET_VRING_NUM", index: 0, num: 16 });
+    const message = frontendMessages.encode({ request: "SET_VRING_NUM", index: 0, num: 16 });
     for (let length = 0; length < message.length; length++) {
       const connection = UnixConnection.connect(path);
       await connection.send(message.subarray(0, length));
@@ -609,7 +609,7 @@ forBothPlanes("Descriptors that come with the wrong message are closed", async (
   const before = processState().fds;
   for (let count = 1; count <= 40; count++) {
     await connection.send(
-      encodeFrontendMessage({ request: "SET_OWNER" }),
+      frontendMessages.encode({ request: "SET_OWNER" }),
       Array(count).fill(fd.number),
     );
   }

@@ -3,7 +3,7 @@ import { assertEquals } from "@std/assert";
 import blk from "../../backends/blk/mod.ts";
 import rng from "../../backends/rng/mod.ts";
 import { serve } from "../../mod.ts";
-import { encodeFrontendMessage, UnixConnection, VirtioDriver } from "../../src/frontend/mod.ts";
+import { frontendMessages, UnixConnection, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { CliProcess } from "./lib/cli_process.ts";
 import { diskBytes, VerifiedLoad } from "./lib/verified_load.ts";
@@ -173,7 +173,7 @@ for (const packed of [false, true]) {
 /** Asks again and again, and never listens to the answers. */
 function floodRequests(path: string): { connection: UnixConnection; flood: Promise<unknown> } {
   const connection = UnixConnection.connect(path);
-  const request = encodeFrontendMessage({ request: "GET_FEATURES" });
+  const request = frontendMessages.encode({ request: "GET_FEATURES" });
   const many = new Uint8Array(request.length * 100_000);
   for (let i = 0; i < many.length; i += request.length) many.set(request, i);
   return { connection, flood: connection.send(many).then(() => "sent", () => "ended") };

@@ -2,38 +2,24 @@ import { assert, assertEquals, assertInstanceOf, assertThrows } from "@std/asser
 import fc from "fast-check";
 import {
   AKCIPHER_CREATE_SESSION,
-  type BackendMessage,
-  type BackendReplyRequest,
-  type BackendRequest,
+  backendMessages,
   backendRequests,
-  decodeAck,
-  decodeBackendAck,
-  decodeBackendMessage,
-  decodeBackendReply,
-  decodeFrontendMessage,
   decodeHeader,
-  decodeReply,
-  encodeAck,
-  encodeBackendAck,
-  encodeBackendMessage,
-  encodeBackendReply,
-  encodeFrontendMessage,
   encodePayload,
-  encodeReply,
   type FdRule,
-  type FrontendMessage,
-  type FrontendReplyRequest,
+  frontendMessages,
   type FrontendRequest,
   frontendRequests,
   type Header,
   HEADER_BYTES,
   MAX_FDS,
   MAX_PAYLOAD_BYTES,
-  type MessageOptions,
+  type MessageCodec,
   type PayloadKind,
   type PayloadValues,
   ProtocolError,
   type RequestRule,
+  type RequestTable,
 } from "../../src/vhost_user/mod.ts";
 
 /** fc.record() of plain objects: assertEquals() compares prototypes too. */
@@ -175,49 +161,28 @@ function split(message: Uint8Array): [Header, Uint8Array] {
   ];
 }
 
-/** Both directions of the protocol, for tests that are the same for both. */
-interface Direction {
-  title: string;
-  decoder: string;
-  table: Record<string, RequestRule>;
-  encode(message: object, options?: MessageOptions): Uint8Array;
-  decode(header: Header, payload: Uint8Array, fdCount: number): object;
-  encodeReply(name: string, body: object): Uint8Array;
-  decodeReply(name: string, header: Header, payload: Uint8Array, fds: number): object;
-  encodeAck(name: string | number, value: bigint): Uint8Array;
-  decodeAck(name: string, header: Header, payload: Uint8Array, fds: number): bigint;
-}
+/** A codec for requests by any name. */
+type AnyCodec =
+  & Pick<
+    MessageCodec<RequestTable>,
+    "encode" | "decode" | "encodeAck" | "decodeAck"
+  >
+  & {
+    encodeReply(name: string, body: object): Uint8Array;
+    decodeReply(name: string, header: Header, payload: Uint8Array, fds: number): object;
+  };
 
-const directions: Direction[] = [
+/** Both directions of the protocol, for tests that are the same for both. */
+const directions: { title: string; table: Record<string, RequestRule>; codec: AnyCodec }[] = [
   {
-    title: "front-end",
-    decoder: "decodeFrontendMessage",
+    title: "frontendMessages",
     table: frontendRequests,
-    encode: (message, options) => encodeFrontendMessage(message as FrontendMessage, options),
-    decode: decodeFrontendMessage,
-    encodeReply: (name, body) =>
-      encodeReply(
-        name as FrontendReplyRequest,
-        body as Parameters<typeof encodeReply>[1],
-      ),
-    decodeReply: (name, ...rest) => decodeReply(name as FrontendReplyRequest, ...rest),
-    encodeAck: (name, value) => encodeAck(name as FrontendRequest, value),
-    decodeAck: (name, ...rest) => decodeAck(name as FrontendRequest, ...rest),
+    codec: frontendMessages as unknown as AnyCodec,
   },
   {
-    title: "back-end",
-    decoder: "decodeBackendMessage",
+    title: "backendMessages",
     table: backendRequests,
-    encode: (message, options) => encodeBackendMessage(message as BackendMessage, options),
-    decode: decodeBackendMessage,
-    encodeReply: (name, body) =>
-      encodeBackendReply(
-        name as BackendReplyRequest,
-        body as Parameters<typeof encodeBackendReply>[1],
-      ),
-    decodeReply: (name, ...rest) => decodeBackendReply(name as BackendReplyRequest, ...rest),
-    encodeAck: (name, value) => encodeBackendAck(name as BackendRequest, value),
-    decodeAck: (name, ...rest) => decodeBackendAck(name as BackendRequest, ...rest),
+    codec: backendMessages as unknown as AnyCodec,
   },
 ];
 
@@ -239,16 +204,16 @@ function refuses(
   assertEquals(error.request, name);
 }
 
-for (const d of directions) {
-  for (const [name, rule] of Object.entries(d.table)) {
-    Deno.test(`${d.decoder}() reads what was encoded: ${name}`, () => {
+for (const { title, table, codec } of directions) {
+  for (const [name, rule] of Object.entries(table)) {
+    Deno.test(`${title}.decode() reads what was encoded: ${name}`, () => {
       fc.assert(
         fc.property(
           bodies(rule.payload, rule.maxNum),
           fc.boolean(),
           (body, needReply) => {
-            const message = { request: name, ...body };
-            const [header, payload] = split(d.encode(message, { needReply }));
+            const message = { request: name, ...body } as never;
+            const [header, payload] = split(codec.encode(message, { needReply }));
             assertEquals(header, {
               id: rule.id,
               version: 1,
@@ -256,8 +221,8 @@ for (const d of directions) {
               needReply,
               size: payload.length,
             });
-            for (const fdCount of rightFdCounts(rule.fds, body)) {
-              assertEquals(d.decode(header, payload, fdCount), message);
+            for (const fdCount of rightFdCounts(rule.fds ?? "none", body)) {
+              assertEquals(codec.decode(header, payload, fdCount), message);
             }
           },
         ),
@@ -265,17 +230,17 @@ for (const d of directions) {
       );
     });
 
-    Deno.test(`${d.decoder}() refuses a wrong number of fds: ${name}`, () => {
+    Deno.test(`${title}.decode() refuses a wrong number of fds: ${name}`, () => {
       fc.assert(
         fc.property(bodies(rule.payload, rule.maxNum), (body) => {
-          const [header, payload] = split(d.encode({ request: name, ...body }));
-          const right = rightFdCounts(rule.fds, body);
+          const [header, payload] = split(codec.encode({ request: name, ...body } as never));
+          const right = rightFdCounts(rule.fds ?? "none", body);
           for (let fdCount = 0; fdCount <= MAX_FDS + 1; fdCount++) {
             if (right.includes(fdCount)) continue;
             refuses(
               "message",
               name,
-              () => d.decode(header, payload, fdCount),
+              () => codec.decode(header, payload, fdCount),
               `file descriptors, got ${fdCount}`,
             );
           }
@@ -284,10 +249,10 @@ for (const d of directions) {
       );
     });
 
-    Deno.test(`${d.decoder}() refuses a payload that is too short or too long: ${name}`, () => {
+    Deno.test(`${title}.decode() refuses a payload that is too short or too long: ${name}`, () => {
       const body = sampleBody(rule);
-      const [header, payload] = split(d.encode({ request: name, ...body }));
-      const [fdCount] = rightFdCounts(rule.fds, body);
+      const [header, payload] = split(codec.encode({ request: name, ...body } as never));
+      const [fdCount] = rightFdCounts(rule.fds ?? "none", body);
       const longer = new Uint8Array(payload.length + 1);
       longer.set(payload);
       // These kinds have a second legal size: see payloads.ts.
@@ -302,26 +267,26 @@ for (const d of directions) {
         refuses(
           "message",
           name,
-          () => d.decode({ ...header, size }, longer.subarray(0, size), fdCount),
+          () => codec.decode({ ...header, size }, longer.subarray(0, size), fdCount),
         );
       }
     });
 
-    Deno.test(`${d.decoder}() refuses a reply: ${name}`, () => {
+    Deno.test(`${title}.decode() refuses a reply: ${name}`, () => {
       const body = sampleBody(rule);
-      const [header, payload] = split(d.encode({ request: name, ...body }));
-      const [fdCount] = rightFdCounts(rule.fds, body);
+      const [header, payload] = split(codec.encode({ request: name, ...body } as never));
+      const [fdCount] = rightFdCounts(rule.fds ?? "none", body);
       refuses(
         "message",
         name,
-        () => d.decode({ ...header, reply: true }, payload, fdCount),
+        () => codec.decode({ ...header, reply: true }, payload, fdCount),
         "Expected a request, got a reply",
       );
     });
 
-    Deno.test(`the ${d.title}'s acknowledgement round-trips: ${name}`, () => {
+    Deno.test(`${title} reads its acknowledgement: ${name}`, () => {
       for (const value of [0n, 1n, (1n << 64n) - 1n]) {
-        const message = d.encodeAck(name, value);
+        const message = codec.encodeAck(name, value);
         const [header, payload] = split(message);
         assertEquals(header, {
           id: rule.id,
@@ -330,31 +295,31 @@ for (const d of directions) {
           needReply: false,
           size: 8,
         });
-        assertEquals(d.decodeAck(name, header, payload, 0), value);
-        assertEquals(d.encodeAck(rule.id, value), message);
-        refuses("message", name, () => d.decodeAck(name, header, payload, 1));
+        assertEquals(codec.decodeAck(name, header, payload, 0), value);
+        assertEquals(codec.encodeAck(rule.id, value), message);
+        refuses("message", name, () => codec.decodeAck(name, header, payload, 1));
         refuses(
           "message",
           name,
-          () => d.decodeAck(name, { ...header, size: 7 }, payload.subarray(1), 0),
+          () => codec.decodeAck(name, { ...header, size: 7 }, payload.subarray(1), 0),
         );
       }
     });
 
-    const reply = rule.reply === "none" ? rule.postcopyReply : rule.reply;
+    const { reply } = rule;
     if (reply === undefined) {
-      Deno.test(`the ${d.title}'s request has no reply of its own: ${name}`, () => {
-        const [header, payload] = split(d.encodeAck(name, 0n));
-        assertThrows(() => d.encodeReply(name, { value: 0n }), RangeError);
-        assertThrows(() => d.decodeReply(name, header, payload, 0), RangeError);
+      Deno.test(`${title} has no reply of its own: ${name}`, () => {
+        const [header, payload] = split(codec.encodeAck(name, 0n));
+        assertThrows(() => codec.encodeReply(name, { value: 0n }), RangeError);
+        assertThrows(() => codec.decodeReply(name, header, payload, 0), RangeError);
       });
       continue;
     }
 
-    Deno.test(`the ${d.title}'s reply round-trips: ${name}`, () => {
+    Deno.test(`${title} reads its reply: ${name}`, () => {
       fc.assert(
         fc.property(bodies(reply), (body) => {
-          const [header, payload] = split(d.encodeReply(name, body));
+          const [header, payload] = split(codec.encodeReply(name, body));
           assertEquals(header, {
             id: rule.id,
             version: 1,
@@ -364,7 +329,7 @@ for (const d of directions) {
           });
           const right = rightFdCounts(rule.replyFds ?? "none", body);
           for (let fdCount = 0; fdCount <= 2; fdCount++) {
-            const decode = () => d.decodeReply(name, header, payload, fdCount);
+            const decode = () => codec.decodeReply(name, header, payload, fdCount);
             if (right.includes(fdCount)) assertEquals(decode(), body);
             else refuses("message", name, decode, "file descriptors");
           }
@@ -373,16 +338,16 @@ for (const d of directions) {
       );
     });
 
-    Deno.test(`the ${d.title}'s reply is refused when it is not the right one: ${name}`, () => {
+    Deno.test(`${title} refuses a reply that is not the right one: ${name}`, () => {
       const body = fc.sample(values[reply]() as fc.Arbitrary<object>, {
         numRuns: 1,
         seed: 1,
       })[0];
-      const [header, payload] = split(d.encodeReply(name, body));
+      const [header, payload] = split(codec.encodeReply(name, body));
       const [fdCount] = rightFdCounts(rule.replyFds ?? "none", body);
       const longer = new Uint8Array(payload.length + 1);
       const decode = (header: Header, payload: Uint8Array) => () =>
-        d.decodeReply(name, header, payload, fdCount);
+        codec.decodeReply(name, header, payload, fdCount);
       refuses("stream", name, decode({ ...header, reply: false }, payload));
       refuses("stream", name, decode({ ...header, id: 99 }, payload));
       refuses("stream", name, decode(header, longer));
@@ -394,31 +359,31 @@ for (const d of directions) {
     });
   }
 
-  Deno.test(`${d.decoder}() refuses unknown requests`, () => {
-    const last = Object.keys(d.table).length;
+  Deno.test(`${title}.decode() refuses unknown requests`, () => {
+    const last = Object.keys(table).length;
     for (const id of [0, last + 1, 0x7fffffff, 0xffffffff]) {
       const header = { id, version: 1, reply: false, needReply: false, size: 3 };
       refuses(
         "message",
         undefined,
-        () => d.decode(header, new Uint8Array(3), 0),
+        () => codec.decode(header, new Uint8Array(3), 0),
         `Unknown request ${id}`,
       );
     }
   });
 
-  Deno.test(`${d.decoder}() refuses a payload that is not all of the message`, () => {
+  Deno.test(`${title}.decode() refuses a payload that is not all of the message`, () => {
     const header = { id: 4, version: 1, reply: false, needReply: false, size: 8 };
     refuses(
       "stream",
-      Object.keys(d.table)[3],
-      () => d.decode(header, new Uint8Array(7), 0),
+      Object.keys(table)[3],
+      () => codec.decode(header, new Uint8Array(7), 0),
       "Expected 8 payload bytes as the header says, got 7",
     );
   });
 
-  Deno.test(`${d.decoder}() throws ProtocolError or returns, whatever the bytes`, () => {
-    const last = Object.keys(d.table).length;
+  Deno.test(`${title}.decode() throws ProtocolError or returns, whatever the bytes`, () => {
+    const last = Object.keys(table).length;
     fc.assert(
       fc.property(
         fc.integer({ min: 0, max: last + 1 }),
@@ -429,7 +394,7 @@ for (const d of directions) {
           const size = payload.length;
           const header = { id, version: 1, reply, needReply: false, size };
           try {
-            d.decode(header, payload, fdCount);
+            codec.decode(header, payload, fdCount);
           } catch (error) {
             assertInstanceOf(error, ProtocolError);
           }
@@ -440,10 +405,10 @@ for (const d of directions) {
   });
 }
 
-Deno.test("decodeFrontendMessage() refuses a num beyond what the request allows", () => {
+Deno.test("frontendMessages.decode() refuses a num beyond what the request allows", () => {
   const state = (num: number) => encodePayload("vringState", { index: 0, num });
   const decode = (request: FrontendRequest, num: number) => () =>
-    decodeFrontendMessage(
+    frontendMessages.decode(
       {
         id: frontendRequests[request].id,
         version: 1,
@@ -462,38 +427,38 @@ Deno.test("decodeFrontendMessage() refuses a num beyond what the request allows"
   assertEquals(decode("GET_VRING_BASE", 0xdeadbeef)().request, "GET_VRING_BASE");
 });
 
-Deno.test("decodeFrontendMessage() narrows to the fields of the request", () => {
+Deno.test("frontendMessages.decode() narrows to the fields of the request", () => {
   const [header, payload] = split(
-    encodeFrontendMessage({ request: "SET_VRING_NUM", index: 1, num: 128 }),
+    frontendMessages.encode({ request: "SET_VRING_NUM", index: 1, num: 128 }),
   );
-  const message = decodeFrontendMessage(header, payload, 0);
+  const message = frontendMessages.decode(header, payload, 0);
   assert(message.request === "SET_VRING_NUM");
   const num: number = message.num;
   assertEquals(num, 128);
 });
 
-Deno.test("decodeFrontendMessage() reads QEMU's end of a postcopy table", () => {
+Deno.test("frontendMessages.decode() reads QEMU's end of a postcopy table", () => {
   const header = { id: 5, version: 1, reply: false, needReply: false, size: 8 };
-  assertEquals(decodeFrontendMessage(header, new Uint8Array(8), 0), {
+  assertEquals(frontendMessages.decode(header, new Uint8Array(8), 0), {
     request: "SET_MEM_TABLE",
     regions: [],
   });
 });
 
-Deno.test("encodeReply() answers GET_CONFIG with as many bytes as were asked for", () => {
+Deno.test("frontendMessages.encodeReply() answers GET_CONFIG with as many bytes as were asked for", () => {
   const data = new Uint8Array([1, 2, 3, 4]);
   const body = { offset: 8, size: 4, flags: 0, data };
   assertEquals(
-    [...encodeReply("GET_CONFIG", body)],
+    [...frontendMessages.encodeReply("GET_CONFIG", body)],
     // deno-fmt-ignore
     [24, 0, 0, 0,  5, 0, 0, 0,  16, 0, 0, 0,
      8, 0, 0, 0,  4, 0, 0, 0,  0, 0, 0, 0,  1, 2, 3, 4],
   );
 });
 
-Deno.test("encodeAck() answers a request that is not known, by its number", () => {
+Deno.test("frontendMessages.encodeAck() answers a request that is not known, by its number", () => {
   assertEquals(
-    [...encodeAck(44, 1n)],
+    [...frontendMessages.encodeAck(44, 1n)],
     [44, 0, 0, 0, 5, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
   );
 });

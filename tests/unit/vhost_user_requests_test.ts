@@ -1,11 +1,13 @@
 import { assert, assertEquals } from "@std/assert";
 import {
-  backendRequestName,
+  backendMessages,
   backendRequests,
-  frontendRequestName,
+  frontendMessages,
   frontendRequests,
+  type MessageCodec,
   protocolFeatures,
   type RequestRule,
+  type RequestTable,
 } from "../../src/vhost_user/mod.ts";
 
 const tables: [string, Record<string, RequestRule>, number][] = [
@@ -47,20 +49,17 @@ for (const [title, table, last] of tables) {
   });
 }
 
-Deno.test("frontendRequestName() knows the ids of the table and no others", () => {
-  for (const [name, { id }] of Object.entries(frontendRequests)) {
-    assertEquals<string | undefined>(frontendRequestName(id), name);
-  }
-  for (const id of [0, 44, -1, 0xffffffff]) {
-    assertEquals(frontendRequestName(id), undefined);
-  }
-});
-
-Deno.test("backendRequestName() knows the ids of the table and no others", () => {
-  for (const [name, { id }] of Object.entries(backendRequests)) {
-    assertEquals<string | undefined>(backendRequestName(id), name);
-  }
-  for (const id of [0, 11, -1, 0xffffffff]) {
-    assertEquals(backendRequestName(id), undefined);
-  }
-});
+const codecs: [string, MessageCodec<RequestTable>, Record<string, RequestRule>][] = [
+  ["frontendMessages", frontendMessages as unknown as MessageCodec<RequestTable>, frontendRequests],
+  ["backendMessages", backendMessages as unknown as MessageCodec<RequestTable>, backendRequests],
+];
+for (const [title, codec, table] of codecs) {
+  Deno.test(`${title}.nameOf() knows the ids of the table and no others`, () => {
+    for (const [name, { id }] of Object.entries(table)) {
+      assertEquals<string | undefined>(codec.nameOf(id), name);
+    }
+    for (const id of [0, Object.keys(table).length + 1, -1, 0xffffffff]) {
+      assertEquals(codec.nameOf(id), undefined);
+    }
+  });
+}

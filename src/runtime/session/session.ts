@@ -19,7 +19,6 @@ import {
   isEventfd,
   LinuxError,
   readKernelFile,
-  type Received,
   sealAgainstShrinking,
   setNonblocking,
   Signaller,
@@ -28,22 +27,17 @@ import {
 } from "../../linux/mod.ts";
 import { type LostMemory, MAX_REGIONS } from "../../memory/mod.ts";
 import {
-  decodeFrontendMessage,
-  decodeHeader,
-  encodeAck,
-  encodeBackendMessage,
-  encodeFailure,
-  encodeReply,
+  backendMessages,
   type FrontendMessage,
-  frontendRequestName,
+  frontendMessages,
   type Header,
-  HEADER_BYTES,
   type MemoryRegion,
-  mostFds,
+  type MessageSource,
   ProtocolError,
   type ProtocolFeature,
   protocolFeatureMask,
   protocolFeatureNames,
+  receiveMessage,
   type VringAddress,
 } from "../../vhost_user/mod.ts";
 import {
@@ -77,16 +71,11 @@ const PATIENCE_MS = 5000;
 /** What the record calls the loss of guest memory. */
 const MEMORY_RULE = "memory";
 
-/** A message as it came. */
-interface ReceivedMessage extends Pick<Received, "fds" | "fdsLost"> {
-  header: Header;
-  payload: Uint8Array;
-}
-
 /** A connection of a front-end to a device. */
 export class Session {
   readonly #host: DeviceHost;
   readonly #connection: UnixConnection;
+  readonly #source: MessageSource<Fd>;
   readonly #rings: readonly Ring[];
   readonly #offeredProtocol: bigint;
   readonly #sharing: SharingCheck;
@@ -115,6 +104,12 @@ export class Session {
   constructor(host: DeviceHost, connection: UnixConnection) {
     this.#host = host;
     this.#connection = connection;
+    const { quarantine } = host;
+    this.#source = {
+      peek: (into) => connection.peek(into),
+      receive: (into, mostFds) => connection.receiveFrom(into, mostFds, quarantine),
+      close: (fds) => quarantine.letGo(fds),
+    };
     this.#sharing = new SharingCheck(host);
     this.#rings = host.queues;
     this.#offeredProtocol = protocolFeatureMask(
@@ -167,7 +162,7 @@ export class Session {
     if (isFull) {
       throw new Error(`Expected a front-end that holds up nobody, got one that does: ${stuck}`);
     }
-    const message = await this.#receive();
+    const message = await receiveMessage(this.#source, (id) => frontendMessages.mostFds(id));
     if (message === undefined) return false;
     const { header, payload, fds, fdsLost } = message;
     this.#host.record.message();
@@ -180,47 +175,6 @@ export class Session {
     return true;
   }
 
-  /**
-   * Receives a message; undefined at the end of the stream. Descriptors that
-   * the request cannot have do not enter the process, so its header is looked
-   * at first. Every front-end sends that whole; where one does not, whatever
-   * comes with it is dropped.
-   */
-  async #receive(): Promise<ReceivedMessage | undefined> {
-    const connection = this.#connection;
-    const { quarantine } = this.#host;
-    const head = new Uint8Array(HEADER_BYTES);
-    const seen = await connection.peek(head);
-    if (seen === 0) return undefined;
-    let cut: Received | undefined;
-    if (seen < HEADER_BYTES) {
-      cut = await connection.receiveFrom(head, 0, quarantine);
-      if (cut.bytes < HEADER_BYTES) {
-        throw new ProtocolError(
-          "stream",
-          `Expected ${HEADER_BYTES} header bytes, got ${cut.bytes}`,
-        );
-      }
-    }
-    const header = decodeHeader(head);
-    const rest = new Uint8Array(header.size + (cut === undefined ? HEADER_BYTES : 0));
-    const { bytes, fds, fdsLost } = await connection.receiveFrom(
-      rest,
-      mostFds(header.id),
-      quarantine,
-    );
-    if (bytes < rest.length) {
-      await quarantine.letGo(fds);
-      const missing = rest.length - bytes;
-      throw new ProtocolError(
-        "stream",
-        `Expected ${header.size} payload bytes, got ${Math.max(0, header.size - missing)}`,
-      );
-    }
-    const payload = rest.subarray(rest.length - header.size);
-    return { header, payload, fds, fdsLost: fdsLost || cut?.fdsLost === true };
-  }
-
   /** @param fds What came with the message; null where that was more than it may have. */
   async #answer(header: Header, payload: Uint8Array, fds: Fd[] | null): Promise<void> {
     let reply: Uint8Array | undefined;
@@ -229,22 +183,22 @@ export class Session {
       if (fds === null) {
         throw new RequestError(
           `Expected at most ${
-            mostFds(header.id)
+            frontendMessages.mostFds(header.id)
           } file descriptors, got more, or more than this process has room for`,
         );
       }
-      const message = decodeFrontendMessage(header, payload, fds.length);
+      const message = frontendMessages.decode(header, payload, fds.length);
       reply = await this.#patiently(message.request, this.#handle(message, fds, outgoing));
       if (reply === undefined && header.needReply && this.#hasProtocol("REPLY_ACK")) {
-        reply = encodeAck(header.id, 0n);
+        reply = frontendMessages.encodeAck(header.id, 0n);
       }
     } catch (error) {
       if (error instanceof ProtocolError && error.scope === "stream") throw error;
       const text = error instanceof Error ? error.message : String(error);
       this.#host.record.refused(requestName(header.id), text);
       if (requestName(header.id) === "SET_FEATURES") this.#isMisled = !header.needReply;
-      reply = encodeFailure(header, this.#protocol);
-      if (reply === undefined && frontendRequestName(header.id) === undefined) {
+      reply = frontendMessages.encodeFailure(header, this.#protocol);
+      if (reply === undefined && frontendMessages.nameOf(header.id) === undefined) {
         throw new ProtocolError(
           "stream",
           `Expected a request that is known, got ${header.id}, which may wait for an answer`,
@@ -294,12 +248,14 @@ export class Session {
     const host = this.#host;
     switch (message.request) {
       case "GET_FEATURES":
-        return encodeReply("GET_FEATURES", { value: host.offered });
+        return frontendMessages.encodeReply("GET_FEATURES", { value: host.offered });
       case "SET_FEATURES":
         await this.#setFeatures(message.value);
         return;
       case "GET_PROTOCOL_FEATURES":
-        return encodeReply("GET_PROTOCOL_FEATURES", { value: this.#offeredProtocol });
+        return frontendMessages.encodeReply("GET_PROTOCOL_FEATURES", {
+          value: this.#offeredProtocol,
+        });
       case "SET_PROTOCOL_FEATURES": {
         const extra = message.value & ~this.#offeredProtocol;
         if (extra !== 0n) {
@@ -320,9 +276,9 @@ export class Session {
         for (const ring of this.#rings) await this.#enable(ring, false);
         return;
       case "GET_QUEUE_NUM":
-        return encodeReply("GET_QUEUE_NUM", { value: BigInt(this.#rings.length) });
+        return frontendMessages.encodeReply("GET_QUEUE_NUM", { value: BigInt(this.#rings.length) });
       case "GET_MAX_MEM_SLOTS":
-        return encodeReply("GET_MAX_MEM_SLOTS", { value: BigInt(MAX_REGIONS) });
+        return frontendMessages.encodeReply("GET_MAX_MEM_SLOTS", { value: BigInt(MAX_REGIONS) });
       case "SET_MEM_TABLE":
         await this.#setMemoryTable(message.regions, fds);
         return;
@@ -356,7 +312,7 @@ export class Session {
         ring.started = false;
         ring.kick?.close();
         ring.kick = undefined;
-        return encodeReply("GET_VRING_BASE", {
+        return frontendMessages.encodeReply("GET_VRING_BASE", {
           index: message.index,
           num: ring.base ?? initialBase(this.#isPacked),
         });
@@ -399,7 +355,7 @@ export class Session {
         const data = host.config.read(message.offset, message.size);
         host.record.configUsed("configReads");
         this.#isConfigKnown = true;
-        return encodeReply("GET_CONFIG", { ...message, data });
+        return frontendMessages.encodeReply("GET_CONFIG", { ...message, data });
       }
       case "SET_CONFIG":
         this.#expectProtocol("CONFIG");
@@ -420,7 +376,7 @@ export class Session {
       case "GET_INFLIGHT_FD": {
         const file = createInflightFile(message, this.#isPacked, this.#rings.length);
         outgoing.push(file.fd);
-        return encodeReply("GET_INFLIGHT_FD", file.description);
+        return frontendMessages.encodeReply("GET_INFLIGHT_FD", file.description);
       }
       case "SET_INFLIGHT_FD": {
         for (const ring of this.#rings) this.#expectStopped(ring);
@@ -447,7 +403,7 @@ export class Session {
         return;
       }
       case "GET_STATUS":
-        return encodeReply("GET_STATUS", { value: BigInt(this.#status) });
+        return frontendMessages.encodeReply("GET_STATUS", { value: BigInt(this.#status) });
       default:
         throw new RequestError(`${message.request} is not offered`);
     }
@@ -572,7 +528,7 @@ export class Session {
       ) {
         this.#configChanged = false;
         // No acknowledgement is asked for: QEMU gives none while it waits for a reply itself.
-        await this.#backChannel.send(encodeBackendMessage({ request: "CONFIG_CHANGE_MSG" }));
+        await this.#backChannel.send(backendMessages.encode({ request: "CONFIG_CHANGE_MSG" }));
         this.#host.record.configUsed("announcements");
       }
     } catch (error) {
@@ -922,7 +878,7 @@ function keptSignal(fd: Fd): Fd {
 }
 
 function requestName(id: number): string {
-  return frontendRequestName(id) ?? `request ${id}`;
+  return frontendMessages.nameOf(id) ?? `request ${id}`;
 }
 
 /** The process at the other end. */

@@ -13,7 +13,7 @@
  * @module
  */
 
-import { encodeFrontendMessage, type FrontendMessage } from "../../../src/frontend/mod.ts";
+import { type FrontendMessage, frontendMessages } from "../../../src/frontend/mod.ts";
 import { check } from "../../../src/linux/errors.ts";
 import { pinnedBuffer, UnixConnection } from "../../../src/linux/mod.ts";
 
@@ -140,7 +140,7 @@ const requests: FrontendMessage[] = [
 ];
 for (const message of requests) {
   const connection = UnixConnection.connect(socketPath);
-  await connection.send(encodeFrontendMessage(message, { needReply: true }), [file]);
+  await connection.send(frontendMessages.encode(message, { needReply: true }), [file]);
   const head = new Uint8Array(12);
   const { bytes } = await connection.receive(head);
   const payload = new Uint8Array(bytes === 12 ? new DataView(head.buffer).getUint32(8, true) : 0);

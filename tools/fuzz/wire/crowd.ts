@@ -5,7 +5,7 @@
  */
 
 import { UnixConnection } from "../../../src/linux/mod.ts";
-import { encodeFrontendMessage, protocolFeatureMask } from "../../../src/vhost_user/mod.ts";
+import { frontendMessages, protocolFeatureMask } from "../../../src/vhost_user/mod.ts";
 import type { Tally } from "../seeds.ts";
 
 /** How long the back-end may go on reading although nobody reads what it answers. */
@@ -19,12 +19,12 @@ const STORM_CONNECTIONS = 400;
 export async function flood(path: string, tally: Tally): Promise<void> {
   const connection = UnixConnection.connect(path);
   await connection.send(
-    encodeFrontendMessage({
+    frontendMessages.encode({
       request: "SET_PROTOCOL_FEATURES",
       value: protocolFeatureMask("CONFIG", "REPLY_ACK"),
     }),
   );
-  const question = encodeFrontendMessage({
+  const question = frontendMessages.encode({
     request: "GET_CONFIG",
     offset: 0,
     size: 5,

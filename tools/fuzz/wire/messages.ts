@@ -5,8 +5,8 @@
  */
 
 import {
-  encodeFrontendMessage,
   type FrontendMessage,
+  frontendMessages,
   type FrontendRequest,
   frontendRequests,
   type MemoryRegion,
@@ -108,7 +108,7 @@ function encode(
   needReply = false,
 ): Message {
   return {
-    bytes: encodeFrontendMessage(message, { needReply }),
+    bytes: frontendMessages.encode(message, { needReply }),
     fds: fds.map((kind): Descriptor => ({ kind })),
   };
 }
