@@ -9,7 +9,7 @@
  */
 
 import { Quarantine, watch } from "../linux/mod.ts";
-import { GuestMemory } from "../memory/mod.ts";
+import { GuestMemory, type MemoryHandle } from "../memory/mod.ts";
 import {
   type AnyDevice,
   type ConfigLayout,
@@ -27,16 +27,16 @@ import { checkOpenDevice } from "../virtio/device_names.ts";
 import { expectNames } from "../virtio/names.ts";
 import { layOutQueues } from "../virtio/queue_layout.ts";
 import { counterMemory, QueueCounters } from "./counters.ts";
-import { type Engine, QueueThreads, type RunningEngine, ThreadEngine } from "./engine.ts";
+import { Engine, type Transport } from "./engine.ts";
 import { EnginePool } from "./engine_pool.ts";
 import { LateCode } from "./late_code.ts";
 import { Notices } from "./notices.ts";
 import { Patience } from "./patience.ts";
-import type { BrokenEvent, EngineEvent, EngineSetup } from "./queue_engine.ts";
+import type { BrokenEvent, EngineCommand, EngineEvent, EngineSetup } from "./queue_engine.ts";
 import { DEFAULT_POLL_US } from "./defaults.ts";
 import { DeviceRecord } from "./record.ts";
 import { Ring } from "./ring.ts";
-import { WatchedEngine } from "./watched_engine.ts";
+import { ThreadTransport } from "./thread_transport.ts";
 
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
 export const MAX_QUEUES = 256;
@@ -99,12 +99,33 @@ export interface DeviceHostOptions {
   log?: (message: string, stack?: string) => void;
 }
 
+/** A device whose control half is open, and how its queues are to run. */
+interface Opened {
+  device: AnyDevice;
+  control: DeviceHost["control"];
+  config: ConfigSpace<ConfigLayout>;
+  /** The memory of config space. */
+  configMemory: SharedArrayBuffer;
+  /** The values of the device's options. */
+  values: Record<string, unknown>;
+  /** How many engines there may be. */
+  most: number;
+  pollUs: number;
+  stopLimitMs: number | undefined;
+  log: NonNullable<DeviceHostOptions["log"]>;
+  /** Makes an engine, here or on a thread. */
+  begin(
+    setup: EngineSetup,
+    memory: MemoryHandle,
+    emit: (event: EngineEvent) => void,
+  ): Transport;
+}
+
 /** A device that is open. */
 export class DeviceHost implements AsyncDisposable {
   readonly device: AnyDevice;
   readonly control: OpenDevice<Queues, Record<string, never>, ConfigLayout, unknown>;
   readonly config: ConfigSpace<ConfigLayout>;
-  readonly memory: GuestMemory;
   readonly queues: readonly Ring[];
   /** Every feature bit that is offered. */
   readonly offered: bigint;
@@ -113,51 +134,81 @@ export class DeviceHost implements AsyncDisposable {
   readonly record: DeviceRecord;
   readonly notices: Notices;
   /** For what its front-ends can hold up. */
-  readonly quarantine: Quarantine;
+  readonly quarantine: Quarantine = new Quarantine();
+  readonly memory: GuestMemory = new GuestMemory(this.quarantine);
   /** Resolves when all queues can run; rejects when the device's data half could not be made. */
   readonly ready: Promise<void>;
   /** The connection that has the device sets these. */
   onConfigChange: (() => void) | undefined;
   onEvent: ((event: BrokenEvent) => void) | undefined;
-  /** How long anybody waits for the device. */
+  /** Limits for waiting for the device. */
   readonly patience: Patience;
-  /** Chains and threads that were given up, and the memory that they had. */
-  readonly lateCode: LateCode;
+  readonly #lateCode = new LateCode(this.memory);
   readonly #engines: EnginePool;
 
-  private constructor(
-    parts: Pick<
-      DeviceHost,
-      | "device"
-      | "control"
-      | "config"
-      | "memory"
-      | "queues"
-      | "offered"
-      | "honoured"
-      | "record"
-      | "notices"
-      | "quarantine"
-      | "patience"
-      | "lateCode"
-    >,
-    engines: EnginePool,
-  ) {
-    this.device = parts.device;
-    this.control = parts.control;
-    this.config = parts.config;
-    this.memory = parts.memory;
-    this.queues = parts.queues;
-    this.offered = parts.offered;
-    this.honoured = parts.honoured;
-    this.record = parts.record;
-    this.notices = parts.notices;
-    this.quarantine = parts.quarantine;
-    this.patience = parts.patience;
-    this.lateCode = parts.lateCode;
+  private constructor({ device, control, config, log, ...opened }: Opened) {
+    this.device = device;
+    this.control = control;
+    this.config = config;
+    this.notices = new Notices(log);
+    this.patience = new Patience(opened.stopLimitMs);
+    const slots = layOutQueues(device.queues, control.queues);
+    if (slots.length > MAX_QUEUES) {
+      throw new RangeError(`Expected at most ${MAX_QUEUES} queues, got ${slots.length}`);
+    }
+    const counters = counterMemory(slots.length);
+    const polling = new SharedArrayBuffer(4);
+    // Queues with the same place in their families stay together.
+    const places = Math.max(...slots.map(({ ordinal }) => ordinal + 1));
+    const engineCount = Math.max(1, Math.min(opened.most, places));
+    const slotsOf = (engine: number) =>
+      slots.filter(({ ordinal }) => ordinal % engineCount === engine);
+    const start = (i: number) => {
+      const queues = slotsOf(i);
+      const setup: EngineSetup = {
+        ...{ queues, counters, polling },
+        options: opened.values,
+        shared: control.shared,
+        config: opened.configMemory,
+        pollUs: opened.pollUs,
+      };
+      const emit = (event: EngineEvent) => this.#onEngineEvent(event);
+      return new Engine(opened.begin(setup, this.memory.handle, emit), {
+        ...{ queues, log },
+        device: `${device.name} (${device.module})`,
+        patience: this.patience,
+        inFlight: (queue) => new QueueCounters(counters, queue).inFlight,
+      });
+    };
+    const engines = new EnginePool(engineCount, start, (i, { message }) => {
+      const names = slotsOf(i).map(({ index }) => index).join(", ");
+      log(
+        `The thread of queue ${names} cannot be started: ${message}; they do not run. ` +
+          "Give fewer --threads, or allow more descriptors (ulimit -n)",
+      );
+    });
     this.#engines = engines;
     this.ready = engines.ready;
-    this.ready.catch(() => {});
+    this.queues = slots.map(({ index, name, ordinal }) =>
+      new Ring({
+        index,
+        name,
+        maxSize: device.queues[name].size ?? DEFAULT_QUEUE_SIZE,
+        counters: new QueueCounters(counters, index),
+      }, () => engines.get(ordinal % engineCount))
+    );
+    this.offered = OFFERED_BY_TRANSPORT |
+      featuresWhere(device, (name) => control.offer?.[name] !== false);
+    this.honoured = featuresWhere(device, (name) => control.honour?.[name] === true) &
+      ~this.offered;
+    this.record = new DeviceRecord({
+      device,
+      offered: this.offered,
+      config,
+      queues: this.queues,
+      report: control.report?.bind(control),
+      notices: this.notices,
+    });
   }
 
   /**
@@ -177,13 +228,11 @@ export class DeviceHost implements AsyncDisposable {
     const layout: ConfigLayout = device.config ?? packed({});
     const configMemory = new SharedArrayBuffer(layout.size);
     const config = new ConfigSpace(layout, configMemory);
-    const most = plane === "main" || device.threads === "one"
-      ? 1
-      : options.threads ?? Math.min(navigator.hardwareConcurrency, DEFAULT_THREADS);
     // Loaded only where it is used: threads are to start soon.
-    const local = plane === "main" ? await import("./local_engine.ts") : undefined;
+    const local = plane === "main" ? await import("./local_transport.ts") : undefined;
     // One thread is needed whatever the device says, and it starts while that opens.
-    using threads = new QueueThreads(device, local === undefined ? 1 : 0);
+    let thread = local === undefined ? new ThreadTransport(device) : undefined;
+    using _unused = { [Symbol.dispose]: () => thread?.[Symbol.dispose]() };
     let host: DeviceHost | undefined;
     const control = await device.open?.({
       options: values,
@@ -195,86 +244,30 @@ export class DeviceHost implements AsyncDisposable {
     }) ?? {};
     checkOpenDevice(device, control);
     if (control.config !== undefined) layout.assign(configMemory, control.config as object);
-
-    const slots = layOutQueues(device.queues, control.queues);
-    if (slots.length > MAX_QUEUES) {
-      throw new RangeError(`Expected at most ${MAX_QUEUES} queues, got ${slots.length}`);
-    }
-    const counters = counterMemory(slots.length);
-    const polling = new SharedArrayBuffer(4);
-    const quarantine = new Quarantine();
-    const memory = new GuestMemory(quarantine);
-    const patience = new Patience(options.stopLimitMs);
-    const lateCode = new LateCode(memory);
-    // Queues with the same place in their families stay together.
-    const families = Math.max(...slots.map(({ ordinal }) => ordinal + 1));
-    const engineCount = Math.max(1, Math.min(most, families));
-    const engines = new EnginePool(engineCount, (i) => {
-      const setup: EngineSetup = {
-        queues: slots.filter(({ ordinal }) => ordinal % engineCount === i),
-        options: values,
-        shared: control.shared,
-        config: configMemory,
-        counters,
-        pollUs: plane === "main" ? 0 : options.pollUs ?? DEFAULT_POLL_US,
-        polling,
-      };
-      const emit = (event: EngineEvent) => {
-        if (event.kind === "notice") host?.notices.add(event.notice, event.count);
-        else if (event.kind === "broken") host?.onEvent?.(event);
-        else lateCode.note(event);
-      };
-      const onFailure = ({ message }: Error) => log(message);
-      const { handle } = memory;
-      const engine: RunningEngine = local !== undefined
-        ? new local.LocalEngine(device, setup, handle, emit)
-        : new ThreadEngine(threads.take(), device, setup, handle, emit, onFailure);
-      return new WatchedEngine(engine, {
-        device: `${device.name} (${device.module})`,
-        queues: setup.queues,
-        patience,
-        inFlight: (queue) => new QueueCounters(counters, queue).inFlight,
-        log,
-      });
-    }, (i, { message }) => {
-      const names = slots.filter(({ ordinal }) => ordinal % engineCount === i)
-        .map(({ index }) => index).join(", ");
-      log(
-        `The thread of queue ${names} cannot be started: ${message}; they do not run. ` +
-          "Give fewer --threads, or allow more descriptors (ulimit -n)",
-      );
-    });
-    const queues = slots.map(({ index, name, ordinal }) =>
-      new Ring({
-        index,
-        name,
-        maxSize: device.queues[name].size ?? DEFAULT_QUEUE_SIZE,
-        counters: new QueueCounters(counters, index),
-      }, () => engines.get(ordinal % engineCount))
-    );
-    const offered = OFFERED_BY_TRANSPORT |
-      featuresWhere(device, (name) => control.offer?.[name] !== false);
-    const honoured = featuresWhere(device, (name) => control.honour?.[name] === true) & ~offered;
-    const notices = new Notices(log);
-    const record = new DeviceRecord({
-      device,
-      offered,
-      config,
-      queues,
-      report: control.report?.bind(control),
-      notices,
-    });
-    return host = new DeviceHost(
-      {
-        ...{ device, control, config, memory, queues, offered, honoured, record, notices },
-        ...{ quarantine, patience, lateCode },
+    return host = new DeviceHost({
+      ...{ device, control, config, configMemory, values, log },
+      most: plane === "main" || device.threads === "one"
+        ? 1
+        : options.threads ?? Math.min(navigator.hardwareConcurrency, DEFAULT_THREADS),
+      pollUs: plane === "main" ? 0 : options.pollUs ?? DEFAULT_POLL_US,
+      stopLimitMs: options.stopLimitMs,
+      begin(setup, memory, emit) {
+        if (local !== undefined) return new local.LocalTransport(device, setup, memory, emit);
+        const started = thread ?? new ThreadTransport(device);
+        thread = undefined;
+        return started.begin(setup, memory, emit);
       },
-      engines,
-    );
+    });
   }
 
-  /** Tells all engines something. */
-  async tell(command: Parameters<Engine["call"]>[0]): Promise<void> {
+  #onEngineEvent(event: EngineEvent): void {
+    if (event.kind === "notice") this.notices.add(event.notice, event.count);
+    else if (event.kind === "broken") this.onEvent?.(event);
+    else this.#lateCode.note(event);
+  }
+
+  /** Has all engines carry out a command that does not wait for the device. */
+  async tell(command: EngineCommand): Promise<void> {
     await this.#engines.tell(command);
   }
 
@@ -286,7 +279,7 @@ export class DeviceHost implements AsyncDisposable {
    */
   withdrawMemory(): boolean {
     const { hasFailed } = this.#engines;
-    this.lateCode.withdraw(hasFailed);
+    this.#lateCode.withdraw(hasFailed);
     return hasFailed;
   }
 
@@ -296,15 +289,9 @@ export class DeviceHost implements AsyncDisposable {
    * @throws {Error} When that takes too long.
    */
   async fence(): Promise<void> {
-    const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => {
-      late.reject(new Error(`Expected requests in flight to end within ${FENCE_MS / 1000} s`));
-    }, FENCE_MS);
-    try {
-      await Promise.race([this.#engines.ask({ kind: "fence" }), late.promise]);
-    } finally {
-      clearTimeout(timer);
-    }
+    const done = await this.patience.within(this.#engines.fence(), FENCE_MS, FENCE_MS);
+    if (done !== undefined) return;
+    throw new Error(`Expected requests in flight to end within ${FENCE_MS / 1000} s`);
   }
 
   /** Ends the engines, then the control half; no connection may have the device. */

@@ -1,271 +1,187 @@
 /**
- * Engines as the control plane reaches them: on its own thread, or on another.
+ * An engine as the control plane reaches it: every command is answered in a stated time, whatever
+ * the device's code does.
+ *
+ * - A chain that the device does not complete is given up when its queue stops: the queue breaks,
+ *   and a later completion is dropped. What the kernel still works on for it is cancelled before.
+ * - A thread that does not answer (a handler does not return) is given up itself: it cannot be
+ *   ended, but nobody waits for it any more.
+ *
+ * Either may still touch the memory that it had. So the control plane moves guest memory away from
+ * it (`GuestMemory.withdraw`) before a front-end gets its answer.
  *
  * @module
  */
 
-import {
-  createEventfd,
-  expectDescriptors,
-  type Fd,
-  signalEventfd,
-  WORKER_DESCRIPTORS,
-} from "../linux/mod.ts";
-import type { MemoryHandle } from "../memory/mod.ts";
-import type { AnyDevice } from "../virtio/mod.ts";
-import type { EngineCommand, EngineEvent, EngineSetup } from "./queue_engine.ts";
+import type { QueueSlot } from "../virtio/queue_layout.ts";
+import { type Patience, STOP_LIMIT_MS } from "./patience.ts";
+import { type EngineCommand, STOPPED } from "./queue_engine.ts";
 
-/** What a stop came to. */
+/** A stop that takes longer, in milliseconds, is told of. */
+const NOTE_MS = 5_000;
+
+/** Time that the kernel has to cancel operations. */
+const CANCEL_MS = 1_000;
+
+/** Time that a thread has to answer when it has nothing to wait for. */
+const ANSWER_MS = 10_000;
+
+/** How commands reach a `QueueEngine`, on this thread or another. They are carried out in order. */
+export interface Transport {
+  /** Resolves when queues can run; rejects when the device's data half could not be made. */
+  readonly ready: Promise<void>;
+  /** Resolves if the thread ends on its own; what it was asked rejects then. */
+  readonly ended?: Promise<Error>;
+  /**
+   * Has a command carried out.
+   *
+   * @returns Its answer, once everything that it asks for has happened.
+   */
+  call(command: EngineCommand): Promise<unknown>;
+  /** Ends the engine; no queue may be running. */
+  close(): Promise<void>;
+  /** Gives up an engine that does not answer. What it uses stays, since it may still use it. */
+  abandon?(): void;
+}
+
+/** The result of a stop. */
 export interface Stopped {
-  /** Where the ring goes on; undefined if nobody can tell. */
+  /** Index at which the ring resumes; undefined if nobody can tell. */
   base: number | undefined;
   /** The device, or its thread, may still touch what it had of the ring. */
   isLate: boolean;
 }
 
-/** An engine that answers in a stated time. */
-export interface Engine {
-  /** Resolves when it can run queues; rejects when the device's data half could not be made. */
+/** What is told of an engine, and to whom. */
+export interface EngineOptions {
+  /** The device and its module. */
+  device: string;
+  queues: readonly QueueSlot[];
+  patience: Patience;
+  /** Number of chains of a queue that the device has. */
+  inFlight(queue: number): number;
+  log(message: string): void;
+}
+
+/** Incidents so far: each time that chains are given up has a number. */
+let incidents = 0;
+
+/** An engine that answers, whatever its device does. */
+export class Engine {
+  /** Resolves when queues can run; rejects when the device's data half could not be made. */
   readonly ready: Promise<void>;
   /** Why it cannot be used any more. */
-  readonly failure: Error | undefined;
+  failure: Error | undefined;
+  readonly #transport: Transport;
+  readonly #options: EngineOptions;
+
+  /** Takes over the transport, and closes it. */
+  constructor(transport: Transport, options: EngineOptions) {
+    this.#transport = transport;
+    this.#options = options;
+    this.ready = transport.ready;
+    const ended = (error: Error) => {
+      if (this.failure !== undefined) return;
+      this.failure = error;
+      options.log(error.message);
+    };
+    // One that never ran has nothing that others wait for; who started it tells why.
+    this.ready.then(() => transport.ended?.then(ended), (error) => this.failure ??= error);
+  }
+
   /**
-   * Has a command carried out.
+   * Has a command carried out that does not wait for the device.
    *
    * @returns Its answer, once everything that it asks for has happened.
    * @throws {Error} When it was refused, or there was no answer in time.
    */
-  call(command: EngineCommand): Promise<number>;
-  /** Stops a queue, once everything in flight is completed or has been given up. */
-  stop(queue: number): Promise<Stopped>;
-  /** Ends the engine; no queue may be running. */
-  close(): Promise<void>;
-}
-
-/** An engine, wherever it runs. Commands are carried out in their order. */
-export interface RunningEngine {
-  /** Resolves when it can run queues; rejects when the device's data half could not be made. */
-  readonly ready: Promise<void>;
-  /**
-   * Has a command carried out.
-   *
-   * @returns Its answer, once everything that it asks for has happened.
-   */
-  call(command: EngineCommand): Promise<number>;
-  /** Ends the engine; no queue may be running. */
-  close(): Promise<void>;
-  /** Gives it up: it does not answer. What it uses stays, since it may still do so. */
-  abandon(): void;
-}
-
-/** What a queue thread is started with. */
-export interface ThreadStart {
-  /** The module of the device. */
-  module: string;
-  setup: EngineSetup;
-  memory: MemoryHandle;
-  /** An eventfd that is signalled once for each command. */
-  wakeFd: number;
-  /** How many commands were sent, as an Int32Array of one. */
-  posted: SharedArrayBuffer;
-}
-
-/** A command on its way to a queue thread. */
-export interface ThreadCommand {
-  id: number;
-  command: EngineCommand;
-}
-
-/** What comes back from a queue thread. */
-export type ThreadMessage =
-  | { kind: "ready" }
-  | { kind: "answer"; id: number; result: number }
-  | { kind: "refused"; id: number; error: Error }
-  | { kind: "event"; event: EngineEvent }
-  | { kind: "failed"; error: Error };
-
-/** A thread that was started. */
-interface QueueThread {
-  worker: Worker;
-  /** The eventfd that ends its wait. */
-  wake: Fd;
-  /** Resolves if it ends on its own, which it may do before anybody has taken it. */
-  ended: Promise<Error>;
-}
-
-/**
- * The threads of a device's queues, some of them started before an engine has
- * something for them to do: to start one takes as long as much of what else
- * happens at a start, and blocks for the first half of it.
- */
-export class QueueThreads implements Disposable {
-  readonly #device: AnyDevice;
-  readonly #started: QueueThread[] = [];
-  /** How many have not said yet that they run: they may still need descriptors. */
-  #starting = 0;
-
-  /** @param count How many start at once. */
-  constructor(device: AnyDevice, count: number) {
-    this.#device = device;
-    for (let i = 0; i < count; i++) this.#started.push(this.#start());
-  }
-
-  #start(): QueueThread {
-    const { name } = this.#device;
-    expectDescriptors(WORKER_DESCRIPTORS * (this.#starting + 1));
-    const wake = createEventfd();
-    const worker = new Worker(new URL("./queue_thread.ts", import.meta.url), {
-      type: "module",
-      name: `vhostd-${name}`,
-    });
-    this.#starting++;
-    let isStarting = true;
-    const started = () => {
-      if (isStarting) this.#starting--;
-      isStarting = false;
-    };
-    worker.addEventListener("message", started, { once: true });
-    const { promise, resolve } = Promise.withResolvers<Error>();
-    worker.addEventListener("error", (event) => {
-      event.preventDefault();
-      started();
-      resolve(new Error(`The queue thread of ${name} ended: ${event.message}`));
-    });
-    return { worker, wake, ended: promise };
-  }
-
-  /** A thread for an engine, which ends it. */
-  take(): QueueThread {
-    return this.#started.shift() ?? this.#start();
-  }
-
-  /** Ends those that nobody took. */
-  [Symbol.dispose](): void {
-    for (const { worker, wake } of this.#started.splice(0)) {
-      worker.terminate();
-      wake.close();
-    }
-  }
-}
-
-/** Hands a thread what it starts with; what the device shares is copied for it. */
-function post(worker: Worker, start: ThreadStart, name: string): void {
-  try {
-    worker.postMessage(start);
-  } catch (cause) {
-    throw new Error(
-      `Cannot hand queue threads of ${name} what its open() returned as shared: ${
-        (cause as Error).message.replaceAll(/\s+/g, " ").slice(0, 120)
-      }; share plain values, numbers of descriptors and SharedArrayBuffers`,
-      { cause },
-    );
-  }
-}
-
-/** An engine on a thread of its own. */
-export class ThreadEngine implements RunningEngine {
-  #worker: Worker;
-  #wake: Fd;
-  #calls = new Map<number, PromiseWithResolvers<number>>();
-  #nextId = 1;
-  readonly #posted = new Int32Array(new SharedArrayBuffer(4));
-  #ready = Promise.withResolvers<void>();
-  #failure: Error | undefined;
-  readonly #onFailure: (error: Error) => void;
-  #isReady = false;
-
-  /**
-   * Takes a thread over; commands wait until it is ready.
-   *
-   * @param onFailure Called when the thread ends on its own after it was ready: its queues are
-   * dead then.
-   */
-  constructor(
-    { worker, wake, ended }: QueueThread,
-    device: AnyDevice,
-    setup: EngineSetup,
-    memory: MemoryHandle,
-    emit: (event: EngineEvent) => void,
-    onFailure: (error: Error) => void = () => {},
-  ) {
-    this.#onFailure = onFailure;
-    this.#worker = worker;
-    this.#wake = wake;
-    ended.then((error) => this.#fail(error));
-    this.#worker.onmessage = ({ data }: MessageEvent<ThreadMessage>) => {
-      switch (data.kind) {
-        case "ready":
-          this.#isReady = true;
-          this.#ready.resolve();
-          break;
-        case "answer":
-          this.#settle(data.id)?.resolve(data.result);
-          break;
-        case "refused":
-          this.#settle(data.id)?.reject(data.error);
-          break;
-        case "event":
-          emit(data.event);
-          break;
-        case "failed":
-          this.#fail(data.error);
-      }
-    };
-    this.#ready.promise.catch(() => {});
-    const start: ThreadStart = {
-      module: device.module,
-      setup,
-      memory,
-      wakeFd: this.#wake.number,
-      posted: this.#posted.buffer,
-    };
-    post(this.#worker, start, device.name);
-  }
-
-  #settle(id: number): PromiseWithResolvers<number> | undefined {
-    const call = this.#calls.get(id);
-    this.#calls.delete(id);
-    return call;
-  }
-
-  #fail(error: Error): void {
-    this.#failure = error;
-    this.#ready.reject(error);
-    for (const call of this.#calls.values()) call.reject(error);
-    this.#calls.clear();
-    if (this.#isReady) this.#onFailure(error);
-  }
-
   async call(command: EngineCommand): Promise<number> {
-    if (this.#failure) throw this.#failure;
-    const id = this.#nextId++;
-    const call = Promise.withResolvers<number>();
-    this.#calls.set(id, call);
-    const message: ThreadCommand = { id, command };
-    this.#worker.postMessage(message);
-    Atomics.add(this.#posted, 0, 1);
-    signalEventfd(this.#wake.number);
-    return await call.promise;
+    const { patience } = this.#options;
+    const limitMs = Math.max(patience.limitMs, STOP_LIMIT_MS);
+    const answer = await patience.within(this.ask(command), limitMs, limitMs);
+    if (answer === undefined) throw this.#abandon(command.kind);
+    return answer.value as number;
   }
 
-  /** Resolves when the thread runs; rejects when it could not start. */
-  get ready(): Promise<void> {
-    return this.#ready.promise;
+  /** Has a command carried out that may wait for the device; the caller limits the time. */
+  async ask(command: EngineCommand): Promise<unknown> {
+    if (this.failure !== undefined) throw this.failure;
+    return await this.#transport.call(command);
   }
 
-  abandon(): void {
-    this.#isReady = false;
-    this.#fail(new Error("The thread was given up"));
-    // It ends when it comes back to its event loop, if it does. It may still use its eventfd.
-    this.#worker.terminate();
-  }
-
-  async close(): Promise<void> {
+  /** Stops a queue, once everything in flight is completed or given up. */
+  async stop(queue: number): Promise<Stopped> {
+    const late: Stopped = { base: undefined, isLate: true };
+    const { patience, log } = this.#options;
+    const note = setTimeout(() => log(this.#stillWaits(queue)), NOTE_MS);
     try {
-      await this.call({ kind: "close" });
+      const stop = this.ask({ kind: "stop", queue }) as Promise<number>;
+      let stopped = await patience.within(stop);
+      if (stopped === undefined) {
+        this.ask({ kind: "cancel" }).catch(() => {});
+        stopped = await patience.within(stop, CANCEL_MS);
+      }
+      if (stopped !== undefined) return { base: stopped.value, isLate: false };
+      const message = this.#notCompleted(queue);
+      const giveUp = this.ask({ kind: "giveUp", queue, incident: ++incidents, message });
+      const given = await patience.within(giveUp as Promise<number>, ANSWER_MS);
+      if (given === undefined) {
+        this.#abandon("stop");
+        return late;
+      }
+      if (given.value === STOPPED) return { base: await stop, isLate: false };
+      return { base: given.value, isLate: true };
+    } catch (error) {
+      // The thread ended meanwhile, and touches nothing any more.
+      this.failure ??= error as Error;
+      return late;
     } finally {
-      this.#worker.terminate();
-      this.#wake.close();
+      clearTimeout(note);
     }
   }
+
+  #name(queue: number): string {
+    const { queues, device } = this.#options;
+    const slot = queues.find(({ index }) => index === queue);
+    return `queue ${queue} (${slot?.name}) of ${device}`;
+  }
+
+  #stillWaits(queue: number): string {
+    const { inFlight, patience } = this.#options;
+    return `${this.#name(queue)} is to stop, and the device still has ${
+      chains(inFlight(queue))
+    } after ${NOTE_MS / 1000} s; it is given up after ${patience.limitMs / 1000} s`;
+  }
+
+  #notCompleted(queue: number): string {
+    const { inFlight } = this.#options;
+    return `Expected ${chains(inFlight(queue))} of ${
+      this.#name(queue)
+    } to be completed when the queue was to stop, still waiting`;
+  }
+
+  /** The thread does not answer: its queues are dead, and what it may still touch is not the guest's. */
+  #abandon(command: string): Error {
+    const { queues, device, log } = this.#options;
+    const names = queues.map(({ index, name }) => `${index} (${name})`).join(", ");
+    const message =
+      `The thread of queue ${names} of ${device} does not answer (${command}): a handler does not return. ` +
+      "Its queues are dead until the device is started again";
+    this.failure = new Error(message);
+    this.#transport.abandon?.();
+    log(message);
+    return this.failure;
+  }
+
+  /** Ends the engine; no queue may be running. */
+  async close(): Promise<void> {
+    if (this.failure !== undefined) return;
+    const { patience } = this.#options;
+    const closed = await patience.within(this.#transport.close(), ANSWER_MS, ANSWER_MS);
+    if (closed === undefined) this.#abandon("close");
+  }
+}
+
+function chains(count: number): string {
+  return count === 1 ? "1 chain" : `${count} chains`;
 }

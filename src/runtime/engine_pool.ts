@@ -4,31 +4,29 @@
  * @module
  */
 
-import type { Engine } from "./engine.ts";
+import { Engine } from "./engine.ts";
 import type { EngineCommand } from "./queue_engine.ts";
 
 /**
- * How many engines start at once: most machines have no more processors free
- * for that, and what starts holds descriptors that nobody has counted yet.
+ * Engines that start at once: most machines have no more processors free for that, and what starts
+ * holds descriptors that nobody has counted yet.
  */
 const AT_ONCE = 2;
 
 /**
- * A number of engines, all of them started before there is a front-end: the
- * modules that they run are those of that moment, whatever becomes of the files,
- * and no front-end can take the descriptors that they need.
+ * Engines that all start before there is a front-end: they run the modules of that moment, whatever
+ * becomes of the files, and no front-end can take the descriptors that they need.
  */
 export class EnginePool {
   /** Resolves when every engine has started or failed; rejects when the first one cannot run. */
   readonly ready: Promise<void>;
-  readonly #start: (index: number) => Engine;
-  /** Those that started, and why others did not. */
-  readonly #engines: (Engine | Error | undefined)[];
-  /** What every engine has been told, the latest of each kind. */
-  readonly #told = new Map<EngineCommand["kind"], EngineCommand>();
+  /** Engines that began to start, and why others could not. */
+  readonly #engines: (Engine | Error)[];
   #isClosed = false;
 
   /**
+   * Starts the first engine, and the others after it.
+   *
    * @param start Starts an engine, by its index.
    * @param onFailure Called for each engine but the first one that cannot be started.
    * @throws What `start` throws for the first engine.
@@ -38,83 +36,77 @@ export class EnginePool {
     start: (index: number) => Engine,
     onFailure: (index: number, error: Error) => void = () => {},
   ) {
-    this.#start = start;
-    this.#engines = new Array(count).fill(undefined);
-    this.#engines[0] = start(0);
-    this.ready = this.#startOthers(onFailure);
+    this.#engines = [start(0)];
+    this.ready = this.#startOthers(count, start, onFailure);
     this.ready.catch(() => {});
   }
 
-  async #startOthers(onFailure: (index: number, error: Error) => void): Promise<void> {
-    for (let i = 1; i < this.#engines.length; i++) {
-      await this.#ended(i - AT_ONCE);
+  async #startOthers(
+    count: number,
+    start: (index: number) => Engine,
+    onFailure: (index: number, error: Error) => void,
+  ): Promise<void> {
+    const attempt = (index: number) => {
+      try {
+        return start(index);
+      } catch (error) {
+        return error as Error;
+      }
+    };
+    for (let i = 1; i < count; i++) {
+      await this.#failure(i - AT_ONCE);
       if (this.#isClosed) return;
-      let engine = this.#tryToBegin(i);
+      let engine = attempt(i);
       if (engine instanceof Error) {
         // Alone it may have what it needs.
-        await this.#ended(i - 1);
-        engine = this.#tryToBegin(i);
+        await this.#failure(i - 1);
+        engine = attempt(i);
       }
       this.#engines[i] = engine;
-      if (engine instanceof Error) onFailure(i, engine);
     }
-    for (let i = 1; i < this.#engines.length; i++) {
-      const error = await this.#ended(i);
+    for (let i = 1; i < count; i++) {
+      const error = await this.#failure(i);
       if (error !== undefined && !this.#isClosed) onFailure(i, error);
     }
     await this.get(0).ready;
   }
 
-  /** Waits until an engine has done with starting; returns why it failed, if it did after it began. */
-  async #ended(index: number): Promise<Error | undefined> {
+  /** Waits until an engine has started; returns why it could not. */
+  async #failure(index: number): Promise<Error | undefined> {
     const engine = this.#engines[index];
-    if (engine === undefined || engine instanceof Error) return;
+    if (engine === undefined || engine instanceof Error) return engine;
     return await engine.ready.then(() => undefined, (error) => error);
   }
 
   /**
-   * An engine.
+   * An engine of those that have started.
    *
    * @throws {Error} When it could not be started.
    */
   get(index: number): Engine {
-    const engine = this.#engines[index] ??= this.#begin(index);
+    const engine = this.#engines[index];
     if (engine instanceof Error) throw engine;
     return engine;
   }
 
-  #tryToBegin(index: number): Engine | Error {
-    try {
-      return this.get(index);
-    } catch (error) {
-      return error as Error;
-    }
-  }
-
-  #begin(index: number): Engine {
-    const engine = this.#start(index);
-    // Commands are carried out in order: whatever comes next finds these done.
-    for (const command of this.#told.values()) engine.call(command).catch(() => {});
-    return engine;
-  }
-
   get #started(): Engine[] {
-    return this.#engines.filter((engine): engine is Engine =>
-      engine !== undefined && !(engine instanceof Error)
-    );
+    return this.#engines.filter((engine) => engine instanceof Engine);
   }
 
-  /** Tells all engines something, also those that start later. */
+  /** Has all engines carry out a command that does not wait for the device. */
   async tell(command: EngineCommand): Promise<void> {
-    this.#told.set(command.kind, command);
-    await this.ask(command);
+    await this.#all((engine) => engine.call(command));
   }
 
-  /** Asks all engines that there are something, and awaits their answers. */
-  async ask(command: EngineCommand): Promise<void> {
+  /** Resolves when what they took before is completed; the caller limits the time. */
+  async fence(): Promise<void> {
+    await this.#all((engine) => engine.ask({ kind: "fence" }));
+  }
+
+  async #all(work: (engine: Engine) => Promise<unknown>): Promise<void> {
     await Promise.all(this.#started.map((engine) =>
-      engine.call(command).catch((error) => {
-        // Of one that does not answer nothing is expected, and nobody waits for it.
+      work(engine).catch((error) => {
+        // Nothing is expected of an engine that does not answer.
         if (engine.failure === undefined) throw error;
       })
     ));

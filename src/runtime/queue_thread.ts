@@ -14,7 +14,7 @@ import {
 } from "../linux/mod.ts";
 import { viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
-import type { ThreadCommand, ThreadMessage, ThreadStart } from "./engine.ts";
+import type { ThreadCommand, ThreadMessage, ThreadStart } from "./thread_transport.ts";
 import { QueueEngine } from "./queue_engine.ts";
 
 declare const self: {

@@ -39,7 +39,7 @@ export class Ring {
   /** How many requests were submitted again, in all starts. */
   resubmitted = 0;
 
-  /** @param engine Returns the engine that runs the queue; starts it if needed. */
+  /** @param engine Returns the engine that runs the queue. */
   constructor(
     { index, name, maxSize, counters }: Pick<Ring, "index" | "name" | "maxSize" | "counters">,
     engine: () => Engine,
@@ -51,7 +51,11 @@ export class Ring {
     this.#engine = engine;
   }
 
-  /** The engine that runs the queue; started if it was not. */
+  /**
+   * The engine that runs the queue.
+   *
+   * @throws {Error} When its thread could not be started.
+   */
   get engine(): Engine {
     return this.#engine();
   }

@@ -7,7 +7,7 @@
 import { Signaller, watch, watchSignals } from "../linux/mod.ts";
 import { type MemoryHandle, type SpanView, viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
-import type { RunningEngine } from "./engine.ts";
+import type { Transport } from "./engine.ts";
 import {
   type EngineCommand,
   type EngineEvent,
@@ -15,8 +15,8 @@ import {
   QueueEngine,
 } from "./queue_engine.ts";
 
-/** An engine on this thread, for devices that need no thread of their own. */
-export class LocalEngine implements RunningEngine {
+/** Runs an engine on this thread, for devices that need no thread of their own. */
+export class LocalTransport implements Transport {
   readonly ready: Promise<void> = Promise.resolve();
   readonly #signaller = new Signaller();
   readonly #memory: SpanView;
@@ -39,13 +39,11 @@ export class LocalEngine implements RunningEngine {
     });
   }
 
-  call(command: EngineCommand): Promise<number> {
+  call(command: EngineCommand): Promise<unknown> {
     // The control plane allocates on this thread, also while there is no guest.
     if (command.kind === "memory" && command.regions.length === 0) this.#memory.release();
     return new Promise((resolve) => this.#engine.execute(command, resolve));
   }
-
-  abandon(): void {}
 
   async close(): Promise<void> {
     await this.call({ kind: "close" });
