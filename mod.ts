@@ -21,4 +21,4 @@ export type {
 } from "./src/runtime/record.ts";
 export type { QueueCounts } from "./src/runtime/counters.ts";
 export type { Source, Visibility } from "./src/runtime/visibility.ts";
-export type { IoUring, IoUringOptions, SocketAccess, ThreadIo } from "./src/linux/mod.ts";
+export type { IoCallbacks, IoUring, IoUser, SocketAccess, ThreadIo } from "./src/linux/mod.ts";

@@ -122,7 +122,7 @@ export interface FileStoreOptions {
 function ioMode({ io, log }: FileStoreOptions): IoMode {
   if (io === "sync") return io;
   try {
-    new IoUring({ entries: 1 })[Symbol.dispose]();
+    new IoUring(1)[Symbol.dispose]();
     return io;
   } catch (error) {
     if (!(error instanceof LinuxError)) throw error;

@@ -11,6 +11,7 @@ import {
   Errno,
   FALLOCATE_PUNCH_HOLE,
   type IoUring,
+  type IoUser,
   IoVectors,
   isInMemory,
   LinuxError,
@@ -56,7 +57,7 @@ class Slot {
 export class UringStore implements Store {
   readonly #inline: FileStore;
   readonly #ring: IoUring;
-  readonly #io: ThreadIo;
+  readonly #user: IoUser;
   readonly #host: StoreHost;
   readonly #handle: FileHandle;
   /** What stands for the file in operations, and for the one past the page cache. */
@@ -84,7 +85,6 @@ export class UringStore implements Store {
   constructor(handle: FileHandle, host: StoreHost, io: ThreadIo, inline: FileStore) {
     this.#handle = handle;
     this.#host = host;
-    this.#io = io;
     this.#ring = io.ring;
     this.#inline = inline;
     this.#base = host.memory.base;
@@ -95,10 +95,10 @@ export class UringStore implements Store {
     this.#writesInline = isBuffered && handle.io === "auto";
     for (let i = 0; i < MAX_IN_FLIGHT; i++) this.#slots.push(new Slot(i));
     this.#free.push(...this.#slots);
-    io.serve(
-      (operation, result) => this.#completed(this.#slots[operation], result),
-      () => host.flush(),
-    );
+    this.#user = io.serve({
+      completed: (operation, result) => this.#completed(this.#slots[operation], result),
+      batchEnded: () => host.flush(),
+    });
   }
 
   read(request: StoreRequest): number {
@@ -165,7 +165,9 @@ export class UringStore implements Store {
   /** Prepares the (next) operation of a slot. */
   #prepare(slot: Slot): void {
     this.#prepareOperation(slot);
-    if (this.#directFile >= 0 && ++this.#prepared % DIRECT_GROUP === 0) this.#ring.enter(false);
+    if (this.#handle.directFd >= 0 && ++this.#prepared % DIRECT_GROUP === 0) {
+      this.#ring.enter(false);
+    }
   }
 
   #prepareOperation(slot: Slot): void {
@@ -173,7 +175,7 @@ export class UringStore implements Store {
     // Submitting makes room; the kernel may say "later" only while it is short of memory.
     while (ring.room === 0) ring.enter(false);
     const request = slot.request!;
-    const data = this.#io.data(slot.index);
+    const data = this.#user.data(slot.index);
     switch (slot.kind) {
       case SYNC:
         return ring.dataSync(this.#syncFile, data);
@@ -226,17 +228,15 @@ export class UringStore implements Store {
 }
 
 /**
- * Registers a store's files, which saves the kernel to look them up for each
- * operation; -1 stands for none.
+ * Registers a store's files, -1 standing for none.
  *
- * @returns The numbers that stand for them: where the kernel does not take them,
- * their descriptors.
+ * @returns What stands for them in operations: where the kernel does not take them, their descriptors.
  */
 function registered(ring: IoUring, fds: readonly number[]): number[] {
   const files = fds.filter((fd) => fd >= 0);
   try {
-    ring.registerFiles(files);
-    return fds.map((fd) => files.indexOf(fd));
+    const numbers = ring.registerFiles(files);
+    return fds.map((fd) => fd < 0 ? fd : numbers[files.indexOf(fd)]);
   } catch (error) {
     if (!(error instanceof LinuxError)) throw error;
     return [...fds];

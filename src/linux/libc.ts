@@ -78,8 +78,8 @@ const symbols = {
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // fd, offset, whence
   pread: { parameters: ["i32", "u64", "u32", "i64"], result: "i32" }, // fd, buf, count, offset
   pwrite: { parameters: ["i32", "u64", "u32", "i64"], result: "i32" }, // fd, buf, count, offset
-  preadv: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" }, // fd, iov, iovcnt, offset
-  pwritev: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" }, // fd, iov, iovcnt, offset
+  preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // fd, iov, iovcnt, offset, flags
+  pwritev2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // fd, iov, iovcnt, offset, flags
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // dirfd, pathname, flags, mask, statxbuf
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" }, // fd, buf
   umask: { parameters: ["u32"], result: "u32" }, // mask

@@ -1,14 +1,24 @@
 /** The waits of queue threads, by epoll and by io_uring. */
 import { assertEquals } from "@std/assert";
 import {
+  addressOf,
   createEventfd,
+  createMemfd,
+  CURRENT_POSITION,
   drainEventfd,
-  type Fd,
+  Errno,
+  Fd,
+  IORING_CQE_F_MORE,
+  IoVectors,
+  pinnedBuffer,
   Reactor,
+  readVectors,
   signalEventfd,
   type ThreadReactor,
   UnixConnection,
+  UnixListener,
   UringReactor,
+  writeVectors,
 } from "../../src/linux/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
 
@@ -165,3 +175,167 @@ for (const [name, create] of reactors) {
     await called.promise;
   });
 }
+
+/** Memory of its own for operations. */
+function memory(): { bytes: Uint8Array; at: number } {
+  const buffer = pinnedBuffer(4096);
+  return { bytes: new Uint8Array(buffer), at: addressOf(buffer) };
+}
+
+/** A user of a reactor's ring, and what completed for it: number, result, whether more follows. */
+function recordCompletions(reactor: UringReactor) {
+  const completed: [number, number, boolean][] = [];
+  let batches = 0;
+  const user = reactor.serve({
+    completed(operation, result, flags) {
+      completed.push([operation, result, (flags & IORING_CQE_F_MORE) !== 0]);
+    },
+    batchEnded: () => batches++,
+  });
+  const until = (count: number) => {
+    while (completed.length < count) reactor.turn();
+    return completed;
+  };
+  return { user, completed, until, batches: () => batches };
+}
+
+Deno.test("IoUring sends and receives on sockets", () => {
+  using reactor = new UringReactor();
+  using pair = socketPair();
+  const { near, far } = pair;
+  const { ring } = reactor;
+  const { user, until } = recordCompletions(reactor);
+  const from = memory(), into = memory();
+  from.bytes.set([1, 2, 3, 4]);
+  ring.receive(far.number, into.at, 100, 0, user.data(7));
+  ring.send(near.number, from.at, 4, 0, user.data(65_535));
+  const completed = until(2).toSorted(([a], [b]) => a - b);
+  assertEquals(completed, [[7, 4, false], [65_535, 4, false]]);
+  assertEquals([...into.bytes.subarray(0, 5)], [1, 2, 3, 4, 0]);
+});
+
+Deno.test("IoUring reads and writes streams at the current position, in vectors too", () => {
+  using reactor = new UringReactor();
+  using pair = socketPair();
+  const { near, far } = pair;
+  const { ring } = reactor;
+  const { user, until } = recordCompletions(reactor);
+  const from = memory(), into = memory();
+  from.bytes.set([1, 2, 3, 4, 5, 6]);
+  const writes = new IoVectors(), reads = new IoVectors();
+  writes.push(from.at + 3, 3);
+  writes.push(from.at, 3);
+  reads.push(into.at, 1);
+  reads.push(into.at + 10, 5);
+  ring.writeVectors(near.number, writes.address, 2, CURRENT_POSITION, user.data(0));
+  until(1);
+  ring.readVectors(far.number, reads.address, 2, CURRENT_POSITION, user.data(1));
+  until(2);
+  ring.write(near.number, from.at, 2, CURRENT_POSITION, user.data(2));
+  until(3);
+  ring.read(far.number, into.at + 20, 2, CURRENT_POSITION, user.data(3));
+  assertEquals(until(4), [[0, 6, false], [1, 6, false], [2, 2, false], [3, 2, false]]);
+  assertEquals([into.bytes[0], ...into.bytes.subarray(10, 15)], [4, 5, 6, 1, 2, 3]);
+  assertEquals([...into.bytes.subarray(20, 22)], [1, 2]);
+  assertEquals(writeVectors(near.number, writes, CURRENT_POSITION), 6);
+  assertEquals(readVectors(far.number, reads, CURRENT_POSITION), 6);
+});
+
+Deno.test("a file keeps its position while it is read at offsets, and moves it at none", () => {
+  using reactor = new UringReactor();
+  using file = createMemfd("test", 4096);
+  const { ring } = reactor;
+  const { user, completed, until } = recordCompletions(reactor);
+  const into = memory();
+  const [registered] = ring.registerFiles([file.number]);
+  for (const [i, stands] of [file.number, registered].entries()) {
+    ring.read(stands, into.at, 3000, CURRENT_POSITION, user.data(i));
+    ring.read(stands, into.at, 3000, 2 ** 32, user.data(i + 10));
+    ring.read(stands, into.at, 3000, 4000, user.data(i + 20));
+    until(3);
+    assertEquals(completed.splice(0).toSorted(([a], [b]) => a - b).map(([, result]) => result), [
+      i === 0 ? 3000 : 1096,
+      0,
+      96,
+    ]);
+  }
+  ring.unregisterFiles();
+});
+
+Deno.test("IoUring accepts one connection after the other", () => {
+  using stack = new DisposableStack();
+  const folder = stack.adopt(Deno.makeTempDirSync(), (path) => Deno.removeSync(path));
+  const path = `${folder}/socket`;
+  using reactor = new UringReactor();
+  using listener = UnixListener.listen(path);
+  const { user, completed, until } = recordCompletions(reactor);
+  reactor.ring.accept(listener.fd.number, user.data(1), true);
+  for (let i = 1; i <= 3; i++) {
+    using _connection = UnixConnection.connect(path);
+    const [, result, isMultishot] = until(i)[i - 1];
+    using accepted = new Fd(result);
+    assertEquals([accepted.isOpen, isMultishot], [true, true]);
+  }
+  user.cancel(1);
+  assertEquals(until(4)[3], [1, -Errno.ECANCELED, false]);
+  assertEquals(completed.length, 4);
+});
+
+Deno.test("IoUser.cancel() ends its own operation and no other user's", () => {
+  using reactor = new UringReactor();
+  using pair = socketPair();
+  const { near, far } = pair;
+  const [first, second] = [recordCompletions(reactor), recordCompletions(reactor)];
+  const into = memory();
+  for (const { user } of [first, second]) {
+    reactor.ring.receive(far.number, into.at, 10, 0, user.data(5));
+  }
+  first.user.cancel(5);
+  first.user.cancel(6);
+  assertEquals(first.until(1), [[5, -Errno.ECANCELED, false]]);
+  assertEquals([second.completed, first.batches(), second.batches()], [[], 1, 0]);
+  libc.write(near.number, bytes, 10);
+  assertEquals(second.until(1), [[5, 10, false]]);
+  assertEquals([first.batches(), second.batches()], [1, 1]);
+});
+
+Deno.test("UringReactor.cancelOperations() ends those of all users, and no watch", () => {
+  using reactor = new UringReactor();
+  using pair = socketPair();
+  const { near, far } = pair;
+  const users = [recordCompletions(reactor), recordCompletions(reactor)];
+  const into = memory();
+  let calls = 0;
+  using _watch = reactor.watch(near.number, "readable", () => {
+    libc.read(near.number, bytes, 1);
+    calls++;
+  });
+  for (const { user } of users) {
+    for (let i = 0; i < 3; i++) {
+      reactor.ring.receive(far.number, into.at, 10, 0, user.data(i));
+    }
+  }
+  reactor.cancelOperations();
+  for (const { until } of users) {
+    assertEquals(
+      until(3).toSorted(([a], [b]) => a - b),
+      [0, 1, 2].map((i) => [i, -Errno.ECANCELED, false]),
+    );
+  }
+  libc.write(far.number, bytes, 1);
+  while (calls === 0) reactor.turn();
+});
+
+Deno.test("IoUring: what a timer prepares while the thread waits is submitted", async () => {
+  using reactor = new UringReactor();
+  using pair = socketPair();
+  const { near, far } = pair;
+  const { user, completed } = recordCompletions(reactor);
+  const into = memory();
+  libc.write(near.number, bytes, 10);
+  const turned = reactor.turnAsync();
+  queueMicrotask(() => reactor.ring.receive(far.number, into.at, 10, 0, user.data(0)));
+  await turned;
+  while (completed.length === 0) await reactor.turnAsync();
+  assertEquals(completed, [[0, 10, false]]);
+});

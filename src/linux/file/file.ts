@@ -302,7 +302,7 @@ const offsetWords = new Uint32Array(offset64.buffer, 0, 2);
 
 function setOffset(offset: number): void {
   offsetWords[0] = offset >>> 0;
-  offsetWords[1] = (offset / 2 ** 32) >>> 0;
+  offsetWords[1] = Math.floor(offset / 2 ** 32) >>> 0;
 }
 
 const address64 = new BigUint64Array(pinnedBuffer(8), 0, 1);
@@ -313,23 +313,26 @@ function setAddress({ entries }: IoVectors): void {
   addressWords[1] = entries[1];
 }
 
+/** The offset of a stream, such as a socket, a pipe or a TAP: wherever it is. */
+export const CURRENT_POSITION = -1;
+
 /** Reads into vectors at an offset; the bytes read, or negative with errno set. */
 export function readVectors(fd: number, vectors: IoVectors, offset: number): number {
   setOffset(offset);
   // One entry needs no list: that saves the kernel a copy and an allocation.
-  if (vectors.count === 1) {
+  if (vectors.count === 1 && offset >= 0) {
     setAddress(vectors);
     return libc.pread(fd, address64[0], vectors.entries[2], offset64[0]);
   }
-  return libc.preadv(fd, vectors.entries, vectors.count, offset64[0]);
+  return libc.preadv2(fd, vectors.entries, vectors.count, offset64[0], 0);
 }
 
 /** Writes from vectors at an offset; the bytes written, or negative with errno set. */
 export function writeVectors(fd: number, vectors: IoVectors, offset: number): number {
   setOffset(offset);
-  if (vectors.count === 1) {
+  if (vectors.count === 1 && offset >= 0) {
     setAddress(vectors);
     return libc.pwrite(fd, address64[0], vectors.entries[2], offset64[0]);
   }
-  return libc.pwritev(fd, vectors.entries, vectors.count, offset64[0]);
+  return libc.pwritev2(fd, vectors.entries, vectors.count, offset64[0], 0);
 }

@@ -43,12 +43,17 @@ const IORING_OP_WRITEV = 2;
 const IORING_OP_FSYNC = 3;
 const IORING_OP_POLL_ADD = 6;
 const IORING_OP_POLL_REMOVE = 7;
+const IORING_OP_ACCEPT = 13;
 const IORING_OP_ASYNC_CANCEL = 14;
 const IORING_OP_FALLOCATE = 17;
 const IORING_OP_READ = 22;
 const IORING_OP_WRITE = 23;
+const IORING_OP_SEND = 26;
+const IORING_OP_RECV = 27;
 const IORING_FSYNC_DATASYNC = 1;
 const IORING_POLL_ADD_MULTI = 1;
+const IORING_ACCEPT_MULTISHOT = 1;
+const SOCK_CLOEXEC_NONBLOCK = 0o2004000;
 
 /** A completion's flag: a multishot operation goes on. */
 export const IORING_CQE_F_MORE = 2;
@@ -56,17 +61,14 @@ export const IORING_CQE_F_MORE = 2;
 const SQE_WORDS = 16;
 const CQE_WORDS = 4;
 
-/** How an instance is made. */
-export interface IoUringOptions {
-  /** How many operations can be prepared before they are submitted. */
-  entries: number;
-}
-
 /**
  * An io_uring instance of the thread that made it.
  *
- * Memory that an operation names by its address must stay where it is until
- * the operation completes.
+ * Each operation is prepared with `data`, an unsigned 32-bit number that its completion has. There
+ * must be {@linkcode IoUring.room} for it, and memory at an address that it names must stay where
+ * it is until it completes. Addresses, sizes and offsets are bytes, and `file` is a descriptor or
+ * what {@linkcode IoUring.registerFiles} returned. The offset of a stream, such as a socket, a pipe
+ * or a TAP, is {@linkcode CURRENT_POSITION}; operations on it wait, also where O_NONBLOCK is set.
  */
 export class IoUring implements Disposable {
   readonly #fd: Fd;
@@ -84,17 +86,16 @@ export class IoUring implements Disposable {
   readonly #sqes: Uint32Array<ArrayBuffer>;
   #tail: number;
   #submitted: number;
-  #fixedFiles = false;
-  /** How many operations were submitted (or prepared) and have not completed for good. */
-  inFlight = 0;
+  #hasFiles = false;
 
   /**
    * Makes an instance.
    *
+   * @param entries How many operations can be prepared before they are submitted.
    * @throws {LinuxError} ENOSYS, EPERM or EINVAL where the kernel has none,
    * forbids it, or is too old.
    */
-  constructor(options: IoUringOptions) {
+  constructor(entries: number) {
     const parameters = new Uint32Array(pinnedBuffer(120), 0, 30);
     let fd = -1;
     // The newest way first: completions do not interrupt the thread while it
@@ -103,7 +104,7 @@ export class IoUring implements Disposable {
     for (const flags of [MODERN_FLAGS, 0]) {
       parameters.fill(0);
       parameters[2] = flags | IORING_SETUP_CLAMP;
-      fd = libc.syscall_io_uring_setup(SYS_IO_URING_SETUP, options.entries, parameters);
+      fd = libc.syscall_io_uring_setup(SYS_IO_URING_SETUP, entries, parameters);
       if (fd >= 0 || errno() !== Errno.EINVAL) break;
     }
     this.#fd = new Fd(check(fd, "io_uring_setup"));
@@ -149,24 +150,18 @@ export class IoUring implements Disposable {
   }
 
   /**
-   * Registers files, whose indexes then stand for them. Once, before any use.
+   * Registers files, which saves the kernel to look them up for each operation. An instance takes
+   * one such list at a time.
    *
-   * @throws {LinuxError} When the kernel refuses.
+   * @returns The numbers, all negative, that stand for the files in operations.
+   * @throws {LinuxError} When the kernel refuses; EBUSY while another list is registered.
    */
-  registerFiles(fds: readonly number[]): void {
+  registerFiles(fds: readonly number[]): number[] {
     const list = new Int32Array(pinnedBuffer(fds.length * 4), 0, fds.length);
     list.set(fds);
-    check(
-      libc.syscall_io_uring_register(
-        SYS_IO_URING_REGISTER,
-        this.#fd.number,
-        IORING_REGISTER_FILES,
-        list,
-        fds.length,
-      ),
-      "io_uring_register",
-    );
-    this.#fixedFiles = true;
+    check(this.#register(IORING_REGISTER_FILES, list, fds.length), "io_uring_register");
+    this.#hasFiles = true;
+    return fds.map((_, index) => ~index);
   }
 
   /**
@@ -174,15 +169,13 @@ export class IoUring implements Disposable {
    * after the instance has ended. Nothing may be in flight on them.
    */
   unregisterFiles(): void {
-    if (!this.#fixedFiles) return;
-    this.#fixedFiles = false;
-    libc.syscall_io_uring_register(
-      SYS_IO_URING_REGISTER,
-      this.#fd.number,
-      IORING_UNREGISTER_FILES,
-      null,
-      0,
-    );
+    if (this.#hasFiles) this.#register(IORING_UNREGISTER_FILES, null, 0);
+    this.#hasFiles = false;
+  }
+
+  #register(opcode: number, list: Int32Array<ArrayBuffer> | null, count: number): number {
+    const { number } = this.#fd;
+    return libc.syscall_io_uring_register(SYS_IO_URING_REGISTER, number, opcode, list, count);
   }
 
   /** The instance's descriptor, which is readable when something completed; it stays this object's. */
@@ -191,21 +184,20 @@ export class IoUring implements Disposable {
   }
 
   /** Begins an operation; returns where its SQE is, in words. There must be room. */
-  #begin(opcode: number, fd: number, data: number): number {
+  #begin(opcode: number, file: number, data: number): number {
     const at = (this.#tail & this.#sqMask) * SQE_WORDS;
     const sqes = this.#sqes;
     sqes.fill(0, at, at + SQE_WORDS);
-    sqes[at] = opcode;
-    sqes[at + 1] = fd;
+    sqes[at] = file < 0 ? opcode | IOSQE_FIXED_FILE << 8 : opcode;
+    sqes[at + 1] = file < 0 ? ~file : file;
     sqes[at + 8] = data;
     this.#tail = (this.#tail + 1) >>> 0;
-    this.inFlight++;
     return at;
   }
 
   #setOffset(at: number, offset: number): void {
     this.#sqes[at + 2] = offset >>> 0;
-    this.#sqes[at + 3] = (offset / 2 ** 32) >>> 0;
+    this.#sqes[at + 3] = Math.floor(offset / 2 ** 32) >>> 0;
   }
 
   #setAddress(at: number, address: number, length: number): void {
@@ -214,17 +206,11 @@ export class IoUring implements Disposable {
     this.#sqes[at + 6] = length;
   }
 
-  /** Makes the last prepared operation name a registered file by its index. */
-  #fixed(at: number): void {
-    if (this.#fixedFiles) this.#sqes[at] |= IOSQE_FIXED_FILE << 8;
-  }
-
-  /** Reads at an offset into memory at an address. `file` is a descriptor, or the index of a registered one. */
+  /** Reads at an offset into memory at an address. */
   read(file: number, address: number, bytes: number, offset: number, data: number): void {
     const at = this.#begin(IORING_OP_READ, file, data);
     this.#setOffset(at, offset);
     this.#setAddress(at, address, bytes);
-    this.#fixed(at);
   }
 
   /** Writes at an offset from memory at an address. */
@@ -232,7 +218,6 @@ export class IoUring implements Disposable {
     const at = this.#begin(IORING_OP_WRITE, file, data);
     this.#setOffset(at, offset);
     this.#setAddress(at, address, bytes);
-    this.#fixed(at);
   }
 
   /** Reads at an offset into `count` iovec entries at an address. */
@@ -240,7 +225,6 @@ export class IoUring implements Disposable {
     const at = this.#begin(IORING_OP_READV, file, data);
     this.#setOffset(at, offset);
     this.#setAddress(at, vectors, count);
-    this.#fixed(at);
   }
 
   /** Writes at an offset from `count` iovec entries at an address. */
@@ -248,14 +232,36 @@ export class IoUring implements Disposable {
     const at = this.#begin(IORING_OP_WRITEV, file, data);
     this.#setOffset(at, offset);
     this.#setAddress(at, vectors, count);
-    this.#fixed(at);
+  }
+
+  /** Receives from a socket into memory at an address; `flags` are recv(2)'s. */
+  receive(file: number, address: number, bytes: number, flags: number, data: number): void {
+    const at = this.#begin(IORING_OP_RECV, file, data);
+    this.#setAddress(at, address, bytes);
+    this.#sqes[at + 7] = flags;
+  }
+
+  /** Sends to a socket from memory at an address; `flags` are send(2)'s. */
+  send(file: number, address: number, bytes: number, flags: number, data: number): void {
+    const at = this.#begin(IORING_OP_SEND, file, data);
+    this.#setAddress(at, address, bytes);
+    this.#sqes[at + 7] = flags;
+  }
+
+  /**
+   * Accepts a connection of a listening socket; the result is its descriptor, non-blocking. With
+   * `multishot` it accepts one after the other, until a completion lacks IORING_CQE_F_MORE.
+   */
+  accept(file: number, data: number, multishot: boolean): void {
+    const at = this.#begin(IORING_OP_ACCEPT, file, data);
+    if (multishot) this.#sqes[at] |= IORING_ACCEPT_MULTISHOT << 16;
+    this.#sqes[at + 7] = SOCK_CLOEXEC_NONBLOCK;
   }
 
   /** Makes data durable (fdatasync). */
   dataSync(file: number, data: number): void {
     const at = this.#begin(IORING_OP_FSYNC, file, data);
     this.#sqes[at + 7] = IORING_FSYNC_DATASYNC;
-    this.#fixed(at);
   }
 
   /** Allocates, frees or zeroes a range; `mode` is fallocate(2)'s. */
@@ -264,29 +270,26 @@ export class IoUring implements Disposable {
     this.#setOffset(at, offset);
     // fallocate's length stands where other operations have an address.
     this.#setAddress(at, bytes, mode);
-    this.#fixed(at);
   }
 
   /**
-   * Completes when a descriptor is ready; with `multishot` each time it becomes
-   * so, until it completes without IORING_CQE_F_MORE.
+   * Completes when a descriptor is ready, with the events that it is ready for; with `multishot`
+   * each time it becomes so, until a completion lacks IORING_CQE_F_MORE.
    */
-  poll(fd: number, events: number, data: number, multishot: boolean): void {
-    const at = this.#begin(IORING_OP_POLL_ADD, fd, data);
+  poll(file: number, events: number, data: number, multishot: boolean): void {
+    const at = this.#begin(IORING_OP_POLL_ADD, file, data);
     this.#sqes[at + 6] = multishot ? IORING_POLL_ADD_MULTI : 0;
     this.#sqes[at + 7] = events;
   }
 
-  /** Ends the poll that has this data. */
+  /** Ends the poll that has `target` as its data. */
   pollRemove(target: number, data: number): void {
-    const at = this.#begin(IORING_OP_POLL_REMOVE, -1, data);
-    this.#sqes[at + 4] = target;
+    this.#sqes[this.#begin(IORING_OP_POLL_REMOVE, 0, data) + 4] = target;
   }
 
-  /** Asks the kernel to give up the operation that has this data, if it still can. */
+  /** Asks the kernel to give up the operation that has `target` as its data, if it still can. */
   cancel(target: number, data: number): void {
-    const at = this.#begin(IORING_OP_ASYNC_CANCEL, -1, data);
-    this.#sqes[at + 4] = target;
+    this.#sqes[this.#begin(IORING_OP_ASYNC_CANCEL, 0, data) + 4] = target;
   }
 
   /**
@@ -355,7 +358,6 @@ export class IoUring implements Disposable {
       head = (head + 1) >>> 0;
       // The entry is the kernel's again before the callback, which may submit.
       Atomics.store(cq, this.#cqHead, head | 0);
-      if ((flags & IORING_CQE_F_MORE) === 0) this.inFlight--;
       count++;
       callback(data, result, flags);
     }

@@ -12,6 +12,7 @@ import type { Fd } from "../fd.ts";
 import { IORING_CQE_F_MORE, IoUring } from "./io_uring.ts";
 import type { ThreadReactor } from "./reactor.ts";
 import {
+  MAX_WATCH_KEY,
   type Readiness,
   readinessEvents,
   type Registration,
@@ -23,71 +24,118 @@ import {
 /** How many operations can be prepared between two waits; more are submitted on the way. */
 const ENTRIES = 256;
 
-/** Data of operations has this bit; that of watches does not. */
-const OPERATION = 0x8000_0000;
+/** Data of what nobody waits for: no watch has this key. */
+const NOBODY = 0;
+
+/** Data of operations has this bit, then 14 bits for the user; that of watches is below. */
+const OPERATION = MAX_WATCH_KEY;
+const USER_SHIFT = 16, MAX_USERS = 1 << 14, OPERATION_MASK = 0xffff;
 
 /** io_uring of a queue thread, as a device uses it. */
 export interface ThreadIo {
   /** Where operations are prepared. They are submitted with the thread's next wait. */
   readonly ring: IoUring;
+  /** Adds a user of the ring; it stays as long as the thread. */
+  serve(callbacks: IoCallbacks): IoUser;
+}
+
+/** What a user of a thread's io_uring is told. */
+export interface IoCallbacks {
   /**
-   * Says who gets completions; there is one user per thread.
+   * Called for each completion.
    *
-   * @param completed Called with the number of an operation and its result (a
-   * negative error number when it failed).
-   * @param batchEnded Called after the completions that came together.
+   * @param operation The number that the user gave the operation
+   * @param result A negative error number when it failed
+   * @param flags As {@linkcode IORING_CQE_F_MORE}
    */
-  serve(completed: (operation: number, result: number) => void, batchEnded: () => void): void;
-  /** The data of an operation that the user numbers `operation`, below 2^31. */
+  completed(operation: number, result: number, flags: number): void;
+  /** Called after the completions that came together. */
+  batchEnded?(): void;
+}
+
+/** A user of a thread's io_uring, which numbers its operations from 0 to 65,535. */
+export interface IoUser {
+  /** The data to prepare an operation with, which gives it its number. */
   data(operation: number): number;
+  /** Asks the kernel to give up an operation. It completes anyway, with ECANCELED if it was given up. */
+  cancel(operation: number): void;
+}
+
+class User implements IoUser {
+  hasCompletions = false;
+  /** The largest number of an operation that there was. */
+  #last = -1;
+  readonly #reactor: UringReactor;
+  readonly #base: number;
+  readonly callbacks: IoCallbacks;
+
+  constructor(reactor: UringReactor, index: number, callbacks: IoCallbacks) {
+    this.#reactor = reactor;
+    this.#base = OPERATION + (index << USER_SHIFT);
+    this.callbacks = callbacks;
+  }
+
+  data(operation: number): number {
+    if (operation > this.#last) this.#last = operation;
+    // Prepared by a promise or a timer of the device, it has to be submitted too.
+    this.#reactor.wakeUp();
+    return this.#base + operation;
+  }
+
+  cancel(operation: number): void {
+    // Where it is not in flight, the kernel finds none.
+    this.#reactor.cancel(this.#base + operation);
+  }
+
+  cancelAll(): void {
+    for (let operation = 0; operation <= this.#last; operation++) this.cancel(operation);
+  }
 }
 
 /** Waits by io_uring; for a thread of its own. */
 export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
-  readonly ring: IoUring = new IoUring({ entries: ENTRIES });
+  readonly ring: IoUring = new IoUring(ENTRIES);
   readonly #watches = new Watches();
   #deferred: (() => void)[] = [];
   #epoll: Epoll | undefined;
   /** Ends a wait that leaves the event loop its turn. */
   #wake: Fd | undefined;
   #isWaiting = false;
-  #completed: (operation: number, result: number) => void = () => {};
-  #batchEnded: () => void = () => {};
-  #operationsCompleted = false;
-  /** The largest number of an operation that there was. */
-  #lastOperation = -1;
+  readonly #users: User[] = [];
   readonly #complete = (data: number, result: number, flags: number): void => {
-    if (data >= OPERATION) {
-      this.#operationsCompleted = true;
-      this.#completed(data - OPERATION, result);
-    } else {
-      this.#notice(data, result, flags);
-    }
+    if (data < OPERATION) return this.#notice(data, result, flags);
+    const user = this.#users[(data - OPERATION) >>> USER_SHIFT];
+    user.hasCompletions = true;
+    user.callbacks.completed(data & OPERATION_MASK, result, flags);
   };
 
-  serve(completed: (operation: number, result: number) => void, batchEnded: () => void): void {
-    this.#completed = completed;
-    this.#batchEnded = batchEnded;
-  }
-
-  data(operation: number): number {
-    if (operation > this.#lastOperation) this.#lastOperation = operation;
-    // Prepared by a promise or a timer of the device, it has to be submitted too.
-    if (this.#isWaiting) this.#wakeUp();
-    return operation + OPERATION;
-  }
-
-  #wakeUp(): void {
-    signalEventfd(this.#wake!.number);
-  }
-
-  /** Asks the kernel to give up every operation of the user; they complete, most of them with ECANCELED. */
-  cancelOperations(): void {
-    for (let operation = 0; operation <= this.#lastOperation; operation++) {
-      this.#prepare();
-      // Of those that are not in flight it knows none. Key 0 is no watch's.
-      this.ring.cancel(operation + OPERATION, 0);
+  serve(callbacks: IoCallbacks): IoUser {
+    if (this.#users.length === MAX_USERS) {
+      throw new RangeError(`Expected at most ${MAX_USERS} users of io_uring, got one more`);
     }
+    const user = new User(this, this.#users.length, callbacks);
+    this.#users.push(user);
+    return user;
+  }
+
+  /**
+   * Ends a wait that was begun before an operation was prepared, so that it is submitted.
+   *
+   * @internal
+   */
+  wakeUp(): void {
+    if (this.#isWaiting) signalEventfd(this.#wake!.number);
+  }
+
+  /** @internal */
+  cancel(data: number): void {
+    this.#prepare();
+    this.ring.cancel(data, NOBODY);
+  }
+
+  /** Asks the kernel to give up every operation of the users; they complete, most of them with ECANCELED. */
+  cancelOperations(): void {
+    for (const user of this.#users) user.cancelAll();
   }
 
   watch(fd: number, readiness: Readiness, callback: () => void): Watch {
@@ -112,13 +160,13 @@ export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
     this.#watches.remove(watch);
     if (!watch.isArmed) return;
     this.#prepare();
-    this.ring.pollRemove(watch.key, 0);
+    this.ring.pollRemove(watch.key, NOBODY);
   }
 
-  /** Makes room for an operation. Prepared by a promise or a timer, it has to be submitted too. */
+  /** Makes room for an operation, and has it submitted. */
   #prepare(): void {
     while (this.ring.room === 0) this.ring.enter(false);
-    if (this.#isWaiting) this.#wakeUp();
+    this.wakeUp();
   }
 
   #notice(key: number, result: number, flags: number): void {
@@ -134,7 +182,7 @@ export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
 
   defer(callback: () => void): void {
     this.#deferred.push(callback);
-    if (this.#isWaiting) this.#wakeUp();
+    this.wakeUp();
   }
 
   turn(): void {
@@ -172,9 +220,11 @@ export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
 
   #dispatch(): void {
     this.ring.complete(this.#complete);
-    if (this.#operationsCompleted) {
-      this.#operationsCompleted = false;
-      this.#batchEnded();
+    for (let i = 0; i < this.#users.length; i++) {
+      const user = this.#users[i];
+      if (!user.hasCompletions) continue;
+      user.hasCompletions = false;
+      user.callbacks.batchEnded?.();
     }
     if (this.#deferred.length === 0) return;
     const deferred = this.#deferred;

@@ -68,8 +68,8 @@ export class Registration implements Watch {
   }
 }
 
-/** Keys are positive and below this. */
-const MAX_KEY = 0x8000_0000;
+/** Keys are positive and below this, small integers to V8. */
+export const MAX_WATCH_KEY = 0x4000_0000;
 
 /** The watches of a reactor, by key. */
 export class Watches {
@@ -83,7 +83,7 @@ export class Watches {
 
   /** Adds and arms one. Keys are not reused soon: an event of a removed watch finds no other. */
   add(watcher: Watcher, fd: number, events: number, callback: () => void): Registration {
-    do this.#key = (this.#key + 1) % MAX_KEY || 1; while (this.#byKey.has(this.#key));
+    do this.#key = (this.#key + 1) % MAX_WATCH_KEY || 1; while (this.#byKey.has(this.#key));
     const watch = new Registration(watcher, this.#key, fd, events, callback);
     watcher.arm(watch);
     this.#byKey.set(watch.key, watch);

@@ -95,12 +95,15 @@ export default defineDevice({
             return new Promise<number>((resolve) => late.settle = resolve);
           case Misdeed.KERNEL: {
             const [reader] = pipe();
-            io!.serve((_operation, result) => {
-              // ECANCELED
-              chain.writable.setU8(0, result === -125 ? 125 : 1);
-              queue.complete(chain, 1);
-            }, () => queues.requestq.forEach((queue) => queue.flush()));
-            io!.ring.read(reader, memory.base + chain.writable.index(0), 1, 0, io!.data(3));
+            const user = io!.serve({
+              completed(_operation, result) {
+                // ECANCELED
+                chain.writable.setU8(0, result === -125 ? 125 : 1);
+                queue.complete(chain, 1);
+              },
+              batchEnded: () => queues.requestq.forEach((queue) => queue.flush()),
+            });
+            io!.ring.read(reader, memory.base + chain.writable.index(0), 1, 0, user.data(3));
             return LATER;
           }
           case Misdeed.SPIN: {
