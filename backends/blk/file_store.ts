@@ -5,7 +5,6 @@
  * @module
  */
 
-import type { Parts } from "../../mod.ts";
 import {
   addressOf,
   blockDiscard,
@@ -23,7 +22,6 @@ import {
   IoVectors,
   isReadOnlyDevice,
   LinuxError,
-  MAX_IO_VECTORS,
   openFile,
   pinnedBuffer,
   punchHole,
@@ -257,32 +255,24 @@ export class FileStore implements Store {
     this.#ownSync?.close();
   }
 
-  read({ data, offset, bytes }: StoreRequest): number {
-    return this.#transfer(false, data, offset, bytes);
+  read(request: StoreRequest): number {
+    return this.#transfer(false, request);
   }
 
-  write({ data, offset, bytes }: StoreRequest): number {
-    return this.#transfer(true, data, offset, bytes);
+  write(request: StoreRequest): number {
+    return this.#transfer(true, request);
   }
 
-  /** Goes on until everything is moved: a call may move less, and takes a limited number of parts. */
-  #transfer(isWrite: boolean, data: Parts, offset: number, bytes: number): number {
+  /** Repeats the call until everything is moved: it may move less, and takes a limited number of parts. */
+  #transfer(isWrite: boolean, request: StoreRequest): number {
     const vectors = this.#vectors;
-    const count = data.count;
-    let part = 0, skip = 0; // where the data goes on
-    while (bytes > 0) {
+    const { data, dataOffset, offset, bytes } = request;
+    for (let done = 0; done < bytes;) {
       vectors.count = 0;
-      for (let i = part, from = skip; i < count && vectors.count < MAX_IO_VECTORS; i++, from = 0) {
-        const length = data.length(i) - from;
-        if (length > 0) vectors.push(this.#base + data.index(i) + from, length);
-      }
-      const fd = descriptorFor(this.#handle, data, offset, bytes);
-      const moved = this.#call(isWrite, fd, offset);
+      data.gather(vectors, this.#base, dataOffset + done, bytes - done);
+      const moved = this.#call(isWrite, descriptorFor(this.#handle, request, done), offset + done);
       if (moved < 0) return -moved;
-      offset += moved;
-      bytes -= moved;
-      skip += moved;
-      while (part < count && skip >= data.length(part)) skip -= data.length(part++);
+      done += moved;
     }
     return 0;
   }
@@ -336,8 +326,8 @@ export class FileStore implements Store {
     const vectors = this.#vectors;
     while (bytes > 0) {
       vectors.count = 0;
-      for (let left = bytes; left > 0 && vectors.count < MAX_IO_VECTORS; left -= ZEROES_BYTES) {
-        vectors.push(address, Math.min(left, ZEROES_BYTES));
+      for (let left = bytes; left > 0; left -= ZEROES_BYTES) {
+        if (!vectors.push(address, Math.min(left, ZEROES_BYTES))) break;
       }
       const moved = this.#call(true, this.#fd, offset);
       if (moved < 0) return -moved;

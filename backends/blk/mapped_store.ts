@@ -14,6 +14,7 @@
  * @module
  */
 
+import type { VectorSink } from "../../mod.ts";
 import {
   copyMemory,
   enterPages,
@@ -112,6 +113,21 @@ export class MappedFile implements Disposable {
 
 const pagesOfChunk = new Uint8Array(new ArrayBuffer(4096), 0, CHUNK_PAGES);
 
+/** Copies pieces of guest memory, one after the other, to or from a mapped file. */
+class Copier implements VectorSink {
+  /** The direction: to the file. */
+  isWrite = false;
+  /** The address in the file where the next piece is. */
+  file = 0;
+
+  push(address: number, bytes: number): boolean {
+    if (this.isWrite) copyMemory(this.file, address, bytes);
+    else copyMemory(address, this.file, bytes);
+    this.file += bytes;
+    return true;
+  }
+}
+
 /** Carries requests out by copying, and what cannot be copied by `inline`. */
 export class MappedStore implements Store {
   readonly #inline: Store;
@@ -121,6 +137,7 @@ export class MappedStore implements Store {
   readonly #file: number;
   /** The address of index 0 of guest memory. */
   readonly #base: number;
+  readonly #copier = new Copier();
   readonly #leasedFd: number;
   /** The lease was looked at since the last batch of requests. */
   #isLeaseKnown = false;
@@ -137,28 +154,23 @@ export class MappedStore implements Store {
 
   read(request: StoreRequest): ReturnType<Store["read"]> {
     if (!this.#enter(request)) return this.#inline.read(request);
-    const { data } = request;
-    let from = this.#file + request.offset;
-    for (let i = 0; i < data.count; i++) {
-      const bytes = data.length(i);
-      copyMemory(this.#base + data.index(i), from, bytes);
-      from += bytes;
-    }
-    this.#pages.leave();
+    this.#copy(request, false);
     return 0;
   }
 
   write(request: StoreRequest): ReturnType<Store["write"]> {
     if (!this.#enter(request)) return this.#writeNew(request);
-    const { data } = request;
-    let to = this.#file + request.offset;
-    for (let i = 0; i < data.count; i++) {
-      const bytes = data.length(i);
-      copyMemory(to, this.#base + data.index(i), bytes);
-      to += bytes;
-    }
-    this.#pages.leave();
+    this.#copy(request, true);
     return 0;
+  }
+
+  /** Copies the data of a request, and ends to touch its pages. */
+  #copy({ data, dataOffset, offset, bytes }: StoreRequest, isWrite: boolean): void {
+    const copier = this.#copier;
+    copier.isWrite = isWrite;
+    copier.file = this.#file + offset;
+    data.gather(copier, this.#base, dataOffset, bytes);
+    this.#pages.leave();
   }
 
   /** Begins to touch the pages of a request, if all of them are there. */

@@ -282,7 +282,6 @@ export default defineDevice({
       state,
       features,
       config,
-      memory,
       onFailure: (type, errno) =>
         notice(state.lostErrno === errno ? lostNotice(errno) : failureNotice(type, errno)),
     });

@@ -56,8 +56,6 @@ export interface OperationOptions {
   };
   /** Config space, live. */
   config: { readonly writeback: number };
-  /** Guest memory. */
-  memory: { readonly u8: Uint8Array<ArrayBuffer> };
   /** Whether writes are refused. */
   readOnly: boolean;
   /** Whether discards do something; where not, they are done with nothing done. */
@@ -76,7 +74,6 @@ export class Operation {
   readonly #state: SharedState;
   readonly #features: OperationOptions["features"];
   readonly #config: OperationOptions["config"];
-  readonly #u8: Uint8Array<ArrayBuffer>;
   readonly #readOnly: boolean;
   readonly #onFailure: OperationOptions["onFailure"];
   readonly #discard: boolean;
@@ -93,7 +90,6 @@ export class Operation {
     this.#state = options.state;
     this.#features = options.features;
     this.#config = options.config;
-    this.#u8 = options.memory.u8;
     this.#readOnly = options.readOnly;
     this.#onFailure = options.onFailure;
     this.#discard = options.discard;
@@ -113,7 +109,7 @@ export class Operation {
    */
   handle(chain: Chain, queue: QueueHandle): HandlerResult {
     const requests = this.#requests[queue.index];
-    const request = requests[chain.slot] ??= new Request(chain, queue, this.#u8);
+    const request = requests[chain.slot] ??= new Request(chain, queue);
     const refused = request.begin() || this.#prepare(request);
     if (refused === 0 && request.segments > 0 && costOf(request) > LONG_BYTES) {
       queue.hold();
@@ -143,7 +139,7 @@ export class Operation {
         return this.#flushLast(request);
       case VIRTIO_BLK_T.GET_ID:
         request.data.fill(0);
-        request.data.write(0, this.#id);
+        request.data.write(0, this.#id); // the status is written over what is too long
         return 0;
       case VIRTIO_BLK_T.DISCARD: {
         if (!this.#features.DISCARD) return REFUSED.UNSUPPORTED;

@@ -82,8 +82,10 @@ export class Request implements StoreRequest {
   type = -1;
   /** The first sector. Inexact beyond 2^53, where no disk reaches: it has fewer bytes than that. */
   sector = 0;
-  /** The data, without header and status. */
+  /** The parts with the data, and where in them it begins: without header and status. */
   data: Parts;
+  dataOffset = 0;
+  #dataBytes = 0;
   /** The range of the store that the current step is about. */
   offset = 0;
   bytes = 0;
@@ -96,24 +98,20 @@ export class Request implements StoreRequest {
   laterBytes = 0;
   /** Takes the result of what the store does later, of a request that is done by pieces. */
   onDone: ((result: number) => void) | undefined;
-  /** What is to be done with the store takes so many steps. */
+  /** The number of store operations needed. */
   steps = 0;
-  /** How many of them are begun. */
+  /** The number of those that have begun. */
   step = 0;
   /** The last step makes writes durable. */
   endsWithFlush = false;
-  /** A DataView, because V8 is slow with `u8[index]` from 2^31 on: see `copyDescriptor`. */
-  readonly #memory: DataView<ArrayBuffer>;
-  #statusIndex = 0;
   /** A copy of the segments: checked first, used later. */
   #table: DataView<ArrayBuffer> | undefined;
 
-  /** Makes the request of a slot; `u8` is guest memory. */
-  constructor(chain: Chain, queue: QueueHandle, u8: Uint8Array<ArrayBuffer>) {
+  /** Makes the request of a slot. */
+  constructor(chain: Chain, queue: QueueHandle) {
     this.chain = chain;
     this.queue = queue;
     this.data = chain.readable;
-    this.#memory = new DataView(u8.buffer, u8.byteOffset, u8.byteLength);
   }
 
   /**
@@ -131,28 +129,27 @@ export class Request implements StoreRequest {
         "Expected room for the status byte at the end of a block request, got no device-writable bytes (virtio 1.3, 5.2.6)",
       );
     }
-    this.#statusIndex = writable.locate(writable.byteLength - 1);
-    writable.dropLast(1);
     this.type = -1;
     this.sector =
       this.segments =
+      this.segmentBytes =
       this.steps =
       this.step =
         0;
     this.endsWithFlush = false;
-    this.segmentBytes = 0;
     if (readable.byteLength < HEADER_BYTES) return REFUSED.SHORT_HEADER;
     this.type = readable.u32(0);
     this.sector = readable.u64(8);
-    readable.dropFirst(HEADER_BYTES);
     const isRead = this.type === VIRTIO_BLK_T.IN || this.type === VIRTIO_BLK_T.GET_ID;
     this.data = isRead ? writable : readable;
+    this.dataOffset = isRead ? 0 : HEADER_BYTES;
+    this.#dataBytes = isRead ? writable.byteLength - 1 : readable.byteLength - HEADER_BYTES;
     return 0;
   }
 
   /** Takes the range of a read or write. Returns 0, or why it is refused. */
   takeRange(capacitySectors: number): number {
-    const bytes = this.data.byteLength;
+    const bytes = this.#dataBytes;
     if (bytes % SECTOR_BYTES !== 0) return REFUSED.NOT_ALIGNED;
     if (this.sector > capacitySectors - bytes / SECTOR_BYTES) return REFUSED.OUT_OF_RANGE;
     this.offset = this.sector * SECTOR_BYTES;
@@ -177,12 +174,12 @@ export class Request implements StoreRequest {
    * @returns 0 with a step for each segment, or why the request is refused.
    */
   takeSegments(capacitySectors: number, maxSectors: number): number {
-    const bytes = this.data.byteLength;
+    const bytes = this.#dataBytes;
     if (bytes % SEGMENT_BYTES !== 0) return REFUSED.NOT_ALIGNED;
     const count = bytes / SEGMENT_BYTES;
     if (count === 0 || count > MAX_SEGMENTS) return REFUSED.SEGMENTS;
     const table = this.#table ??= new DataView(new ArrayBuffer(MAX_SEGMENTS * SEGMENT_BYTES));
-    this.data.read(0, new Uint8Array(table.buffer, 0, bytes));
+    this.data.read(this.dataOffset, new Uint8Array(table.buffer, 0, bytes));
 
     // Unknown flags come first, and discards have none: virtio 1.3, 5.2.6.2
     const known = this.type === VIRTIO_BLK_T.WRITE_ZEROES ? FLAG_UNMAP : 0;
@@ -212,12 +209,15 @@ export class Request implements StoreRequest {
 
   /** Writes the status; returns how many bytes of the chain were written. */
   end(status: number): number {
-    // The used length has to cover the status, and what it covers has to be
-    // written (virtio 1.3, 2.7.8.2): what got no data gets zeroes.
-    const { writable } = this.chain;
+    const { writable, writableBytes } = this.chain;
+    const last = writable.byteLength - 1;
+    // A chain that was given up is empty.
+    if (last < 0) return writableBytes;
+    // The used length has to cover the status, and what it covers has to be written (virtio 1.3,
+    // 2.7.8.2): room for data that got none is filled with zeroes.
     const isFilled = status === VIRTIO_BLK_S.OK && this.data === writable;
-    if (!isFilled && writable.byteLength > 0) writable.fill(0);
-    this.#memory.setUint8(this.#statusIndex, status);
-    return this.chain.writableBytes;
+    if (!isFilled && last > 0) writable.fill(0, 0, last);
+    writable.setU8(last, status);
+    return writableBytes;
   }
 }

@@ -17,8 +17,10 @@ import type { ThreadIo } from "../../src/linux/mod.ts";
 
 /** A request to a store. It is the store's from the call until the result is known. */
 export interface StoreRequest {
-  /** Guest memory that a read fills or that a write stores: `bytes` bytes. */
+  /** Guest memory that a read fills or that a write stores: `bytes` bytes from `dataOffset` on. */
   readonly data: Parts;
+  /** Where the data begins in these parts. */
+  readonly dataOffset: number;
   /** Where in the store, in bytes: a multiple of 512, and with `bytes` inside the capacity. */
   readonly offset: number;
   /** How many bytes: a multiple of 512, and not 0. */

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { LATER, type Parts } from "../../mod.ts";
+import { LATER } from "../../mod.ts";
 import {
   Errno,
   FALLOCATE_PUNCH_HOLE,
@@ -15,7 +15,6 @@ import {
   IoVectors,
   isInMemory,
   LinuxError,
-  MAX_IO_VECTORS,
   type ThreadIo,
 } from "../../src/linux/mod.ts";
 import { descriptorFor } from "./direct.ts";
@@ -175,29 +174,37 @@ export class UringStore implements Store {
     // Submitting makes room; the kernel may say "later" only while it is short of memory.
     while (ring.room === 0) ring.enter(false);
     const request = slot.request!;
-    const data = this.#user.data(slot.index);
+    const token = this.#user.data(slot.index);
     switch (slot.kind) {
       case SYNC:
-        return ring.dataSync(this.#syncFile, data);
+        return ring.dataSync(this.#syncFile, token);
       case PUNCH:
-        return ring.allocate(this.#file, FALLOCATE_PUNCH_HOLE, request.offset, request.bytes, data);
+        return ring.allocate(
+          this.#file,
+          FALLOCATE_PUNCH_HOLE,
+          request.offset,
+          request.bytes,
+          token,
+        );
     }
+    const { data, dataOffset } = request;
     const offset = request.offset + slot.done;
-    const parts = request.data;
     const bytes = request.bytes - slot.done;
-    const isDirect = descriptorFor(this.#handle, parts, offset, bytes) !== this.#handle.fd;
+    const isDirect = descriptorFor(this.#handle, request, slot.done) !== this.#handle.fd;
     const file = isDirect ? this.#directFile : this.#file;
-    if (parts.count === 1) {
-      const address = this.#base + parts.index(0) + slot.done;
-      if (slot.kind === READ) ring.read(file, address, bytes, offset, data);
-      else ring.write(file, address, bytes, offset, data);
+    const index = data.locate(dataOffset + slot.done, bytes);
+    if (index >= 0) {
+      const address = this.#base + index;
+      if (slot.kind === READ) ring.read(file, address, bytes, offset, token);
+      else ring.write(file, address, bytes, offset, token);
       return;
     }
     const vectors = slot.vectors ??= new IoVectors();
-    collect(vectors, this.#base, parts, slot.done);
+    vectors.count = 0;
+    data.gather(vectors, this.#base, dataOffset + slot.done, bytes);
     const { address, count } = vectors;
-    if (slot.kind === READ) ring.readVectors(file, address, count, offset, data);
-    else ring.writeVectors(file, address, count, offset, data);
+    if (slot.kind === READ) ring.readVectors(file, address, count, offset, token);
+    else ring.writeVectors(file, address, count, offset, token);
   }
 
   #completed(slot: Slot, result: number): void {
@@ -240,15 +247,5 @@ function registered(ring: IoUring, fds: readonly number[]): number[] {
   } catch (error) {
     if (!(error instanceof LinuxError)) throw error;
     return [...fds];
-  }
-}
-
-/** Lists the parts of a request from byte `skip` on, as many as one operation takes. */
-function collect(vectors: IoVectors, base: number, parts: Parts, skip: number): void {
-  vectors.count = 0;
-  for (let i = 0; i < parts.count && vectors.count < MAX_IO_VECTORS; i++) {
-    const length = parts.length(i);
-    if (skip < length) vectors.push(base + parts.index(i) + skip, length - skip);
-    skip = Math.max(skip - length, 0);
   }
 }

@@ -29,7 +29,7 @@ function attach(open: OpenStore): Store {
 function scattered(offset: number, count: number, length: number, stride: number): StoreRequest {
   const data = new Parts(u8);
   for (let i = 0; i < count; i++) data.push(i * stride, length);
-  return { data, offset, bytes: count * length };
+  return { data, dataOffset: 0, offset, bytes: count * length };
 }
 
 function withStores(name: string, test: (open: OpenStore, store: Store) => void): void {
@@ -69,11 +69,24 @@ withStores("A store skips parts without bytes", (_open, store) => {
     data.push(index, bytes);
   }
   u8.fill(0).fill(1, 8, 108).fill(2, 200, 612);
-  assertEquals(store.write({ data, offset: 0, bytes: 512 }), 0);
+  assertEquals(store.write({ data, dataOffset: 0, offset: 0, bytes: 512 }), 0);
   u8.fill(9);
   assertEquals(store.read(scattered(0, 1, 512, 512)), 0);
   assert(u8.subarray(0, 100).every((byte) => byte === 1));
   assert(u8.subarray(100, 512).every((byte) => byte === 2));
+});
+
+withStores("A store leaves what is before and behind the data of a request", (_open, store) => {
+  const data = new Parts(u8);
+  for (const [index, bytes] of [[0, 10], [16, 300], [400, 300], [800, 1]]) data.push(index, bytes);
+  u8.fill(1);
+  assertEquals(store.write({ data, dataOffset: 20, offset: 512, bytes: 512 }), 0);
+  u8.fill(2);
+  assertEquals(store.read({ data, dataOffset: 20, offset: 512, bytes: 512 }), 0);
+  const read = [...u8.subarray(0, 900)].flatMap((byte, i) => byte === 1 ? [i] : []);
+  const expected = Array.from({ length: 900 }, (_, i) => i)
+    .filter((i) => i >= 26 && i < 316 || i >= 400 && i < 622);
+  assertEquals(read, expected);
 });
 
 withStores("A store says ENODATA where the file ends too early", (_open, store) => {
@@ -104,7 +117,7 @@ withStores("A store says EFAULT where there is no memory", (_open, store) => {
   const data = new Parts(u8);
   data.push(-memory.base + 4096, 512); // the first page of the process is never mapped
   for (const move of ["read", "write"] as const) {
-    assertEquals(store[move]({ data, offset: 0, bytes: 512 }), 14);
+    assertEquals(store[move]({ data, dataOffset: 0, offset: 0, bytes: 512 }), 14);
   }
 });
 

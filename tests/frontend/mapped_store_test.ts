@@ -20,7 +20,7 @@ const memory = { u8, base: addressOf(u8) };
 function request(offset: number, bytes: number): StoreRequest {
   const data = new Parts(u8);
   data.push(0, bytes);
-  return { data, offset, bytes };
+  return { data, dataOffset: 0, offset, bytes };
 }
 
 interface Disk {

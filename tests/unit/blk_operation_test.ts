@@ -74,13 +74,12 @@ function setUp(setup: Setup = {}) {
     WRITE_ZEROES: true,
     ...setup.features,
   };
-  const start = (u8: Uint8Array<ArrayBuffer>) => {
+  const start = () => {
     const operation = new Operation({
       store,
       state,
       features,
       config,
-      memory: { u8 },
       readOnly: setup.readOnly ?? false,
       discard: setup.discard ?? true,
       unmap: setup.unmap ?? true,
@@ -92,7 +91,7 @@ function setUp(setup: Setup = {}) {
   /** Makes one request; `status` tells what the driver finds. */
   const request = (content: ChainContent) => {
     const made = makeChain(content);
-    const operation = start(made.u8);
+    const operation = start();
     const result = operation.handle(made.chain, queue);
     return { ...made, operation, result, status: () => made.written().at(-1) };
   };

@@ -22,7 +22,7 @@ const { IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES } = VIRTIO_BLK_T;
 
 function makeRequest(content: ChainContent) {
   const made = makeChain(content);
-  return { ...made, request: new Request(made.chain, new TestQueue(), made.u8) };
+  return { ...made, request: new Request(made.chain, new TestQueue()) };
 }
 
 Deno.test("Request.begin() reads the header in any framing", () => {
@@ -44,9 +44,12 @@ Deno.test("Request.begin() reads the header in any framing", () => {
         assertEquals(request.begin(), 0);
         assertEquals(request.type, type);
         assertEquals(BigInt(request.sector), sector);
-        assertEquals([...chain.readable].flatMap((part) => [...part]), [...data]);
-        assertEquals(chain.writable.byteLength, room);
-        assertEquals(request.data === chain.writable, type === IN || type === GET_ID);
+        const isRead = type === IN || type === GET_ID;
+        assertEquals(request.data, isRead ? chain.writable : chain.readable);
+        assertEquals(request.dataOffset, isRead ? 0 : 16);
+        // The parts stay as they were.
+        assertEquals(chain.readable.byteLength, 16 + data.length);
+        assertEquals(chain.writable.byteLength, room + 1);
       },
     ),
   );
@@ -74,6 +77,14 @@ Deno.test("Request.end() clears room that a write has no data for", () => {
   request.begin();
   request.end(0);
   assertEquals([...written()], [0, 0, 0, 0]);
+});
+
+Deno.test("Request.end() writes nothing for a chain that was given up", () => {
+  const { request, chain, written } = makeRequest({ readable: header(OUT, 0), writableBytes: 4 });
+  request.begin();
+  chain.release();
+  assertEquals(request.end(1), 4);
+  assertEquals([...written()], new Array(4).fill(UNTOUCHED));
 });
 
 Deno.test("Request.begin() throws when there is no room for the status", () => {

@@ -58,30 +58,104 @@ Deno.test("Parts.read() and write() copy any range", () => {
   );
 });
 
-Deno.test("Parts.dropFirst() and dropLast() leave what is between", () => {
+Deno.test("Parts writes numbers wherever the parts divide them, and nothing else", () => {
   fc.assert(
-    fc.property(content, division, fc.nat(16), fc.nat(16), (bytes, lengths, first, last) => {
+    fc.property(content, division, fc.nat(24), fc.nat(2 ** 53 - 1), (bytes, lengths, at, value) => {
       const parts = divide(bytes, lengths);
-      fc.pre(parts.byteLength === bytes.length && first + last <= bytes.length);
-      parts.dropFirst(first);
-      parts.dropLast(last);
-      assertEquals(parts.byteLength, bytes.length - first - last);
-      assertEquals(
-        [...parts].flatMap((part) => [...part]),
-        bytes.slice(first, bytes.length - last),
-      );
+      fc.pre(parts.byteLength === bytes.length && at + 8 <= bytes.length);
+      const view = new DataView(Uint8Array.from(bytes).buffer);
+      const expectSame = () => {
+        const all = new Uint8Array(bytes.length);
+        parts.read(0, all);
+        assertEquals([...all], [...new Uint8Array(view.buffer)]);
+      };
+      parts.setU64(at, value);
+      view.setBigUint64(at, BigInt(value), true);
+      expectSame();
+      parts.setU32(at, value + 1);
+      view.setUint32(at, value + 1, true);
+      expectSame();
+      parts.setU16(at, value + 2);
+      view.setUint16(at, value + 2, true);
+      expectSame();
+      parts.setU8(at, value + 3);
+      view.setUint8(at, value + 3);
+      expectSame();
     }),
   );
 });
 
-Deno.test("Parts throws a RangeError for what is behind the end", () => {
+Deno.test("Parts.gather(), fill() and isAligned() keep to their range", () => {
+  fc.assert(
+    fc.property(content, division, fc.nat(32), fc.nat(32), (bytes, lengths, offset, count) => {
+      const parts = divide(bytes, lengths);
+      fc.pre(parts.byteLength === bytes.length);
+      const places: number[] = [];
+      const pieces: number[] = [];
+      const sink = {
+        push(address: number, length: number) {
+          places.push(...Array.from({ length }, (_, i) => address + i));
+          pieces.push(address - 1000, length);
+          return true;
+        },
+      };
+      const wanted = bytes.map((_, i) => parts.locate(i)).slice(offset, offset + count);
+      assertEquals(parts.gather(sink, 1000, offset, count), wanted.length);
+      assertEquals(places, wanted.map((at) => at + 1000));
+      assertEquals(
+        parts.isAligned(2, offset, count),
+        pieces.every((number) => number % 2 === 0),
+      );
+      parts.fill(0x5a, offset, count);
+      const all = new Uint8Array(bytes.length);
+      parts.read(0, all);
+      assertEquals([...all], bytes.map((b, i) => i >= offset && i < offset + count ? 0x5a : b));
+    }),
+  );
+});
+
+Deno.test("Parts.gather() ends where there is no more room", () => {
+  const parts = divide([1, 2, 3, 4, 5, 6], [2, 2]);
+  const listed: number[] = [];
+  const sink = { push: (_: number, bytes: number) => listed.length < 2 && listed.push(bytes) > 0 };
+  assertEquals(parts.gather(sink, 0, 1), 3);
+  assertEquals(listed, [1, 2]);
+});
+
+Deno.test("Parts.locate() finds bytes that lie together", () => {
+  const parts = divide([1, 2, 3, 4], [3]);
+  const first = parts.index(0);
+  assertEquals([parts.locate(0, 3), parts.locate(2)], [first, first + 2]);
+  assertEquals([parts.locate(2, 2), parts.locate(0, 4), parts.locate(4), parts.locate(-1)], [
+    -1,
+    -1,
+    -1,
+    -1,
+  ]);
+});
+
+Deno.test("Parts.text() ends at a NUL, the limit or the end", () => {
+  const parts = divide([...new TextEncoder().encode("añb\0cd")], [2, 3]);
+  assertEquals([parts.text(0, 100), parts.text(1, 2), parts.text(5, 9), parts.text(5, 1)], [
+    "añb",
+    "ñ",
+    "cd",
+    "c",
+  ]);
+  assertEquals([parts.text(7, 4), parts.text(99, 4)], ["", ""]);
+});
+
+Deno.test("Parts throws a RangeError for what is behind the end, and writes nothing", () => {
   const parts = divide([1, 2, 3], [1, 1]);
   assertThrows(() => parts.u8(3), RangeError);
   assertThrows(() => parts.u16(2), RangeError);
   assertThrows(() => parts.u32(0), RangeError);
-  assertThrows(() => parts.dropFirst(4), RangeError);
   assertThrows(() => parts.setU8(3, 0), RangeError);
-  assertEquals(parts.locate(3), -1);
+  assertThrows(() => parts.setU16(2, 0), RangeError);
+  assertThrows(() => parts.setU32(0, 0), RangeError);
+  assertThrows(() => parts.setU64(0, 0), RangeError);
+  assertThrows(() => parts.read(-1, new Uint8Array(1)), RangeError);
+  assertEquals([0, 1, 2].map((at) => parts.u8(at)), [1, 2, 3]);
 });
 
 Deno.test("Parts.fill() writes every byte of every part and no other", () => {

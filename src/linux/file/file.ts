@@ -274,8 +274,12 @@ export class IoVectors {
     return this.#words;
   }
 
-  /** Adds memory at an address; a neighbour of the last entry extends it. */
-  push(address: number, bytes: number): void {
+  /**
+   * Adds memory at an address; a neighbour of the last entry extends it.
+   *
+   * @returns Whether there was room.
+   */
+  push(address: number, bytes: number): boolean {
     const words = this.#words;
     const low = address >>> 0, high = (address / 2 ** 32) >>> 0;
     let at = this.count * 4;
@@ -284,14 +288,16 @@ export class IoVectors {
       const end = words[last] + words[last + 1] * 2 ** 32 + words[last + 2];
       if (end === address && words[last + 2] + bytes <= 0x7fff_f000) {
         words[last + 2] += bytes;
-        return;
+        return true;
       }
+      if (this.count === MAX_IO_VECTORS) return false;
     }
     words[at++] = low;
     words[at++] = high;
     words[at++] = bytes;
     words[at] = 0;
     this.count++;
+    return true;
   }
 }
 

@@ -56,6 +56,7 @@ self.onmessage = ({ data: { handle, bytes, seed, control } }) => {
     data.push(0, count * PAGE_BYTES);
     const request: StoreRequest = {
       data,
+      dataOffset: 0,
       offset: random.below(pages - count + 1) * PAGE_BYTES,
       bytes: count * PAGE_BYTES,
     };

@@ -11,7 +11,7 @@ import type { Pieces } from "./oracle.ts";
 /** The most bytes that are looked at. */
 const MAX_BYTES = 4096;
 
-/** Reads and shortens parts at random; `memory` is the span that `pieces` of it are of. */
+/** Reads parts at random; `memory` is the span that `pieces` of it are of. */
 export function useParts(random: Random, parts: Parts, pieces: Pieces, memory: Uint8Array): void {
   if (parts.byteLength > MAX_BYTES) return;
   const bytes = pieces.flatMap(([index, length]) => [...memory.subarray(index, index + length)]);
@@ -35,17 +35,24 @@ export function useParts(random: Random, parts: Parts, pieces: Pieces, memory: U
         break;
       }
       case 2: {
-        const drop = random.below(Math.min(bytes.length, 20) + 2);
-        const isEnough = drop <= bytes.length;
-        expectSame(isEnough ? null : undefined, () => (parts.dropFirst(drop), null));
-        if (isEnough) bytes.splice(0, drop);
+        const listed: number[] = [];
+        const sink = {
+          push(at: number, length: number) {
+            listed.push(...memory.subarray(at, at + length));
+            return true;
+          },
+        };
+        const wanted = bytes.slice(offset, offset + count);
+        expectSame(wanted.length, () => parts.gather(sink, 0, offset, count));
+        expectSame(wanted.join(), () => listed.join());
         break;
       }
       case 3: {
-        const drop = random.below(Math.min(bytes.length, 20) + 2);
-        const isEnough = drop <= bytes.length;
-        expectSame(isEnough ? null : undefined, () => (parts.dropLast(drop), null));
-        if (isEnough) bytes.length -= drop;
+        const wanted = bytes.slice(offset, offset + count);
+        const end = wanted.indexOf(0);
+        const text = Uint8Array.from(end < 0 ? wanted : wanted.slice(0, end));
+        const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+        expectSame(decoder.decode(text), () => parts.text(offset, count));
         break;
       }
       case 4: {

@@ -62,7 +62,6 @@ export default defineDevice({
       state: new SharedState(shared.state),
       features,
       config,
-      memory,
     });
     return {
       queues: { requestq: (chain, queue) => operation.handle(chain, queue) },
