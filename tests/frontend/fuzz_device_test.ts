@@ -1,14 +1,14 @@
 import { assert } from "@std/assert";
 import { watchesEnded } from "../../src/linux/mod.ts";
-import { liveThroughDevices } from "../../tools/fuzz/device.ts";
-import { Tally } from "../../tools/fuzz/seeds.ts";
+import { target } from "../../tools/fuzz/device.ts";
+import { Tally } from "../../tools/fuzz/frame.ts";
 
 const SEED = 20_261_124;
 
 Deno.test(`devices hold under any requests, beside a model (deno task fuzz device --seed=${SEED})`, async () => {
   console.log(`seed ${SEED}`);
   const tally = new Tally();
-  await liveThroughDevices(SEED, 2_000, tally, () => {});
+  await target.run({ seed: SEED, cases: 2_000, tally, progress() {} });
   await watchesEnded();
   const reached = ["blk: IN, status 0", "rng: requests", "input: lives", "config: reads refused"];
   for (const what of reached) assert(tally.counts[what] > 0, what);

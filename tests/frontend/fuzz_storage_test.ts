@@ -1,14 +1,14 @@
 import { assert } from "@std/assert";
 import { watchesEnded } from "../../src/linux/mod.ts";
-import { liveThroughFailures } from "../../tools/fuzz/storage.ts";
-import { Tally } from "../../tools/fuzz/seeds.ts";
+import { target } from "../../tools/fuzz/storage.ts";
+import { Tally } from "../../tools/fuzz/frame.ts";
 
 const SEED = 1;
 
 Deno.test(`disks hold under failing storage (deno task fuzz storage --seed=${SEED})`, async () => {
   console.log(`seed ${SEED}`);
   const tally = new Tally();
-  await liveThroughFailures(SEED, 600, tally, () => {});
+  await target.run({ seed: SEED, cases: 600, tally, progress() {} });
   await watchesEnded();
   const leftOut = Object.keys(tally.counts).filter((what) => what.startsWith("left out"));
   for (const what of leftOut) console.log(what);

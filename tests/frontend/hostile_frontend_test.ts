@@ -14,7 +14,7 @@ import { libc } from "../../src/linux/libc.ts";
 import { defineDevice, type DeviceServer, serve } from "../../mod.ts";
 import { processState } from "../../tools/lib/process_state.ts";
 import { flood, storm } from "../../tools/fuzz/wire/crowd.ts";
-import { Tally } from "../../tools/fuzz/seeds.ts";
+import { Tally } from "../../tools/fuzz/frame.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 
 const O_PATH = 0o10000000;

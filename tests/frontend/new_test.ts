@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { denoConfig } from "../../src/cli/new_command.ts";
-import { vhostdCommand } from "../../tools/guest/backend.ts";
+import { vhostdCommand } from "../../tools/lib/backend.ts";
 import { runCli } from "./lib/cli_process.ts";
 
 /** Nothing listens there: whatever would be downloaded fails. */
@@ -52,7 +52,7 @@ for (const kind of ["entropy", "console"]) {
       const device = await Deno.readTextFile(`${folder}/mod.ts`);
       await Deno.writeTextFile(`${folder}/mod.ts`, `import "own-name";\n${device}`);
       await deno(folder, "task", "test");
-      const [program, ...args] = vhostdCommand("describe", `${folder}/mod.ts`);
+      const [program, ...args] = vhostdCommand(["describe", `${folder}/mod.ts`]);
       assertEquals(program, Deno.execPath());
       await deno(folder, ...args);
       const without = await runCli(["describe", `${folder}/mod.ts`]);

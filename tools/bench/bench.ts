@@ -8,6 +8,8 @@ import { SharedMemory } from "../../src/frontend/mod.ts";
 import { blkRequestsBytes } from "./blk_requests.ts";
 import { MAX_DEPTH, MAX_QUEUES, OPERATIONS, type StoreName } from "./cells.ts";
 import { Image } from "./image.ts";
+import { Backend } from "../lib/backend.ts";
+import type { Side } from "./sides.ts";
 import { LoadThreads } from "./load_threads.ts";
 import type { Options } from "./options.ts";
 import type { Scratch } from "../lib/scratch.ts";
@@ -50,9 +52,18 @@ export class Bench implements Disposable {
     this.threads = new LoadThreads();
   }
 
-  /** A path for a socket that nobody had before. */
-  socketPath(): string {
-    return `${this.#directory}/${this.#sockets++}.sock`;
+  /** Starts a back-end on a socket that nobody had before. */
+  start(command: (socketPath: string) => [string, ...string[]]): Backend {
+    const socketPath = `${this.#directory}/${this.#sockets++}.sock`;
+    return new Backend(command(socketPath), { socketPath });
+  }
+
+  /** Starts a side that serves a store. */
+  async serve(side: Side, store: StoreName = "null", queues = 1): Promise<Backend> {
+    const file = (await this.image(store))?.path;
+    return this.start((socketPath) =>
+      side.command({ socketPath, store, file, bytes: STORE_BYTES, queues })
+    );
   }
 
   /** The file of a store, made when it is wanted first; `undefined` for none. */

@@ -5,23 +5,13 @@
  */
 
 import type { Bench } from "./bench.ts";
-import { STORE_BYTES } from "./bench.ts";
-import { Daemon } from "./daemon.ts";
+import { type Backend, holding, vhostdCommand } from "../lib/backend.ts";
 import { drive, loadOrders, startDriver } from "./measure.ts";
-import { ownSide, peers, type Side, vhostd } from "./sides.ts";
+import { ownSide, peers, type Side } from "./sides.ts";
 import { type Summary, summary } from "./statistics.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
 const DRIVE = { queues: 1, depth: 32 };
-
-/** Starts a null store. */
-function startNull(bench: Bench, side: Side): { daemon: Daemon; socketPath: string } {
-  const socketPath = bench.socketPath();
-  const daemon = new Daemon(
-    side.command({ socketPath, store: "null", bytes: STORE_BYTES, queues: DRIVE.queues }),
-  );
-  return { daemon, socketPath };
-}
 
 /** Ours, and the peer with an iothread. */
 async function bothSides(bench: Bench): Promise<{ own: Side; peer: Side }> {
@@ -36,9 +26,8 @@ export async function startUpMs(bench: Bench): Promise<{ own: Summary; peer: Sum
   for (let run = 0; run < Math.max(5, bench.options.runs); run++) {
     for (const [name, side] of [["own", own], ["peer", peer]] as const) {
       const start = performance.now();
-      const { daemon, socketPath } = startNull(bench, side);
-      await using _ = daemon;
-      await daemon.listening(socketPath);
+      await using backend = await bench.serve(side);
+      await backend.accepting();
       times[name].push(performance.now() - start);
     }
   }
@@ -58,24 +47,20 @@ export async function residentBytes(bench: Bench): Promise<{ own: Resident; peer
 }
 
 async function residentOf(bench: Bench, side: Side): Promise<Resident> {
-  const { daemon, socketPath } = startNull(bench, side);
-  await using _ = daemon;
-  await daemon.listening(socketPath);
+  await using backend = await bench.serve(side);
+  await backend.accepting();
   await new Promise((resolve) => setTimeout(resolve, 300));
-  const idle = daemon.residentBytes();
-  const { residentBytes } = await driveNull(bench, daemon, socketPath);
+  const idle = holding(backend.pid)!.residentBytes;
+  const { residentBytes } = await driveNull(bench, backend);
   return { idle, loaded: residentBytes };
 }
 
-async function driveNull(bench: Bench, daemon: Daemon, socketPath: string, requests?: number) {
-  await using driver = await Promise.race([
-    startDriver(bench, socketPath, DRIVE),
-    daemon.failed,
-  ]);
+async function driveNull(bench: Bench, backend: Backend, requests?: number) {
+  await using driver = await startDriver(bench, backend, DRIVE);
   const plan = { store: "null", operation: "read4k", drive: DRIVE, writer: "" } as const;
   const orders = await loadOrders(bench, plan, driver);
   const time = requests === undefined ? 1 : 0.1;
-  return await drive(bench, { seconds: time, warmSeconds: time / 2, requests }, daemon, orders);
+  return await drive(bench, { seconds: time, warmSeconds: time / 2, requests }, backend, orders);
 }
 
 /** Garbage collections, and of how many requests. */
@@ -102,11 +87,11 @@ export async function collections(bench: Bench): Promise<Collections> {
 async function collectionsOf(bench: Bench, requests: number): Promise<[number, number]> {
   const { own } = bench.options;
   const traced = { ...own, v8Flags: [...own.v8Flags ?? [], "--trace-gc"] };
-  const { daemon, socketPath } = startNull(bench, ownSide({}, traced));
-  await using _ = daemon;
-  const { completed } = await driveNull(bench, daemon, socketPath, requests);
+  await using backend = await bench.serve(ownSide({}, traced));
+  const { completed } = await driveNull(bench, backend, requests);
   // What is said on the way is held back until the end.
-  const lines = (await daemon.stop()).split("\n");
+  await backend.end();
+  const lines = (await backend.stdout).split("\n");
   const found = lines.filter((line) => / ms: (Scavenge|Mark-Compact|Minor)/.test(line)).length;
   if (found === 0) throw new ToolError("Expected V8 to tell of garbage collections, got nothing");
   return [found, completed];
@@ -137,14 +122,10 @@ export async function rngThroughput(bench: Bench): Promise<RngResult[]> {
 
 async function driveRng(bench: Bench, bytes: number) {
   const { seconds, warmSeconds } = bench.options;
-  const socketPath = bench.socketPath();
-  await using daemon = new Daemon(vhostd(["rng", `--socket-path=${socketPath}`]));
-  await using driver = await Promise.race([
-    startDriver(bench, socketPath, DRIVE),
-    daemon.failed,
-  ]);
+  await using backend = bench.start((path) => vhostdCommand(["rng", `--socket-path=${path}`]));
+  await using driver = await startDriver(bench, backend, DRIVE);
   const options = { depth: DRIVE.depth, bytes, gpa: bench.gpas[0] };
-  return await drive(bench, { seconds, warmSeconds }, daemon, [{
+  return await drive(bench, { seconds, warmSeconds }, backend, [{
     memory: bench.memory.handle,
     queue: driver.queues[0].handle,
     isPolling: false,

@@ -8,9 +8,7 @@
 import { run } from "../lib/process.ts";
 import { qemuOfVersion } from "../guest/programs.ts";
 import type { Bench } from "./bench.ts";
-import { STORE_BYTES } from "./bench.ts";
 import type { StoreName } from "./cells.ts";
-import { Daemon } from "./daemon.ts";
 import { NEWEST_PEER, ownSide, peers, type Side } from "./sides.ts";
 import { ratioSummary, type Summary, summary } from "./statistics.ts";
 import { ToolError } from "../lib/tool_error.ts";
@@ -77,18 +75,15 @@ async function drive(
   store: StoreName,
   depth: number,
 ): Promise<Sample> {
-  const socketPath = bench.socketPath();
-  const file = (await bench.image(store))?.path;
-  await using daemon = new Daemon(
-    side.command({ socketPath, store, file, bytes: STORE_BYTES, queues: 1 }),
-  );
-  await daemon.listening(socketPath);
-  const trial = await Promise.race([request(socketPath, TRIAL_REQUESTS, depth), daemon.failed]);
+  await using backend = await bench.serve(side, store);
+  await backend.accepting();
+  const { socketPath } = backend;
+  const trial = await Promise.race([request(socketPath, TRIAL_REQUESTS, depth), backend.failed]);
   const count = Math.ceil(bench.options.seconds * TRIAL_REQUESTS / trial);
   const requests = Math.min(Math.max(count, TRIAL_REQUESTS), MAX_REQUESTS);
-  const before = daemon.processorUs();
-  const seconds = await Promise.race([request(socketPath, requests, depth), daemon.failed]);
-  return { iops: requests / seconds, cpuUs: (daemon.processorUs() - before) / requests };
+  const before = backend.processorUs();
+  const seconds = await Promise.race([request(socketPath, requests, depth), backend.failed]);
+  return { iops: requests / seconds, cpuUs: (backend.processorUs() - before) / requests };
 }
 
 /** Has qemu-img make requests; returns how many seconds it took. */

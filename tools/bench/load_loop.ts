@@ -6,7 +6,7 @@
  */
 
 import type { DriverRing } from "../../src/frontend/mod.ts";
-import { readClock } from "./clock.ts";
+import { readClock } from "../lib/clock.ts";
 import { type LoadControl, type LoadCounters, phases } from "./load_state.ts";
 import type { Requests } from "./requests.ts";
 import type { Waiter } from "./waiter.ts";

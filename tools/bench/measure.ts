@@ -7,9 +7,9 @@
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import type { Bench } from "./bench.ts";
 import { STORE_BYTES } from "./bench.ts";
-import { processTime } from "./clock.ts";
+import { processTime } from "../lib/clock.ts";
 import { type Drive, type OperationName, OPERATIONS, type StoreName } from "./cells.ts";
-import { Daemon } from "./daemon.ts";
+import { type Backend, holding } from "../lib/backend.ts";
 import type { RunningLoad, ThreadOrder } from "./load_threads.ts";
 import { BLOCK_BYTES } from "./pattern.ts";
 import type { Side } from "./sides.ts";
@@ -64,22 +64,12 @@ export interface Sample {
 export async function measure(bench: Bench, plan: RunPlan): Promise<Sample> {
   const { side, store, drive: { queues } } = plan;
   const image = await bench.image(store);
-  const socketPath = bench.socketPath();
-  await using daemon = new Daemon(side.command({
-    socketPath,
-    store,
-    file: image?.path,
-    bytes: STORE_BYTES,
-    queues,
-  }));
-  await using driver = await Promise.race([
-    startDriver(bench, socketPath, plan.drive),
-    daemon.failed,
-  ]);
+  await using backend = await bench.serve(side, store, queues);
+  await using driver = await startDriver(bench, backend, plan.drive);
   const orders = await loadOrders(bench, plan, driver);
-  const sample = await drive(bench, plan, daemon, orders);
+  const sample = await drive(bench, plan, backend, orders);
   if (plan.withSystemCalls && bench.counter) {
-    sample.systemCalls = await countSystemCalls(bench, daemon, orders);
+    sample.systemCalls = await countSystemCalls(bench, backend, orders);
   }
   await driver.close();
   if (OPERATIONS[plan.operation].isWrite) await image?.settle();
@@ -89,16 +79,17 @@ export async function measure(bench: Bench, plan: RunPlan): Promise<Sample> {
 /** Connects and starts all queues. */
 export async function startDriver(
   { memory }: Bench,
-  socketPath: string,
+  { socketPath, failed }: Backend,
   { queues, isPacked = false, hasRecord = false }: Drive,
 ): Promise<VirtioDriver> {
-  const driver = await VirtioDriver.start(socketPath, {
+  const starting = VirtioDriver.start(socketPath, {
     connectMs: CONNECT_MS,
     memory,
     queues: new Array<number>(queues).fill(QUEUE_SIZE),
     packed: isPacked,
     inflight: hasRecord,
   });
+  const driver = await Promise.race([starting, failed]);
   if (driver.negotiated.packed === isPacked && (driver.inflight !== undefined) === hasRecord) {
     return driver;
   }
@@ -141,11 +132,11 @@ export async function loadOrders(
 }
 
 /** Waits, as long as all is well. */
-async function pause(seconds: number, load: RunningLoad, daemon: Daemon): Promise<void> {
+async function pause(seconds: number, load: RunningLoad, backend: Backend): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, seconds * 1000);
   try {
-    await Promise.race([promise, load.failed, daemon.failed]);
+    await Promise.race([promise, load.failed, backend.failed]);
   } finally {
     clearTimeout(timer);
   }
@@ -165,18 +156,18 @@ export interface DriveTime {
 export async function drive(
   { threads }: Bench,
   { seconds, warmSeconds, requests = 0 }: DriveTime,
-  daemon: Daemon,
+  backend: Backend,
   orders: readonly ThreadOrder[],
 ): Promise<Sample> {
   const load = threads.start(orders);
   try {
-    await pause(warmSeconds, load, daemon);
-    const before = readings(load, daemon);
+    await pause(warmSeconds, load, backend);
+    const before = readings(load, backend);
     load.record();
-    await pause(seconds, load, daemon);
-    const after = readings(load, daemon);
-    const residentBytes = daemon.residentBytes();
-    while (load.counts().completed < requests) await pause(0.01, load, daemon);
+    await pause(seconds, load, backend);
+    const after = readings(load, backend);
+    const residentBytes = holding(backend.pid)!.residentBytes;
+    while (load.counts().completed < requests) await pause(0.01, load, backend);
     await load.stop();
     const completed = (after.completed - before.completed) >>> 0;
     const per = (name: keyof typeof before) => (after[name] - before[name]) / completed;
@@ -196,25 +187,25 @@ export async function drive(
   }
 }
 
-function readings(load: RunningLoad, daemon: Daemon) {
+function readings(load: RunningLoad, backend: Backend) {
   return {
     ...load.counts(),
     timeMs: performance.now(),
-    cpuUs: daemon.processorUs(),
+    cpuUs: backend.processorUs(),
     loadUs: processTime(Deno.pid) / 1000,
   };
 }
 
 async function countSystemCalls(
   { threads, counter }: Bench,
-  daemon: Daemon,
+  backend: Backend,
   orders: readonly ThreadOrder[],
 ): Promise<number> {
   let completed = 0;
-  const calls = await counter!.count(daemon.pid, async () => {
+  const calls = await counter!.count(backend.pid, async () => {
     const load = threads.start(orders);
     try {
-      await pause(COUNTING_SECONDS, load, daemon);
+      await pause(COUNTING_SECONDS, load, backend);
       await load.stop();
       completed = load.counts().completed;
     } finally {

@@ -5,10 +5,9 @@
  */
 
 import { run } from "../lib/process.ts";
+import { vhostdCommand } from "../lib/backend.ts";
 import { qemuOfVersion, type QemuVersion } from "../guest/programs.ts";
 import type { Drive, StoreName } from "./cells.ts";
-
-const VHOSTD = new URL("../../main.ts", import.meta.url).pathname;
 
 /** The peer's program. */
 export const PEER = "qemu-storage-daemon";
@@ -37,15 +36,6 @@ export interface Side {
   command(service: Service): [string, ...string[]];
 }
 
-/** The command that runs vhostd. */
-export function vhostd(args: readonly string[], v8Flags: readonly string[] = []): [
-  string,
-  ...string[],
-] {
-  const flags = v8Flags.length > 0 ? [`--v8-flags=${v8Flags.join(",")}`] : [];
-  return [Deno.execPath(), "run", "--quiet", "--allow-all", ...flags, VHOSTD, ...args];
-}
-
 /** How vhostd is started, beyond what is measured. */
 export interface OwnOptions {
   /** More flags of `vhostd blk`. */
@@ -70,7 +60,7 @@ export function ownSide(
     name: "vhostd",
     mode: mode.join(", "),
     command: ({ socketPath, store, file, bytes, queues }) =>
-      vhostd([
+      vhostdCommand([
         "blk",
         `--socket-path=${socketPath}`,
         ...file === undefined ? ["--null", `--size=${bytes}`] : [`--blk-file=${file}`],

@@ -6,7 +6,7 @@
  */
 
 import { createEventfd, signalEventfd } from "../../src/linux/mod.ts";
-import { readClock } from "./clock.ts";
+import { readClock } from "../lib/clock.ts";
 import { type Summary, summary } from "./statistics.ts";
 import type { WakeUpOrder } from "./wake_up_worker.ts";
 

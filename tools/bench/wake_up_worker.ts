@@ -5,7 +5,7 @@
  */
 
 import { drainEventfd, Epoll, EPOLLIN } from "../../src/linux/mod.ts";
-import { readClock } from "./clock.ts";
+import { readClock } from "../lib/clock.ts";
 
 /** What it waits for. */
 export interface WakeUpOrder {

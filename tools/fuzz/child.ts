@@ -7,13 +7,13 @@
 
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { type ProcessState, processState } from "../lib/process_state.ts";
-import type { FuzzReport } from "./target.ts";
+import { Tally } from "./frame.ts";
 import { loadTarget } from "./targets.ts";
 
 /** What the process tells. */
 export type ChildMessage =
   | { kind: "progress"; done: number }
-  | { kind: "report"; report: FuzzReport; residentMiB: [before: number, after: number] }
+  | { kind: "report"; reached: Tally["counts"]; residentMiB: [before: number, after: number] }
   | { kind: "finding"; message: string };
 
 /** Cases that run first, so that what is made once for a process exists before it is counted. */
@@ -24,6 +24,9 @@ const GROWTH_MIB = 256;
 
 /** What a process holds is counted once it has been the same for so long, in milliseconds. */
 const STEADY_MS = 500;
+
+/** How often progress is told, in milliseconds. */
+const TELL_MS = 500;
 
 /** How long that may take. */
 const SETTLE_MS = 20_000;
@@ -75,14 +78,19 @@ function descriptors(): string {
 
 async function main([name, seed, cases]: string[]): Promise<void> {
   const target = await loadTarget(name);
-  await target.run({ seed: 1, cases: WARM_UP_CASES, progress() {} });
+  await target.run({ seed: 1, cases: WARM_UP_CASES, tally: new Tally(), progress() {} });
   await watchesEnded();
   const before = await settled();
   const residentBefore = residentMiB();
-  const report = await target.run({
-    seed: Number(seed),
-    cases: Number(cases),
-    progress: (done) => tell({ kind: "progress", done }),
+  const tally = new Tally();
+  let told = 0;
+  await target.run({
+    ...{ seed: Number(seed), cases: Number(cases), tally },
+    progress(done) {
+      if (performance.now() - told < TELL_MS) return;
+      told = performance.now();
+      tell({ kind: "progress", done });
+    },
   });
   await watchesEnded();
   expectNothingLeft(before, await settled());
@@ -92,7 +100,7 @@ async function main([name, seed, cases]: string[]): Promise<void> {
       `Expected memory to grow by at most ${GROWTH_MIB} MiB, got ${residentBefore} to ${residentAfter}`,
     );
   }
-  tell({ kind: "report", report, residentMiB: [residentBefore, residentAfter] });
+  tell({ kind: "report", reached: tally.counts, residentMiB: [residentBefore, residentAfter] });
 }
 
 try {

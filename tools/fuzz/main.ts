@@ -4,11 +4,13 @@
  * @module
  */
 
+import { makeInk } from "../../src/cli/ink.ts";
+import { table } from "../../src/cli/table.ts";
 import type { ChildMessage } from "./child.ts";
 import { checkOptions, FUZZ, type Options } from "./options.ts";
 import { spawn } from "../lib/process.ts";
 import { endOnSignals, Scratch } from "../lib/scratch.ts";
-import { loadTarget, targetNames } from "./targets.ts";
+import { loadTarget, TARGETS } from "./targets.ts";
 import { runTool, teller } from "../lib/tool.ts";
 
 /** How long a target may say nothing before it counts as hanging. */
@@ -20,14 +22,15 @@ const TELL_MS = 2000;
 /** The last lines of a child that died are kept, for they may say why. */
 const MAX_STDERR_BYTES = 4096;
 
-type Outcome = Extract<ChildMessage, { kind: "report" | "finding" }>;
+type FuzzReport = Extract<ChildMessage, { kind: "report" }>;
+type Outcome = FuzzReport | Extract<ChildMessage, { kind: "finding" }>;
 
 const progress = teller("fuzz");
 
 async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
   const options = checkOptions(args);
   if (options.list) {
-    for (const name of targetNames()) {
+    for (const name of TARGETS) {
       console.log(`${name.padEnd(8)}  ${(await loadTarget(name)).about}`);
     }
     return 0;
@@ -42,7 +45,12 @@ async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
     const outcome = await runTarget(name, options, scratch);
     const seconds = (performance.now() - started) / 1000;
     if (outcome.kind === "report") {
-      console.log(table(name, options.seed, seconds, outcome));
+      console.log(
+        describe(
+          `${name}: ${options.cases} cases in ${seconds.toFixed(0)} s, seed ${options.seed}`,
+          outcome,
+        ),
+      );
     } else {
       findings++;
       console.log(`${name}, seed ${options.seed}: ${outcome.message}\nrepeat it by: ${command}\n`);
@@ -115,38 +123,30 @@ async function runTarget(name: string, options: Options, scratch: Scratch): Prom
   return { kind: "finding", message: `${end}, after case ${done}${said && `\n${said}`}` };
 }
 
-async function* lines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+async function* lines(stream: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGenerator<string> {
   let rest = "";
-  const decoder = new TextDecoder();
-  for await (const bytes of stream) {
-    const parts = (rest + decoder.decode(bytes, { stream: true })).split("\n");
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+    const parts = (rest + text).split("\n");
     rest = parts.pop()!;
     yield* parts;
   }
 }
 
-async function tail(stream: ReadableStream<Uint8Array>): Promise<string> {
-  let text = "";
-  const decoder = new TextDecoder();
-  for await (const bytes of stream) {
-    text = (text + decoder.decode(bytes, { stream: true })).slice(-MAX_STDERR_BYTES);
+async function tail(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> {
+  let all = "";
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+    all = (all + text).slice(-MAX_STDERR_BYTES);
   }
-  return text.trim();
+  return all.trim();
 }
 
-function table(
-  name: string,
-  seed: number,
-  seconds: number,
-  { report, residentMiB }: Extract<Outcome, { kind: "report" }>,
-): string {
-  const rows = Object.entries(report.reached).sort(([a], [b]) => a < b ? -1 : 1);
-  const width = Math.max(...rows.map(([what]) => what.length));
-  const digits = Math.max(...rows.map(([, count]) => String(count).length));
+function describe(run: string, { reached, residentMiB: [before, after] }: FuzzReport): string {
+  const columns = [{ title: "" }, { title: "", align: "right" }] as const;
+  const rows = Object.entries(reached).sort(([a], [b]) => a < b ? -1 : 1)
+    .map(([what, count]) => [what, String(count)]);
   return [
-    `${name}: ${report.cases} cases in ${seconds.toFixed(0)} s, seed ${seed}, nothing found; ` +
-    `resident memory ${residentMiB[0]} MiB before, ${residentMiB[1]} MiB after`,
-    ...rows.map(([what, count]) => `  ${what.padEnd(width)}  ${String(count).padStart(digits)}`),
+    `${run}, nothing found; resident memory ${before} MiB before, ${after} MiB after`,
+    ...table(columns, rows, { ink: makeInk(false), titles: false }),
     "",
   ].join("\n");
 }

@@ -12,8 +12,8 @@ import { type DeviceServer, serve } from "../../mod.ts";
 import { BlkDriver, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
 import { type ProcessState, processState } from "../lib/process_state.ts";
 import type { Random } from "../lib/random.ts";
-import { randomOf, Tally } from "./seeds.ts";
-import type { FuzzTarget } from "./target.ts";
+import { type FuzzTarget, playParts, randomOf, type Tally } from "./frame.ts";
+import { withTimeout } from "../lib/process.ts";
 import { DescriptorPool } from "./wire/descriptors.ts";
 import device from "./wire/device.ts";
 import { flood, storm } from "./wire/crowd.ts";
@@ -91,7 +91,11 @@ class World implements AsyncDisposable {
   }
 
   /** Looks whether everybody is well. */
-  async check(): Promise<void> {
+  check(): Promise<void> {
+    return limited(this.#check());
+  }
+
+  async #check(): Promise<void> {
     for (const { path, queues, check } of this.victims) {
       // Little of it: V8 collects garbage for each large view of memory that is not its own.
       using memory = new SharedMemory(2 ** 20);
@@ -171,12 +175,10 @@ function sequence(random: Random, recordings: readonly Message[][], tally: Tally
   }
 }
 
-/** The target. */
 export const target: FuzzTarget = {
-  name: "wire",
   about: "vhost-user messages and descriptors, wrong in every way, from front-ends of every kind",
-  async run({ seed, cases, progress }) {
-    const tally = new Tally();
+  async run(run) {
+    const { seed, tally } = run;
     const recordings = readRecordings();
     await using world = await World.open(recordings);
     // Everything is there afterwards that is made when it is first used.
@@ -184,49 +186,34 @@ export const target: FuzzTarget = {
       const random = randomOf(seed, -1);
       await play(validSession(random, "shrinking memory"), path, world.pool, random, tally, true);
     }
-    await limited(world.check());
-    let done = 0;
-    for (let number = 0; done < cases; number++) {
-      const random = randomOf(seed, number);
-      try {
-        const victim = random.pick(world.victims);
-        scribble(random, world.pool.memory);
-        done += await limited(
-          play(sequence(random, recordings, tally), victim.path, world.pool, random, tally),
-        );
-        if (number % CHECK_CONNECTIONS === CHECK_CONNECTIONS - 1) {
-          if (Math.floor(number / CHECK_CONNECTIONS) % CROWD_CHECKS === 0) {
-            await flood(victim.path, tally);
-            await storm(victim.path, tally);
-          }
-          world.tally(tally);
-          await limited(world.check());
-          progress(done);
-        }
-      } catch (cause) {
-        throw new Error(
-          `Connection ${number}, after case ${done}: ${(cause as Error).message}`,
-          { cause },
-        );
-      }
+    await world.check();
+    let connections = 0;
+    await playParts("Connection", [async (random) => {
+      const victim = random.pick(world.victims);
+      scribble(random, world.pool.memory);
+      const messages = sequence(random, recordings, tally);
+      const done = await limited(play(messages, victim.path, world.pool, random, tally));
       tally.add("connections");
-    }
+      if (++connections % CHECK_CONNECTIONS === 0) {
+        if ((connections / CHECK_CONNECTIONS - 1) % CROWD_CHECKS === 0) {
+          await flood(victim.path, tally);
+          await storm(victim.path, tally);
+        }
+        world.tally(tally);
+        await world.check();
+      }
+      return done;
+    }], run);
     world.tally(tally);
-    await limited(world.check());
-    return { cases: done, reached: tally.counts };
+    await world.check();
   },
 };
 
 /** Fails when something takes too long: then it hangs. */
-async function limited<T>(work: Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => late.reject(new Error(`Expected an end within ${TIMEOUT_MS / 1000} s: it hangs`)),
+function limited<T>(work: Promise<T>): Promise<T> {
+  return withTimeout(
+    work,
     TIMEOUT_MS,
+    () => `Expected an end within ${TIMEOUT_MS / 1000} s: it hangs`,
   );
-  try {
-    return await Promise.race([work, late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

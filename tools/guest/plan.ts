@@ -5,7 +5,9 @@
  */
 
 import { type QemuFrontend, qemuFrontend, unknownToQemu } from "../../src/cli/qemu.ts";
-import { describeDevice, type DeviceDescription, vhostdCommand } from "./backend.ts";
+import type { DeviceDescription } from "../../src/cli/describe_text.ts";
+import { vhostdCommand } from "../lib/backend.ts";
+import { output } from "../lib/process.ts";
 import { bootFiles, type GuestOptions } from "./guest.ts";
 import { type DeviceOption, isRootDisk, type Options, queueCount } from "./options.ts";
 import { type GuestDevice, machineArguments, qemuProgram } from "./qemu.ts";
@@ -110,6 +112,13 @@ async function chooseDevices(options: DeviceOption[]): Promise<ChosenDevice[]> {
   );
 }
 
+async function describeDevice(name: string): Promise<DeviceDescription> {
+  const [program, ...args] = vhostdCommand(["describe", "--json", name]);
+  const { success, stdout, stderr } = await output(program, args);
+  if (success) return JSON.parse(stdout);
+  throw new ToolError(stderr.trim() || `vhostd cannot describe ${name}`);
+}
+
 function frontendOf(option: DeviceOption, description: DeviceDescription): QemuFrontend {
   const { id, name, config } = description;
   const queues = description.queues
@@ -127,7 +136,7 @@ export async function printPlan(plan: Plan): Promise<void> {
     quote(["mkdir", directory]),
     ...copy ? [quote(["cp", "--sparse=always", copy.from, copy.to])] : [],
     ...served.map(({ name, socketPath, flags }) =>
-      `${quote(vhostdCommand(name, `--socket-path=${socketPath}`, ...flags))} &`
+      `${quote(vhostdCommand([name, `--socket-path=${socketPath}`, ...flags]))} &`
     ),
     quote([await qemuProgram(guest), ...args, ...TERMINAL_ARGUMENTS]),
   ];

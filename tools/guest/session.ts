@@ -4,9 +4,12 @@
  * @module
  */
 
-import { Backend } from "./backend.ts";
+import { isColoured } from "../../src/cli/ink.ts";
+import { recordText } from "../../src/cli/record_text.ts";
+import { Backend, vhostdCommand } from "../lib/backend.ts";
+import { exists } from "./cache.ts";
 import { bootFiles, Guest, type GuestOptions } from "./guest.ts";
-import type { Plan } from "./plan.ts";
+import type { Plan, ServedDevice } from "./plan.ts";
 import { machineArguments, qemuProgram } from "./qemu.ts";
 import { copyImage } from "./root_image.ts";
 import { runOnTerminal } from "./terminal.ts";
@@ -53,11 +56,11 @@ export async function runSession(
   } finally {
     // QEMU has ended: some of its devices abort when a back-end goes first.
     stop.abort();
-    await Promise.all(backends.map((backend) => backend.stop()));
+    await Promise.all(backends.map((backend) => backend.end("SIGTERM", STOP_TIMEOUT_MS)));
     // A command's output stands alone, unless the guest has failed it.
     const stream = command === undefined ? Deno.stdout : isDone ? undefined : Deno.stderr;
     if (stream) {
-      for (const backend of backends) await backend.printRecord(stream);
+      for (const { recordPath } of plan.served) await printRecord(recordPath, stream);
     }
     await Deno.remove(plan.directory, { recursive: true });
   }
@@ -71,6 +74,30 @@ class SignalError extends Error {
   }
 }
 
+/** How long a back-end may take to end. */
+const STOP_TIMEOUT_MS = 5_000;
+
+function startBackend({ name, flags, socketPath, recordPath }: ServedDevice): Backend {
+  const places = [`--socket-path=${socketPath}`, `--record=${recordPath}`];
+  return new Backend(vhostdCommand([name, ...places, ...flags]), {
+    ...{ name, socketPath, isLoud: true },
+    // Ctrl-C in the terminal is for us, who end QEMU before its devices.
+    isDetached: true,
+  });
+}
+
+/** Prints what the guest's driver understood of a device, whose back-end has ended. */
+async function printRecord(
+  path: string,
+  stream: typeof Deno.stdout | typeof Deno.stderr,
+): Promise<void> {
+  if (!await exists(path)) return;
+  const coloured = isColoured(stream);
+  const text = recordText(JSON.parse(await Deno.readTextFile(path)), { coloured });
+  const bytes = new TextEncoder().encode(`\n${text}`);
+  for (let at = 0; at < bytes.length;) at += await stream.write(bytes.subarray(at));
+}
+
 async function startBackends(
   { served }: Plan,
   backends: Backend[],
@@ -78,14 +105,11 @@ async function startBackends(
 ): Promise<void> {
   progress(`starting ${served.map(({ name }) => name).join(", ")}`);
   const started = await Promise.allSettled(served.map(async (device) => {
-    const { name, socketPath, recordPath } = device;
-    const backend = await Backend.start(device, socketPath, recordPath);
-    backend.ended.then(() => stop.abort(new ToolError(`The back-end ${name} has ended`)));
-    return backend;
+    const backend = startBackend(device);
+    backends.push(backend);
+    await backend.listening();
+    backend.ended.then(() => stop.abort(new ToolError(`The back-end ${device.name} has ended`)));
   }));
-  for (const result of started) {
-    if (result.status === "fulfilled") backends.push(result.value);
-  }
   for (const result of started) {
     if (result.status === "rejected") throw result.reason;
   }

@@ -24,16 +24,8 @@ export function findProgram(name: string): string | undefined {
   });
 }
 
-/**
- * Runs a program to its end.
- *
- * @param program The name or path of the program.
- * @param args Its arguments.
- * @param cwd The directory that it runs in; the current one if it is not given.
- * @returns What it printed on stdout.
- * @throws {ToolError} When it fails; the message ends in what it said.
- */
-export async function run(program: string, args: string[], cwd?: string): Promise<string> {
+/** Runs a program to its end, and takes what it says. */
+export async function output(program: string, args: readonly string[], cwd?: string) {
   const child = spawn(program, args, {
     cwd,
     env: { LC_ALL: "C.UTF-8", PATH: SEARCH_PATH.join(":") },
@@ -41,11 +33,20 @@ export async function run(program: string, args: string[], cwd?: string): Promis
     stdout: "piped",
     stderr: "piped",
   });
-  const [{ success, code }, stdout, stderr] = await Promise.all([
-    child.status,
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
+  const texts = [child.stdout, child.stderr].map((stream) => new Response(stream).text());
+  const [{ success, code }, stdout, stderr] = await Promise.all([child.status, ...texts]);
+  return { success, code, stdout, stderr };
+}
+
+/**
+ * Runs a program to its end.
+ *
+ * @param cwd The directory that it runs in; the current one by default
+ * @returns What it printed on stdout
+ * @throws {ToolError} When it fails; the message ends in what it said
+ */
+export async function run(program: string, args: readonly string[], cwd?: string): Promise<string> {
+  const { success, code, stdout, stderr } = await output(program, args, cwd);
   if (success) return stdout;
   const reason = (stderr.trim() || stdout.trim()).replaceAll("\n", "; ");
   throw new ToolError(`${program} failed with status ${code}: ${reason}`);
@@ -62,7 +63,7 @@ export async function run(program: string, args: string[], cwd?: string): Promis
  */
 export function spawn(
   program: string,
-  args: string[],
+  args: readonly string[],
   options: Deno.CommandOptions,
 ): Deno.ChildProcess {
   options.signal?.throwIfAborted();

@@ -71,7 +71,8 @@ export class FrontendDisk implements Actor {
       await Served.start(
         this.#world,
         this.tally,
-        { device: "blk", flags: [...store, `--num-queues=${queues}`, ...flags] },
+        "blk",
+        [...store, `--num-queues=${queues}`, ...flags],
         { ...driver, queues: new Array(queues).fill(64) },
       ),
     );
@@ -151,7 +152,7 @@ export class FrontendDisk implements Actor {
 
   async #resize(served: Served, bytes: number): Promise<void> {
     await Deno.truncate(this.#path!, bytes);
-    await served.backend.post("resize", null);
+    await served.backend.now.post("resize", null);
     const sectors = await served.driver.config.u64(0);
     if (Number(sectors) * 512 !== bytes) {
       throw new ToolError(

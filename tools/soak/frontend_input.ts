@@ -46,7 +46,8 @@ export class FrontendInput implements Actor {
       await Served.start(
         this.#world,
         this.tally,
-        { device: "input", flags: ["--profile=keyboard"] },
+        "input",
+        ["--profile=keyboard"],
         { queues: 2, timeoutMs: FOR_EVER_MS },
       ),
     );
@@ -87,7 +88,7 @@ export class FrontendInput implements Actor {
     const random = this.#world.random("input");
     while (!over.aborted) {
       const keys = random.between(1, MAX_KEYS);
-      await served.backend.post("events", { text: "a".repeat(keys) });
+      await served.backend.now.post("events", { text: "a".repeat(keys) });
       await this.#expect(keys);
       await sleep(random.below(MAX_PEACE_MS), over);
       // Events that are on their way end with the process, so these are not.

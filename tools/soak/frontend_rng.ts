@@ -37,7 +37,7 @@ export class FrontendRng implements Actor {
 
   async start(): Promise<void> {
     this.#served = this.#made.use(
-      await Served.start(this.#world, this.tally, { device: "rng", flags: [] }, { packed: true }),
+      await Served.start(this.#world, this.tally, "rng", [], { packed: true }),
     );
   }
 

@@ -6,7 +6,7 @@
  */
 
 import type { Random } from "../lib/random.ts";
-import type { Backend } from "./backend.ts";
+import type { LastingBackend } from "./backend.ts";
 import {
   firstWrongSector,
   lineOf,
@@ -44,14 +44,14 @@ export interface RegionWrite {
 export class GuestDisk {
   /** The guest's name of it, such as `vda`. */
   readonly device: string;
-  readonly backend: Backend;
+  readonly backend: LastingBackend;
   readonly path: string;
   readonly #seed: number;
   readonly #random: Random;
   /** How often each region was written. */
   readonly #generations = new Array<number>(REGIONS).fill(0);
 
-  constructor(device: string, backend: Backend, path: string, seed: number, random: Random) {
+  constructor(device: string, backend: LastingBackend, path: string, seed: number, random: Random) {
     this.device = device;
     this.backend = backend;
     this.path = path;

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { type Holding, holding } from "../lib/backend.ts";
+
 const MIB = 2 ** 20;
 
 /**
@@ -23,15 +25,8 @@ export const LEAK = {
   leastSamples: 60,
 } as const;
 
-/** What is measured of a process. */
-export interface Sample {
-  /** When, in seconds since the beginning. */
-  atS: number;
-  /** Resident memory without the guest's, which is not its own. */
-  residentBytes: number;
-  fds: number;
-  threads: number;
-}
+/** What a process holds, and when: in seconds since the beginning. */
+export type Sample = Holding & { atS: number };
 
 /** A process and what it held. */
 export interface Process {
@@ -60,23 +55,6 @@ export class ProcessTable {
       const held = holding(process.pid);
       if (held !== undefined) process.samples.push({ atS, ...held });
     }
-  }
-}
-
-/** What a process holds now; nothing if it is gone. */
-function holding(pid: number): Omit<Sample, "atS"> | undefined {
-  try {
-    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
-    const number = (name: string) => Number(status.match(`${name}:\\s+(\\d+)`)?.[1]);
-    return {
-      residentBytes: (number("RssAnon") + number("RssFile")) * 1024,
-      fds: [...Deno.readDirSync(`/proc/${pid}/fd`)].length,
-      threads: number("Threads"),
-    };
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    if ((error as { code?: string }).code === "ESRCH") return undefined;
-    throw error;
   }
 }
 

@@ -9,7 +9,7 @@ import { fioImage } from "../guest/fio_image.ts";
 import { Guest } from "../guest/guest.ts";
 import type { Random } from "../lib/random.ts";
 import { type Actor, sleep, type World } from "./actor.ts";
-import { Backend } from "./backend.ts";
+import { LastingBackend } from "./backend.ts";
 import {
   FIO_CHECKED_BYTES,
   FIO_MOUNT,
@@ -74,12 +74,12 @@ export class RealGuest implements Actor {
   /** Where the file of each disk is. */
   readonly #directories: readonly string[];
   readonly #made = new AsyncDisposableStack();
-  readonly #backends: Backend[] = [];
+  readonly #backends: LastingBackend[] = [];
   readonly #disks: GuestDisk[] = [];
   readonly #randomness = new Set<string>();
-  #tools!: Backend;
-  #rng!: Backend;
-  #keyboard!: Backend;
+  #tools!: LastingBackend;
+  #rng!: LastingBackend;
+  #keyboard!: LastingBackend;
   #guest!: Guest;
 
   /** Nothing is started yet. */
@@ -123,9 +123,8 @@ export class RealGuest implements Actor {
     return deviceOf(this.#disks.length);
   }
 
-  async #serve(name: string, device: string, flags: readonly string[]): Promise<Backend> {
-    const { directory, processes } = this.#world;
-    const backend = this.#made.use(new Backend({ name, device, flags, directory }, processes));
+  async #serve(name: string, device: string, flags: readonly string[]): Promise<LastingBackend> {
+    const backend = this.#made.use(new LastingBackend(this.#world, name, device, flags));
     await backend.start();
     this.#backends.push(backend);
     return backend;
@@ -162,7 +161,7 @@ export class RealGuest implements Actor {
 
   /** Whether a back-end that is killed can know again what was in flight. */
   async #recordsInflight(): Promise<boolean> {
-    const { connections } = await this.#disks[0].backend.record();
+    const { connections } = await this.#disks[0].backend.now.record();
     return connections.latest.at(-1)!.protocolFeatures.includes("INFLIGHT_SHMFD");
   }
 
@@ -257,7 +256,7 @@ export class RealGuest implements Actor {
 
   async #resize({ device, path, backend }: GuestDisk, bytes: number): Promise<void> {
     await Deno.truncate(path, bytes);
-    await backend.post("resize", null);
+    await backend.now.post("resize", null);
     const size = `/sys/block/${device}/size`;
     await this.#run(
       `timeout 60 sh -c 'until [ "$(cat ${size})" = ${bytes / 512} ]; do usleep 50000; done'`,
@@ -278,7 +277,7 @@ export class RealGuest implements Actor {
       "rm -f /tmp/keys; mkfifo /tmp/keys; exec 3</dev/input/event0; " +
         `dd bs=${EVENT_BYTES} count=${count} <&3 >/tmp/keys 2>/dev/null &`,
     );
-    await this.#keyboard.post("events", { text: "a".repeat(KEYS) });
+    await this.#keyboard.now.post("events", { text: "a".repeat(KEYS) });
     const bytes = await this.#run("timeout 60 cat /tmp/keys | wc -c");
     if (Number(bytes) === count * EVENT_BYTES) return;
     throw new ToolError(`The guest has ${bytes} bytes of ${count} events`);

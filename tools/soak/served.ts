@@ -7,7 +7,7 @@
 import { VirtioDriver, type VirtioDriverOptions } from "../../src/frontend/mod.ts";
 import { withTimeout } from "../lib/process.ts";
 import type { World } from "./actor.ts";
-import { Backend, type BackendOptions } from "./backend.ts";
+import { LastingBackend } from "./backend.ts";
 import type { Tally } from "./tally.ts";
 
 /** How long a request may take, whatever happens meanwhile. */
@@ -26,13 +26,13 @@ export type Disturbance = typeof DISTURBANCES[number];
 
 /** A back-end and its driver. */
 export class Served implements AsyncDisposable {
-  readonly backend: Backend;
+  readonly backend: LastingBackend;
   readonly driver: VirtioDriver;
   readonly #world: World;
   readonly #tally: Tally;
   #gate: PromiseWithResolvers<void> | undefined;
 
-  private constructor(world: World, tally: Tally, backend: Backend, driver: VirtioDriver) {
+  private constructor(world: World, tally: Tally, backend: LastingBackend, driver: VirtioDriver) {
     this.#world = world;
     this.#tally = tally;
     this.backend = backend;
@@ -43,12 +43,12 @@ export class Served implements AsyncDisposable {
   static async start(
     world: World,
     tally: Tally,
-    options: Omit<BackendOptions, "name" | "directory">,
+    device: string,
+    flags: readonly string[],
     driverOptions: VirtioDriverOptions,
   ): Promise<Served> {
     await using made = new AsyncDisposableStack();
-    const { directory, processes } = world;
-    const backend = made.use(new Backend({ ...options, name: tally.name, directory }, processes));
+    const backend = made.use(new LastingBackend(world, tally.name, device, flags));
     await backend.start();
     const driver = await VirtioDriver.start(backend.socketPath, {
       timeoutMs: REQUEST_TIMEOUT_MS,

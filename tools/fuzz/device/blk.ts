@@ -4,11 +4,13 @@
  * @module
  */
 
+import { concat } from "@std/bytes";
 import blk from "../../../backends/blk/mod.ts";
 import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS } from "../../../backends/blk/operation.ts";
-import { randomOf, type Tally } from "../seeds.ts";
+import type { Random } from "../../lib/random.ts";
+import type { Tally } from "../frame.ts";
 import { DISCARD, DiskModel, FLUSH, GET_ID, IN, OUT, WRITE_ZEROES } from "./disk_model.ts";
-import { accessConfig, divide, divided, expectBroken, join, type Life, withLife } from "./life.ts";
+import { accessConfig, divide, divided, expectBroken, type Life, withLife } from "./life.ts";
 
 const SECTOR_BYTES = 512;
 
@@ -55,13 +57,7 @@ const DISKS: { name: string; directory?: string; options: Record<string, unknown
 ];
 
 /** Lives through one disk with at most `cases` requests and accesses; returns how many there were. */
-export async function liveAsDisk(
-  seed: number,
-  number: number,
-  cases: number,
-  tally: Tally,
-): Promise<number> {
-  const random = randomOf(seed, number);
+export async function liveAsDisk(random: Random, cases: number, tally: Tally): Promise<number> {
   const disk = random.pick(DISKS);
   const path = disk.directory && Deno.makeTempFileSync({ dir: disk.directory });
   try {
@@ -72,13 +68,8 @@ export async function liveAsDisk(
       numQueues: 2,
       serial: SERIAL,
     };
-    const done = await withLife(random, tally, blk, { options }, 2, async (life) => {
-      try {
-        return await new DiskLife(life, disk.name, path).run(cases);
-      } catch (cause) {
-        throw new Error(`blk (${disk.name}): ${(cause as Error).message}`, { cause });
-      }
-    });
+    const setup = { name: `blk (${disk.name})`, random, tally, device: blk, options, queues: 2 };
+    const done = await withLife(setup, (life) => new DiskLife(life, disk.name, path).run(cases));
     tally.add(`blk: lives as ${disk.name}`);
     return done;
   } finally {
@@ -164,7 +155,7 @@ class DiskLife {
       writable,
       { indirect: random.chance(1, 2) },
     );
-    const answer = join(data);
+    const answer = concat(data);
     const status = answer[room];
     tally.add(`blk: ${NAMES[type] ?? "requests of no known type"}, status ${status}`);
     const what = `a request of type ${type} (${
@@ -218,7 +209,7 @@ class DiskLife {
     switch (type) {
       case IN:
         return {
-          readable: join([
+          readable: concat([
             this.#header(type, sector),
             any(random.chance(1, 8) ? random.below(40) : 0),
           ]),
@@ -226,18 +217,18 @@ class DiskLife {
         };
       case OUT:
         return {
-          readable: join([this.#header(type, sector), any(this.#within(stripe, sector, bytes))]),
+          readable: concat([this.#header(type, sector), any(this.#within(stripe, sector, bytes))]),
           room: random.chance(1, 8) ? random.below(40) : 0,
         };
       case DISCARD:
       case WRITE_ZEROES:
         return {
-          readable: join([this.#header(type, 0n), this.#segments(stripe, type)]),
+          readable: concat([this.#header(type, 0n), this.#segments(stripe, type)]),
           room: random.chance(1, 8) ? random.below(40) : 0,
         };
       default:
         return {
-          readable: join([this.#header(type, sector), any(random.below(30))]),
+          readable: concat([this.#header(type, sector), any(random.below(30))]),
           room: random.pick([0, 1, 19, 20, 21, 512, random.below(100)]),
         };
     }

@@ -4,9 +4,11 @@
  * @module
  */
 
+import { concat } from "@std/bytes";
 import input from "../../../backends/input/mod.ts";
-import { randomOf, type Tally } from "../seeds.ts";
-import { accessConfig, divide, divided, expectBroken, join, type Life, withLife } from "./life.ts";
+import type { Random } from "../../lib/random.ts";
+import type { Tally } from "../frame.ts";
+import { accessConfig, divide, divided, expectBroken, type Life, withLife } from "./life.ts";
 
 const EVENTQ = 0, STATUSQ = 1;
 const EVENT_BYTES = 8;
@@ -19,21 +21,13 @@ const FIRST_KEY = 1, LAST_KEY = 57;
 const CONFIG_BYTES = 136, SIZE_OFFSET = 2, ANSWER_OFFSET = 8;
 
 /** Lives through one input device with at most `cases` things done; returns how many there were. */
-export async function liveAsInput(
-  seed: number,
-  number: number,
-  cases: number,
-  tally: Tally,
-): Promise<number> {
-  const random = randomOf(seed, number);
+export async function liveAsInput(random: Random, cases: number, tally: Tally): Promise<number> {
   const profile = random.pick(["keyboard", "keyboard", "mouse", "tablet"]);
-  return await withLife(random, tally, input, { options: { profile } }, 2, async (life) => {
-    try {
-      return await new InputLife(life, profile === "keyboard").run(Math.min(cases, 200));
-    } catch (cause) {
-      throw new Error(`input (${profile}): ${(cause as Error).message}`, { cause });
-    }
-  });
+  const name = `input (${profile})`;
+  return await withLife(
+    { name, random, tally, device: input, options: { profile }, queues: 2 },
+    (life) => new InputLife(life, profile === "keyboard").run(Math.min(cases, 200)),
+  );
 }
 
 class InputLife {
@@ -142,7 +136,7 @@ class InputLife {
     if (!isFirst) events.run(keys);
     for (const [i, buffer] of buffers.entries()) {
       const { written, data } = await buffer;
-      const view = new DataView(join(data).buffer);
+      const view = new DataView(concat(data).buffer);
       const got = [
         written,
         view.getUint16(0, true),

@@ -8,7 +8,7 @@
 import { type AnyDevice, type DeviceServer, serve, type ServeOptions } from "../../../mod.ts";
 import { FrontendError, VirtioDriver } from "../../../src/frontend/mod.ts";
 import type { Random } from "../../lib/random.ts";
-import type { Tally } from "../seeds.ts";
+import type { Tally } from "../frame.ts";
 
 /** How long anything may take on a busy machine. */
 const TIMEOUT_MS = 60_000;
@@ -25,22 +25,29 @@ export interface Life {
   tally: Tally;
   server: DeviceServer;
   driver: VirtioDriver;
-  directory: string;
+}
+
+/** What a life is lived as. */
+export interface Setup {
+  /** What failures begin with. */
+  name: string;
+  random: Random;
+  tally: Tally;
+  device: AnyDevice;
+  options: ServeOptions["options"];
+  /** @default {1} */
+  queues?: number;
 }
 
 /** Serves a device, and connects a driver with rings of any kind. */
 export async function withLife<T>(
-  random: Random,
-  tally: Tally,
-  device: AnyDevice,
-  options: Omit<ServeOptions, "socketPath" | "fd">,
-  queues: number,
+  { name, random, tally, device, options, queues }: Setup,
   use: (life: Life) => Promise<T>,
 ): Promise<T> {
   const directory = Deno.makeTempDirSync();
   try {
     const socketPath = `${directory}/device.sock`;
-    await using server = await serve(device, { socketPath, threads: 2, ...options });
+    await using server = await serve(device, { socketPath, threads: 2, options });
     await using driver = await VirtioDriver.start(socketPath, {
       queues,
       packed: random.chance(1, 2),
@@ -49,7 +56,9 @@ export async function withLife<T>(
       indirectParts: 2 * MAX_PARTS,
       timeoutMs: TIMEOUT_MS,
     });
-    return await use({ random, tally, server, driver, directory });
+    return await use({ random, tally, server, driver });
+  } catch (cause) {
+    throw new Error(`${name}: ${(cause as Error).message}`, { cause });
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }
@@ -73,17 +82,6 @@ export function divide(random: Random, bytes: number): number[] {
 export function divided(random: Random, bytes: Uint8Array): Uint8Array[] {
   let at = 0;
   return divide(random, bytes.length).map((length) => bytes.subarray(at, at += length));
-}
-
-/** Bytes one after the other. */
-export function join(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
 
 /** A request that makes no sense breaks its queue, by name, and a reset mends it. */

@@ -15,7 +15,7 @@ import {
   type Virtqueue,
 } from "../../../src/virtqueue/mod.ts";
 import type { Random } from "../../lib/random.ts";
-import type { Tally } from "../seeds.ts";
+import type { Tally } from "../frame.ts";
 import { type Expected, expected, type Pieces, type RingKnowledge } from "./oracle.ts";
 import { useParts } from "./parts.ts";
 import { expectRefusal } from "./place.ts";

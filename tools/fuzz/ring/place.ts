@@ -6,7 +6,7 @@
 
 import { type Chain, createRing, InflightError, RingError } from "../../../src/virtqueue/mod.ts";
 import type { Random } from "../../lib/random.ts";
-import type { Tally } from "../seeds.ts";
+import type { Tally } from "../frame.ts";
 import { World } from "./world.ts";
 
 /**

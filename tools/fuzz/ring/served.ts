@@ -12,7 +12,7 @@ import { BlkDriver, SharedMemory, VirtioDriver } from "../../../src/frontend/mod
 import { drainEventfd } from "../../../src/linux/mod.ts";
 import { ringRules } from "../../../src/virtqueue/mod.ts";
 import type { Random } from "../../lib/random.ts";
-import { randomOf, type Tally } from "../seeds.ts";
+import { type FuzzRun, type Part, playParts, type Tally } from "../frame.ts";
 import { Attack } from "./attack.ts";
 
 /** How often a driver overwrites a ring before the device is reset. */
@@ -29,13 +29,8 @@ const TIMEOUT_MS = 60_000;
 const DISK_BYTES = 0x10_0000;
 
 /** Plays rings of a served disk. */
-export async function playServedRings(
-  seed: number,
-  cases: number,
-  tally: Tally,
-  progress: (done: number) => void,
-): Promise<void> {
-  if (cases === 0) return;
+export async function playServedRings(run: FuzzRun): Promise<void> {
+  if (run.cases === 0) return;
   // In memory, so that what the guest flushes costs little.
   const directory = Deno.makeTempDirSync({ dir: "/dev/shm" });
   try {
@@ -54,21 +49,13 @@ export async function playServedRings(
     await using neighbour = await VirtioDriver.start(`${directory}/neighbour.sock`, {
       timeoutMs: TIMEOUT_MS,
     });
-    let done = 0;
-    for (let number = 0; done < cases; number++) {
-      const random = randomOf(seed, number);
-      const [server, serial] = number % 2 === 0 ? [inMemory, "memory"] : [inFile, "file"];
-      try {
-        const socketPath = `${directory}/${serial}.sock`;
-        done += await playDriver(random, server, socketPath, serial, cases - done, tally);
-        await checkNeighbour(new BlkDriver(neighbour), random);
-      } catch (cause) {
-        throw new Error(`Driver ${number}, after case ${done}: ${(cause as Error).message}`, {
-          cause,
-        });
-      }
-      progress(done);
-    }
+    const play = (server: DeviceServer, serial: string): Part => async (random, cases, tally) => {
+      const socketPath = `${directory}/${serial}.sock`;
+      const done = await playDriver(random, server, socketPath, serial, cases, tally);
+      await checkNeighbour(new BlkDriver(neighbour), random);
+      return done;
+    };
+    await playParts("Driver", [play(inMemory, "memory"), play(inFile, "file")], run);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

@@ -4,12 +4,13 @@
  * @module
  */
 
+import { concat } from "@std/bytes";
 import type { Failure } from "../../../backends/blk/shared_state.ts";
 import type { DeviceServer } from "../../../mod.ts";
 import { BlkDriver, blkHeader, blkRequests, blkStatus } from "../../../src/frontend/mod.ts";
 import type { Random } from "../../lib/random.ts";
 import type { Life } from "../device/life.ts";
-import { divide, join } from "../device/life.ts";
+import { divide } from "../device/life.ts";
 
 export const SECTOR_BYTES = 512;
 
@@ -62,7 +63,7 @@ export async function ask(
         view.setUint32(12, kind === "WRITE_ZEROES" ? random.below(2) : 0, true);
         return new Uint8Array(view.buffer);
       });
-      return await disk.request(blkHeader(blkRequests[kind], sector), [join(segments)], [], {
+      return await disk.request(blkHeader(blkRequests[kind], sector), [concat(segments)], [], {
         queue,
       });
     }

@@ -7,7 +7,8 @@
 import { NOT_DONE } from "../../../backends/blk/operation.ts";
 import { errnoName } from "../../../src/linux/mod.ts";
 import { type Life, withLife } from "../device/life.ts";
-import { randomOf, type Tally } from "../seeds.ts";
+import type { Random } from "../../lib/random.ts";
+import type { Tally } from "../frame.ts";
 import { ask, type DiskRequest, diskRequest, failures, KINDS, SECTOR_BYTES } from "./disk.ts";
 import faulty, { MAX_STRIPES, STRIPE_BYTES } from "./faulty_blk.ts";
 
@@ -21,21 +22,15 @@ const ERRNOS = [...Array.from({ length: 133 }, (_, i) => i + 1), 4095];
 
 /** Lives through one faulty disk with at most `cases` requests; returns how many there were. */
 export async function liveWithFaults(
-  seed: number,
-  number: number,
+  random: Random,
   cases: number,
   tally: Tally,
 ): Promise<number> {
-  const random = randomOf(seed, number);
   const manner = random.pick(["now", "promise", "later"]);
   const options = { size: STRIPES * STRIPE_BYTES, numQueues: 1, manner };
-  const done = await withLife(random, tally, faulty, { options }, 1, async (life) => {
-    try {
-      return await run(life, Math.min(cases, 300));
-    } catch (cause) {
-      throw new Error(`a store that fails (${manner}): ${(cause as Error).message}`, { cause });
-    }
-  });
+  const name = `a store that fails (${manner})`;
+  const setup = { name, random, tally, device: faulty, options };
+  const done = await withLife(setup, (life) => run(life, Math.min(cases, 300)));
   tally.add(`stores that answer ${manner}`);
   return done;
 }

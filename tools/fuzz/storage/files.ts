@@ -4,12 +4,14 @@
  * @module
  */
 
-import { BlkDriver, blkHeader, blkRequests, blkStatus } from "../../../src/frontend/mod.ts";
 import blk from "../../../backends/blk/mod.ts";
+import { BlkDriver, blkHeader, blkRequests, blkStatus } from "../../../src/frontend/mod.ts";
 import { Errno, LinuxError, openFile } from "../../../src/linux/mod.ts";
+import type { AnyDevice } from "../../../mod.ts";
+import { run } from "../../lib/process.ts";
 import type { Random } from "../../lib/random.ts";
 import { type Life, withLife } from "../device/life.ts";
-import { randomOf, type Tally } from "../seeds.ts";
+import type { Tally } from "../frame.ts";
 import {
   ask,
   askAlone,
@@ -28,7 +30,7 @@ const DISK_SECTORS = DISK_BYTES / SECTOR_BYTES;
 const BLOCK_SECTORS = 32, BLOCKS = DISK_SECTORS / BLOCK_SECTORS;
 
 /** How requests are carried out. */
-const MODES: Record<string, string>[] = [
+const MODES: { io: string; cache?: string }[] = [
   { io: "auto" },
   { io: "uring" },
   { io: "sync" },
@@ -39,41 +41,79 @@ const MODES: Record<string, string>[] = [
 /** The most requests of one file. */
 const LIFE_CASES = 150;
 
+const MEMORY = "/dev/shm";
+
+/** One troublesome file, and what is done with it. */
+class File {
+  /** The disk's file. */
+  path: string;
+
+  constructor(
+    readonly random: Random,
+    readonly cases: number,
+    readonly tally: Tally,
+    readonly directory: string,
+    readonly mode: typeof MODES[number],
+    readonly name: string,
+  ) {
+    this.path = `${directory}/disk.img`;
+    Deno.writeFileSync(this.path, new Uint8Array(DISK_BYTES));
+  }
+
+  /** The cache that the mode wants, where the file can have it: tmpfs learned it with Linux 6.6. */
+  get cache(): string {
+    if (this.mode.cache === undefined) return "writeback";
+    try {
+      openFile(this.path, { direct: true }).close();
+      return "none";
+    } catch (error) {
+      if (error instanceof LinuxError && error.errno === Errno.EINVAL) return "writeback";
+      throw error;
+    }
+  }
+
+  /** Serves the disk, or another device with other options. */
+  serve(
+    use: (life: Life) => Promise<void>,
+    more: Record<string, unknown> = { cache: this.cache },
+    device: AnyDevice = blk,
+    queues = 1,
+  ): Promise<void> {
+    const { random, tally, name, mode: { io }, path: blkFile } = this;
+    const options = { io, blkFile, numQueues: queues, ...more };
+    return withLife({ name, random, tally, device, options, queues }, use);
+  }
+}
+
 interface Trouble {
   name: string;
   /** Has to be root for it. */
   needsRoot?: boolean;
-  live(random: Random, cases: number, tally: Tally, mode: Record<string, string>): Promise<number>;
+  live(file: File): Promise<void>;
 }
 
 /** Lives through one troublesome file with at most `cases` requests; returns how many there were. */
 export async function liveWithTrouble(
-  seed: number,
-  number: number,
+  random: Random,
   cases: number,
   tally: Tally,
 ): Promise<number> {
-  const random = randomOf(seed, number);
   const { name, needsRoot, live } = random.pick(TROUBLES);
   const mode = random.pick(MODES);
-  const how = Object.values(mode).join(", ");
   if (needsRoot && Deno.uid() !== 0) {
     tally.add(`left out, because it needs root: ${name}`);
     return 1;
   }
+  // Mostly in memory, which is quick, else on a disk.
+  const directory = Deno.makeTempDirSync({ dir: random.chance(3, 4) ? MEMORY : undefined });
   try {
-    const done = await live(random, Math.min(cases, LIFE_CASES), tally, mode);
+    const most = Math.min(cases, LIFE_CASES);
+    const how = `${name} (${Object.values(mode).join(", ")})`;
+    await live(new File(random, most, tally, directory, mode, how));
     tally.add(`${name}: lives`);
-    return done;
-  } catch (cause) {
-    throw new Error(`${name} (${how}): ${(cause as Error).message}`, { cause });
-  }
-}
-
-async function run(command: string, ...args: string[]): Promise<void> {
-  const { success, stderr } = await new Deno.Command(command, { args }).output();
-  if (!success) {
-    throw new Error(`${command} ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
+    return most;
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
   }
 }
 
@@ -81,46 +121,12 @@ async function run(command: string, ...args: string[]): Promise<void> {
 async function unmount(directory: string): Promise<void> {
   for (let left = 100;; left--) {
     try {
-      return await run("umount", directory);
+      return void await run("umount", [directory]);
     } catch (error) {
       if (left === 0) throw error;
     }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-}
-
-const MEMORY = "/dev/shm";
-
-/** Where files are: mostly in memory, which is quick, else on a disk. */
-function anyDirectory(random: Random): string {
-  return Deno.makeTempDirSync({ dir: random.chance(3, 4) ? MEMORY : undefined });
-}
-
-/** Whether a file can be opened past the page cache: tmpfs learned it with Linux 6.6. */
-function canBeDirect(path: string): boolean {
-  try {
-    openFile(path, { direct: true }).close();
-    return true;
-  } catch (error) {
-    if (error instanceof LinuxError && error.errno === Errno.EINVAL) return false;
-    throw error;
-  }
-}
-
-function cacheOf(mode: Record<string, string>, path: string): string {
-  return mode.cache === "none" && canBeDirect(path) ? "none" : "writeback";
-}
-
-/** Serves a disk in a file. */
-function withDisk<T>(
-  random: Random,
-  tally: Tally,
-  blkFile: string,
-  mode: Record<string, string>,
-  use: (life: Life) => Promise<T>,
-): Promise<T> {
-  const options = { io: mode.io, cache: cacheOf(mode, blkFile), blkFile, numQueues: 1 };
-  return withLife(random, tally, blk, { options }, 1, use);
 }
 
 /** What a disk has, block by block; undefined for a block that a failed write may have changed. */
@@ -164,19 +170,13 @@ function expectError(error: string | undefined, ...names: string[]): void {
 }
 
 /** A file system in memory that holds a part of the disk: it fills up, and has room again. */
-async function full(
-  random: Random,
-  cases: number,
-  tally: Tally,
-  mode: Record<string, string>,
-): Promise<number> {
-  const directory = Deno.makeTempDirSync();
-  await run("mount", "-t", "tmpfs", "-o", `size=${DISK_BYTES / 4}`, "vhostd-fuzz", directory);
+async function full(file: File): Promise<void> {
+  const { random, tally, directory } = file;
+  await run("mount", ["-t", "tmpfs", "-o", `size=${DISK_BYTES / 4}`, "vhostd-fuzz", directory]);
   try {
-    const path = `${directory}/disk.img`;
-    Deno.writeFileSync(path, new Uint8Array());
-    Deno.truncateSync(path, DISK_BYTES);
-    return await withDisk(random, tally, path, mode, async (life) => {
+    Deno.writeFileSync(file.path, new Uint8Array());
+    Deno.truncateSync(file.path, DISK_BYTES);
+    await file.serve(async (life) => {
       const blocks = new Blocks();
       let isFull = false;
       const make = async (request: DiskRequest) => {
@@ -188,7 +188,7 @@ async function full(
         blocks.note(request, error, data);
         return error;
       };
-      for (let done = 0; done < cases; done++) {
+      for (let done = 0; done < file.cases; done++) {
         const kind = random.pick(["OUT", "OUT", "OUT", "IN", "FLUSH", "WRITE_ZEROES"] as const);
         isFull = (await make(blockRequest(random, kind))) !== undefined || isFull;
         if (!isFull || !random.chance(1, 8)) continue;
@@ -204,31 +204,22 @@ async function full(
         tally.add("full file systems that had room again");
         isFull = false;
       }
-      return cases;
     });
   } finally {
     await unmount(directory);
-    Deno.removeSync(directory);
   }
 }
 
 /** A process that may not write beyond a place in a file: RLIMIT_FSIZE. */
-async function limited(
-  random: Random,
-  cases: number,
-  tally: Tally,
-  mode: Record<string, string>,
-): Promise<number> {
-  const directory = anyDirectory(random);
-  const path = `${directory}/disk.img`;
+async function limited(file: File): Promise<void> {
+  const { random, cases } = file;
   const setLimit = (limit: string) =>
-    run("prlimit", `--pid=${Deno.pid}`, `--fsize=${limit}:unlimited`);
+    run("prlimit", [`--pid=${Deno.pid}`, `--fsize=${limit}:unlimited`]);
+  // What is there of a mapped file is written without a call that could say no.
+  const isMapped = file.mode.io === "auto" && file.path.startsWith(MEMORY) &&
+    file.cache === "writeback";
   try {
-    Deno.writeFileSync(path, new Uint8Array(DISK_BYTES));
-    // What is there of a mapped file is written without a call that could say no.
-    const isMapped = mode.io === "auto" && directory.startsWith(MEMORY) &&
-      cacheOf(mode, path) === "writeback";
-    return await withDisk(random, tally, path, mode, async (life) => {
+    await file.serve(async (life) => {
       const blocks = new Blocks();
       for (let done = 0; done < cases;) {
         const limit = random.chance(1, 3) ? Infinity : random.below(DISK_BYTES);
@@ -238,8 +229,7 @@ async function limited(
           const { error, data } = await askAlone(life, request);
           expectError(error, "EFBIG");
           const end = (request.sector + request.sectors) * SECTOR_BYTES;
-          const mayFail = request.kind === "OUT" || request.kind === "WRITE_ZEROES" ||
-            request.kind === "DISCARD";
+          const mayFail = ["OUT", "WRITE_ZEROES", "DISCARD"].includes(request.kind);
           if (error !== undefined && (!mayFail || end <= limit)) {
             throw new Error(`Expected no ${error} of ${request.kind} up to ${end} below ${limit}`);
           }
@@ -249,181 +239,126 @@ async function limited(
           blocks.note(request, error, data);
         }
       }
-      return cases;
     });
   } finally {
     await setLimit("unlimited");
-    Deno.removeSync(directory, { recursive: true });
   }
 }
 
 /** A file that somebody makes shorter, and longer again. */
-async function short(
-  random: Random,
-  cases: number,
-  tally: Tally,
-  mode: Record<string, string>,
-): Promise<number> {
-  const directory = anyDirectory(random);
-  const path = `${directory}/disk.img`;
-  try {
-    Deno.writeFileSync(path, new Uint8Array(DISK_BYTES));
-    return await withDisk(random, tally, path, mode, async (life) => {
-      for (let done = 0; done < cases; done++) {
-        // Who opens a file that is mapped waits until the device has left it, and that is here.
-        if (random.chance(1, 6)) await Deno.truncate(path, random.below(DISK_BYTES + 1));
-        const request = blockRequest(random, random.pick(KINDS));
-        const { size } = Deno.statSync(path);
-        const { error, data } = await askAlone(life, request);
-        // Reads end with the file, also those of which a part is there.
-        const isBeyond = (request.sector + request.sectors) * SECTOR_BYTES > size;
-        const expected = request.kind === "IN" && isBeyond ? "ENODATA" : undefined;
-        if (error !== expected) {
-          throw new Error(`Expected ${expected} of ${request.kind}, got ${error}`);
-        }
-        if (error !== undefined && data.some((byte) => byte !== 0)) {
-          throw new Error("Expected nothing of a read that failed");
-        }
+async function short(file: File): Promise<void> {
+  const { random, path } = file;
+  await file.serve(async (life) => {
+    for (let done = 0; done < file.cases; done++) {
+      // Who opens a file that is mapped waits until the device has left it, and that is here.
+      if (random.chance(1, 6)) await Deno.truncate(path, random.below(DISK_BYTES + 1));
+      const request = blockRequest(random, random.pick(KINDS));
+      const { size } = Deno.statSync(path);
+      const { error, data } = await askAlone(life, request);
+      // Reads end with the file, also those of which a part is there.
+      const isBeyond = (request.sector + request.sectors) * SECTOR_BYTES > size;
+      const expected = request.kind === "IN" && isBeyond ? "ENODATA" : undefined;
+      if (error !== expected) {
+        throw new Error(`Expected ${expected} of ${request.kind}, got ${error}`);
       }
-      return cases;
-    });
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
+      if (error !== undefined && data.some((byte) => byte !== 0)) {
+        throw new Error("Expected nothing of a read that failed");
+      }
+    }
+  });
 }
 
 /** The same, while many requests are in flight on two threads: what is mapped may not be touched. */
-async function shortUnderLoad(
-  random: Random,
-  cases: number,
-  tally: Tally,
-  { io }: Record<string, string>,
-): Promise<number> {
-  const directory = anyDirectory(random);
-  const path = `${directory}/disk.img`;
-  try {
-    Deno.writeFileSync(path, new Uint8Array(DISK_BYTES));
-    const options = { io, blkFile: path, numQueues: 2 };
-    return await withLife(random, tally, blk, { options }, 2, async (life) => {
-      let done = 0;
-      while (done < cases) {
-        const count = Math.min(random.between(1, 32), cases - done);
-        const size = random.chance(1, 2) ? DISK_BYTES : random.below(DISK_BYTES);
-        const requests = Array.from({ length: count }, async () => {
-          const request = blockRequest(random, random.pick(KINDS));
-          const { status } = await ask(life, request, random.below(2));
-          if (status > blkStatus.IOERR) throw new Error(`Expected status 0 or 1, got ${status}`);
-          tally.add(`requests while the file changed: ${status === 0 ? "done" : "failed"}`);
-        });
-        await Promise.all([Deno.truncate(path, size), ...requests]);
-        done += count;
-      }
-      const { queues } = life.server.record();
-      if (queues.some(({ broken }) => broken)) throw new Error("Expected healthy queues");
-      return done;
-    });
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
+async function shortUnderLoad(file: File): Promise<void> {
+  const { random, tally, cases, path } = file;
+  const use = async (life: Life) => {
+    for (let done = 0; done < cases;) {
+      const count = Math.min(random.between(1, 32), cases - done);
+      const size = random.chance(1, 2) ? DISK_BYTES : random.below(DISK_BYTES);
+      const requests = Array.from({ length: count }, async () => {
+        const request = blockRequest(random, random.pick(KINDS));
+        const { status } = await ask(life, request, random.below(2));
+        if (status > blkStatus.IOERR) throw new Error(`Expected status 0 or 1, got ${status}`);
+        tally.add(`requests while the file changed: ${status === 0 ? "done" : "failed"}`);
+      });
+      await Promise.all([Deno.truncate(path, size), ...requests]);
+      done += count;
+    }
+    const { queues } = life.server.record();
+    if (queues.some(({ broken }) => broken)) throw new Error("Expected healthy queues");
+  };
+  await file.serve(use, {}, blk, 2);
 }
 
 /** Something that is no disk, or is not open for writing, in place of the file. */
-async function noDisk(
-  random: Random,
-  cases: number,
-  tally: Tally,
-  { io }: Record<string, string>,
-): Promise<number> {
-  const directory = anyDirectory(random);
-  try {
-    const blkFile = `${directory}/disk.img`;
-    Deno.writeFileSync(blkFile, new Uint8Array(DISK_BYTES));
-    const other = `${directory}/other.img`;
-    Deno.copyFileSync(blkFile, other);
-    const fifo = `${directory}/fifo`;
-    await run("mkfifo", fifo);
-    const { path, isWritable, errors } = random.pick([
-      { path: other, isWritable: false, errors: { OUT: "EBADF", IN: undefined } },
-      { path: "/dev/full", isWritable: true, errors: { OUT: "ENOSPC", IN: undefined } },
-      { path: directory, isWritable: false, errors: { OUT: "EBADF", IN: "EISDIR" } },
-      // With io_uring, a pipe that stays empty is one that is slow.
-      ...io === "sync"
-        ? [{ path: fifo, isWritable: true, errors: { OUT: "ESPIPE", IN: "ESPIPE" } }]
-        : [],
-    ]);
-    const options = { io, blkFile, numQueues: 1, swapPath: path, swapWritable: isWritable };
-    return await withLife(random, tally, swapped, { options }, 1, async (life) => {
-      for (let done = 0; done < cases; done++) {
-        const request = blockRequest(random, random.pick(KINDS));
-        const { error, data } = await askAlone(life, request);
-        if (request.kind !== "IN" && request.kind !== "OUT") continue;
-        const expected = errors[request.kind];
-        if (error !== expected) {
-          throw new Error(`Expected ${expected} of ${request.kind} on ${path}, got ${error}`);
-        }
-        if (data.some((byte) => byte !== 0)) throw new Error(`Expected zeroes of ${path}`);
+async function noDisk(file: File): Promise<void> {
+  const { random, directory } = file;
+  const other = `${directory}/other.img`;
+  Deno.copyFileSync(file.path, other);
+  const fifo = `${directory}/fifo`;
+  await run("mkfifo", [fifo]);
+  const { path, isWritable, errors } = random.pick([
+    { path: other, isWritable: false, errors: { OUT: "EBADF", IN: undefined } },
+    { path: "/dev/full", isWritable: true, errors: { OUT: "ENOSPC", IN: undefined } },
+    { path: directory, isWritable: false, errors: { OUT: "EBADF", IN: "EISDIR" } },
+    // With io_uring, a pipe that stays empty is one that is slow.
+    ...file.mode.io === "sync"
+      ? [{ path: fifo, isWritable: true, errors: { OUT: "ESPIPE", IN: "ESPIPE" } }]
+      : [],
+  ]);
+  const use = async (life: Life) => {
+    for (let done = 0; done < file.cases; done++) {
+      const request = blockRequest(random, random.pick(KINDS));
+      const { error, data } = await askAlone(life, request);
+      if (request.kind !== "IN" && request.kind !== "OUT") continue;
+      const expected = errors[request.kind];
+      if (error !== expected) {
+        throw new Error(`Expected ${expected} of ${request.kind} on ${path}, got ${error}`);
       }
-      return cases;
-    });
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
+      if (data.some((byte) => byte !== 0)) throw new Error(`Expected zeroes of ${path}`);
+    }
+  };
+  await file.serve(use, { swapPath: path, swapWritable: isWritable }, swapped);
 }
 
 /** How long a stop may take with long requests available, in milliseconds: it waits for one of them. */
 const STOP_MS = 10_000;
 
 /** Requests of many segments, and stops in the midst of them. */
-async function long(
-  random: Random,
-  cases: number,
-  tally: Tally,
-  mode: Record<string, string>,
-): Promise<number> {
-  const directory = anyDirectory(random);
-  const path = `${directory}/disk.img`;
-  try {
-    Deno.writeFileSync(path, new Uint8Array(DISK_BYTES));
-    return await withDisk(random, tally, path, mode, async ({ driver, tally }) => {
-      const disk = new BlkDriver(driver);
-      let done = 0;
-      while (done < cases) {
-        const count = Math.min(random.between(1, 64), cases - done);
-        const requests = Array.from({ length: count }, () => {
-          const type = random.pick([blkRequests.WRITE_ZEROES, blkRequests.DISCARD]);
-          const table = new DataView(new ArrayBuffer(16 * random.between(1, 64)));
-          for (let at = 0; at < table.byteLength; at += 16) {
-            const sector = random.below(DISK_SECTORS / 2);
-            table.setUint32(at, sector, true);
-            table.setUint32(at + 8, random.below(DISK_SECTORS - sector), true);
-            table.setUint32(
-              at + 12,
-              Number(type === blkRequests.WRITE_ZEROES && random.chance(1, 2)),
-              true,
-            );
-          }
-          return disk.request(blkHeader(type, 0), [new Uint8Array(table.buffer)], []);
-        });
-        const answers = Promise.all(requests);
-        answers.catch(() => {});
-        if (random.chance(1, 2)) {
-          const begin = performance.now();
-          await driver.stop();
-          const ms = performance.now() - begin;
-          if (ms > STOP_MS) throw new Error(`Expected a stop within ${STOP_MS} ms, took ${ms}`);
-          await driver.restart();
-          tally.add("stopped and started amid long requests");
+async function long(file: File): Promise<void> {
+  const { random, cases } = file;
+  await file.serve(async ({ driver, tally }) => {
+    const disk = new BlkDriver(driver);
+    for (let done = 0; done < cases;) {
+      const count = Math.min(random.between(1, 64), cases - done);
+      const requests = Array.from({ length: count }, () => {
+        const type = random.pick([blkRequests.WRITE_ZEROES, blkRequests.DISCARD]);
+        const table = new DataView(new ArrayBuffer(16 * random.between(1, 64)));
+        for (let at = 0; at < table.byteLength; at += 16) {
+          const sector = random.below(DISK_SECTORS / 2);
+          const unmap = type === blkRequests.WRITE_ZEROES && random.chance(1, 2);
+          table.setUint32(at, sector, true);
+          table.setUint32(at + 8, random.below(DISK_SECTORS - sector), true);
+          table.setUint32(at + 12, Number(unmap), true);
         }
-        for (const { status } of await answers) {
-          if (status !== blkStatus.OK) throw new Error(`Expected status 0, got ${status}`);
-        }
-        done += count;
+        return disk.request(blkHeader(type, 0), [new Uint8Array(table.buffer)], []);
+      });
+      const answers = Promise.all(requests);
+      answers.catch(() => {});
+      if (random.chance(1, 2)) {
+        const begin = performance.now();
+        await driver.stop();
+        const ms = performance.now() - begin;
+        if (ms > STOP_MS) throw new Error(`Expected a stop within ${STOP_MS} ms, took ${ms}`);
+        await driver.restart();
+        tally.add("stopped and started amid long requests");
       }
-      return done;
-    });
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
+      for (const { status } of await answers) {
+        if (status !== blkStatus.OK) throw new Error(`Expected status 0, got ${status}`);
+      }
+      done += count;
+    }
+  });
 }
 
 const TROUBLES: Trouble[] = [

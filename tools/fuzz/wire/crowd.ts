@@ -6,7 +6,7 @@
 
 import { UnixConnection } from "../../../src/linux/mod.ts";
 import { frontendMessages, protocolFeatureMask } from "../../../src/vhost_user/mod.ts";
-import type { Tally } from "../seeds.ts";
+import type { Tally } from "../frame.ts";
 
 /** How long the back-end may go on reading although nobody reads what it answers. */
 const FLOOD_MS = 50;

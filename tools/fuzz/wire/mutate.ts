@@ -5,7 +5,7 @@
  */
 
 import type { Random } from "../../lib/random.ts";
-import type { Tally } from "../seeds.ts";
+import type { Tally } from "../frame.ts";
 import { descriptorKinds } from "./descriptors.ts";
 import { edge, randomMessage } from "./messages.ts";
 import type { Message } from "./recording.ts";

@@ -7,7 +7,7 @@
 import { closeAll, UnixConnection } from "../../../src/linux/mod.ts";
 import { libc } from "../../../src/linux/libc.ts";
 import type { Random } from "../../lib/random.ts";
-import type { Tally } from "../seeds.ts";
+import type { Tally } from "../frame.ts";
 import { type DescriptorPool, MEMORY_BYTES } from "./descriptors.ts";
 import { LingeringSockets } from "./lingering.ts";
 import { memoryAgain } from "./messages.ts";

@@ -5,7 +5,6 @@
  * @module
  */
 
-import { decodeHex, encodeHex } from "./hex.ts";
 import type { Descriptor, DescriptorKind } from "./descriptors.ts";
 
 /** A message as it stands in a file. */
@@ -25,7 +24,7 @@ export interface Message {
 /** Reads a recording. */
 export function readRecording(messages: readonly RecordedMessage[]): Message[] {
   return messages.map(({ hex, fds = [] }) => ({
-    bytes: decodeHex(hex),
+    bytes: Uint8Array.fromHex(hex),
     fds: fds.map((fd) =>
       fd.startsWith("memory:")
         ? { memoryBytes: Number(fd.slice("memory:".length)) }
@@ -36,7 +35,8 @@ export function readRecording(messages: readonly RecordedMessage[]): Message[] {
 
 /** Writes a message as it stands in a file. */
 export function recordMessage(bytes: Uint8Array, fds: readonly string[]): RecordedMessage {
-  return fds.length === 0 ? { hex: encodeHex(bytes) } : { hex: encodeHex(bytes), fds: [...fds] };
+  const hex = bytes.toHex();
+  return fds.length === 0 ? { hex } : { hex, fds: [...fds] };
 }
 
 const DIRECTORY = new URL("../../../tests/frontend/recordings/", import.meta.url);

@@ -1,0 +1,64 @@
+/**
+ * The frame of every fuzzer: parts with random numbers of their own, until there were enough cases.
+ *
+ * @module
+ */
+
+import { mix, Random } from "../lib/random.ts";
+
+/** Counts of what was reached, by name: kinds of messages, faults, outcomes. */
+export class Tally {
+  readonly counts: Record<string, number> = {};
+
+  /** One more of these. */
+  add(name: string, count = 1): void {
+    this.counts[name] = (this.counts[name] ?? 0) + count;
+  }
+}
+
+/** What a fuzzer is asked to do. */
+export interface FuzzRun {
+  seed: number;
+  cases: number;
+  tally: Tally;
+  /** Is told how many cases are done. */
+  progress(done: number): void;
+}
+
+/** A fuzzer: fails with what went wrong at which case; the seed repeats it. */
+export interface FuzzTarget {
+  about: string;
+  run(run: FuzzRun): Promise<void>;
+}
+
+/** Plays about so many cases at the most; returns how many they were. */
+export type Part = (random: Random, cases: number, tally: Tally) => number | Promise<number>;
+
+/** The generator of part `number` of a run: no part needs those before it. */
+export function randomOf(seed: number, number: number): Random {
+  return new Random(mix(seed) ^ Math.imul(number + 1, 0x9e3779b9));
+}
+
+/**
+ * Plays parts in turn.
+ *
+ * @param what What a part is called in messages, such as `Device`
+ * @param most The most cases of a part
+ */
+export async function playParts(
+  what: string,
+  parts: readonly Part[],
+  { seed, cases, tally, progress }: FuzzRun,
+  most = Infinity,
+): Promise<void> {
+  for (let number = 0, done = 0; done < cases; number++) {
+    const play = parts[number % parts.length];
+    try {
+      done += await play(randomOf(seed, number), Math.min(most, cases - done), tally);
+    } catch (cause) {
+      const { message } = cause as Error;
+      throw new Error(`${what} ${number}, after case ${done}: ${message}`, { cause });
+    }
+    progress(done);
+  }
+}
