@@ -50,7 +50,7 @@ export function parseArguments(
   const byFlag = new Map(Object.keys(options).map((name) => [flagName(name), name]));
   const flags = [...byFlag.keys()];
   const split: Record<string, unknown> = parseArgs(withValues(args, options, byFlag), {
-    string: flags,
+    string: [...flags, "_"],
     collect: flags,
     "--": true,
     unknown(arg: string, key?: string) {
@@ -71,8 +71,7 @@ export function parseArguments(
     }
     values[name] = parseOption(name, options[name], text);
   }
-  const positional = [...split._ as unknown[], ...split["--"] as unknown[]].map(String);
-  return { values, positional };
+  return { values, positional: [...split._ as string[], ...split["--"] as string[]] };
 }
 
 /**

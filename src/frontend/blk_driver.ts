@@ -1,3 +1,4 @@
+import { concat } from "@std/bytes";
 import type { RequestOptions } from "./request_queue.ts";
 import type { VirtioDriver } from "./virtio_driver.ts";
 
@@ -169,12 +170,6 @@ export class BlkDriver {
       options,
     );
     const [status] = data.pop()!;
-    const whole = new Uint8Array(data.reduce((sum, part) => sum + part.length, 0));
-    let at = 0;
-    for (const part of data) {
-      whole.set(part, at);
-      at += part.length;
-    }
-    return { status, data: whole, written };
+    return { status, data: concat(data), written };
   }
 }

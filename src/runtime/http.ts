@@ -6,6 +6,7 @@
  * @module
  */
 
+import { concat } from "@std/bytes";
 import type { UnixConnection } from "../linux/mod.ts";
 
 /** The longest request line with its header fields, in bytes. */
@@ -146,7 +147,7 @@ export class HttpRequest {
       }
     } else throw new HttpError(400, `Expected chunks, got transfer-encoding ${coding}`);
     if (total > bodyBytes) throw tooLarge(bodyBytes);
-    return new Uint8Array(await new Blob(pieces as Uint8Array<ArrayBuffer>[]).arrayBuffer());
+    return concat(pieces);
   }
 
   /** The text before an end, which is taken too; undefined when the stream ends before. */
@@ -171,10 +172,7 @@ export class HttpRequest {
       this.#connection,
       this.#connection.receiveSome(into),
     );
-    const bytes = new Uint8Array(this.#bytes.length + count);
-    bytes.set(this.#bytes);
-    bytes.set(into.subarray(0, count), this.#bytes.length);
-    this.#bytes = bytes;
+    this.#bytes = concat([this.#bytes, into.subarray(0, count)]);
     return count > 0;
   }
 }

@@ -1,5 +1,6 @@
 /** Every way to carry out a file's requests, against a copy in memory. */
 import { assert, assertEquals } from "@std/assert";
+import { equals } from "@std/bytes";
 import blk from "../../backends/blk/mod.ts";
 import { serve } from "../../mod.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
@@ -96,7 +97,7 @@ for (const cache of ["writeback", "none"]) {
                 disk.read(offset / 512, bytes, { parts }).then(({ status, data }) => {
                   assertEquals(status, blkStatus.OK, `seed ${SEED}`);
                   const expected = content.subarray(offset, offset + bytes);
-                  assert(data.every((byte, i) => byte === expected[i]), `seed ${SEED}`);
+                  assert(equals(data, expected), `seed ${SEED}`);
                 }),
               );
             }

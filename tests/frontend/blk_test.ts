@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { equals } from "@std/bytes";
 import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve, type ServeOptions } from "../../mod.ts";
 import {
@@ -118,7 +119,7 @@ async function exercise(
       const { status, data, written } = await disk.read(sector, bytes, options);
       assertEquals([status, written], [OK, bytes + 1], `seed ${seed}, request ${i}`);
       const expected = model.subarray(sector * 512, sector * 512 + bytes);
-      assert(expected.every((byte, at) => byte === data[at]), `seed ${seed}, request ${i}`);
+      assert(equals(data, expected), `seed ${seed}, request ${i}`);
     }
   }
   const { statuses } = server.record().report as { statuses: Record<string, number> };
@@ -139,7 +140,7 @@ for (const plane of ["thread", "main"] as const) {
       }, async (disk) => {
         model = await exercise(disk, 3, Date.now() >>> 0);
       });
-      assert(Deno.readFileSync(path).every((byte, at) => byte === model![at]));
+      assert(equals(Deno.readFileSync(path), model!));
     });
   });
 }
@@ -312,8 +313,7 @@ for (const [name, dir] of [["the temporary directory", undefined], ["tmpfs", "/d
         assertEquals((await disk.writeZeroes(8192, 4096, { unmap: true })).status, OK);
         data.fill(0, 8192 * 512, 12288 * 512);
         assert(Math.abs(full - blocks(path) - 4096) <= 16);
-        const now = await Deno.readFile(path);
-        assert(now.every((byte, at) => byte === data[at]));
+        assert(equals(await Deno.readFile(path), data));
       });
     }, dir);
   });

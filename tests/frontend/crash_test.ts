@@ -6,6 +6,7 @@
  * is said at the end.
  */
 import { assert, assertEquals } from "@std/assert";
+import { equals } from "@std/bytes";
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
@@ -103,7 +104,7 @@ class Load {
 
   #check(block: number, data: Uint8Array): void {
     const expected = blockOf(block, this.#generations[block]);
-    if (data.every((byte, i) => byte === expected[i])) return;
+    if (equals(data, expected)) return;
     const [number, generation] = new Uint32Array(data.slice(0, 8).buffer);
     throw new Error(
       `Expected block ${block} as written ${

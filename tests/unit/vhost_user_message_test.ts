@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertThrows } from "@std/assert";
+import { concat } from "@std/bytes";
 import fc from "fast-check";
 import {
   AKCIPHER_CREATE_SESSION,
@@ -253,8 +254,7 @@ for (const { title, table, codec } of directions) {
       const body = sampleBody(rule);
       const [header, payload] = split(codec.encode({ request: name, ...body } as never));
       const [fdCount] = rightFdCounts(rule.fds ?? "none", body);
-      const longer = new Uint8Array(payload.length + 1);
-      longer.set(payload);
+      const longer = concat([payload, new Uint8Array(1)]);
       // These kinds have a second legal size: see payloads.ts.
       const legal: Partial<Record<PayloadKind, number>> = {
         log: 8,

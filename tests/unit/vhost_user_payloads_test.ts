@@ -1,4 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
+import { concat } from "@std/bytes";
 import {
   AKCIPHER_CREATE_SESSION,
   type Config,
@@ -199,8 +200,7 @@ for (const [i, row] of known.entries()) {
   });
 
   Deno.test(`decodePayload() refuses a longer ${title}`, () => {
-    const longer = new Uint8Array(bytes.length + 1);
-    longer.set(bytes);
+    const longer = concat([bytes, new Uint8Array(1)]);
     refuses(kind, longer, `got ${longer.length}`);
   });
 }

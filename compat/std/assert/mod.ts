@@ -1,24 +1,15 @@
 /**
- * A stand-in for the part of `@std/assert` that vhostd's tests use, for
- * machines that cannot reach JSR. Comparison and messages are node:assert's.
- * Where the package can be had, remove `compat/std`.
+ * A stand-in for the part of `@std/assert` that vhostd's tests use, where JSR cannot be reached.
+ * Comparison and messages are node:assert's. Remove `compat/std` to use the package.
  *
  * @module
  */
 
 import nodeAssert from "node:assert/strict";
 
-/** Thrown when an assertion does not hold. */
-export const AssertionError = nodeAssert.AssertionError;
-
 /** Asserts that a value is truthy. */
 export function assert(value: unknown, message?: string): asserts value {
   nodeAssert.ok(value, message ?? "Expected a truthy value");
-}
-
-/** Fails always. */
-export function fail(message?: string): never {
-  nodeAssert.fail(message ?? "Failed");
 }
 
 /** Asserts deep, strict equality. */
@@ -40,73 +31,35 @@ export function assertStrictEquals<T>(
   nodeAssert.strictEqual(actual, expected, message);
 }
 
-/** Asserts that a value is neither null nor undefined. */
-export function assertExists<T>(
-  actual: T,
-  message?: string,
-): asserts actual is NonNullable<T> {
-  nodeAssert.ok(
-    actual !== null && actual !== undefined,
-    message ?? "Expected a value",
-  );
-}
-
 /** Asserts that `actual` is greater than `expected`. */
 export function assertGreater<T>(actual: T, expected: T, message?: string) {
-  nodeAssert.ok(
-    actual > expected,
-    message ?? `Expected ${actual} > ${expected}`,
-  );
+  assert(actual > expected, message ?? `Expected ${actual} > ${expected}`);
 }
 
 /** Asserts that `actual` is at least `expected`. */
-export function assertGreaterOrEqual<T>(
-  actual: T,
-  expected: T,
-  message?: string,
-) {
-  nodeAssert.ok(
-    actual >= expected,
-    message ?? `Expected ${actual} >= ${expected}`,
-  );
+export function assertGreaterOrEqual<T>(actual: T, expected: T, message?: string) {
+  assert(actual >= expected, message ?? `Expected ${actual} >= ${expected}`);
 }
 
 /** Asserts that `actual` is less than `expected`. */
 export function assertLess<T>(actual: T, expected: T, message?: string) {
-  nodeAssert.ok(
-    actual < expected,
-    message ?? `Expected ${actual} < ${expected}`,
-  );
+  assert(actual < expected, message ?? `Expected ${actual} < ${expected}`);
 }
 
 /** Asserts that `actual` is at most `expected`. */
 export function assertLessOrEqual<T>(actual: T, expected: T, message?: string) {
-  nodeAssert.ok(
-    actual <= expected,
-    message ?? `Expected ${actual} <= ${expected}`,
-  );
+  assert(actual <= expected, message ?? `Expected ${actual} <= ${expected}`);
 }
 
 /** Asserts that a text matches a pattern. */
-export function assertMatch(
-  actual: string,
-  expected: RegExp,
-  message?: string,
-) {
+export function assertMatch(actual: string, expected: RegExp, message?: string) {
   nodeAssert.match(actual, expected, message);
 }
 
 /** Asserts that a text contains another. */
-export function assertStringIncludes(
-  actual: string,
-  expected: string,
-  message?: string,
-) {
-  nodeAssert.ok(
-    actual.includes(expected),
-    message ??
-      `Expected ${JSON.stringify(actual)} to include ${JSON.stringify(expected)}`,
-  );
+export function assertStringIncludes(actual: string, expected: string, message?: string) {
+  const texts = `${JSON.stringify(actual)} to include ${JSON.stringify(expected)}`;
+  assert(actual.includes(expected), message ?? `Expected ${texts}`);
 }
 
 // deno-lint-ignore no-explicit-any
@@ -118,46 +71,40 @@ export function assertInstanceOf<E extends Error>(
   type: ErrorClass<E>,
   message?: string,
 ): asserts actual is E {
-  nodeAssert.ok(
-    actual instanceof type,
-    message ?? `Expected an instance of ${type.name}, got ${actual}`,
-  );
+  assert(actual instanceof type, message ?? `Expected an instance of ${type.name}, got ${actual}`);
 }
 
-function checkError<E extends Error>(
-  error: unknown,
-  type: ErrorClass<E>,
-  includes?: string,
-): E {
-  assertInstanceOf(error, type);
-  if (includes !== undefined) assertStringIncludes(error.message, includes);
-  return error;
-}
-
-/** Asserts that a function throws, and returns what it threw. */
+/** Asserts that a function throws an error, and returns the error. */
 export function assertThrows<E extends Error = Error>(
   fn: () => unknown,
   type: ErrorClass<E> = Error as unknown as ErrorClass<E>,
-  includes?: string,
+  includes: string = "",
 ): E {
+  let thrown: { error: unknown } | undefined;
   try {
     fn();
   } catch (error) {
-    return checkError(error, type, includes);
+    thrown = { error };
   }
-  fail(`Expected ${type.name} to be thrown`);
+  assert(thrown !== undefined, `Expected ${type.name} to be thrown`);
+  assertInstanceOf(thrown.error, type);
+  assertStringIncludes(thrown.error.message, includes);
+  return thrown.error;
 }
 
-/** Asserts that a promise rejects, and returns the reason. */
+/** Asserts that a promise rejects with an error, and returns the error. */
 export async function assertRejects<E extends Error = Error>(
   fn: () => PromiseLike<unknown>,
-  type: ErrorClass<E> = Error as unknown as ErrorClass<E>,
+  type?: ErrorClass<E>,
   includes?: string,
 ): Promise<E> {
-  try {
-    await fn();
-  } catch (error) {
-    return checkError(error, type, includes);
-  }
-  fail(`Expected a rejection with ${type.name}`);
+  const rejection = await Promise.resolve(fn()).then(() => undefined, (error) => ({ error }));
+  assert(rejection !== undefined, `Expected a rejection with ${type?.name ?? "Error"}`);
+  return assertThrows(
+    () => {
+      throw rejection.error;
+    },
+    type,
+    includes,
+  );
 }

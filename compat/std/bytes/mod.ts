@@ -1,18 +1,35 @@
 /**
- * A stand-in for the part of `@std/bytes` that vhostd uses, for machines that
- * cannot reach JSR. Where the package can be had, remove `compat/std`.
+ * A stand-in for the part of `@std/bytes` that vhostd uses, where JSR cannot be reached. Remove
+ * `compat/std` to use the package.
  *
  * @module
  */
 
-import { Buffer } from "node:buffer";
-
-/** Joins byte arrays into one new array. */
+/** Joins byte arrays into a new one. */
 export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(Buffer.concat(parts));
+  const joined = new Uint8Array(parts.reduce((bytes, part) => bytes + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
 }
 
-/** Tells whether two byte arrays hold the same bytes. */
+/** Whether two byte arrays hold the same bytes. */
 export function equals(a: Uint8Array, b: Uint8Array): boolean {
-  return Buffer.compare(a, b) === 0;
+  return a.length === b.length && startsWith(a, b);
+}
+
+/** Whether `source` begins with the bytes of `prefix`. */
+export function startsWith(source: Uint8Array, prefix: Uint8Array): boolean {
+  return prefix.length <= source.length && prefix.every((byte, i) => byte === source[i]);
+}
+
+/** The first index, from `start` on, at which `source` holds the bytes of `needle`; else -1. */
+export function indexOfNeedle(source: Uint8Array, needle: Uint8Array, start = 0): number {
+  for (let at = start; at <= source.length - needle.length; at++) {
+    if (startsWith(source.subarray(at), needle)) return at;
+  }
+  return -1;
 }
