@@ -201,9 +201,9 @@ function packedLook(world: World, known: RingKnowledge): Expected {
       continue;
     }
     collector.checkTable(descriptor, count > 1 ? NEXT : 0);
+    const table = collector.table(descriptor);
     const entries = descriptor.bytes / 16;
     if (entries > mostParts(world)) throw new Broken("chain-length");
-    const table = collector.table(descriptor);
     for (let i = 0; i < entries; i++) {
       const entry = read(view, table, i);
       collector.add(entry, entry.second, mostParts(world));
