@@ -7,9 +7,6 @@
 
 import {
   addressOf,
-  blockDiscard,
-  type BlockLimits,
-  blockLimits,
   dataSync,
   directAlignment,
   Errno,
@@ -20,7 +17,6 @@ import {
   fileStat,
   IoUring,
   IoVectors,
-  isReadOnlyDevice,
   LinuxError,
   openFile,
   pinnedBuffer,
@@ -29,10 +25,16 @@ import {
   reopenFile,
   resizeFile,
   setNonblocking,
-  tryPunchHole,
   writeVectors,
   zeroRange,
 } from "../../src/linux/mod.ts";
+import {
+  blockDiscard,
+  type BlockLimits,
+  blockLimits,
+  isReadOnlyDevice,
+  tryPunchHole,
+} from "./block_device.ts";
 import { descriptorFor } from "./direct.ts";
 import { lockDevice, lockImage, patiently } from "./image_lock.ts";
 import { MappedFile } from "./mapped_store.ts";

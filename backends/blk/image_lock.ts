@@ -13,15 +13,14 @@
  */
 
 import {
-  claimDevice,
   Errno,
   isLockedElsewhere,
   LinuxError,
   lockShared,
-  loopFile,
   openFile,
   unlock,
 } from "../../src/linux/mod.ts";
+import { claimDevice, loopFile } from "./block_device.ts";
 
 /** The byte of what somebody does; plus the number of it. */
 const DOES = 100;

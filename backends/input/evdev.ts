@@ -6,18 +6,18 @@
  */
 
 import {
+  check,
   Errno,
-  evdevGrab,
-  evdevQuery,
-  evdevRead,
-  evdevRequests,
-  evdevWrite,
   type Fd,
-  INPUT_EVENT_BYTES,
+  ioctl,
   LinuxError,
   openFile,
+  readNow,
+  retry,
+  writeNow,
 } from "../../src/linux/mod.ts";
 import { EV, SYN } from "./codes.ts";
+import { evdevRequests, INPUT_EVENT_BYTES } from "./evdev_requests.ts";
 import {
   endsGroup,
   EVENTS_AT_ONCE_MAX,
@@ -27,8 +27,19 @@ import {
 } from "./events.ts";
 import { ANSWER_BYTES_MAX, type AxisInfo, type InputModel } from "./profiles.ts";
 
-/** Asks a device something: {@linkcode evdevQuery} of its descriptor. */
-export type EvdevQuery = (request: bigint, into: Uint8Array<ArrayBuffer>) => number;
+/**
+ * Asks a device something.
+ *
+ * @param request One of {@linkcode evdevRequests}
+ * @param into Memory for the answer, of the request's size
+ * @returns How many bytes were answered; 0 where the answer always fills the memory
+ * @throws {LinuxError} ENOTTY when it is no input device
+ */
+export type EvdevQuery = (request: number, into: Uint8Array<ArrayBuffer>) => number;
+
+function queryOf(fd: number): EvdevQuery {
+  return (request, into) => retry("ioctl", () => ioctl(fd, request, into));
+}
 
 /**
  * The event types that are passed through. EV_REP is not: the host repeats
@@ -77,7 +88,7 @@ export function evdevModel(query: EvdevQuery): InputModel {
   };
 }
 
-function text(query: EvdevQuery, request: bigint): string {
+function text(query: EvdevQuery, request: number): string {
   const bytes = new Uint8Array(ANSWER_BYTES_MAX);
   try {
     query(request, bytes);
@@ -89,7 +100,7 @@ function text(query: EvdevQuery, request: bigint): string {
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? bytes.length : end));
 }
 
-function bits(query: EvdevQuery, request: bigint): Set<number> {
+function bits(query: EvdevQuery, request: number): Set<number> {
   const bytes = new Uint8Array(ANSWER_BYTES_MAX);
   query(request, bytes);
   return setBits(bytes);
@@ -262,13 +273,11 @@ export class EvdevDevice implements Disposable {
     try {
       using opened = new DisposableStack();
       const fd = opened.use(openFile(path, { write: true, nonblocking: true }));
-      const device = new EvdevDevice(
-        fd,
-        evdevModel((request, into) => evdevQuery(fd.number, request, into)),
-      );
+      const device = new EvdevDevice(fd, evdevModel(queryOf(fd.number)));
       if (grab) {
         await device.#released();
-        evdevGrab(fd.number);
+        // EBUSY when another program has it. Linux only looks whether there is a pointer.
+        check(ioctl(fd.number, evdevRequests.grab, new Uint8Array(8)), "ioctl", "EVIOCGRAB");
       }
       opened.move();
       return device;
@@ -307,7 +316,7 @@ export class EvdevDevice implements Disposable {
     this.#watch = watch(this.#fd.number, () => {
       let reason = "it has ended";
       try {
-        const count = evdevRead(this.#fd.number, buffer);
+        const count = readNow(this.#fd.number, buffer);
         if (count < 0) return;
         if (count > 0) return stream.push(buffer.subarray(0, count));
       } catch (error) {
@@ -326,7 +335,7 @@ export class EvdevDevice implements Disposable {
       return;
     }
     try {
-      evdevWrite(this.#fd.number, encodeInputEvents([event, SYN_REPORT]));
+      writeNow(this.#fd.number, encodeInputEvents([event, SYN_REPORT]));
     } catch (error) {
       // A device that is gone says so when it is read
       if (!(error instanceof LinuxError)) throw error;
@@ -335,7 +344,7 @@ export class EvdevDevice implements Disposable {
 
   #keysDown(): ReadonlySet<number> {
     const bytes = new Uint8Array(KEY_BITMAP_BYTES);
-    evdevQuery(this.#fd.number, evdevRequests.keysDown(KEY_BITMAP_BYTES), bytes);
+    queryOf(this.#fd.number)(evdevRequests.keysDown(KEY_BITMAP_BYTES), bytes);
     return setBits(bytes);
   }
 

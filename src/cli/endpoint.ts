@@ -4,7 +4,8 @@
  * @module
  */
 
-import { groupId, type SocketAccess, userId } from "../linux/mod.ts";
+import type { SocketAccess } from "../linux/mod.ts";
+import { groupId, userId } from "../linux/account.ts";
 import type { Endpoint } from "../runtime/mod.ts";
 import type { OptionValues } from "../virtio/mod.ts";
 import { activatedSocket, permittedEnvironment } from "./activation.ts";

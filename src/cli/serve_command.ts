@@ -4,7 +4,7 @@
  * @module
  */
 
-import { replaceFile } from "../linux/mod.ts";
+import { replaceFile } from "../linux/file/path.ts";
 import { openEndpoint } from "../runtime/endpoint.ts";
 import {
   type DeviceHostOptions,

@@ -1,11 +1,5 @@
-import {
-  createEventfd,
-  drainEventfd,
-  Epoll,
-  EPOLLIN,
-  type Fd,
-  signalEventfd,
-} from "../linux/mod.ts";
+import { createEventfd, drainEventfd, type Fd, signalEventfd } from "../linux/mod.ts";
+import { Epoll, EPOLLIN } from "../linux/wait/epoll.ts";
 import { ringBytes } from "../virtqueue/mod.ts";
 import type { ChainSlots } from "./chain_slots.ts";
 import type { AddOptions, BufferPart, DriverRing } from "./driver_ring.ts";

@@ -12,7 +12,6 @@ export const Errno = {
   ENOENT: 2,
   EINTR: 4,
   EIO: 5,
-  ENXIO: 6,
   EBADF: 9,
   EAGAIN: 11,
   ENOMEM: 12,
@@ -27,13 +26,11 @@ export const Errno = {
   EDQUOT: 122,
   EROFS: 30,
   EPIPE: 32,
-  ENOSYS: 38,
   ENODATA: 61,
   EOPNOTSUPP: 95,
   EADDRINUSE: 98,
   ECONNRESET: 104,
   ENOBUFS: 105,
-  ETIMEDOUT: 110,
   ECONNREFUSED: 111,
   ECANCELED: 125,
 } as const;
@@ -73,6 +70,7 @@ function errnoNames(): Map<number, string> {
  * ```
  */
 export class LinuxError extends Error {
+  /** `LinuxError`. */
   override name = "LinuxError";
   /** The system call. */
   readonly syscall: string;
@@ -82,6 +80,8 @@ export class LinuxError extends Error {
   readonly code: string;
 
   /**
+   * Describes a failed call.
+   *
    * @param syscall The system call that failed.
    * @param errno The error number; by default this thread's errno.
    * @param subject What the call was about, such as a path.

@@ -5,7 +5,7 @@
  */
 
 import { check, Errno, LinuxError } from "./errors.ts";
-import { libc } from "./libc.ts";
+import { errno, libc } from "./libc.ts";
 
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFD = 1;
@@ -110,4 +110,42 @@ export function setNonblocking(fd: number, nonblocking: boolean): void {
   const flags = check(libc.fcntl(fd, F_GETFL, 0), "fcntl");
   const wanted = nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
   if (wanted !== flags) check(libc.fcntl(fd, F_SETFL, wanted), "fcntl");
+}
+
+/**
+ * Makes a request of a device: ioctl(2).
+ *
+ * @param memory What the request points at; null where it takes no memory.
+ * @returns The result, negative with errno set when the request failed.
+ */
+export function ioctl(fd: number, request: number, memory: BufferSource | null): number {
+  return libc.ioctl(fd, request, memory);
+}
+
+/**
+ * Reads what is there now from a non-blocking descriptor.
+ *
+ * @returns How many bytes; 0 at the end, -1 when there is nothing yet.
+ */
+export function readNow(fd: number, into: Uint8Array<ArrayBuffer>): number {
+  return transfer("read", () => libc.read(fd, into, into.length));
+}
+
+/**
+ * Writes to a non-blocking descriptor as much as it takes now.
+ *
+ * @returns How many bytes; -1 when there is no room.
+ */
+export function writeNow(fd: number, bytes: Uint8Array<ArrayBuffer>): number {
+  return transfer("write", () => libc.write(fd, bytes, bytes.length));
+}
+
+function transfer(syscall: string, call: () => number): number {
+  for (;;) {
+    const count = call();
+    if (count >= 0) return count;
+    const code = errno();
+    if (code === Errno.EAGAIN) return -1;
+    if (code !== Errno.EINTR) throw new LinuxError(syscall, code);
+  }
 }

@@ -22,7 +22,7 @@ const symbols = {
   },
   getrlimit: { parameters: ["i32", "buffer"], result: "i32" }, // resource, rlim
   fcntl_lock: { name: "fcntl", parameters: ["i32", "i32", "buffer"], result: "i32" }, // fd, cmd, lock
-  ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" }, // fd, request, argp
+  ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" }, // fd, request, argp
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   write: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   pipe2: { parameters: ["buffer", "i32"], result: "i32" }, // pipefd, flags

@@ -1,29 +1,110 @@
 /**
- * Linux, as far as vhostd needs it: the only floor that knows libc.
+ * Linux for devices: files, sockets, descriptors, waits, io_uring and memory, by libc and without a
+ * permission of Deno's beside `--allow-ffi`.
+ *
+ * Calls that fail throw {@linkcode LinuxError}, except where a comment says that they return a
+ * negative number: then {@linkcode errno}, read at once, says why. Descriptors are plain numbers,
+ * which any thread may use; {@linkcode Fd} is one that has an owner. Sizes and offsets are bytes,
+ * and addresses are numbers (user space ends below 2^47).
+ *
+ * @example A socket that is read when something comes
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { UnixConnection, watch } from "./mod.ts";
+ *
+ * const [near, far] = UnixConnection.pair();
+ * const readable = Promise.withResolvers<void>();
+ * using _watch = watch(near.fd.number, "readable", readable.resolve);
+ * await far.send(Uint8Array.of(1, 2, 3));
+ * await readable.promise;
+ * const bytes = new Uint8Array(16);
+ * assertEquals(await near.receiveSome(bytes), 3);
+ * near[Symbol.dispose]();
+ * far[Symbol.dispose]();
+ * ```
  *
  * @module
  */
 
-export * from "./account.ts";
-export * from "./file/block_device.ts";
-export * from "./clock.ts";
-export * from "./wait/epoll.ts";
-export * from "./errors.ts";
-export * from "./evdev.ts";
-export * from "./wait/eventfd.ts";
-export * from "./fd.ts";
-export * from "./file/file.ts";
+// Errors
+export { check, Errno, errnoName, LinuxError, retry } from "./errors.ts";
+export { errno } from "./libc.ts";
+
+// Descriptors
+export {
+  closeAll,
+  duplicateFd,
+  Fd,
+  ioctl,
+  readNow,
+  setCloseOnExec,
+  setNonblocking,
+  writeNow,
+} from "./fd.ts";
+
+// Files
+export {
+  CURRENT_POSITION,
+  dataSync,
+  type DirectAlignment,
+  directAlignment,
+  FALLOCATE_PUNCH_HOLE,
+  fileBytes,
+  type FileKind,
+  fileKind,
+  type FileStat,
+  fileStat,
+  IoVectors,
+  isInMemory,
+  MAX_IO_VECTORS,
+  openFile,
+  type OpenOptions,
+  punchHole,
+  readVectors,
+  reopenFile,
+  resizeFile,
+  writeVectors,
+  zeroRange,
+} from "./file/file.ts";
 export * from "./file/file_lease.ts";
 export * from "./file/file_lock.ts";
-export * from "./wait/io_uring.ts";
-export { addressOf, errno, pinnedBuffer } from "./libc.ts";
-export * from "./mapping.ts";
-export * from "./file/memory_file.ts";
-export * from "./file/path.ts";
-export * from "./quarantine.ts";
-export * from "./wait/reactor.ts";
-export * from "./wait/signaller.ts";
-export * from "./socket.ts";
-export * from "./wait/timerfd.ts";
-export * from "./wait/uring_reactor.ts";
+export { kindAt, readKernelFile, readLink, type SocketAccess } from "./file/path.ts";
+
+// Sockets
+export {
+  type InheritedSocket,
+  inspectSocket,
+  MAX_SOCKET_PATH_BYTES,
+  type Received,
+  UnixConnection,
+  UnixListener,
+} from "./socket.ts";
+
+// Waits
+export { elapsed, microseconds } from "./clock.ts";
+export {
+  countSignals,
+  createEventfd,
+  drainEventfd,
+  isEventfd,
+  signalEventfd,
+} from "./wait/eventfd.ts";
+export { ready, watch, watchesEnded, watchSignals } from "./wait/reactor.ts";
+export { createTimerfd } from "./wait/timerfd.ts";
 export type { Readiness, Watch } from "./wait/watch.ts";
+
+// io_uring
+export { IORING_CQE_F_MORE, IoUring } from "./wait/io_uring.ts";
+export type { IoCallbacks, IoUser, ThreadIo } from "./wait/uring_reactor.ts";
+
+// Memory
+export { addressOf, pinnedBuffer } from "./libc.ts";
+export {
+  bufferAt,
+  copyMemory,
+  createMemfd,
+  enterPages,
+  Mapping,
+  PAGE_BYTES,
+  residentPages,
+} from "./mapping.ts";

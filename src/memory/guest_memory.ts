@@ -4,19 +4,14 @@
  * @module
  */
 
+import { bufferAt, LinuxError, PAGE_BYTES } from "../linux/mod.ts";
 import {
-  bufferAt,
   inspectMemoryFile,
   isLocalFile,
   isSealedAgainstShrinking,
-  type KeptBytes,
-  LinuxError,
-  PAGE_BYTES,
-  Quarantine,
-  sealAgainstShrinking,
-  Span,
-  tryMapping,
-} from "../linux/mod.ts";
+} from "../linux/file/memory_file.ts";
+import { type KeptBytes, Span, tryMapping } from "../linux/mapping.ts";
+import { Quarantine, sealAgainstShrinking } from "../linux/quarantine.ts";
 import { type GuardedPlace, MemoryGuard } from "./guard/memory_fault.ts";
 import { MAX_REGIONS, type MemoryView, type Region, RegionTable } from "./regions.ts";
 

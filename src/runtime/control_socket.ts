@@ -14,7 +14,8 @@
  * @module
  */
 
-import { type UnixConnection, UnixListener, withUmask } from "../linux/mod.ts";
+import { type UnixConnection, UnixListener } from "../linux/mod.ts";
+import { withUmask } from "../linux/file/path.ts";
 import type { DeviceCommand } from "../virtio/mod.ts";
 import type { DeviceHost } from "./device_host.ts";
 import { type HttpAnswer, HttpError, HttpRequest, sendAnswer } from "./http.ts";

@@ -8,7 +8,8 @@
  * @module
  */
 
-import { Quarantine, watch } from "../linux/mod.ts";
+import { watch } from "../linux/mod.ts";
+import { Quarantine } from "../linux/quarantine.ts";
 import { GuestMemory, type MemoryHandle } from "../memory/mod.ts";
 import {
   type AnyDevice,

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { Signaller, watch, watchSignals } from "../linux/mod.ts";
+import { watch, watchSignals } from "../linux/mod.ts";
+import { Signaller } from "../linux/wait/signaller.ts";
 import { type MemoryHandle, type SpanView, viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { Transport } from "./engine.ts";

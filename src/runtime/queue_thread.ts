@@ -4,14 +4,10 @@
  * @module
  */
 
-import {
-  countSignals,
-  LinuxError,
-  Reactor,
-  Signaller,
-  type ThreadReactor,
-  UringReactor,
-} from "../linux/mod.ts";
+import { countSignals, LinuxError } from "../linux/mod.ts";
+import { Reactor, type ThreadReactor } from "../linux/wait/reactor.ts";
+import { Signaller } from "../linux/wait/signaller.ts";
+import { UringReactor } from "../linux/wait/uring_reactor.ts";
 import { viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { ThreadCommand, ThreadMessage, ThreadStart } from "./thread_transport.ts";

@@ -4,13 +4,8 @@
  * @module
  */
 
-import {
-  Errno,
-  LinuxError,
-  MAX_SOCKET_PATH_BYTES,
-  SocketFile,
-  UnixConnection,
-} from "../linux/mod.ts";
+import { Errno, LinuxError, MAX_SOCKET_PATH_BYTES, UnixConnection } from "../linux/mod.ts";
+import { SocketFile } from "../linux/file/path.ts";
 
 /** A socket that cannot be served. */
 export class EndpointError extends Error {

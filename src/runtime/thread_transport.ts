@@ -4,13 +4,8 @@
  * @module
  */
 
-import {
-  createEventfd,
-  expectDescriptors,
-  type Fd,
-  signalEventfd,
-  WORKER_DESCRIPTORS,
-} from "../linux/mod.ts";
+import { createEventfd, type Fd, signalEventfd } from "../linux/mod.ts";
+import { expectDescriptors, WORKER_DESCRIPTORS } from "../linux/fd.ts";
 import type { MemoryHandle } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { Transport } from "./engine.ts";

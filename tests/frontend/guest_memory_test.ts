@@ -1,5 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { createMemfd, type Fd, sealOwn } from "../../src/linux/mod.ts";
+import { createMemfd, type Fd } from "../../src/linux/mod.ts";
+import { sealOwn } from "../../src/linux/file/memory_file.ts";
 import { GuestMemory, RegionError, type RegionRequest, viewMemory } from "../../src/memory/mod.ts";
 import { processState } from "../../tools/lib/process_state.ts";
 

@@ -11,7 +11,8 @@ import {
   UnixConnection,
   VirtioDriver,
 } from "../../src/frontend/mod.ts";
-import { type Fd, MAX_STUCK, Quarantine, watchesEnded } from "../../src/linux/mod.ts";
+import { type Fd, watchesEnded } from "../../src/linux/mod.ts";
+import { MAX_STUCK, Quarantine } from "../../src/linux/quarantine.ts";
 import { LingeringSockets } from "../../tools/fuzz/wire/lingering.ts";
 import { CliProcess } from "./lib/cli_process.ts";
 import echo from "./lib/echo_device.ts";

@@ -7,14 +7,8 @@ import {
   VirtioDriver,
   type VirtioDriverOptions,
 } from "../../src/frontend/mod.ts";
-import {
-  createMemfd,
-  type Fd,
-  Mapping,
-  openFile,
-  sealOwn,
-  watchesEnded,
-} from "../../src/linux/mod.ts";
+import { createMemfd, type Fd, Mapping, openFile, watchesEnded } from "../../src/linux/mod.ts";
+import { sealOwn } from "../../src/linux/file/memory_file.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 
 /** Long enough for a busy machine: nothing here depends on speed. */

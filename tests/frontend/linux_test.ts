@@ -20,12 +20,12 @@ import {
   ready,
   setNonblocking,
   signalEventfd,
-  Signaller,
   UnixConnection,
   UnixListener,
   watchesEnded,
   writeVectors,
 } from "../../src/linux/mod.ts";
+import { Signaller } from "../../src/linux/wait/signaller.ts";
 import { addressOf, libc, pinnedBuffer } from "../../src/linux/libc.ts";
 import { processState } from "../../tools/lib/process_state.ts";
 

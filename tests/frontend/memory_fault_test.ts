@@ -11,9 +11,9 @@ import {
   drainEventfd,
   openFile,
   resizeFile,
-  sealOwn,
   watchesEnded,
 } from "../../src/linux/mod.ts";
+import { sealOwn } from "../../src/linux/file/memory_file.ts";
 import { libc } from "../../src/linux/libc.ts";
 import {
   GuestMemory,

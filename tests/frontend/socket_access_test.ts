@@ -7,16 +7,9 @@ import {
 } from "@std/assert";
 import rng from "../../backends/rng/mod.ts";
 import { EndpointError, serve } from "../../mod.ts";
-import {
-  groupId,
-  LinuxError,
-  replaceFile,
-  SocketFile,
-  UnixConnection,
-  UnixListener,
-  userId,
-  watchesEnded,
-} from "../../src/linux/mod.ts";
+import { LinuxError, UnixConnection, UnixListener, watchesEnded } from "../../src/linux/mod.ts";
+import { groupId, userId } from "../../src/linux/account.ts";
+import { replaceFile, SocketFile } from "../../src/linux/file/path.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 
 /** Who may do what with a file, as `660 0:0`. */

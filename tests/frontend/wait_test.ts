@@ -11,15 +11,14 @@ import {
   IORING_CQE_F_MORE,
   IoVectors,
   pinnedBuffer,
-  Reactor,
   readVectors,
   signalEventfd,
-  type ThreadReactor,
   UnixConnection,
   UnixListener,
-  UringReactor,
   writeVectors,
 } from "../../src/linux/mod.ts";
+import { Reactor, type ThreadReactor } from "../../src/linux/wait/reactor.ts";
+import { UringReactor } from "../../src/linux/wait/uring_reactor.ts";
 import { libc } from "../../src/linux/libc.ts";
 
 const reactors: readonly [string, () => ThreadReactor][] = [

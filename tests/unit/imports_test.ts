@@ -34,7 +34,7 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
     "mod.ts",
   ],
   "mod.ts": ["src/linux/", "src/virtqueue/", "src/virtio/", "src/runtime/"],
-  "backends/": ["mod.ts", "src/linux/"],
+  "backends/": ["mod.ts", "src/linux/mod.ts"],
   "main.ts": ["mod.ts", "src/cli/", "backends/"],
   "tools/": ["src/", "backends/", "mod.ts", "main.ts"],
 };

@@ -5,7 +5,7 @@
  */
 
 import type { DriverRing } from "../../src/frontend/mod.ts";
-import { Epoll, EPOLLET, EPOLLIN } from "../../src/linux/mod.ts";
+import { Epoll, EPOLLET, EPOLLIN } from "../../src/linux/wait/epoll.ts";
 import { type LoadControl, phases } from "./load_state.ts";
 import { ToolError } from "../lib/tool_error.ts";
 

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { drainEventfd, Epoll, EPOLLIN } from "../../src/linux/mod.ts";
+import { drainEventfd } from "../../src/linux/mod.ts";
+import { Epoll, EPOLLIN } from "../../src/linux/wait/epoll.ts";
 import { readClock } from "../lib/clock.ts";
 
 /** What it waits for. */

@@ -6,7 +6,7 @@
 
 import { check, retry } from "../errors.ts";
 import { Fd } from "../fd.ts";
-import { addressOf, cString, errno, libc, pinnedBuffer } from "../libc.ts";
+import { addressOf, cString, libc, pinnedBuffer } from "../libc.ts";
 
 const O_RDWR = 2;
 const O_EXCL = 0o200;
@@ -20,11 +20,6 @@ const FALLOC_FL_PUNCH_HOLE = 2;
 const FALLOC_FL_ZERO_RANGE = 16;
 /** The mode of fallocate(2) that gives a range back and keeps the size. */
 export const FALLOCATE_PUNCH_HOLE: number = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-const BLKDISCARD = 0x1277n; // _IO(0x12, 119)
-const BLKSSZGET = 0x1268n; // _IO(0x12, 104)
-const BLKIOMIN = 0x1278n; // _IO(0x12, 120)
-const BLKIOOPT = 0x1279n; // _IO(0x12, 121)
-const BLKPBSZGET = 0x127bn; // _IO(0x12, 123)
 
 /** How to open a file. */
 export interface OpenOptions {
@@ -122,6 +117,8 @@ export interface FileStat {
   kind: FileKind;
   /** The same for two names of one file, and for nothing else while the file is open. */
   identity: string;
+  /** The number of a device, as `major:minor`; of other files `0:0`. */
+  deviceNumber: string;
   /** Its size; of a device 0. */
   bytes: number;
   /** The size of a block of its file system; of a huge page file that of its pages. */
@@ -145,11 +142,12 @@ export function readStat(directory: number, path: string, flags: number): FileSt
     "statx",
     path || `file descriptor ${directory}`,
   );
-  // struct statx: stx_blksize, stx_mode, stx_ino, stx_size, stx_blocks, stx_ctime, stx_dev_*
+  // struct statx: stx_blksize, stx_mode, stx_ino, stx_size, stx_blocks, stx_ctime, stx_rdev_*, stx_dev_*
   const device = `${stat.getUint32(136, true)}:${stat.getUint32(140, true)}`;
   return {
     kind: KINDS[stat.getUint16(28, true) & S_IFMT] ?? "other",
     identity: `${device}:${stat.getBigUint64(32, true)}`,
+    deviceNumber: `${stat.getUint32(128, true)}:${stat.getUint32(132, true)}`,
     bytes: Number(stat.getBigUint64(40, true)),
     blockBytes: stat.getUint32(4, true),
     allocatedBytes: Number(stat.getBigUint64(48, true)) * STAT_BLOCK_BYTES,
@@ -176,33 +174,6 @@ export function isInMemory(fd: number): boolean {
   return info[0] === TMPFS_MAGIC;
 }
 
-/** How a block device wants to be used; sizes in bytes. */
-export interface BlockLimits {
-  /** Its logical block size. */
-  logicalBlockBytes: number;
-  /** Its physical block size. */
-  physicalBlockBytes: number;
-  /** The smallest request that costs it nothing extra. */
-  minIoBytes: number;
-  /** The size of request that it likes best; 0 if it does not say. */
-  optimalIoBytes: number;
-}
-
-/** The limits of a block device. */
-export function blockLimits(fd: number): BlockLimits {
-  const value = new Int32Array(pinnedBuffer(4), 0, 1);
-  const get = (request: bigint, name: string) => {
-    check(libc.ioctl(fd, request, value), "ioctl", name);
-    return value[0];
-  };
-  return {
-    logicalBlockBytes: get(BLKSSZGET, "BLKSSZGET"),
-    physicalBlockBytes: get(BLKPBSZGET, "BLKPBSZGET"),
-    minIoBytes: get(BLKIOMIN, "BLKIOMIN"),
-    optimalIoBytes: get(BLKIOOPT, "BLKIOOPT"),
-  };
-}
-
 /** Makes data (not times) durable; returns a negative number with errno set when it fails. */
 export function dataSync(fd: number): number {
   return libc.fdatasync(fd);
@@ -218,20 +189,6 @@ export function punchHole(fd: number, offset: number, bytes: number): number {
   );
 }
 
-/**
- * Tries to give space of a file or block device back, without doing so. It has
- * to be open for writing.
- *
- * @returns 0, or the errno: EOPNOTSUPP where it cannot be; EPERM, ETXTBSY and
- * others where nothing can be written.
- */
-export function tryPunchHole(fd: number, isBlockDevice: boolean): number {
-  // Neither call touches data: one is about what is behind the end, the other
-  // about no bytes at all, which is refused only after the ability was checked.
-  const result = isBlockDevice ? blockDiscard(fd, 0, 0) : punchHole(fd, fileBytes(fd), 4096);
-  return result >= 0 ? 0 : errno();
-}
-
 /** Makes a part of a file read as zeroes and keeps its space. Negative on failure. */
 export function zeroRange(fd: number, offset: number, bytes: number): number {
   return libc.fallocate(
@@ -240,19 +197,6 @@ export function zeroRange(fd: number, offset: number, bytes: number): number {
     BigInt(offset),
     BigInt(bytes),
   );
-}
-
-const range = new BigUint64Array(pinnedBuffer(16), 0, 2);
-
-/** Discards a part of a block device. Negative on failure. */
-export function blockDiscard(
-  fd: number,
-  offset: number,
-  bytes: number,
-): number {
-  range[0] = BigInt(offset);
-  range[1] = BigInt(bytes);
-  return libc.ioctl(fd, BLKDISCARD, range);
 }
 
 /** The most entries of one vectored call: IOV_MAX (readv(2)). */
@@ -320,7 +264,7 @@ function setAddress({ entries }: IoVectors): void {
 }
 
 /** The offset of a stream, such as a socket, a pipe or a TAP: wherever it is. */
-export const CURRENT_POSITION = -1;
+export const CURRENT_POSITION: number = -1;
 
 /** Reads into vectors at an offset; the bytes read, or negative with errno set. */
 export function readVectors(fd: number, vectors: IoVectors, offset: number): number {

@@ -6,16 +6,12 @@
  * @module
  */
 
+import { bufferAt, createMemfd, type Fd, Mapping, PAGE_BYTES } from "../../linux/mod.ts";
 import {
-  bufferAt,
-  createMemfd,
-  type Fd,
   inspectMemoryFile,
   isSealedAgainstShrinking,
-  Mapping,
-  PAGE_BYTES,
   sealOwn,
-} from "../../linux/mod.ts";
+} from "../../linux/file/memory_file.ts";
 import type { Inflight } from "../../vhost_user/mod.ts";
 import type { ConfigLayout } from "../../virtio/mod.ts";
 import { inflightBytes, type InflightRegion, MAX_QUEUE_SIZE } from "../../virtqueue/mod.ts";

@@ -19,12 +19,11 @@ import {
   isEventfd,
   LinuxError,
   readKernelFile,
-  sealAgainstShrinking,
   setNonblocking,
-  Signaller,
-  StuckError,
   UnixConnection,
 } from "../../linux/mod.ts";
+import { sealAgainstShrinking, StuckError } from "../../linux/quarantine.ts";
+import { Signaller } from "../../linux/wait/signaller.ts";
 import { type LostMemory, MAX_REGIONS } from "../../memory/mod.ts";
 import {
   backendMessages,

@@ -8,7 +8,8 @@
  */
 
 import { closeAll, type Fd, UnixConnection, UnixListener } from "../../../src/linux/mod.ts";
-import { inspectMemoryFile, isEventfd } from "../../../src/linux/mod.ts";
+import { isEventfd } from "../../../src/linux/mod.ts";
+import { inspectMemoryFile } from "../../../src/linux/file/memory_file.ts";
 import { decodeHeader, HEADER_BYTES } from "../../../src/vhost_user/mod.ts";
 import { type RecordedMessage, recordMessage } from "./recording.ts";
 
