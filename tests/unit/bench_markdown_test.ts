@@ -112,6 +112,17 @@ Deno.test("markdown() shows what an independent client found", () => {
   assertStringIncludes(markdown({ ...report, extras }), "| 250 k / 100 k | 2.50 (1.25–5.00) |");
 });
 
+Deno.test("markdown() shows the processor time at low rates, and whether an idle device is one", () => {
+  const at = (percent: number) => ({ percent, iops: 0 });
+  const text = (percent: number) =>
+    markdown({
+      ...report,
+      extras: { lowRates: [{ rate: 0, polling: at(percent), sleeping: at(0.01) }] },
+    });
+  assertStringIncludes(text(0.11), "≤ 0.1 met");
+  assertStringIncludes(text(0.13), "≤ 0.1 **not met**");
+});
+
 Deno.test("markdown() says what ours is compared with", () => {
   const own = (drive: Partial<SideResult["drive"]>, reference: Partial<SideResult["drive"]> = {}) =>
     markdown({

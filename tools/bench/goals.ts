@@ -68,6 +68,8 @@ export const goals = {
   startUpMs: atMost(80),
   /** Resident memory of a process with one device, in MB. */
   residentMb: { is: "below", limit: 90 },
+  /** Processor time of an idle device above that of one that never polls, in percent of a core. */
+  idlePercent: atMost(0.1),
   /** Garbage collections per million requests. */
   collections: atMost(0),
 } as const satisfies Record<string, Goal>;

@@ -14,6 +14,7 @@ import {
 import { BlkRequests, type BlkRequestsOptions } from "./blk_requests.ts";
 import { runLoad } from "./load_loop.ts";
 import { LoadControl, LoadCounters } from "./load_state.ts";
+import { PacedRequests } from "./requests.ts";
 import { RngRequests, type RngRequestsOptions } from "./rng_requests.ts";
 import { PollingWaiter, SleepingWaiter } from "./waiter.ts";
 
@@ -27,6 +28,8 @@ export interface LoadOrder {
   requests:
     | { kind: "blk"; options: BlkRequestsOptions }
     | { kind: "rng"; options: RngRequestsOptions };
+  /** So many requests per second; as many as come back without it. */
+  rate?: number;
   /** Never sleep. */
   isPolling: boolean;
   /** A {@linkcode LoadControl}'s. */
@@ -65,9 +68,10 @@ function run(order: LoadOrder): DriverQueueHandle {
   using waiter = order.isPolling
     ? new PollingWaiter(ring, control)
     : new SleepingWaiter(ring, order.queue.callFd, control);
-  const requests = order.requests.kind === "blk"
+  const all = order.requests.kind === "blk"
     ? new BlkRequests(memory, order.requests.options)
     : new RngRequests(order.requests.options);
+  const requests = order.rate === undefined ? all : new PacedRequests(all, order.rate);
   runLoad({ ring, requests, waiter, control, counters: new LoadCounters(order.counters) });
   return ring.handle;
 }

@@ -10,6 +10,7 @@ import { compare, PeerModes } from "./compare.ts";
 import { collections, residentBytes, rngThroughput, startUpMs } from "./extras.ts";
 import { independentLoads } from "./independent.ts";
 import { generatorCostNs } from "./generator.ts";
+import { lowRates } from "./low_rates.ts";
 import { checkDirectories, describeMachine } from "./machine.ts";
 import { markdown } from "./markdown.ts";
 import { allCells } from "./cells.ts";
@@ -87,11 +88,12 @@ async function measureExtras(
   { extras }: Report,
   attempt: (what: string, measure: () => Promise<void> | void) => Promise<void>,
 ): Promise<void> {
-  progress("start-up, memory, garbage, rng, load generator");
+  progress("start-up, memory, garbage, rng, low rates, load generator");
   await attempt("start-up", async () => void (extras.startUpMs = await startUpMs(bench)));
   await attempt("memory", async () => void (extras.residentBytes = await residentBytes(bench)));
   await attempt("garbage", async () => void (extras.collections = await collections(bench)));
   await attempt("rng", async () => void (extras.rng = await rngThroughput(bench)));
+  await attempt("low rates", async () => void (extras.lowRates = await lowRates(bench)));
   await attempt("qemu-img", async () => {
     extras.independent = await independentLoads(bench, progress);
   });

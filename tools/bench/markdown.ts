@@ -20,6 +20,7 @@ export function markdown(report: Report): string {
     }),
     ...report.cells.length > 0 ? [notes(report)] : [],
     independentTable(report),
+    lowRateTable(report),
     extraTable(report),
     report.failures.map(({ what, reason }) => `- ${what} could not be measured: ${reason}`)
       .join("\n"),
@@ -155,6 +156,24 @@ function independentTable({ extras: { independent = [] } }: Report): string {
   return [
     "By an independent client, `qemu-img bench` through libblkio, one block after the other, on processors that may sleep:",
     table([["load", "IOPS", "ratio", "CPU µs/req", "ratio"], ...rows]),
+  ].join("\n\n");
+}
+
+function lowRateTable({ extras: { lowRates = [] } }: Report): string {
+  if (lowRates.length === 0) return "";
+  const rows = lowRates.map(({ rate, polling, sleeping }) => {
+    const { idlePercent: goal } = goals;
+    const met = isMet(goal, polling.percent - sleeping.percent);
+    return [
+      String(rate),
+      `${polling.iops.toFixed(0)} / ${sleeping.iops.toFixed(0)}`,
+      ...[polling, sleeping].map(({ percent }) => `${percent.toFixed(2)} %`),
+      rate === 0 ? `${outcome({ ...goal, isMet: met })} (more, in %)` : "",
+    ];
+  });
+  return [
+    "Processor time at low rates, of vhostd with a null store, in percent of a core:",
+    table([["requests/s", "reached", "polls (default)", "never polls", "goal"], ...rows]),
   ].join("\n\n");
 }
 

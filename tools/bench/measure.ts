@@ -48,6 +48,8 @@ export interface Sample {
   p99Us: number;
   /** Processor time of the back-end. */
   cpuUs: number;
+  /** The same by time: 1 is one processor, all the time. */
+  cpuShare: number;
   /** Processor time of the load generator. */
   loadUs: number;
   /** Notifications of the device. */
@@ -169,14 +171,16 @@ export async function drive(
     const residentBytes = holding(backend.pid)!.residentBytes;
     while (load.counts().completed < requests) await pause(0.01, load, backend);
     await load.stop();
+    const timeMs = after.timeMs - before.timeMs;
     const completed = (after.completed - before.completed) >>> 0;
     const per = (name: keyof typeof before) => (after[name] - before[name]) / completed;
     const latencies = load.latencies();
     return {
-      iops: completed / (after.timeMs - before.timeMs) * 1000,
+      iops: completed / timeMs * 1000,
       p50Us: latencies.quantile(0.5) / 1000,
       p99Us: latencies.quantile(0.99) / 1000,
       cpuUs: per("cpuUs"),
+      cpuShare: (after.cpuUs - before.cpuUs) / timeMs / 1000,
       loadUs: per("loadUs"),
       kicks: ((after.kicks - before.kicks) >>> 0) / completed,
       residentBytes,

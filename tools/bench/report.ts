@@ -8,6 +8,7 @@ import type { Processors } from "./awake.ts";
 import type { CellResult } from "./compare.ts";
 import type { Collections, Resident, RngResult } from "./extras.ts";
 import type { IndependentResult } from "./independent.ts";
+import type { LowRate } from "./low_rates.ts";
 import type { Machine } from "./machine.ts";
 import type { Summary } from "./statistics.ts";
 
@@ -17,6 +18,8 @@ export interface Extras {
   residentBytes?: { own: Resident; peer: Resident };
   collections?: Collections;
   rng?: RngResult[];
+  /** Processor time while little is asked for. */
+  lowRates?: LowRate[];
   /** What a load generator that is none of ours finds. */
   independent?: IndependentResult[];
   /** Nanoseconds per request of the load generator with an echo, by queue depth. */
