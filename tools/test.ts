@@ -5,12 +5,9 @@
  *     deno task test unit frontend    some layers
  *     deno task test guest -- --filter=resize
  *
- * The last line is `N passed, N failed`; the exit status is 0 only if nothing
- * failed and something ran.
- *
- * @module
+ * The last line is `N passed, N failed`; the exit status is 0 only if nothing failed and something
+ * ran.
  */
-
 import { libvirtPackages } from "./guest/libvirt.ts";
 import { type Program, programPath, QEMU_VERSIONS, qemuOfVersion } from "./guest/programs.ts";
 import { ToolError } from "./lib/tool_error.ts";
@@ -70,7 +67,8 @@ async function runLayer(
       args: [
         ...["test", "--allow-all", "--quiet", `--junit-path=${report}`],
         ...["--sanitize-resources", `--preload=${PRELOAD}`],
-        // `deno check` does that once for all; here each thread that a test starts would wait for it.
+        // `deno check` does that once for all; here each thread that a test starts would wait for
+        // it.
         ...layer.args.includes("--check") ? [] : ["--no-check"],
         ...layer.args,
         ...rest,

@@ -1,14 +1,10 @@
 /**
  * Keeping processors awake.
  *
- * A processor that sleeps deeply takes long to wake, and at small queue depths a
- * result is made of little else. Where processors sleep depends on the machine
- * and on what else runs, so both are measured: processors that may sleep, and
- * processors that may not.
- *
- * @module
+ * A processor that sleeps deeply takes long to wake, and at small queue depths a result is made of
+ * little else. Where processors sleep depends on the machine and on what else runs, so both are
+ * measured: processors that may sleep, and processors that may not.
  */
-
 import { spawn } from "../lib/process.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
@@ -24,8 +20,8 @@ export const PROCESSORS: Record<Processors, string> = {
 };
 
 /**
- * Keeps every processor awake until it is disposed of, by a process of its own:
- * its time is nobody's that is measured.
+ * Keeps every processor awake until it is disposed of, by a process of its own: its time is
+ * nobody's that is measured.
  */
 export class AwakeProcessors implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;

@@ -1,8 +1,6 @@
 /**
- * The process that keeps processors awake: a thread for each, which the
- * scheduler runs only while nothing else wants to (sched(7), SCHED_IDLE).
- *
- * @module
+ * The process that keeps processors awake: a thread for each, which the scheduler runs only while
+ * nothing else wants to (sched(7), SCHED_IDLE).
  */
 
 const SCHED_IDLE = 5; // linux/sched.h

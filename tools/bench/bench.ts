@@ -1,9 +1,4 @@
-/**
- * What the parts of a benchmark have in common.
- *
- * @module
- */
-
+/** What the parts of a benchmark have in common. */
 import { SharedMemory } from "../../src/frontend/mod.ts";
 import { blkRequestsBytes } from "./blk_requests.ts";
 import { MAX_DEPTH, MAX_QUEUES, OPERATIONS, type StoreName } from "./cells.ts";

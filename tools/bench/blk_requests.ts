@@ -1,9 +1,4 @@
-/**
- * Block requests: virtio 1.3, 5.2.6.
- *
- * @module
- */
-
+/** Block requests: virtio 1.3, 5.2.6. */
 import {
   blkRequests,
   blkStatus,

@@ -1,8 +1,4 @@
-/**
- * The cells of the table: what is measured, and against what.
- *
- * @module
- */
+/** The cells of the table: what is measured, and against what. */
 
 /** Where the data is. */
 export const STORES = {
@@ -141,8 +137,7 @@ export function quickCells(): Cell[] {
 }
 
 /**
- * The cells that a filter selects: a name, its beginning or end at a `/`, or
- * with `*` for anything.
+ * The cells that a filter selects: a name, its beginning or end at a `/`, or with `*` for anything.
  *
  * @example
  * ```ts

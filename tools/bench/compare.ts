@@ -1,9 +1,4 @@
-/**
- * One cell of the table: its pairs of runs.
- *
- * @module
- */
-
+/** One cell of the table: its pairs of runs. */
 import type { Processors } from "./awake.ts";
 import type { Bench } from "./bench.ts";
 import { type Cell, type Drive, OPERATIONS } from "./cells.ts";
@@ -103,13 +98,7 @@ export async function compare(
   }
   const [subject, ...references] = contenders;
   const [newest, ...older] = references.map((reference) => comparison(subject, reference));
-  const result = {
-    name: cell.name,
-    processors,
-    subject: sideResult(subject),
-    ...newest,
-    older,
-  };
+  const result = { name: cell.name, processors, subject: sideResult(subject), ...newest, older };
   return { ...result, goals: goalResults(goalsOf(cell), result) };
 }
 

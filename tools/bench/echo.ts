@@ -1,9 +1,4 @@
-/**
- * The least that a device can do, on the load generator's own thread.
- *
- * @module
- */
-
+/** The least that a device can do, on the load generator's own thread. */
 import type { DriverMemory, DriverQueue } from "../../src/frontend/mod.ts";
 import { splitRingBytes } from "../../src/virtqueue/mod.ts";
 import { type LoadControl, phases } from "./load_state.ts";

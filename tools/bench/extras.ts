@@ -1,9 +1,4 @@
-/**
- * What is measured beside the cells.
- *
- * @module
- */
-
+/** What is measured beside the cells. */
 import type { Bench } from "./bench.ts";
 import { type Backend, holding, vhostdCommand } from "../lib/backend.ts";
 import { drive, loadOrders, startDriver } from "./measure.ts";
@@ -73,8 +68,8 @@ export interface Collections {
 }
 
 /**
- * Garbage collections of ours: those of a long run, less those of a short one,
- * since everything that starts makes garbage.
+ * Garbage collections of ours: those of a long run, less those of a short one, since everything
+ * that starts makes garbage.
  */
 export async function collections(bench: Bench): Promise<Collections> {
   const short = await collectionsOf(bench, 500_000);

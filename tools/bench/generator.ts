@@ -1,10 +1,7 @@
 /**
- * What the load generator itself costs: driven against an echo that does no
- * more than say that each request is done.
- *
- * @module
+ * What the load generator itself costs: driven against an echo that does no more than say that each
+ * request is done.
  */
-
 import { DriverQueue } from "../../src/frontend/mod.ts";
 import type { Bench } from "./bench.ts";
 import { BlkRequests } from "./blk_requests.ts";

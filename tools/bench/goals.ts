@@ -1,9 +1,4 @@
-/**
- * What the data path must reach, as ratios to what it is compared with.
- *
- * @module
- */
-
+/** What the data path must reach, as ratios to what it is compared with. */
 import { type Cell, type Drive, OPERATIONS, type StoreName } from "./cells.ts";
 
 /** A limit. */

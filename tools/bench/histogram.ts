@@ -1,8 +1,4 @@
-/**
- * Latencies, counted in buckets that are 3 % wide at the most.
- *
- * @module
- */
+/** Latencies, counted in buckets that are 3 % wide at the most. */
 
 /** Each power of two is divided into so many buckets. */
 const STEPS_BITS = 5;
@@ -13,8 +9,8 @@ const BUCKETS = (32 - STEPS_BITS + 1) * STEPS;
 export const HISTOGRAM_BYTES = BUCKETS * Uint32Array.BYTES_PER_ELEMENT;
 
 /**
- * Counts of numbers from 0 to 2^32 - 1: exactly below 32, from there on in
- * buckets of one 32nd of their power of two. Adding one allocates nothing.
+ * Counts of numbers from 0 to 2^32 - 1: exactly below 32, from there on in buckets of one 32nd of
+ * their power of two. Adding one allocates nothing.
  *
  * @example
  * ```ts
@@ -63,8 +59,8 @@ export class Histogram {
   }
 
   /**
-   * The number that a part of all numbers does not exceed: the middle of its
-   * bucket; `NaN` where nothing was counted.
+   * The number that a part of all numbers does not exceed: the middle of its bucket; `NaN` where
+   * nothing was counted.
    *
    * @param part From 0 to 1; 0.5 is the median
    */

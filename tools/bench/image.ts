@@ -1,9 +1,4 @@
-/**
- * The files that are served.
- *
- * @module
- */
-
+/** The files that are served. */
 import { BLOCK_BYTES, BLOCK_WORDS, hasStamp, stampBlock } from "./pattern.ts";
 import { ToolError } from "../lib/tool_error.ts";
 

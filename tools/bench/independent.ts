@@ -1,10 +1,7 @@
 /**
- * An independent load: qemu-img's, through libblkio, which has a virtio driver of
- * its own. It sleeps until it is notified.
- *
- * @module
+ * An independent load: qemu-img's, through libblkio, which has a virtio driver of its own. It
+ * sleeps until it is notified.
  */
-
 import { run } from "../lib/process.ts";
 import { qemuOfVersion } from "../guest/programs.ts";
 import type { Bench } from "./bench.ts";
@@ -69,12 +66,7 @@ export async function independentLoads(
   return results;
 }
 
-async function drive(
-  bench: Bench,
-  side: Side,
-  store: StoreName,
-  depth: number,
-): Promise<Sample> {
+async function drive(bench: Bench, side: Side, store: StoreName, depth: number): Promise<Sample> {
   await using backend = await bench.serve(side, store);
   await backend.accepting();
   const { socketPath } = backend;

@@ -1,10 +1,4 @@
-/**
- * The load generator: as many requests in flight as it was told, for as long as
- * it is told.
- *
- * @module
- */
-
+/** The load generator: as many requests in flight as it was told, for as long as it is told. */
 import type { DriverRing } from "../../src/frontend/mod.ts";
 import { readClock } from "../lib/clock.ts";
 import { type LoadControl, type LoadCounters, phases } from "./load_state.ts";
@@ -26,12 +20,11 @@ export interface Load {
 }
 
 /**
- * Keeps requests in flight until it is told to stop. Each that comes back is
- * looked at, and another one takes its place at once; what came back together
- * goes out together. Nothing is allocated.
+ * Keeps requests in flight until it is told to stop. Each that comes back is looked at, and another
+ * one takes its place at once; what came back together goes out together. Nothing is allocated.
  *
- * A latency is the time from the moment before requests are published to the
- * one when they are found to be back.
+ * A latency is the time from the moment before requests are published to the one when they are
+ * found to be back.
  *
  * @throws {ToolError} When a request does not come back as it has to
  */

@@ -1,9 +1,4 @@
-/**
- * What load threads and the thread that watches them share.
- *
- * @module
- */
-
+/** What load threads and the thread that watches them share. */
 import { Histogram, HISTOGRAM_BYTES } from "./histogram.ts";
 
 /** What load threads are told to do. */

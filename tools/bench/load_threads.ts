@@ -1,9 +1,4 @@
-/**
- * Load threads, which are kept: a new one would have to be compiled anew.
- *
- * @module
- */
-
+/** Load threads, which are kept: a new one would have to be compiled anew. */
 import { Histogram } from "./histogram.ts";
 import { LoadControl, LoadCounters, phases } from "./load_state.ts";
 import type { LoadOrder, LoadOutcome } from "./load_worker.ts";
@@ -113,8 +108,8 @@ export class LoadThreads implements Disposable {
   readonly #threads: LoadThread[] = [];
 
   /**
-   * Starts a thread for each order. One load runs at a time. Orders can be given
-   * again: their queues are kept as they stand.
+   * Starts a thread for each order. One load runs at a time. Orders can be given again: their
+   * queues are kept as they stand.
    */
   start(orders: readonly ThreadOrder[]): RunningLoad {
     while (this.#threads.length < orders.length) this.#threads.push(new LoadThread());

@@ -1,9 +1,4 @@
-/**
- * A thread that drives one queue.
- *
- * @module
- */
-
+/** A thread that drives one queue. */
 import {
   type DriverMemory,
   type DriverQueueHandle,

@@ -1,9 +1,4 @@
-/**
- * The machine that was measured.
- *
- * @module
- */
-
+/** The machine that was measured. */
 import { run } from "../lib/process.ts";
 import { version } from "../../src/cli/version.ts";
 import type { Options } from "./options.ts";

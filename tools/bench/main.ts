@@ -1,9 +1,4 @@
-/**
- * `deno task bench`: vhostd beside qemu-storage-daemon.
- *
- * @module
- */
-
+/** `deno task bench`: vhostd beside qemu-storage-daemon. */
 import { AwakeProcessors, PROCESSORS } from "./awake.ts";
 import { Bench } from "./bench.ts";
 import { compare, PeerModes } from "./compare.ts";

@@ -1,9 +1,4 @@
-/**
- * The report as Markdown, for people and for the README.
- *
- * @module
- */
-
+/** The report as Markdown, for people and for the README. */
 import { PROCESSORS, type Processors } from "./awake.ts";
 import type { CellResult, GoalResult, SideResult } from "./compare.ts";
 import { type Goal, goals, goalText, isMet } from "./goals.ts";
@@ -181,12 +176,7 @@ function extraTable({ extras, cells }: Report): string {
   const { startUpMs, residentBytes, collections, rng = [], generatorNs } = extras;
   const rows: string[][] = [];
   const add = (what: string, own: string, peer = "", goal?: Goal, value = 0) =>
-    rows.push([
-      what,
-      own,
-      peer,
-      goal ? outcome({ ...goal, isMet: isMet(goal, value) }) : "",
-    ]);
+    rows.push([what, own, peer, goal ? outcome({ ...goal, isMet: isMet(goal, value) }) : ""]);
   if (startUpMs) {
     const { own, peer } = startUpMs;
     const text = ({ median, least, most }: Summary) =>

@@ -1,9 +1,4 @@
-/**
- * One run of one side.
- *
- * @module
- */
-
+/** One run of one side. */
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import type { Bench } from "./bench.ts";
 import { STORE_BYTES } from "./bench.ts";
@@ -96,9 +91,7 @@ export async function startDriver(
     return driver;
   }
   await driver.close();
-  throw new ToolError(
-    "Expected packed queues or in-flight records, got a device that has none",
-  );
+  throw new ToolError("Expected packed queues or in-flight records, got a device that has none");
 }
 
 /** What each load thread is to do: each has a part of the store of its own. */

@@ -1,9 +1,4 @@
-/**
- * The command line of `deno task bench`.
- *
- * @module
- */
-
+/** The command line of `deno task bench`. */
 import { OptionError } from "../../src/virtio/options.ts";
 import { fraction, parseTool, type Tool, type ToolArguments } from "../lib/tool.ts";
 import { PROCESSORS, type Processors } from "./awake.ts";

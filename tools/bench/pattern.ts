@@ -1,8 +1,6 @@
 /**
- * What the blocks of an image hold, so that each block tells which one it is
- * and which write it is of.
- *
- * @module
+ * What the blocks of an image hold, so that each block tells which one it is and which write it is
+ * of.
  */
 
 /** The unit in which images are filled and verified. */

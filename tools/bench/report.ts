@@ -1,9 +1,4 @@
-/**
- * Everything that was found.
- *
- * @module
- */
-
+/** Everything that was found. */
 import type { Processors } from "./awake.ts";
 import type { CellResult } from "./compare.ts";
 import type { Collections, Resident, RngResult } from "./extras.ts";

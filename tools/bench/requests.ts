@@ -1,9 +1,4 @@
-/**
- * What a load consists of.
- *
- * @module
- */
-
+/** What a load consists of. */
 import type { DriverRing } from "../../src/frontend/mod.ts";
 import { readClock } from "../lib/clock.ts";
 

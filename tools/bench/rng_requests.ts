@@ -1,9 +1,4 @@
-/**
- * Requests for random bytes: virtio 1.3, 5.4.6.
- *
- * @module
- */
-
+/** Requests for random bytes: virtio 1.3, 5.4.6. */
 import type { DriverRing } from "../../src/frontend/mod.ts";
 import type { Requests } from "./requests.ts";
 import { ToolError } from "../lib/tool_error.ts";

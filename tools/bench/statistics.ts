@@ -1,8 +1,4 @@
-/**
- * Medians and their spread.
- *
- * @module
- */
+/** Medians and their spread. */
 
 /** Several measurements of one thing. */
 export interface Summary {
@@ -30,9 +26,8 @@ export function summary(values: readonly number[]): Summary | undefined {
 }
 
 /**
- * Sums up the ratios of measurements that were made in pairs. The machine is
- * not equally fast all the time, so only what was measured one after the other
- * is compared.
+ * Sums up the ratios of measurements that were made in pairs. The machine is not equally fast all
+ * the time, so only what was measured one after the other is compared.
  */
 export function ratioSummary(
   subject: readonly number[],

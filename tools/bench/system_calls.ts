@@ -1,9 +1,4 @@
-/**
- * Counting a process's system calls, with what the machine has for that.
- *
- * @module
- */
-
+/** Counting a process's system calls, with what the machine has for that. */
 import { findProgram, spawn } from "../lib/process.ts";
 import { ToolError } from "../lib/tool_error.ts";
 

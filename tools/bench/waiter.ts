@@ -1,9 +1,4 @@
-/**
- * What a load does while nothing has come back.
- *
- * @module
- */
-
+/** What a load does while nothing has come back. */
 import type { DriverRing } from "../../src/frontend/mod.ts";
 import { Epoll, EPOLLET, EPOLLIN } from "../../src/linux/wait/epoll.ts";
 import { type LoadControl, phases } from "./load_state.ts";

@@ -1,10 +1,7 @@
 /**
- * How long this machine takes to wake a thread whose processor sleeps: at small
- * queue depths a result is made of little else.
- *
- * @module
+ * How long this machine takes to wake a thread whose processor sleeps: at small queue depths a
+ * result is made of little else.
  */
-
 import { createEventfd, signalEventfd } from "../../src/linux/mod.ts";
 import { readClock } from "../lib/clock.ts";
 import { type Summary, summary } from "./statistics.ts";

@@ -1,9 +1,4 @@
-/**
- * The thread that is woken.
- *
- * @module
- */
-
+/** The thread that is woken. */
 import { drainEventfd } from "../../src/linux/mod.ts";
 import { Epoll, EPOLLIN } from "../../src/linux/wait/epoll.ts";
 import { readClock } from "../lib/clock.ts";

@@ -1,10 +1,7 @@
 /**
- * The process that runs one target: `child.ts NAME SEED CASES`. It tells what
- * happens as lines of JSON on stdout.
- *
- * @module
+ * The process that runs one target: `child.ts NAME SEED CASES`. It tells what happens as lines of
+ * JSON on stdout.
  */
-
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { type ProcessState, processState } from "../lib/process_state.ts";
 import { Tally } from "./frame.ts";

@@ -1,17 +1,12 @@
-/**
- * Drivers whose rings are right and whose requests are anything.
- *
- * @module
- */
-
+/** Drivers whose rings are right and whose requests are anything. */
 import { liveAsDisk } from "./device/blk.ts";
 import { liveAsInput } from "./device/input.ts";
 import { liveAsEntropy } from "./device/rng.ts";
 import { type FuzzTarget, playParts } from "./frame.ts";
 
 /**
- * The most cases of one device, before it is closed and another one comes: so
- * many, and in long runs so many lives at the most.
+ * The most cases of one device, before it is closed and another one comes: so many, and in long
+ * runs so many lives at the most.
  */
 const LIFE_CASES = 250, MAX_LIVES = 1000;
 

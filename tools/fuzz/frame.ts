@@ -1,9 +1,6 @@
 /**
  * The frame of every fuzzer: parts with random numbers of their own, until there were enough cases.
- *
- * @module
  */
-
 import { mix, Random } from "../lib/random.ts";
 
 /** Counts of what was reached, by name: kinds of messages, faults, outcomes. */

@@ -1,9 +1,4 @@
-/**
- * `deno task fuzz`: hostile guests, hostile front-ends and failing storage.
- *
- * @module
- */
-
+/** `deno task fuzz`: hostile guests, hostile front-ends and failing storage. */
 import { makeInk } from "../../src/cli/ink.ts";
 import { table } from "../../src/cli/table.ts";
 import type { ChildMessage } from "./child.ts";

@@ -1,9 +1,4 @@
-/**
- * The command line of `deno task fuzz`.
- *
- * @module
- */
-
+/** The command line of `deno task fuzz`. */
 import { UsageError } from "../../src/cli/usage_error.ts";
 import { parseTool, type Tool, type ToolArguments } from "../lib/tool.ts";
 import { TARGETS } from "./targets.ts";

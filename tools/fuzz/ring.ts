@@ -1,9 +1,4 @@
-/**
- * A guest that breaks every rule of the virtqueue.
- *
- * @module
- */
-
+/** A guest that breaks every rule of the virtqueue. */
 import { type FuzzRun, type FuzzTarget, playParts } from "./frame.ts";
 import { playEpisode } from "./ring/episode.ts";
 import { placeAnyRing } from "./ring/place.ts";

@@ -1,9 +1,4 @@
-/**
- * Storage that fails, in every way that there is.
- *
- * @module
- */
-
+/** Storage that fails, in every way that there is. */
 import { type FuzzTarget, playParts } from "./frame.ts";
 import { liveWithFaults } from "./storage/faulty.ts";
 import { liveWithTrouble } from "./storage/files.ts";

@@ -1,12 +1,9 @@
 /**
- * A front-end that breaks the vhost-user protocol in every way, against two
- * devices of this process; a third one must not notice.
+ * A front-end that breaks the vhost-user protocol in every way, against two devices of this
+ * process; a third one must not notice.
  *
  * A case is one message of a sequence in which something is wrong.
- *
- * @module
  */
-
 import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve } from "../../mod.ts";
 import { BlkDriver, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
@@ -131,9 +128,7 @@ class World implements AsyncDisposable {
       }
     }
     if (rss - this.#warmBytes > MOST_GROWTH_BYTES) {
-      throw new Error(
-        `Expected about ${this.#warmBytes} bytes of resident memory, got ${rss}`,
-      );
+      throw new Error(`Expected about ${this.#warmBytes} bytes of resident memory, got ${rss}`);
     }
   }
 

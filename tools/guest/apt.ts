@@ -1,12 +1,9 @@
 /**
  * Debian packages, downloaded and unpacked without being installed.
  *
- * apt is given lists and sources of our own: that needs no root, and neither
- * this machine's packages nor apt's configuration change.
- *
- * @module
+ * apt is given lists and sources of our own: that needs no root, and neither this machine's
+ * packages nor apt's configuration change.
  */
-
 import { cached } from "./cache.ts";
 import { run } from "../lib/process.ts";
 import { progress } from "./progress.ts";
@@ -21,8 +18,8 @@ export interface PackageOptions {
   /** Whether they are newer ones, where the release has such. */
   fromBackports?: boolean;
   /**
-   * The release of Debian that they are of, such as `bullseye`. What they depend
-   * on then comes along whole, the C library included, whatever this machine has.
+   * The release of Debian that they are of, such as `bullseye`. What they depend on then comes
+   * along whole, the C library included, whatever this machine has.
    *
    * @default {this machine's}
    */
@@ -30,8 +27,8 @@ export interface PackageOptions {
 }
 
 /**
- * What the programs of another release are never to need, though some packages
- * depend on it for their installation.
+ * What the programs of another release are never to need, though some packages depend on it for
+ * their installation.
  */
 const FOR_INSTALLATION = [
   ...["adduser", "base-passwd", "debconf", "dpkg", "iso-codes", "passwd", "perl-base", "tar"],
@@ -41,8 +38,7 @@ const FOR_INSTALLATION = [
 const ARCHIVE = "http://archive.debian.org";
 
 /**
- * Downloads packages and unpacks them. apt checks each against Debian's signed
- * lists.
+ * Downloads packages and unpacks them. apt checks each against Debian's signed lists.
  *
  * @param names The names of the packages.
  * @param directory Where their files go; made when it is missing.
@@ -98,8 +94,8 @@ export async function debianRelease(): Promise<string> {
 
 /** Where this machine gets its Debian packages from: `SITE SUITE main`, the release itself first. */
 async function debianArchives(release: string): Promise<string[]> {
-  // Before the first `apt-get update` apt knows what is configured, but not
-  // what of it is Debian's own.
+  // Before the first `apt-get update` apt knows what is configured, but not what of it is Debian's
+  // own.
   const targets = await indexTargets("Origin: Debian") || await indexTargets("--no-release-info");
   const suites = [release, `${release}-updates`, `${release}-security`];
   const archives = suites.flatMap((suite) =>
@@ -145,8 +141,8 @@ async function listsOfThisRelease(): Promise<string[]> {
 }
 
 /**
- * apt's settings for lists of another release, for which nothing is installed.
- * They come from where this machine's do, or else from Debian's archive.
+ * apt's settings for lists of another release, for which nothing is installed. They come from where
+ * this machine's do, or else from Debian's archive.
  */
 async function listsOf(release: string): Promise<string[]> {
   const own = await debianRelease();
@@ -207,8 +203,8 @@ function settings(directory: string): string[] {
     `Dir::State::Lists=${directory}/lists`,
     "Dir::Cache::pkgcache=",
     "Dir::Cache::srcpkgcache=",
-    // Nothing here belongs to the system, so there is nothing of it to lock,
-    // and the user apt changes to as root may not write to it.
+    // Nothing here belongs to the system, so there is nothing of it to lock, and the user apt
+    // changes to as root may not write to it.
     "Debug::NoLocking=1",
     "APT::Sandbox::User=root",
   ].flatMap((setting) => ["-o", setting]);

@@ -1,9 +1,4 @@
-/**
- * Busybox: the guest's userland in one file, and a few tools on this side.
- *
- * @module
- */
-
+/** Busybox: the guest's userland in one file, and a few tools on this side. */
 import { unpackPackages } from "./apt.ts";
 import { cached, exists } from "./cache.ts";
 

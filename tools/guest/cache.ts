@@ -1,17 +1,13 @@
-/**
- * What takes long to make is made once, under the project's ignored `.cache/`.
- *
- * @module
- */
+/** What takes long to make is made once, under the project's ignored `.cache/`. */
 
 const CACHE = new URL("../../.cache/guest/", import.meta.url).pathname;
 
 /**
  * The path of a file or directory that is made when it is missing.
  *
- * It is named after its recipe, so a changed recipe makes a new one, and it
- * gets that name only when it is complete. Processes that want the same thing
- * at the same time wait for the first of them.
+ * It is named after its recipe, so a changed recipe makes a new one, and it gets that name only
+ * when it is complete. Processes that want the same thing at the same time wait for the first of
+ * them.
  *
  * @param name What is made, such as `"initramfs"`.
  * @param recipe Everything that decides how the result looks.
@@ -28,14 +24,10 @@ export async function cached(
   if (await exists(path)) return path;
 
   await Deno.mkdir(directory, { recursive: true });
-  using lock = await Deno.open(`${directory}.lock`, {
-    write: true,
-    create: true,
-  });
+  using lock = await Deno.open(`${directory}.lock`, { write: true, create: true });
   await lock.lock(true);
   if (await exists(path)) return path;
-  // What else is there is of another recipe, or was left by a process that
-  // was killed.
+  // What else is there is of another recipe, or was left by a process that was killed.
   for await (const { name } of Deno.readDir(directory)) {
     await Deno.remove(`${directory}/${name}`, { recursive: true });
   }
@@ -45,9 +37,7 @@ export async function cached(
 }
 
 /** The SHA-256 of some bytes, in hexadecimal. */
-export async function sha256(
-  bytes: Uint8Array<ArrayBuffer>,
-): Promise<string> {
+export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 

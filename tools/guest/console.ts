@@ -1,9 +1,4 @@
-/**
- * The guest's serial console, read and written by a program.
- *
- * @module
- */
-
+/** The guest's serial console, read and written by a program. */
 import { withTimeout } from "../lib/process.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
@@ -14,8 +9,8 @@ const LOG_LIMIT = 16_384;
 const PANIC = "Kernel panic - not syncing";
 
 /**
- * The text of the console is kept with one character per byte, so that a
- * command's output comes through whatever it is.
+ * The text of the console is kept with one character per byte, so that a command's output comes
+ * through whatever it is.
  */
 export class Console {
   #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
@@ -52,8 +47,7 @@ export class Console {
   /**
    * Reads up to a text or pattern, and takes both from the console.
    *
-   * @param end The text, or a pattern that is looked for in all of what was not
-   * read yet.
+   * @param end The text, or a pattern that is looked for in all of what was not read yet.
    * @param timeoutMs How long to wait for it; may be `Infinity`.
    * @returns What came before.
    * @throws {ToolError} When the time is over or the console is closed.
@@ -115,10 +109,7 @@ export class Console {
 }
 
 /** What was found, and where. */
-function find(
-  text: string,
-  end: string | RegExp,
-): [found?: string, index?: number] {
+function find(text: string, end: string | RegExp): [found?: string, index?: number] {
   if (typeof end === "string") {
     const index = text.indexOf(end);
     return index < 0 ? [] : [end, index];

@@ -1,9 +1,4 @@
-/**
- * A real Debian on a disk image.
- *
- * @module
- */
-
+/** A real Debian on a disk image. */
 import { debianRelease } from "./apt.ts";
 import { cached } from "./cache.ts";
 import { run } from "../lib/process.ts";
@@ -38,8 +33,8 @@ ExecStart=-/sbin/agetty --autologin root --keep-baud 115200 %I vt220
 } as const;
 
 /**
- * The path of an image with Debian and systemd, made when it is missing, which
- * takes a minute or two. Copy it to write. Its release is this machine's.
+ * The path of an image with Debian and systemd, made when it is missing, which takes a minute or
+ * two. Copy it to write. Its release is this machine's.
  *
  * @throws {ToolError} When it is missing and this is not root.
  */
@@ -63,9 +58,7 @@ export async function debianImage(): Promise<string> {
       }
       for (const [name, text] of Object.entries(RECIPE.files)) {
         const file = `${directory}/${name}`;
-        await Deno.mkdir(file.slice(0, file.lastIndexOf("/")), {
-          recursive: true,
-        });
+        await Deno.mkdir(file.slice(0, file.lastIndexOf("/")), { recursive: true });
         await Deno.writeTextFile(file, text);
       }
       await makeExt4(directory, path, RECIPE.sizeMiB);

@@ -1,9 +1,4 @@
-/**
- * The files of the guest's small userland.
- *
- * @module
- */
-
+/** The files of the guest's small userland. */
 import { run } from "../lib/process.ts";
 
 /** Text files by their path in the guest; scripts start with `#!`. */
@@ -65,11 +60,7 @@ const DIRECTORIES = [
  * @param tree The files.
  * @param busybox The path of a static busybox.
  */
-export async function writeTree(
-  directory: string,
-  tree: FileTree,
-  busybox: string,
-): Promise<void> {
+export async function writeTree(directory: string, tree: FileTree, busybox: string): Promise<void> {
   for (const name of DIRECTORIES) {
     await Deno.mkdir(`${directory}/${name}`, { recursive: true });
   }

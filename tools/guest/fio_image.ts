@@ -1,10 +1,7 @@
 /**
- * A disk with fio (the packaged one) and the libraries it needs, for tests that
- * load a disk from inside the guest.
- *
- * @module
+ * A disk with fio (the packaged one) and the libraries it needs, for tests that load a disk from
+ * inside the guest.
  */
-
 import { unpackPackages } from "./apt.ts";
 import { cached } from "./cache.ts";
 import { run } from "../lib/process.ts";
@@ -24,8 +21,8 @@ exec "$here/${LIBRARIES}/ld.so" --library-path "$here/${LIBRARIES}" "$here/fio.b
 `;
 
 /**
- * The path of an ext4 image with `/fio` on it, made when it is missing. It is
- * only read: mount it read-only.
+ * The path of an ext4 image with `/fio` on it, made when it is missing. It is only read: mount it
+ * read-only.
  */
 export async function fioImage(): Promise<string> {
   return await cached("fio", JSON.stringify([SIZE_MIB, START]), async (path) => {

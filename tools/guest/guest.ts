@@ -1,9 +1,4 @@
-/**
- * A Linux guest in a real QEMU, driven by a program.
- *
- * @module
- */
-
+/** A Linux guest in a real QEMU, driven by a program. */
 import { Console, toBytes } from "./console.ts";
 import { initramfs } from "./initramfs.ts";
 import { debianKernel } from "./kernel.ts";
@@ -23,15 +18,14 @@ export interface GuestOptions extends MachineOptions {
   /** The path of a kernel. @default {Debian's, downloaded once} */
   kernel?: string;
   /**
-   * The path of an initramfs. A kernel of one's own is booted without any
-   * unless it is given.
+   * The path of an initramfs. A kernel of one's own is booted without any unless it is given.
    *
    * @default {one with a shell and the virtio drivers}
    */
   initrd?: string;
   /**
-   * The guest's name of the root disk, such as `/dev/vda`. Without one the
-   * guest stays in the initramfs, which has a shell too.
+   * The guest's name of the root disk, such as `/dev/vda`. Without one the guest stays in the
+   * initramfs, which has a shell too.
    */
   root?: string;
   /** More words for the kernel's command line. */
@@ -60,9 +54,8 @@ const NUDGE_MS = 5000;
 export const PROMPT = /# (\x1b\[[^a-zA-Z]*[a-zA-Z])*$/;
 
 /**
- * What the shell is told to do: take commands from lines `ID BASE64`, mark
- * where the output of each begins and ends, and say its status.
- * Neither is the terminal to echo or change anything.
+ * What the shell is told to do: take commands from lines `ID BASE64`, mark where the output of each
+ * begins and ends, and say its status. Neither is the terminal to echo or change anything.
  */
 const AGENT = "stty raw -echo; export TERM=dumb; printf '\\036ready\\n'; " +
   "while read -r id command; do printf '\\036%s\\n' $id; " +
@@ -89,14 +82,13 @@ export async function bootFiles(options: GuestOptions): Promise<BootFiles> {
 }
 
 /**
- * Linux is to reset a microvm by a triple fault. Told nothing, it said
- * "Restarting system" and QEMU never reset the machine in 7 of 15 first reboots
- * with a mounted disk; with this word in none of 15, one by one in turn.
+ * Linux is to reset a microvm by a triple fault. Told nothing, it said "Restarting system" and QEMU
+ * never reset the machine in 7 of 15 first reboots with a mounted disk; with this word in none of
+ * 15, one by one in turn.
  *
- * A microvm has nothing to measure the processor's clock by but a PIT that is
- * often too late under TCG. The kernel then marks the clock as unusable and
- * waits for a timer that never comes: three in ten hung, none in thirty with
- * the frequency given. Under TCG the guest's clock is this machine's.
+ * A microvm has nothing to measure the processor's clock by but a PIT that is often too late under
+ * TCG. The kernel then marks the clock as unusable and waits for a timer that never comes: three in
+ * ten hung, none in thirty with the frequency given. Under TCG the guest's clock is this machine's.
  */
 function microvmWords(): string[] {
   const words = ["reboot=t"];
@@ -129,19 +121,15 @@ export class Guest {
   private constructor(process: Deno.ChildProcess, timeoutMs: number) {
     this.#process = process;
     this.#stderr = new Response(process.stderr).text();
-    this.#console = new Console(
-      process.stdout,
-      process.stdin,
-      () => this.#whyEnded(),
-    );
+    this.#console = new Console(process.stdout, process.stdin, () => this.#whyEnded());
     this.#timeoutMs = timeoutMs;
   }
 
   /**
    * Boots a guest and waits for the prompt of its shell.
    *
-   * A microvm that does not come up in half of the time is started once more:
-   * some have hung, before their kernel was given the words that it gets here.
+   * A microvm that does not come up in half of the time is started once more: some have hung,
+   * before their kernel was given the words that it gets here.
    *
    * @throws {ToolError} When the shell does not come in time, or QEMU ends.
    */
@@ -207,8 +195,8 @@ export class Guest {
    *
    * @param command A command line for `sh`.
    * @param options How long to wait for it; `timeoutMs` is 60,000 by default.
-   * @throws {ToolError} When the time is over, after which the guest runs no
-   * other command, or when the guest is gone.
+   * @throws {ToolError} When the time is over, after which the guest runs no other command, or when
+   * the guest is gone.
    */
   async run(
     command: string,
@@ -229,26 +217,20 @@ export class Guest {
     return await this.#qmp.execute(command, args);
   }
 
-  /**
-   * Waits for the next QMP event of a name, such as `RESET`; ask before doing
-   * what causes it.
-   */
+  /** Waits for the next QMP event of a name, such as `RESET`; ask before doing what causes it. */
   qmpEvent(name: string): Promise<unknown> {
     return this.#qmp.event(name);
   }
 
   /**
-   * Restarts the guest, and waits for its shell again. QEMU and its
-   * connections to the back-ends stay.
+   * Restarts the guest, and waits for its shell again. QEMU and its connections to the back-ends
+   * stay.
    */
   async reboot(): Promise<void> {
     await this.#restart(() => this.#order("reboot -f"));
   }
 
-  /**
-   * Resets the machine at once, whatever the guest is doing, and waits for its
-   * shell again.
-   */
+  /** Resets the machine at once, whatever the guest is doing, and waits for its shell again. */
   async reset(): Promise<void> {
     await this.#restart(() => this.qmp("system_reset"));
   }
@@ -264,9 +246,7 @@ export class Guest {
    *
    * @throws {ToolError} When QEMU fails, or the time is over.
    */
-  async waitPowerOff(
-    { timeoutMs = 60_000 }: { timeoutMs?: number } = {},
-  ): Promise<void> {
+  async waitPowerOff({ timeoutMs = 60_000 }: { timeoutMs?: number } = {}): Promise<void> {
     const { success } = await withTimeout(
       this.#process.status,
       timeoutMs,
@@ -326,8 +306,8 @@ export class Guest {
     try {
       await this.#console.readUntil(PROMPT, this.#timeoutMs);
       await this.#console.write(AGENT);
-      // On a busy machine the shell has been seen to lose the line's end. For
-      // the agent itself an empty line is a command that does nothing.
+      // On a busy machine the shell has been seen to lose the line's end. For the agent itself an
+      // empty line is a command that does nothing.
       nudges = setInterval(() => this.#console.write("\n").catch(() => {}), NUDGE_MS);
       await this.#console.readUntil("\x1eready\n", this.#timeoutMs);
     } catch (error) {

@@ -1,9 +1,4 @@
-/**
- * The initramfs: loads the drivers and hands over to the root disk.
- *
- * @module
- */
-
+/** The initramfs: loads the drivers and hands over to the root disk. */
 import { busybox } from "./busybox.ts";
 import { cached } from "./cache.ts";
 import { type FileTree, SYSTEM, writeTree } from "./file_tree.ts";

@@ -1,9 +1,4 @@
-/**
- * The guest's kernel: Debian's own, with its modules.
- *
- * @module
- */
-
+/** The guest's kernel: Debian's own, with its modules. */
 import { busybox } from "./busybox.ts";
 import { cached, exists } from "./cache.ts";
 import { dependencyOf, unpackPackages } from "./apt.ts";
@@ -38,11 +33,7 @@ export interface Kernel {
 
 /** Debian's kernel for virtual machines, downloaded when it is missing. */
 export async function debianKernel(): Promise<Kernel> {
-  const directory = await cached(
-    "kernel",
-    JSON.stringify([META_PACKAGES, NEEDED]),
-    unpackKernel,
-  );
+  const directory = await cached("kernel", JSON.stringify([META_PACKAGES, NEEDED]), unpackKernel);
   return await readKernel(directory);
 }
 
@@ -53,9 +44,7 @@ async function unpackKernel(directory: string): Promise<void> {
     progress(`downloading ${name}`);
     await unpackPackages([name], directory);
     const { version, modules } = await readKernel(directory);
-    const missing = missingOptions(
-      await Deno.readTextFile(`${directory}/boot/config-${version}`),
-    );
+    const missing = missingOptions(await Deno.readTextFile(`${directory}/boot/config-${version}`));
     if (missing.length > 0) {
       progress(`${name} lacks ${missing.join(", ")}`);
       await Deno.remove(directory, { recursive: true });
@@ -76,18 +65,10 @@ function missingOptions(config: string): string[] {
   );
 }
 
-async function indexModules(
-  directory: string,
-  modules: string,
-  version: string,
-): Promise<void> {
+async function indexModules(directory: string, modules: string, version: string): Promise<void> {
   const tool = await busybox();
   // From Debian 13 on modules are compressed, which busybox does not index.
-  await run("find", [
-    modules,
-    ..."-name *.ko.xz -exec".split(" "),
-    ...[tool, "unxz", "{}", "+"],
-  ]);
+  await run("find", [modules, ..."-name *.ko.xz -exec".split(" "), ...[tool, "unxz", "{}", "+"]]);
   const base = modules.slice(0, -`/lib/modules/${version}`.length);
   await run(tool, ["depmod", "-b", base, version], directory);
 }

@@ -1,10 +1,7 @@
 /**
- * libvirt, unpacked and not installed: one process with QEMU's driver in it, which
- * keeps everything below a directory.
- *
- * @module
+ * libvirt, unpacked and not installed: one process with QEMU's driver in it, which keeps everything
+ * below a directory.
  */
-
 import { debianRelease, unpackPackages } from "./apt.ts";
 import { cached } from "./cache.ts";
 import { spawn, withTimeout } from "../lib/process.ts";
@@ -42,8 +39,8 @@ stdio_handler = "file"
 `;
 
 /**
- * Runs virsh where libvirt's user and files are, and where everything ends with it:
- * $1 are the packages, $2 is libvirt's directory.
+ * Runs virsh where libvirt's user and files are, and where everything ends with it: $1 are the
+ * packages, $2 is libvirt's directory.
  */
 const START = `\
 echo "libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin" | cat /etc/passwd - >"$2/passwd"

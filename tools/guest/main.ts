@@ -1,9 +1,4 @@
-/**
- * `deno task guest`: boots a real Linux guest on vhostd's devices.
- *
- * @module
- */
-
+/** `deno task guest`: boots a real Linux guest on vhostd's devices. */
 import { bootFiles } from "./guest.ts";
 import { checkOptions, GUEST } from "./options.ts";
 import { makePlan, printPlan } from "./plan.ts";

@@ -1,9 +1,4 @@
-/**
- * The command line of `deno task guest`.
- *
- * @module
- */
-
+/** The command line of `deno task guest`. */
 import { OptionError } from "../../src/virtio/options.ts";
 import type { Tool, ToolArguments } from "../lib/tool.ts";
 import { MACHINES } from "./qemu.ts";
@@ -145,9 +140,7 @@ function chooseDevices(given: readonly string[], without: readonly string[]): De
   const own = given.map((text): DeviceOption => {
     const [name, ...flags] = text.split(/\s+/).filter((word) => word);
     if (!name || name.startsWith("-")) {
-      throw new OptionError(
-        `--device="${text}" has no device; expected "NAME FLAGS"`,
-      );
+      throw new OptionError(`--device="${text}" has no device; expected "NAME FLAGS"`);
     }
     return { name, flags };
   });

@@ -1,9 +1,4 @@
-/**
- * What is to be started for a guest, with every path decided.
- *
- * @module
- */
-
+/** What is to be started for a guest, with every path decided. */
 import { type QemuFrontend, qemuFrontend, unknownToQemu } from "../../src/cli/qemu.ts";
 import type { DeviceDescription } from "../../src/cli/describe_text.ts";
 import { vhostdCommand } from "../lib/backend.ts";
@@ -97,8 +92,8 @@ interface ChosenDevice {
 }
 
 /**
- * What the devices are. One of somebody's own takes the place of the default one
- * of its type, but for the root disk.
+ * What the devices are. One of somebody's own takes the place of the default one of its type, but
+ * for the root disk.
  */
 async function chooseDevices(options: DeviceOption[]): Promise<ChosenDevice[]> {
   const all = await Promise.all(

@@ -1,10 +1,4 @@
-/**
- * The programs that make and run the guest: this machine's, or else Debian's
- * under `.cache/`.
- *
- * @module
- */
-
+/** The programs that make and run the guest: this machine's, or else Debian's under `.cache/`. */
 import { debianRelease, unpackPackages } from "./apt.ts";
 import { cached, exists } from "./cache.ts";
 import { findProgram, run } from "../lib/process.ts";
@@ -24,8 +18,8 @@ const PACKAGES = {
 export type Program = keyof typeof PACKAGES;
 
 /**
- * What the devices were tested with. Debian 12 has 7.2, whose vhost-user-input
- * refuses to work without KVM ("vhost initialization failed: requires kvm").
+ * What the devices were tested with. Debian 12 has 7.2, whose vhost-user-input refuses to work
+ * without KVM ("vhost initialization failed: requires kvm").
  */
 const QEMU_MAJOR_VERSION = 10;
 
@@ -134,9 +128,8 @@ export type QemuProgram = keyof typeof QEMU_PACKAGES;
 const foundVersions = new Map<string, Promise<string>>();
 
 /**
- * The path of a program of QEMU's in a certain version, which is downloaded when
- * it is missing: with its own C library, so that it runs whatever this machine's
- * release is.
+ * The path of a program of QEMU's in a certain version, which is downloaded when it is missing:
+ * with its own C library, so that it runs whatever this machine's release is.
  *
  * @throws {ToolError} When Debian does not have it, or no longer.
  */

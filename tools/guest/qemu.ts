@@ -1,17 +1,12 @@
-/**
- * QEMU's command line.
- *
- * @module
- */
-
+/** QEMU's command line. */
 import { frontendArguments, type QemuFrontend } from "../../src/cli/qemu.ts";
 import { run } from "../lib/process.ts";
 import { programPath, QEMU_VERSIONS, qemuOfVersion } from "./programs.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
 /**
- * The path of QEMU, which is downloaded when it is missing: the usual one, or the
- * newest where that lacks one of the devices.
+ * The path of QEMU, which is downloaded when it is missing: the usual one, or the newest where that
+ * lacks one of the devices.
  */
 export async function qemuProgram(
   { qemu, machine = "q35", devices = [] }: MachineOptions = {},
@@ -45,8 +40,8 @@ export interface GuestDevice {
   /** More properties of QEMU's device, such as `{ "num-queues": 2 }`. */
   qemuProperties?: Record<string, string | number | boolean>;
   /**
-   * How long QEMU waits before it connects again to a back-end that went away,
-   * in milliseconds; QEMU 9.2 and later. Without it, it never does.
+   * How long QEMU waits before it connects again to a back-end that went away, in milliseconds;
+   * QEMU 9.2 and later. Without it, it never does.
    */
   reconnectMs?: number;
 }
@@ -78,8 +73,8 @@ export interface BootFiles {
 }
 
 /**
- * A q35 has a PS/2 keyboard, which would take the keys from a virtio one. QEMU 5.2
- * cannot leave it out.
+ * A q35 has a PS/2 keyboard, which would take the keys from a virtio one. QEMU 5.2 cannot leave it
+ * out.
  */
 async function withoutKeyboard(qemu: string, machine: Machine): Promise<string> {
   if (machine !== "q35") return "";
@@ -89,8 +84,8 @@ async function withoutKeyboard(qemu: string, machine: Machine): Promise<string> 
 const MICROVM_ARGUMENTS = [
   // Without this the MMIO devices are of the time before virtio 1.0.
   ...["-global", "virtio-mmio.force-legacy=false"],
-  // The other firmware, SeaBIOS, drives a virtio disk itself, and on a microvm
-  // with buffers in memory that no back-end sees: it waits for ever.
+  // The other firmware, SeaBIOS, drives a virtio disk itself, and on a microvm with buffers in
+  // memory that no back-end sees: it waits for ever.
   ...["-bios", "qboot.rom"],
 ];
 
@@ -165,9 +160,8 @@ async function deviceName(
 }
 
 /**
- * Whether QEMU has a device: the names differ between versions. The list that
- * `-device help` prints is no way to tell, since it loads every module that is
- * installed, also one of another QEMU.
+ * Whether QEMU has a device: the names differ between versions. The list that `-device help` prints
+ * is no way to tell, since it loads every module that is installed, also one of another QEMU.
  */
 async function hasDevice(qemu: string, name: string): Promise<boolean> {
   // It says on stderr that it has none, and calls that a success.
@@ -185,8 +179,8 @@ function ask(qemu: string, ...args: string[]): Promise<string> {
 const answers = new Map<string, Promise<string>>();
 
 /**
- * Whether guests can run on KVM. There are machines where `/dev/kvm` exists and
- * opens and yet guests hang; their processor has none of these flags.
+ * Whether guests can run on KVM. There are machines where `/dev/kvm` exists and opens and yet
+ * guests hang; their processor has none of these flags.
  */
 export function hasKvm(): boolean {
   try {

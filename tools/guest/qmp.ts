@@ -1,9 +1,4 @@
-/**
- * QMP, by which QEMU is told what to do and tells what happened.
- *
- * @module
- */
-
+/** QMP, by which QEMU is told what to do and tells what happened. */
 import { ToolError } from "../lib/tool_error.ts";
 
 /** What QEMU sends: an answer, an error or an event. */

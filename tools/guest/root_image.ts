@@ -1,9 +1,4 @@
-/**
- * The guest's root disk: a small ext4 image with busybox.
- *
- * @module
- */
-
+/** The guest's root disk: a small ext4 image with busybox. */
 import { busybox } from "./busybox.ts";
 import { cached } from "./cache.ts";
 import { SYSTEM, writeTree } from "./file_tree.ts";
@@ -30,11 +25,7 @@ export async function rootImage(): Promise<string> {
 }
 
 /** Makes an ext4 image that holds what is in a directory. */
-export async function makeExt4(
-  directory: string,
-  path: string,
-  sizeMiB: number,
-): Promise<void> {
+export async function makeExt4(directory: string, path: string, sizeMiB: number): Promise<void> {
   await run(await programPath("mke2fs"), [
     ...["-q", "-t", "ext4", "-d", directory, path, `${sizeMiB}M`],
   ]);

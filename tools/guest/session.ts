@@ -1,9 +1,4 @@
-/**
- * One run of a guest: starts everything, and ends everything again.
- *
- * @module
- */
-
+/** One run of a guest: starts everything, and ends everything again. */
 import { isColoured } from "../../src/cli/ink.ts";
 import { recordText } from "../../src/cli/record_text.ts";
 import { Backend, vhostdCommand } from "../lib/backend.ts";
@@ -27,10 +22,7 @@ const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
  * @returns The exit status: the command's if there is one.
  * @throws {ToolError} When something cannot be started or fails.
  */
-export async function runSession(
-  plan: Plan,
-  command?: string,
-): Promise<number> {
+export async function runSession(plan: Plan, command?: string): Promise<number> {
   const stop = new AbortController();
   for (const [name, number] of Object.entries(SIGNALS)) {
     Deno.addSignalListener(name as Deno.Signal, () => {
@@ -125,16 +117,11 @@ async function runShell(options: GuestOptions): Promise<number> {
   return 0;
 }
 
-async function runCommand(
-  options: GuestOptions,
-  command: string,
-): Promise<number> {
+async function runCommand(options: GuestOptions, command: string): Promise<number> {
   progress("starting QEMU");
   await using guest = await Guest.boot(options);
   const { status, bytes } = await guest.run(command, { timeoutMs: Infinity });
-  await new Blob([bytes]).stream().pipeTo(Deno.stdout.writable, {
-    preventClose: true,
-  });
+  await new Blob([bytes]).stream().pipeTo(Deno.stdout.writable, { preventClose: true });
   await guest.powerOff();
   return status;
 }

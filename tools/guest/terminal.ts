@@ -1,9 +1,4 @@
-/**
- * A guest whose console is the user's terminal.
- *
- * @module
- */
-
+/** A guest whose console is the user's terminal. */
 import { toText } from "./console.ts";
 import { PROMPT } from "./guest.ts";
 import { spawn } from "../lib/process.ts";
@@ -59,9 +54,8 @@ async function stty(argument: string): Promise<string> {
 }
 
 /**
- * What comes through a pipe is typed, and when it ends the shell is told so at
- * its prompt, which powers our own guest off. A Ctrl-D that is typed while a
- * command runs would be lost.
+ * What comes through a pipe is typed, and when it ends the shell is told so at its prompt, which
+ * powers our own guest off. A Ctrl-D that is typed while a command runs would be lost.
  */
 async function runOnPipe(
   program: string,

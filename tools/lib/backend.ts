@@ -1,9 +1,4 @@
-/**
- * A back-end that runs in a process of its own: vhostd, or what it is compared with.
- *
- * @module
- */
-
+/** A back-end that runs in a process of its own: vhostd, or what it is compared with. */
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { processTime } from "./clock.ts";
 import { spawn, withTimeout } from "./process.ts";

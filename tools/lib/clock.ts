@@ -1,10 +1,7 @@
 /**
  * Clocks that cost no garbage, and one that knows another process.
  *
- * `performance.now()` allocates its result, and `/proc/PID/stat` counts in
- * hundredths of a second.
- *
- * @module
+ * `performance.now()` allocates its result, and `/proc/PID/stat` counts in hundredths of a second.
  */
 
 const { symbols: libc } = Deno.dlopen("libc.so.6", {
@@ -22,8 +19,8 @@ const time = new BigInt64Array(new ArrayBuffer(4096), 0, 2);
 const words = new Int32Array(time.buffer, 0, 4);
 
 /**
- * The time in nanoseconds, modulo 2^32: what lies between two readings is
- * `(later - earlier) >>> 0`, up to four seconds.
+ * The time in nanoseconds, modulo 2^32: what lies between two readings is `(later - earlier) >>>
+ * 0`, up to four seconds.
  */
 export function readClock(): number {
   libc.clock_gettime(CLOCK_MONOTONIC, time);
@@ -31,8 +28,8 @@ export function readClock(): number {
 }
 
 /**
- * The processor time of a process, in nanoseconds: of all its threads, those
- * that have ended and the kernel's workers for its io_uring among them.
+ * The processor time of a process, in nanoseconds: of all its threads, those that have ended and
+ * the kernel's workers for its io_uring among them.
  *
  * @throws {Error} When there is no such process
  */

@@ -1,17 +1,8 @@
-/**
- * Other programs: run to their end, or started so that they end with us.
- *
- * @module
- */
-
+/** Other programs: run to their end, or started so that they end with us. */
 import { ToolError } from "./tool_error.ts";
 
 /** Where programs are: a normal user's PATH has no mke2fs. */
-const SEARCH_PATH = [
-  ...(Deno.env.get("PATH") ?? "/usr/bin:/bin").split(":"),
-  "/usr/sbin",
-  "/sbin",
-];
+const SEARCH_PATH = [...(Deno.env.get("PATH") ?? "/usr/bin:/bin").split(":"), "/usr/sbin", "/sbin"];
 
 /** The path of a program, or `undefined` when there is none of that name. */
 export function findProgram(name: string): string | undefined {
@@ -55,11 +46,11 @@ export async function run(program: string, args: readonly string[], cwd?: string
 /**
  * Starts a program that ends when this process does, however that ends.
  *
- * The kernel sends the signal when the *thread* that started the program ends:
- * Deno starts programs from the thread that runs the JavaScript.
+ * The kernel sends the signal when the *thread* that started the program ends: Deno starts programs
+ * from the thread that runs the JavaScript.
  *
- * @throws The signal's reason, when it was aborted before: Deno would start the
- * program all the same, and never end it.
+ * @throws The signal's reason, when it was aborted before: Deno would start the program all the
+ * same, and never end it.
  */
 export function spawn(
   program: string,

@@ -1,8 +1,4 @@
-/**
- * What this process holds, for tests that nothing is left behind.
- *
- * @module
- */
+/** What this process holds, for tests that nothing is left behind. */
 
 /** Counts of what a process holds. */
 export interface ProcessState {

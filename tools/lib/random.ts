@@ -1,8 +1,4 @@
-/**
- * Random numbers that a seed repeats.
- *
- * @module
- */
+/** Random numbers that a seed repeats. */
 
 /** A generator: Marsaglia's xorshift with 32 bits. */
 export class Random {

@@ -1,8 +1,4 @@
-/**
- * Directories that go when the command ends, however it does.
- *
- * @module
- */
+/** Directories that go when the command ends, however it does. */
 
 /** The signals that end a command, and their numbers. */
 const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
@@ -53,8 +49,8 @@ export class Scratch implements Disposable {
 }
 
 /**
- * Has signals end the command, with nothing left of its {@linkcode Scratch}. What
- * it started ends with its process.
+ * Has signals end the command, with nothing left of its {@linkcode Scratch}. What it started ends
+ * with its process.
  *
  * @param gently Is called with the first signal instead, and the status to exit with
  */

@@ -1,10 +1,7 @@
 /**
- * What every tool is: a command with declared options and help made from them, which says on
- * stderr what it does, and in one line why it failed.
- *
- * @module
+ * What every tool is: a command with declared options and help made from them, which says on stderr
+ * what it does, and in one line why it failed.
  */
-
 import { parseArguments } from "../../src/cli/arguments.ts";
 import { wantsTrace } from "../../src/cli/failure.ts";
 import { helpWidth, optionLines } from "../../src/cli/help.ts";

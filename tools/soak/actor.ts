@@ -1,9 +1,4 @@
-/**
- * Who takes part in a soak.
- *
- * @module
- */
-
+/** Who takes part in a soak. */
 import type { Random } from "../lib/random.ts";
 import type { ProcessTable } from "./processes.ts";
 import type { Tally } from "./tally.ts";

@@ -1,9 +1,4 @@
-/**
- * A back-end of one device, of which one process may follow the other.
- *
- * @module
- */
-
+/** A back-end of one device, of which one process may follow the other. */
 import { Backend, vhostdCommand } from "../lib/backend.ts";
 import { ToolError } from "../lib/tool_error.ts";
 import type { World } from "./actor.ts";

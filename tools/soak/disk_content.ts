@@ -1,9 +1,4 @@
-/**
- * What the blocks of a disk contain.
- *
- * @module
- */
-
+/** What the blocks of a disk contain. */
 import { mix } from "../lib/random.ts";
 
 /** The unit of what is written and checked. */

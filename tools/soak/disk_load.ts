@@ -1,9 +1,4 @@
-/**
- * A load on a disk that checks every block that it writes.
- *
- * @module
- */
-
+/** A load on a disk that checks every block that it writes. */
 import { BlkDriver, type BlkResult, blkStatus } from "../../src/frontend/mod.ts";
 import type { Random } from "../lib/random.ts";
 import type { World } from "./actor.ts";

@@ -1,9 +1,4 @@
-/**
- * A disk of ours under a driver of ours: loaded, killed, cut off, filled up.
- *
- * @module
- */
-
+/** A disk of ours under a driver of ours: loaded, killed, cut off, filled up. */
 import type { VirtioDriverOptions } from "../../src/frontend/mod.ts";
 import type { Random } from "../lib/random.ts";
 import { type Actor, sleep, type World } from "./actor.ts";
@@ -89,10 +84,7 @@ export class FrontendDisk implements Actor {
     over.addEventListener("abort", () => ended.abort());
     try {
       const faults = this.#disturb(served, load, ended.signal);
-      await Promise.race([
-        Promise.all([load.run(over), faults]),
-        served.backend.failed,
-      ]);
+      await Promise.race([Promise.all([load.run(over), faults]), served.backend.failed]);
     } finally {
       ended.abort();
     }

@@ -1,9 +1,4 @@
-/**
- * Our keyboard under a driver of ours: what is typed arrives once and in order.
- *
- * @module
- */
-
+/** Our keyboard under a driver of ours: what is typed arrives once and in order. */
 import { type Actor, sleep, type World } from "./actor.ts";
 import { DISTURBANCES, REQUEST_TIMEOUT_MS, Served } from "./served.ts";
 import { withTimeout } from "../lib/process.ts";

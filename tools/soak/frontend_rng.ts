@@ -1,9 +1,4 @@
-/**
- * Our source of randomness under a driver of ours.
- *
- * @module
- */
-
+/** Our source of randomness under a driver of ours. */
 import { type Actor, sleep, type World } from "./actor.ts";
 import { DISTURBANCES, Served } from "./served.ts";
 import { Tally } from "./tally.ts";

@@ -1,10 +1,7 @@
 /**
- * A disk that a real guest writes: what the guest was told is done is compared
- * in the guest and in the disk's file.
- *
- * @module
+ * A disk that a real guest writes: what the guest was told is done is compared in the guest and in
+ * the disk's file.
  */
-
 import type { Random } from "../lib/random.ts";
 import type { LastingBackend } from "./backend.ts";
 import {

@@ -1,9 +1,4 @@
-/**
- * `deno task soak`: everything at once, for as long as one likes.
- *
- * @module
- */
-
+/** `deno task soak`: everything at once, for as long as one likes. */
 import { endOnSignals } from "../lib/scratch.ts";
 import { checkOptions, commandOf, SOAK } from "./options.ts";
 import { draw } from "./plot.ts";

@@ -1,9 +1,4 @@
-/**
- * The command line of `deno task soak`.
- *
- * @module
- */
-
+/** The command line of `deno task soak`. */
 import { fraction, parseTool, type Tool, type ToolArguments } from "../lib/tool.ts";
 import { OptionError } from "../../src/virtio/options.ts";
 

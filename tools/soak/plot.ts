@@ -1,9 +1,4 @@
-/**
- * A soak over time as an SVG picture: for a browser, on light and on dark.
- *
- * @module
- */
-
+/** A soak over time as an SVG picture: for a browser, on light and on dark. */
 import type { Process, Sample } from "./processes.ts";
 import type { Report } from "./report.ts";
 

@@ -1,16 +1,11 @@
-/**
- * What processes hold over time, and whether they leak.
- *
- * @module
- */
-
+/** What processes hold over time, and whether they leak. */
 import { type Holding, holding } from "../lib/backend.ts";
 
 const MIB = 2 ** 20;
 
 /**
- * How a process may grow from the third to the last quarter of its life. The
- * first half is for code to be compiled and for heaps to find their size.
+ * How a process may grow from the third to the last quarter of its life. The first half is for code
+ * to be compiled and for heaps to find their size.
  */
 export const LEAK = {
   /** Its resident memory, as a part of what it was. */

@@ -1,10 +1,7 @@
 /**
- * A real Linux guest on devices of ours: it reboots, is reset, stopped and
- * killed, and so are its disks.
- *
- * @module
+ * A real Linux guest on devices of ours: it reboots, is reset, stopped and killed, and so are its
+ * disks.
  */
-
 import { fioImage } from "../guest/fio_image.ts";
 import { Guest } from "../guest/guest.ts";
 import type { Random } from "../lib/random.ts";

@@ -1,8 +1,4 @@
-/**
- * What a guest's shell writes to its disks, and how the host knows it again.
- *
- * @module
- */
+/** What a guest's shell writes to its disks, and how the host knows it again. */
 
 /** The unit of what a guest writes, and how many requests that are. */
 export const REGION_BYTES = 2 ** 18;
@@ -33,13 +29,8 @@ export function regionBytes(
   return bytes;
 }
 
-/**
- * The first sector that is as none of the alternatives has it, or -1.
- */
-export function firstWrongSector(
-  bytes: Uint8Array,
-  alternatives: readonly Uint8Array[],
-): number {
+/** The first sector that is as none of the alternatives has it, or -1. */
+export function firstWrongSector(bytes: Uint8Array, alternatives: readonly Uint8Array[]): number {
   for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
     const sector = bytes.subarray(at, at + SECTOR_BYTES);
     const isRight = alternatives.some((other) => sector.every((byte, i) => byte === other[at + i]));

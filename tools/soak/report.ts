@@ -1,9 +1,4 @@
-/**
- * What a soak found, as text.
- *
- * @module
- */
-
+/** What a soak found, as text. */
 import { LEAK, type Process } from "./processes.ts";
 import type { Mark, Tally } from "./tally.ts";
 
@@ -85,10 +80,7 @@ export function describe(report: Report): string {
         `${LEAK.memoryBytes / MIB} MiB above that of its third quarter, nor more than ` +
         `${LEAK.fds} descriptors or ${LEAK.threads} threads above.`,
       ]
-      : [
-        ...findings.map((finding) => `WRONG: ${finding}`),
-        `repeat it by: ${command}`,
-      ],
+      : [...findings.map((finding) => `WRONG: ${finding}`), `repeat it by: ${command}`],
   ].join("\n");
 }
 

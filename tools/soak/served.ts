@@ -1,9 +1,4 @@
-/**
- * A device of ours with a driver of ours, of which each may go and come back.
- *
- * @module
- */
-
+/** A device of ours with a driver of ours, of which each may go and come back. */
 import { VirtioDriver, type VirtioDriverOptions } from "../../src/frontend/mod.ts";
 import { withTimeout } from "../lib/process.ts";
 import type { World } from "./actor.ts";
@@ -14,12 +9,7 @@ import type { Tally } from "./tally.ts";
 export const REQUEST_TIMEOUT_MS = 30_000;
 
 /** What may happen to a device and its driver under load. */
-export const DISTURBANCES = [
-  "kill -9",
-  "SIGTERM",
-  "reconnect",
-  "rings stopped",
-] as const;
+export const DISTURBANCES = ["kill -9", "SIGTERM", "reconnect", "rings stopped"] as const;
 
 /** One of these. */
 export type Disturbance = typeof DISTURBANCES[number];
@@ -59,8 +49,8 @@ export class Served implements AsyncDisposable {
   }
 
   /**
-   * Resolves when requests may be made: they are not while the driver has no
-   * device. Whoever makes one does so at once.
+   * Resolves when requests may be made: they are not while the driver has no device. Whoever makes
+   * one does so at once.
    */
   async ready(): Promise<void> {
     while (this.#gate !== undefined) await this.#gate.promise;

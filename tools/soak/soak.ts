@@ -1,9 +1,4 @@
-/**
- * A soak from its beginning to its end.
- *
- * @module
- */
-
+/** A soak from its beginning to its end. */
 import { mix, Random } from "../lib/random.ts";
 import { Scratch } from "../lib/scratch.ts";
 import type { Actor, World } from "./actor.ts";

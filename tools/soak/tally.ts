@@ -1,8 +1,4 @@
-/**
- * What a soak has done so far.
- *
- * @module
- */
+/** What a soak has done so far. */
 
 /** What was done with one device. */
 export class Tally {

@@ -1,9 +1,4 @@
-/**
- * A small tmpfs of one's own, to fill up.
- *
- * @module
- */
-
+/** A small tmpfs of one's own, to fill up. */
 import { findProgram, run } from "../lib/process.ts";
 
 /**

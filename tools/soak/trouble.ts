@@ -1,9 +1,4 @@
-/**
- * What is wrong with a disk's storage, for a load that has to know which
- * failures are right.
- *
- * @module
- */
+/** What is wrong with a disk's storage, for a load that has to know which failures are right. */
 
 /** Something that is wrong with storage at times. */
 export class Trouble {

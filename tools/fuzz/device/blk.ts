@@ -1,9 +1,4 @@
-/**
- * Block devices under any requests, beside a model.
- *
- * @module
- */
-
+/** Block devices under any requests, beside a model. */
 import { concat } from "@std/bytes";
 import blk from "../../../backends/blk/mod.ts";
 import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS } from "../../../backends/blk/operation.ts";

@@ -1,9 +1,4 @@
-/**
- * A disk as the standard describes it, in a few lines and without a device:
- * virtio 1.3, 5.2.6.
- *
- * @module
- */
+/** A disk as the standard describes it, in a few lines and without a device: virtio 1.3, 5.2.6. */
 
 const SECTOR_BYTES = 512, SEGMENT_BYTES = 16, HEADER_BYTES = 16, ID_BYTES = 20;
 

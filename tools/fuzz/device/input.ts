@@ -1,9 +1,4 @@
-/**
- * Input devices: buffers for events, feedback, selections, commands.
- *
- * @module
- */
-
+/** Input devices: buffers for events, feedback, selections, commands. */
 import { concat } from "@std/bytes";
 import input from "../../../backends/input/mod.ts";
 import type { Random } from "../../lib/random.ts";

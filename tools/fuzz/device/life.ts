@@ -1,10 +1,7 @@
 /**
- * What the lives of all devices have in common: a device is served, a driver
- * does things to it, everything goes again.
- *
- * @module
+ * What the lives of all devices have in common: a device is served, a driver does things to it,
+ * everything goes again.
  */
-
 import { type AnyDevice, type DeviceServer, serve, type ServeOptions } from "../../../mod.ts";
 import { FrontendError, VirtioDriver } from "../../../src/frontend/mod.ts";
 import type { Random } from "../../lib/random.ts";

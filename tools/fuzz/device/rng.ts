@@ -1,9 +1,4 @@
-/**
- * The entropy device under requests of any size, with and without a limit.
- *
- * @module
- */
-
+/** The entropy device under requests of any size, with and without a limit. */
 import { concat } from "@std/bytes";
 import rng from "../../../backends/rng/mod.ts";
 import type { Random } from "../../lib/random.ts";

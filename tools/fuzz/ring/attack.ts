@@ -1,9 +1,4 @@
-/**
- * What overwrites the queue of a served disk.
- *
- * @module
- */
-
+/** What overwrites the queue of a served disk. */
 import {
   DriverQueue,
   packedDescriptorFlags,

@@ -1,10 +1,7 @@
 /**
- * One guest and one ring, driven at random until the driver breaks a rule or
- * the episode is long enough. Without I/O and threads: a seed repeats all of it.
- *
- * @module
+ * One guest and one ring, driven at random until the driver breaks a rule or the episode is long
+ * enough. Without I/O and threads: a seed repeats all of it.
  */
-
 import {
   type Chain,
   createRing,
@@ -389,8 +386,8 @@ class Episode {
     this.#tally.add("pure: chains used");
     if (packed) {
       const used = { at: this.#usedNext, slot, descriptors, written };
-      // Nothing is written before it is published where a record is kept; else
-      // everything but the ID of the first one, and the driver may write over it.
+      // Nothing is written before it is published where a record is kept; else everything but the
+      // ID of the first one, and the driver may write over it.
       if (this.#isWrittenAtOnce) this.#checkUsed(used, this.#unpublished.length > 0);
       this.#unpublished.push(used);
       this.#usedNext += descriptors;

@@ -1,10 +1,7 @@
 /**
- * What the next look at a ring has to find, said as plainly as the standard
- * says it: virtio 1.3, 2.7 and 2.8. It shares nothing with the rings.
- *
- * @module
+ * What the next look at a ring has to find, said as plainly as the standard says it: virtio 1.3,
+ * 2.7 and 2.8. It shares nothing with the rings.
  */
-
 import { INDIRECT, NEXT, type World, WRITE } from "./world.ts";
 
 /** A buffer, piece by piece: index in the span and length. */

@@ -1,9 +1,4 @@
-/**
- * What a device does with the parts of a chain, beside the same bytes in one piece.
- *
- * @module
- */
-
+/** What a device does with the parts of a chain, beside the same bytes in one piece. */
 import type { Parts } from "../../../src/virtqueue/mod.ts";
 import type { Random } from "../../lib/random.ts";
 import type { Pieces } from "./oracle.ts";

@@ -1,17 +1,12 @@
-/**
- * Rings placed at random, and why that may be refused.
- *
- * @module
- */
-
+/** Rings placed at random, and why that may be refused. */
 import { type Chain, createRing, InflightError, RingError } from "../../../src/virtqueue/mod.ts";
 import type { Random } from "../../lib/random.ts";
 import type { Tally } from "../frame.ts";
 import { World } from "./world.ts";
 
 /**
- * Places a ring of any size, anywhere in memory, with any base and with a record
- * that says anything: the only refusals are those that are promised.
+ * Places a ring of any size, anywhere in memory, with any base and with a record that says
+ * anything: the only refusals are those that are promised.
  */
 export function placeAnyRing(random: Random, tally: Tally): void {
   const world = new World(random);

@@ -1,11 +1,8 @@
 /**
- * The same against a served disk: its queue thread reads the ring while the
- * driver overwrites it from another thread. Nothing else may be harmed: the
- * disk's other queue, another disk of the process.
- *
- * @module
+ * The same against a served disk: its queue thread reads the ring while the driver overwrites it
+ * from another thread. Nothing else may be harmed: the disk's other queue, another disk of the
+ * process.
  */
-
 import blk from "../../../backends/blk/mod.ts";
 import { type DeviceServer, serve } from "../../../mod.ts";
 import { BlkDriver, SharedMemory, VirtioDriver } from "../../../src/frontend/mod.ts";

@@ -1,11 +1,7 @@
 /**
- * A small guest for one ring: memory in regions, a ring in one of them, and a
- * driver that writes anything anywhere. There is a copy of the memory in which
- * only the driver writes.
- *
- * @module
+ * A small guest for one ring: memory in regions, a ring in one of them, and a driver that writes
+ * anything anywhere. There is a copy of the memory in which only the driver writes.
  */
-
 import { type MemoryView, type Region, RegionTable } from "../../../src/memory/regions.ts";
 import {
   inflightBytes,
@@ -262,8 +258,8 @@ export class World {
   }
 
   /**
-   * Where memory differs from what the driver wrote, leaving out what is the
-   * device's to write; -1 for nowhere.
+   * Where memory differs from what the driver wrote, leaving out what is the device's to write; -1
+   * for nowhere.
    */
   strayWrite(): number {
     for (let at = 0; at < SPAN_BYTES; at += 4) {

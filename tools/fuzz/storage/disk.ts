@@ -1,9 +1,4 @@
-/**
- * A driver of a disk that fails: what it asks, and what the record says of it.
- *
- * @module
- */
-
+/** A driver of a disk that fails: what it asks, and what the record says of it. */
 import { concat } from "@std/bytes";
 import type { Failure } from "../../../backends/blk/shared_state.ts";
 import type { DeviceServer } from "../../../mod.ts";

@@ -1,9 +1,4 @@
-/**
- * A store that fails with every errno, at once, by promises and later.
- *
- * @module
- */
-
+/** A store that fails with every errno, at once, by promises and later. */
 import { NOT_DONE } from "../../../backends/blk/operation.ts";
 import { errnoName } from "../../../src/linux/mod.ts";
 import { type Life, withLife } from "../device/life.ts";
@@ -21,11 +16,7 @@ const STRIPE_SECTORS = STRIPE_BYTES / SECTOR_BYTES;
 const ERRNOS = [...Array.from({ length: 133 }, (_, i) => i + 1), 4095];
 
 /** Lives through one faulty disk with at most `cases` requests; returns how many there were. */
-export async function liveWithFaults(
-  random: Random,
-  cases: number,
-  tally: Tally,
-): Promise<number> {
+export async function liveWithFaults(random: Random, cases: number, tally: Tally): Promise<number> {
   const manner = random.pick(["now", "promise", "later"]);
   const options = { size: STRIPES * STRIPE_BYTES, numQueues: 1, manner };
   const name = `a store that fails (${manner})`;

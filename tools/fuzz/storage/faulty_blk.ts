@@ -1,10 +1,6 @@
 /**
- * A block device in memory whose store fails when it is told to, at once,
- * by promises, or later.
- *
- * @module
+ * A block device in memory whose store fails when it is told to, at once, by promises, or later.
  */
-
 import blk from "../../../backends/blk/mod.ts";
 import { Operation } from "../../../backends/blk/operation.ts";
 import { blkOptions } from "../../../backends/blk/options.ts";

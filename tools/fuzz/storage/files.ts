@@ -1,9 +1,4 @@
-/**
- * Files that are full, limited, cut short, or no disks at all.
- *
- * @module
- */
-
+/** Files that are full, limited, cut short, or no disks at all. */
 import blk from "../../../backends/blk/mod.ts";
 import { BlkDriver, blkHeader, blkRequests, blkStatus } from "../../../src/frontend/mod.ts";
 import { Errno, LinuxError, openFile } from "../../../src/linux/mod.ts";

@@ -1,10 +1,7 @@
 /**
- * A block device whose file is swapped, once it is open, for something that is
- * no disk or cannot be written.
- *
- * @module
+ * A block device whose file is swapped, once it is open, for something that is no disk or cannot be
+ * written.
  */
-
 import blk from "../../../backends/blk/mod.ts";
 import { blkOptions } from "../../../backends/blk/options.ts";
 import { defineDevice } from "../../../mod.ts";

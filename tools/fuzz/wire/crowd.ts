@@ -1,9 +1,4 @@
-/**
- * Front-ends that are too much rather than wrong.
- *
- * @module
- */
-
+/** Front-ends that are too much rather than wrong. */
 import { UnixConnection } from "../../../src/linux/mod.ts";
 import { frontendMessages, protocolFeatureMask } from "../../../src/vhost_user/mod.ts";
 import type { Tally } from "../frame.ts";

@@ -1,9 +1,4 @@
-/**
- * Descriptors of every kind that a front-end can send.
- *
- * @module
- */
-
+/** Descriptors of every kind that a front-end can send. */
 import {
   createEventfd,
   createMemfd,

@@ -1,10 +1,7 @@
 /**
- * A device to be talked to by hostile front-ends: it answers whatever it gets,
- * at once, and has a config space that can be written.
- *
- * @module
+ * A device to be talked to by hostile front-ends: it answers whatever it gets, at once, and has a
+ * config space that can be written.
  */
-
 import { defineDevice, packed, u32, u8 } from "../../../mod.ts";
 
 /** The device. */

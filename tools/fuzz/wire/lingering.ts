@@ -1,10 +1,7 @@
 /**
- * Sockets that hold up whoever closes them last: with SO_LINGER, and with more
- * to send than the other end takes.
- *
- * @module
+ * Sockets that hold up whoever closes them last: with SO_LINGER, and with more to send than the
+ * other end takes.
  */
-
 import { check } from "../../../src/linux/errors.ts";
 import { Fd } from "../../../src/linux/mod.ts";
 
@@ -31,8 +28,8 @@ const { symbols: libc } = Deno.dlopen("libc.so.6", {
 });
 
 /**
- * Makes lingering sockets, on loopback. The listening socket that their other
- * ends wait in lets them go when it is closed.
+ * Makes lingering sockets, on loopback. The listening socket that their other ends wait in lets
+ * them go when it is closed.
  */
 export class LingeringSockets implements Disposable {
   readonly #listener: Fd;

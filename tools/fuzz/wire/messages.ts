@@ -1,9 +1,4 @@
-/**
- * Messages that a front-end could send: right in form, and mostly in content.
- *
- * @module
- */
-
+/** Messages that a front-end could send: right in form, and mostly in content. */
 import {
   type FrontendMessage,
   frontendMessages,

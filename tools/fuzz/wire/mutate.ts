@@ -1,9 +1,4 @@
-/**
- * What can be wrong with a sequence of messages.
- *
- * @module
- */
-
+/** What can be wrong with a sequence of messages. */
 import type { Random } from "../../lib/random.ts";
 import type { Tally } from "../frame.ts";
 import { descriptorKinds } from "./descriptors.ts";

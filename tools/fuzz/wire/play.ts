@@ -1,9 +1,4 @@
-/**
- * A hostile front-end's connection, from its first byte to its end.
- *
- * @module
- */
-
+/** A hostile front-end's connection, from its first byte to its end. */
 import { closeAll, UnixConnection } from "../../../src/linux/mod.ts";
 import { libc } from "../../../src/linux/libc.ts";
 import type { Random } from "../../lib/random.ts";
@@ -30,8 +25,7 @@ const endings = [
 ] as const;
 
 /**
- * Sends a sequence, and waits until the back-end has done with it where it
- * reads the replies.
+ * Sends a sequence, and waits until the back-end has done with it where it reads the replies.
  *
  * @param isOrderly Whether nothing is to go wrong but what is in the messages.
  * @returns How many messages went out.
@@ -104,8 +98,8 @@ async function shrink(pool: DescriptorPool, random: Random, tally: Tally): Promi
 }
 
 /**
- * Uses memory that may be lost, gives it back its length, and takes it away and
- * gives it again: rings are to start on it then and not before.
+ * Uses memory that may be lost, gives it back its length, and takes it away and gives it again:
+ * rings are to start on it then and not before.
  */
 async function useAgain(
   connection: UnixConnection,

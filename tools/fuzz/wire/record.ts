@@ -1,12 +1,9 @@
 /**
- * Records what a front-end says: listens on one socket, passes everything on to
- * a back-end on another, and prints the messages when the front-end is gone.
+ * Records what a front-end says: listens on one socket, passes everything on to a back-end on
+ * another, and prints the messages when the front-end is gone.
  *
  *     deno run -A tools/fuzz/wire/record.ts LISTEN_PATH BACKEND_PATH > recording.json
- *
- * @module
  */
-
 import { closeAll, type Fd, UnixConnection, UnixListener } from "../../../src/linux/mod.ts";
 import { isEventfd } from "../../../src/linux/mod.ts";
 import { inspectMemoryFile } from "../../../src/linux/file/memory_file.ts";

@@ -1,10 +1,7 @@
 /**
- * What a real front-end said: its messages as bytes, with the kinds of the
- * descriptors that came along.
- *
- * @module
+ * What a real front-end said: its messages as bytes, with the kinds of the descriptors that came
+ * along.
  */
-
 import type { Descriptor, DescriptorKind } from "./descriptors.ts";
 
 /** A message as it stands in a file. */
