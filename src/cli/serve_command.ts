@@ -6,12 +6,7 @@
 
 import { replaceFile } from "../linux/file/path.ts";
 import { openEndpoint } from "../runtime/endpoint.ts";
-import {
-  type DeviceHostOptions,
-  type DeviceServer,
-  type Endpoint,
-  serveFrom,
-} from "../runtime/mod.ts";
+import { type DeviceHostOptions, DeviceServer, type Endpoint } from "../runtime/mod.ts";
 import { shownJson } from "../runtime/shown.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
@@ -106,7 +101,7 @@ class Service {
       Deno.addSignalListener(signal, () => this.#onStop());
     }
     const source = openEndpoint(this.#endpoint, this.#options.log);
-    const serving = serveFrom(source, this.#device, this.#options);
+    const serving = DeviceServer.start(source, this.#device, this.#options);
     if (await Promise.race([serving, this.#stop.promise]) === "stop") {
       // Opening may take as long as it likes; only the socket is there yet.
       source.stop();

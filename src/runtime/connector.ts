@@ -1,5 +1,5 @@
 /**
- * Connecting to front-ends: they listen, the device comes to them.
+ * Connects to a front-end that listens.
  *
  * @module
  */
@@ -7,16 +7,16 @@
 import { Errno, LinuxError, UnixConnection } from "../linux/mod.ts";
 import { EndpointError, expectSocketPath } from "./socket_path.ts";
 
-/** How long after the first failure it is tried again, in milliseconds. */
+/** Pause after the first failure, in milliseconds. */
 export const FIRST_RETRY_MS = 20;
 
-/** The longest time between two tries, in milliseconds. */
+/** The longest pause between two attempts, in milliseconds. */
 export const LAST_RETRY_MS = 1000;
 
-/** A connection that does not last as long counts as a failure, in milliseconds. */
+/** A connection that ends sooner counts as a failure, in milliseconds. */
 const LASTING_MS = 1000;
 
-/** Why nobody is there yet; anything else will not change by waiting. */
+/** Reasons that pass with time, by errno; waiting does not help against others. */
 const PASSING: Readonly<Record<number, string>> = {
   [Errno.ENOENT]: "there is no socket yet",
   [Errno.ECONNREFUSED]: "nobody listens there yet",
@@ -25,9 +25,8 @@ const PASSING: Readonly<Record<number, string>> = {
 };
 
 /**
- * How long to wait after so many failures in a row: twice as long each time up to a limit, less up
- * to a half, at random, so that many devices that lost their front-end do not come back all at
- * once.
+ * Pause after a number of failures in a row: doubled each time up to a limit, and shortened by a
+ * random part of up to a half, so that many devices do not reconnect all at once.
  *
  * @param random At least 0 and below 1.
  *
@@ -44,8 +43,8 @@ export function retryDelayMs(failures: number, random: number): number {
 }
 
 /**
- * Connects to a front-end that listens on a path, and again when it is gone. While nobody listens
- * it tries again, later and later (see {@linkcode retryDelayMs}).
+ * Connects to a front-end that listens on a path, and again when it is gone. Retries with growing
+ * pauses while nothing listens (see {@linkcode retryDelayMs}).
  */
 export class Connector {
   readonly #path: string;
@@ -53,13 +52,13 @@ export class Connector {
   #stopped = false;
   #failures = 0;
   #connectedAt: number | undefined;
-  /** Ends the pause between two tries. */
+  /** Ends the pause between two attempts. */
   #wake: (() => void) | undefined;
 
   /**
-   * @param path The path of the front-end's socket; nothing needs to be there.
-   * @param log Takes that it waits, once each time, and that it has connected.
-   * @throws {EndpointError} When it cannot be the path of a socket.
+   * @param path The path of the front-end's socket, which need not exist yet.
+   * @param log Takes a message when it starts to wait and when it has connected.
+   * @throws {EndpointError} When the path is not possible for a socket.
    */
   constructor(path: string, log: (message: string) => void) {
     expectSocketPath(path);
@@ -74,7 +73,7 @@ export class Connector {
    */
   async next(): Promise<UnixConnection | undefined> {
     if (this.#connectedAt !== undefined) {
-      // Who closes each connection at once is not asked without a pause.
+      // Pause for a front-end that closes each connection at once
       const isLasting = performance.now() - this.#connectedAt >= LASTING_MS;
       this.#failures = isLasting ? 0 : this.#failures + 1;
       if (!isLasting) await this.#pause();
@@ -113,13 +112,13 @@ export class Connector {
     this.#wake?.();
   }
 
-  /** Ends it. */
+  /** The same as {@linkcode Connector.stop}. */
   [Symbol.dispose](): void {
     this.stop();
   }
 }
 
-/** Why there is no connection; throws what waiting does not help against. */
+/** The reason for a failed attempt; throws if waiting does not help. */
 function whyNot(path: string, error: unknown): string {
   if (!(error instanceof LinuxError)) throw error;
   const reason = PASSING[error.errno];

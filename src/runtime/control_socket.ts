@@ -1,15 +1,14 @@
 /**
  * The control socket of a device: HTTP on a Unix socket, for its owner only.
  *
- * | request      | answer                                                        |
- * |--------------|---------------------------------------------------------------|
- * | `GET /`      | what there is                                                 |
- * | `GET /record`| the record: {@linkcode RecordJson}                            |
- * | `POST /NAME` | what the device's command NAME answers; the body is JSON or empty |
+ * | request       | answer                                                            |
+ * | ------------- | ----------------------------------------------------------------- |
+ * | `GET /`       | the list of requests                                              |
+ * | `GET /record` | the record: {@linkcode RecordJson}                                |
+ * | `POST /NAME`  | the result of the device's command NAME; the body is JSON or empty |
  *
- * An answer that is no success is `{ "error": "…" }`: 400 for a body that the command does not
- * take, 404, 405, 413 for a body above 1 MiB, 500 when the command failed, and 503 when too many
- * requests are being answered.
+ * An error is answered with `{ "error": "…" }`: 400 for a body that the command refuses, 404, 405,
+ * 413 for a body above 1 MiB, 500 for a command that failed, 503 for too many requests at a time.
  *
  * @module
  */
@@ -25,43 +24,41 @@ import { listenOnPath } from "./socket_path.ts";
 /** The largest body of a request, in bytes. */
 export const MAX_CONTROL_BODY_BYTES = 2 ** 20;
 
-/** How many requests may be answered at the same time. */
+/** Number of requests that are answered at the same time. */
 export const MAX_CONTROL_REQUESTS = 16;
 
-/** How many connections there may be; further ones wait to be accepted. */
+/** Number of connections; further ones wait to be accepted. */
 export const MAX_CONTROL_PEERS = 64;
 
-/** How long a connection may say nothing while nothing is being answered. */
+/** Time for which a connection may be silent while no request of it is answered. */
 export const CONTROL_IDLE_MS = 10_000;
 
-/** How long requests that are being answered have when the socket is closed. */
+/** Time that pending requests get when the socket is closed. */
 const CLOSING_MS = 500;
 
-/** The file of the socket is its owner's alone. */
+/** Only the owner may connect. */
 const UMASK = 0o177;
 
 const LIMITS = { bodyBytes: MAX_CONTROL_BODY_BYTES, idleMs: CONTROL_IDLE_MS };
 
 /**
- * A control socket that is open.
- *
- * Not by `Deno.serve`, which has no limit for connections, and at its end removes whatever is at
- * its path by then (Deno 2.9.6).
+ * An open control socket. It does not use `Deno.serve`, which has no limit of connections and at
+ * its end removes any file at its path (Deno 2.9.6).
  */
 export class ControlSocket implements AsyncDisposable {
   readonly #host: DeviceHost;
   readonly #listener: UnixListener;
   readonly #serving: Promise<void>;
-  /** Connections, and what is done with them. */
+  /** Connections, each with the promise of its end. */
   readonly #connections = new Map<UnixConnection, Promise<void>>();
-  /** How to end the requests that are being answered. */
+  /** A function for each pending request that ends it. */
   readonly #pending = new Set<() => void>();
   #onEnd: () => void = () => {};
 
   /**
-   * Opens the control socket of a device. A stale socket file is replaced.
+   * Opens the control socket of a device. Replaces a stale socket file.
    *
-   * @throws {EndpointError} When the path cannot be had.
+   * @throws {EndpointError} When it cannot listen there.
    */
   constructor(host: DeviceHost, path: string) {
     this.#host = host;
@@ -98,12 +95,13 @@ export class ControlSocket implements AsyncDisposable {
         isHead = request.method === "HEAD";
         answered = await this.#answer(request);
       } catch (error) {
-        if (!(error instanceof HttpError)) throw error;
-        answered = failed(error.status, error, error.headers);
+        answered = error instanceof HttpError
+          ? failed(error.status, error, error.headers)
+          : failed(500, error);
       }
       await sendAnswer(connection, answered, { idleMs: CONTROL_IDLE_MS, isHead });
     } catch {
-      // Whoever asked is gone, and with them whom to tell.
+      // The client is gone
     } finally {
       await connection.close();
     }
@@ -111,10 +109,8 @@ export class ControlSocket implements AsyncDisposable {
 
   async #answer(request: HttpRequest): Promise<HttpAnswer> {
     if (this.#pending.size >= MAX_CONTROL_REQUESTS) {
-      return failed(
-        503,
-        new Error(`Expected at most ${MAX_CONTROL_REQUESTS} requests at a time; try again`),
-      );
+      const why = `Expected at most ${MAX_CONTROL_REQUESTS} requests at a time; try again`;
+      return failed(503, new Error(why));
     }
     const end = Promise.withResolvers<HttpAnswer>();
     const endNow = () => end.resolve(failed(503, new Error("The device ends")));
@@ -126,15 +122,14 @@ export class ControlSocket implements AsyncDisposable {
     }
   }
 
-  /** Closes the socket and removes its file; requests that are being answered have a moment. */
+  /** Closes the socket and removes its file; pending requests get a moment. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#listener.stop();
-    const isIdle = () => this.#pending.size === 0;
     const timers = [
       setTimeout(() => this.#pending.forEach((endNow) => endNow()), CLOSING_MS),
       setTimeout(() => this.#endConnections(), 2 * CLOSING_MS),
     ];
-    if (isIdle()) this.#endConnections();
+    if (this.#pending.size === 0) this.#endConnections();
     await this.#serving;
     await Promise.all(this.#connections.values());
     timers.forEach(clearTimeout);
@@ -146,15 +141,6 @@ export class ControlSocket implements AsyncDisposable {
 }
 
 async function answer(host: DeviceHost, request: HttpRequest): Promise<HttpAnswer> {
-  try {
-    return await route(host, request);
-  } catch (error) {
-    if (error instanceof HttpError) return failed(error.status, error, error.headers);
-    return failed(500, error);
-  }
-}
-
-async function route(host: DeviceHost, request: HttpRequest): Promise<HttpAnswer> {
   const name = request.path.slice(1);
   switch (name) {
     case "":
@@ -172,7 +158,7 @@ async function route(host: DeviceHost, request: HttpRequest): Promise<HttpAnswer
   return await run(commands[name], await readBody(request));
 }
 
-/** What there is. */
+/** The list of requests. */
 function index(host: DeviceHost): Record<string, unknown> {
   const { name, deviceId, about } = host.device;
   return {

@@ -1,12 +1,12 @@
 /**
- * Counters of a queue, written by its thread and read by the control plane at any time.
+ * Counters of a queue: its thread writes them, the control plane reads them at any time.
  *
  * @module
  */
 
 const FIELDS = 8;
 
-/** What is counted. */
+/** The counts of a queue. */
 export interface QueueCounts {
   /** Chains that the device completed. */
   requests: number;
@@ -18,7 +18,7 @@ export interface QueueCounts {
   kicks: number;
   /** Notifications to the driver. */
   notifications: number;
-  /** Chains that the device has. */
+  /** Chains that the device has taken and not completed. */
   inFlight: number;
   /** Faults that broke the queue. */
   errors: number;
@@ -30,10 +30,10 @@ export function counterMemory(queues: number): SharedArrayBuffer {
 }
 
 /**
- * The counters of one queue. Each has one writer and is an aligned 64-bit float, so that a reader
- * on another thread sees the old or the new value.
+ * The counters of one queue. Each has one writer and is an aligned 64-bit float, so a reader on
+ * another thread sees the old or the new value.
  */
-export class QueueCounters implements QueueCounts {
+export class QueueCounters {
   #values: Float64Array;
 
   /** The counters of queue `index` in shared memory. */
@@ -77,28 +77,17 @@ export class QueueCounters implements QueueCounts {
   get requests(): number {
     return this.#values[0];
   }
-  get bytesRead(): number {
-    return this.#values[1];
-  }
-  get bytesWritten(): number {
-    return this.#values[2];
-  }
   get kicks(): number {
     return this.#values[3];
-  }
-  get notifications(): number {
-    return this.#values[4];
   }
   get inFlight(): number {
     return this.#values[5];
   }
-  get errors(): number {
-    return this.#values[6];
-  }
 
   /** The counts as plain values. */
   toJSON(): QueueCounts {
-    const { requests, bytesRead, bytesWritten, kicks, notifications, inFlight, errors } = this;
+    const [requests, bytesRead, bytesWritten, kicks, notifications, inFlight, errors] =
+      this.#values;
     return { requests, bytesRead, bytesWritten, kicks, notifications, inFlight, errors };
   }
 }

@@ -1,12 +1,11 @@
 /**
- * What holds where nobody says otherwise. Plain numbers: help and completion show them without the
- * permissions that serving takes.
+ * Defaults. Help and completion show them, so this module needs no permissions.
  *
  * @module
  */
 
 /**
- * How long a queue thread looks for new requests before it sleeps, in microseconds: as long as
- * QEMU's threads do.
+ * Time for which a queue thread polls its rings before it sleeps, in microseconds; the same as
+ * QEMU's threads.
  */
 export const DEFAULT_POLL_US = 32;

@@ -1,5 +1,5 @@
 /**
- * Where front-ends come from.
+ * Endpoints: sources of connections from front-ends.
  *
  * @module
  */
@@ -18,20 +18,21 @@ import {
 import { Connector } from "./connector.ts";
 import { EndpointError, listenOnPath } from "./socket_path.ts";
 
-/** Where front-ends come from: a path to listen on or to connect to, or an inherited descriptor. */
+/** A source of front-ends: a path to listen on or to connect to, or an inherited descriptor. */
 export type Endpoint = {
   /** The path of a Unix socket to listen on. A stale socket file is replaced. */
   socketPath: string;
   /**
-   * Who may connect: those who may write to the socket's file. Nobody can before that is settled.
+   * Owner and permissions of the socket's file: who may write to it may connect. Nobody can connect
+   * before they are set.
    *
    * @default {this process's user, and what its umask leaves}
    */
   socketAccess?: SocketAccess;
 } | {
   /**
-   * The path of a Unix socket to connect to: the front-end listens. While it does not, and when it
-   * has gone, connecting is tried again.
+   * The path of a Unix socket on which the front-end listens. Connecting is retried until it does,
+   * and again when it is gone.
    */
   connectPath: string;
 } | {
@@ -39,27 +40,30 @@ export type Endpoint = {
   fd: number;
 };
 
-/** The front-ends of an endpoint, one after the other. */
+/** The connections of an endpoint, one after the other. */
 export interface FrontendSource extends Disposable {
   /**
-   * Waits for the next front-end; undefined when there are no more.
+   * Waits for the next connection; undefined when there are no more.
    *
-   * @throws {Error} When there cannot be more.
+   * @throws {Error} When there cannot be any more.
    */
   next(): Promise<UnixConnection | undefined>;
-  /** Calls `callback` for each front-end that comes while nobody awaits the next one. */
+  /** Calls `callback` for each front-end that connects while none is awaited. */
   watchWaiting?(callback: () => void): Disposable;
-  /** Makes the pending (or next) `next` resolve to undefined, and removes what is in the file system. */
+  /** Makes the pending (or next) `next` resolve to undefined, and removes the socket's file. */
   stop(): void;
 }
 
 /**
  * Opens an endpoint.
  *
- * @param log Takes what the person who runs the device should know.
- * @throws {EndpointError} When it cannot be had.
+ * @param log Takes messages for the person who runs the device.
+ * @throws {EndpointError} When it cannot be opened.
  */
-export function openEndpoint(endpoint: Endpoint, log: (message: string) => void): FrontendSource {
+export function openEndpoint(
+  endpoint: Endpoint,
+  log: (message: string) => void = () => {},
+): FrontendSource {
   if ("connectPath" in endpoint) return new Connector(endpoint.connectPath, log);
   if ("socketPath" in endpoint) {
     const { socketPath, socketAccess } = endpoint;
@@ -83,7 +87,7 @@ class Listening implements FrontendSource {
   }
 
   watchWaiting(callback: () => void): Disposable {
-    // By the edge: what waits stays readable.
+    // Edge-triggered: a waiting connection keeps the listener readable
     return watchSignals(this.#listener.fd.number, callback);
   }
 
@@ -96,7 +100,7 @@ class Listening implements FrontendSource {
   }
 }
 
-/** The one front-end of a connection that was inherited. */
+/** The one front-end of an inherited connection. */
 class Connected implements FrontendSource {
   #connection: UnixConnection | undefined;
 

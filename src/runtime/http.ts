@@ -1,5 +1,5 @@
 /**
- * As much of HTTP/1.1 as a control socket takes: one request on a connection, and its answer.
+ * The part of HTTP/1.1 that a control socket needs: one request per connection, and its answer.
  *
  * Source: RFC 9112 HTTP/1.1.
  *
@@ -12,13 +12,13 @@ import type { UnixConnection } from "../linux/mod.ts";
 /** The longest request line with its header fields, in bytes. */
 const MAX_HEAD_BYTES = 16_384;
 
-/** The longest line that says how long a chunk is, in bytes. */
+/** The longest line with the size of a chunk, in bytes. */
 const MAX_CHUNK_LINE_BYTES = 256;
 
-/** How many bytes are received at once. */
+/** Number of bytes to receive at once. */
 const PIECE_BYTES = 8192;
 
-/** A request that is not answered as it wants. */
+/** A request that gets an error as its answer. */
 export class HttpError extends Error {
   /** The status of the answer. */
   readonly status: number;
@@ -35,7 +35,7 @@ export class HttpError extends Error {
 
 /** An answer. */
 export interface HttpAnswer {
-  /** Its status. */
+  /** The status. */
   readonly status: number;
   /** JSON, with the end of the line. */
   readonly body: string;
@@ -47,7 +47,7 @@ export interface HttpAnswer {
 export interface HttpLimits {
   /** The largest body, in bytes. */
   bodyBytes: number;
-  /** How long a connection may be silent, in milliseconds. */
+  /** Time for which a connection may be silent, in milliseconds. */
   idleMs: number;
 }
 
@@ -63,16 +63,16 @@ const REASONS: Readonly<Record<number, string>> = {
   503: "Service Unavailable",
 };
 
-/** A request whose head was read. Its connection stays its owner's. */
+/** A request whose head was read. The connection stays the caller's. */
 export class HttpRequest {
-  /** Its method, such as `GET`. */
+  /** The method, such as `GET`. */
   method = "";
-  /** What it is for, such as `/record`. */
+  /** The path, such as `/record`. */
   path = "/";
   readonly #connection: UnixConnection;
   readonly #limits: HttpLimits;
   #headers: Record<string, string> = {};
-  /** What came and was not looked at yet. */
+  /** Bytes that were received and not read yet. */
   #bytes = new Uint8Array();
 
   private constructor(connection: UnixConnection, limits: HttpLimits) {
@@ -83,8 +83,8 @@ export class HttpRequest {
   /**
    * Reads the head of a request.
    *
-   * @returns Nothing when the connection ends before there is one.
-   * @throws {HttpError} When it is no request.
+   * @returns Undefined if the connection ends before the request.
+   * @throws {HttpError} When it is not HTTP/1.
    */
   static async read(
     connection: UnixConnection,
@@ -95,7 +95,7 @@ export class HttpRequest {
     if (head === undefined) return undefined;
     const [first, ...lines] = head.split("\r\n");
     const [, method, target] = /^([A-Z]+) (\S+) HTTP\/1\.[01]$/.exec(first) ?? [];
-    // Clients that think of a proxy send a whole URL.
+    // Clients of a proxy send a whole URL
     const url = target === undefined ? null : URL.parse(target, "http://localhost");
     if (url === null) throw new HttpError(400, "Expected a request of HTTP/1.1");
     request.method = method;
@@ -108,8 +108,8 @@ export class HttpRequest {
   }
 
   /**
-   * Reads the body. One that is too large is read too, up to a limit: its sender may look for the
-   * answer only then.
+   * Reads the body. A body that is too large is read too, up to a limit, because its sender may
+   * read the answer only after sending.
    *
    * @throws {HttpError} When it is too large, or ends early.
    */
@@ -150,7 +150,7 @@ export class HttpRequest {
     return concat(pieces);
   }
 
-  /** The text before an end, which is taken too; undefined when the stream ends before. */
+  /** Reads the text before `end`, and `end`; undefined if the stream ends first. */
   async #until(end: string, most: number, status: number): Promise<string | undefined> {
     for (;;) {
       const text = new TextDecoder("latin1").decode(this.#bytes.subarray(0, most));
@@ -164,20 +164,17 @@ export class HttpRequest {
     }
   }
 
-  /** Receives more; false at the end. */
+  /** Receives more bytes; false at the end. */
   async #more(): Promise<boolean> {
     const into = new Uint8Array(PIECE_BYTES);
-    const count = await within(
-      this.#limits.idleMs,
-      this.#connection,
-      this.#connection.receiveSome(into),
-    );
+    const receiving = this.#connection.receiveSome(into);
+    const count = await within(this.#limits.idleMs, this.#connection, receiving);
     this.#bytes = concat([this.#bytes, into.subarray(0, count)]);
     return count > 0;
   }
 }
 
-/** Sends an answer, after which the connection is of no more use. */
+/** Sends an answer: the last use of the connection. */
 export async function sendAnswer(
   connection: UnixConnection,
   { status, body, headers = {} }: HttpAnswer,
@@ -198,7 +195,7 @@ function send(connection: UnixConnection, text: string, idleMs: number): Promise
   return within(idleMs, connection, connection.send(new TextEncoder().encode(text)));
 }
 
-/** Ends the connection when something takes too long. */
+/** Ends the connection if the work takes too long. */
 async function within<T>(ms: number, connection: UnixConnection, work: Promise<T>): Promise<T> {
   const timer = setTimeout(() => connection.shutdown(), ms);
   try {

@@ -1,36 +1,36 @@
 /**
- * What the person who runs a device is told of faults: the first of each kind on each queue or
- * message in a line, with the way out. Further ones are counted, and the count is told in intervals
- * and at the end: whoever causes them can cause a million a second.
+ * Notices of faults for the person who runs a device. The first of each kind is a line, with a
+ * remedy. Further ones are counted and the count is reported at intervals and at the end, because a
+ * guest can cause a million a second.
  *
  * @module
  */
 
 import type { DeviceNotice } from "../virtio/device.ts";
 
-/** Something that went wrong. */
+/** A fault to report. */
 export interface Notice extends DeviceNotice {
   /** The stack of an error of the device's code. */
   readonly stack?: string;
 }
 
-/** Takes what is told: a line, and the stack of the error that it is about, if there is one. */
+/** Takes a line, and the stack of the error that it is about, if any. */
 export type Tell = (line: string, stack?: string) => void;
 
-/** The most kinds that are told apart; what is beyond counts as one more. */
+/** Number of kinds that are distinguished; all others count as one more. */
 export const MAX_NOTICE_KINDS = 64;
 
-/** How often it is told at most how many more there were, in milliseconds. */
+/** Time between two reports of counts, in milliseconds. */
 export const NOTICE_PERIOD_MS = 60_000;
 
-/** What all kinds beyond the limit are called. */
+/** The name of all kinds beyond the limit. */
 const OTHERS = "faults of other kinds";
 
 /** The notices of one device. */
 export class Notices implements Disposable {
   readonly #tell: Tell;
   readonly #periodMs: number;
-  /** How many more there were of each kind since that was told. */
+  /** The number of each kind since the last report. */
   readonly #more = new Map<string, number>();
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -41,9 +41,9 @@ export class Notices implements Disposable {
   }
 
   /**
-   * Tells of a fault, or counts it.
+   * Reports a fault, or counts it.
    *
-   * @param count How many of them there were.
+   * @param count Number of such faults.
    */
   add(notice: Notice, count = 1): void {
     const { why, remedy, stack } = notice;
@@ -71,21 +71,21 @@ export class Notices implements Disposable {
     }
   }
 
-  /** Tells what was counted. */
+  /** Reports the last counts. */
   [Symbol.dispose](): void {
     this.#tellMore();
   }
 }
 
-/** How often a thread passes on how many more there were of a kind, in milliseconds. */
-const PASSED_ON_MS = 1000;
+/** Time between two counts of a kind that a thread sends, in milliseconds. */
+const SEND_PERIOD_MS = 1000;
 
-/** The notices of a queue thread: the first of each kind goes on at once, of others the number. */
+/** The notices of a queue thread: it sends the first of each kind at once, later only counts. */
 export class NoticeSender {
   readonly #send: (notice: DeviceNotice, count: number) => void;
   readonly #kinds = new Map<string, { count: number; sentAt: number }>();
 
-  /** @param send Sends so many of a notice to {@linkcode Notices}. */
+  /** @param send Sends a notice and its count to {@linkcode Notices}. */
   constructor(send: (notice: DeviceNotice, count: number) => void) {
     this.#send = send;
   }
@@ -99,21 +99,21 @@ export class NoticeSender {
       return this.#send(notice, 1);
     }
     kind.count++;
-    if (now - kind.sentAt < PASSED_ON_MS) return;
+    if (now - kind.sentAt < SEND_PERIOD_MS) return;
     this.#send(notice, kind.count);
     kind.count = 0;
     kind.sentAt = now;
   }
 }
 
-/** The arguments of QEMU that make guest memory one that a back-end can map. */
+/** The arguments of QEMU that let a back-end map guest memory. */
 export const SHARED_MEMORY_ARGUMENTS =
   "-object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem";
 
-/** What to do where a front-end shares no memory. */
+/** The remedy if a front-end shares no memory. */
 export const SHARE = `start QEMU with ${SHARED_MEMORY_ARGUMENTS} (SIZE is that of -m)`;
 
-/** A queue that is broken; see `DeviceRecord.broken`. */
+/** The notice of a broken queue; see `DeviceRecord.broken`. */
 export function brokenNotice(
   queue: { index: number; name: string },
   rule: string,
@@ -142,11 +142,11 @@ export function brokenNotice(
   }
 }
 
-/** What to do where a guest has features that are not offered. */
+/** The remedy if a guest has features that are not offered. */
 const RESTART =
   "its queues do not run; start the device with the options that it had before, or restart the guest";
 
-/** A connection that ends because what comes on it is no vhost-user. */
+/** The notice of a connection that does not speak vhost-user. */
 export function streamNotice(reason: string): Notice {
   return {
     what: "A connection is ended",
@@ -155,12 +155,12 @@ export function streamNotice(reason: string): Notice {
   };
 }
 
-/** Requests that fail where guest memory cannot be mapped, or is not there. */
+/** Requests that fail if guest memory cannot be mapped. */
 const MEMORY_REQUESTS = ["SET_MEM_TABLE", "ADD_MEM_REG", "SET_VRING_ADDR", "memory"];
 
-/** A message that was refused; see `DeviceRecord.refused`. */
+/** The notice of a refused message; see `DeviceRecord.refused`. */
 export function refusedNotice(request: string, message: string): Notice {
-  // Whoever sends it chooses the number.
+  // The sender chooses the number, so all unknown requests are one kind
   const name = /^request \d+$/.test(request) ? "an unknown request" : request;
   return {
     what: `${name} is refused`,

@@ -1,9 +1,8 @@
 /**
- * The record: what is known of what the front-end and the guest's driver did with a device, and how
- * it is known.
+ * The record: what the front-end and the guest's driver did with a device, and how that is known.
  *
- * It is kept from the first message on and across connections. Its shape as JSON is
- * {@linkcode RecordJson}; `version` rises when a program that reads it would have to change.
+ * It covers all connections from the first message on. Its JSON is {@linkcode RecordJson};
+ * `version` increases when readers would have to change.
  *
  * @module
  */
@@ -33,43 +32,43 @@ const MAX_STATUS_ENTRIES = 64;
 const MAX_CONNECTIONS = 16;
 const MAX_ERRORS = 32;
 
-/** A feature bit, and what became of it. */
+/** A feature bit and its negotiation. */
 export interface FeatureRecord extends NamedFeature {
   /** Offered by the device. */
   offered: boolean;
   /** Acknowledged by the driver; null while no driver has negotiated. */
   acknowledged: boolean | null;
-  /** How it is known. */
+  /** The source of this. */
   source: Source;
 }
 
 /** A change of the device status. Times are milliseconds since 1970, here and everywhere. */
 export interface StatusRecord {
-  /** When. */
+  /** The time. */
   at: number;
   /** The status, as its bits. */
   status: number;
   /** The names of the bits; `RESET` for none. */
   names: string[];
-  /** How it is known. */
+  /** The source of this. */
   source: Source;
 }
 
 /** A fault. */
 export interface ErrorRecord {
-  /** When. */
+  /** The time. */
   at: number;
-  /** Where: the queue's index, or null for a message. */
+  /** The queue's index, or null for a message. */
   queue: number | null;
   /** The rule that was broken, `device`, or the name of the request. */
   rule: string;
   /** The section of the standard, with the standard: `virtio 1.3, 2.7.5`. */
   section: string | null;
-  /** What came, and what the rule asks for. */
+  /** What was expected, and what came. */
   message: string;
 }
 
-/** A queue. Counters are from the first connection on. */
+/** A queue. The counters cover all connections. */
 export interface QueueRecord extends QueueCounts {
   /** The index that the driver knows it by. */
   index: number;
@@ -81,35 +80,35 @@ export interface QueueRecord extends QueueCounts {
   enabled: boolean;
   /** Its ring is started. */
   running: boolean;
-  /** Broken by the last entry of `faults`. */
+  /** The last entry of `faults` broke it. */
   broken: boolean;
-  /** How often its ring was started. */
+  /** Number of starts of its ring. */
   starts: number;
-  /** What is in flight is recorded in memory of the front-end (INFLIGHT_SHMFD). */
+  /** Requests in flight are recorded in memory of the front-end (INFLIGHT_SHMFD). */
   tracked: boolean;
-  /** It was not begun anew when its ring was started last: somebody had used it before. */
+  /** The ring was in use before its last start. */
   resumed: boolean;
-  /** Requests that somebody who ran it before had left in flight, and that were submitted again. */
+  /** Number of requests that an earlier back-end left in flight and that were submitted again. */
   resubmitted: number;
-  /** What broke it, the latest last. */
+  /** The faults that broke it, the latest last. */
   faults: ErrorRecord[];
-  /** How it is known. */
+  /** The source of this. */
   source: Source;
 }
 
 /** A connection of a front-end. */
 export interface ConnectionRecord {
-  /** When it began. */
+  /** The time of its start. */
   connectedAt: number;
-  /** When it ended; null while it lasts. */
+  /** The time of its end; null while it lasts. */
   disconnectedAt: number | null;
-  /** Why it ended. */
+  /** The reason for its end. */
   reason: string | null;
-  /** The process at the other end, where the kernel tells. */
+  /** The process at the other end, if the kernel knows it. */
   frontend: { pid: number; command: string } | null;
   /** Messages received. */
   messages: number;
-  /** vhost-user protocol features that were acknowledged. */
+  /** Acknowledged vhost-user protocol features. */
   protocolFeatures: string[];
 }
 
@@ -117,15 +116,15 @@ export interface ConnectionRecord {
 export interface RecordJson {
   /** The version of this shape. */
   version: 1;
-  /** The device: its name here, the number of its type in the standard, and what it is. */
+  /** The device: its name, the number of its type in the standard, and its description. */
   device: { name: string; id: number; about: string };
-  /** When the record was begun. */
+  /** The time of the record's start. */
   since: number;
-  /** When it was read. */
+  /** The time of reading. */
   at: number;
   /** Every bit that the device or the framework knows, lowest first. */
   features: FeatureRecord[];
-  /** Config space: its layout (null where there is none), what can be seen of it, and its fields. */
+  /** Config space: its layout (null if it is empty), the visibility of accesses, and its fields. */
   config: {
     layout: "packed" | "self-describing" | null;
     bytes: number;
@@ -133,26 +132,26 @@ export interface RecordJson {
     writes: Visibility;
     fields: ConfigObservation[];
   };
-  /** The device status: its changes, and how many older ones are left out. */
+  /** The device status: its latest changes, and the number of older ones. */
   status: { source: Source; note: string; timeline: StatusRecord[]; dropped: number };
   /** The queues, by index. */
   queues: QueueRecord[];
-  /** How many connections there were, and the latest of them. */
+  /** The number of connections, and the latest of them. */
   connections: { total: number; latest: ConnectionRecord[] };
   /** Messages that were refused. */
   errors: { total: number; latest: ErrorRecord[] };
-  /** What the device itself adds. */
+  /** The device's own report. */
   report: Record<string, unknown>;
 }
 
-/** What a record is made of. */
+/** The parts of a device that its record shows. */
 export interface RecordSubject {
   device: AnyDevice;
   offered: bigint;
   config: ConfigSpace<ConfigLayout>;
   queues: readonly Ring[];
   report?: () => Record<string, unknown>;
-  /** Where the person who runs the device is told of faults. */
+  /** Takes faults for the person who runs the device. */
   notices?: Notices;
 }
 
@@ -161,7 +160,7 @@ export class DeviceRecord {
   readonly #subject: RecordSubject;
   readonly #now: () => number;
   readonly #since: number;
-  /** What broke each queue. */
+  /** The faults of each queue. */
   readonly #faults: ErrorRecord[][];
   #acknowledged: bigint | null = null;
   #timeline: StatusRecord[] = [];
@@ -171,7 +170,7 @@ export class DeviceRecord {
   #errors: ErrorRecord[] = [];
   #errorsTotal = 0;
   #lastReport: Record<string, unknown> | undefined;
-  /** What this connection did with config space. */
+  /** Accesses to config space in this connection. */
   #configUse = { configReads: 0, configWrites: 0, announcements: 0 };
 
   /** Begins a record. */
@@ -182,7 +181,7 @@ export class DeviceRecord {
     this.#faults = subject.queues.map(() => []);
   }
 
-  /** The device is about to be closed: what it reports now is its last word. */
+  /** Keeps the device's last report, before the device is closed. */
   finish(): void {
     this.#lastReport ??= this.#report();
   }
@@ -206,7 +205,7 @@ export class DeviceRecord {
     return this.#connections.at(-1);
   }
 
-  /** The process at the other end of the latest connection, where the kernel tells. */
+  /** The process at the other end of the latest connection, if the kernel knows it. */
   get frontend(): ConnectionRecord["frontend"] {
     return this.#connection?.frontend ?? null;
   }
@@ -255,7 +254,7 @@ export class DeviceRecord {
   /**
    * A fault broke a queue.
    *
-   * @param stack That of the error, where the device's code threw it.
+   * @param stack The stack of the error, if the device's code threw it.
    */
   broken(
     queue: number,
@@ -278,7 +277,7 @@ export class DeviceRecord {
     this.#error(request, message);
   }
 
-  /** A request, or the end of a connection, takes long; it is done all the same. */
+  /** A request, or the end of a connection, takes long and goes on. */
   slow(what: string, message: string): void {
     this.#subject.notices?.add({ what: `${what} takes long`, why: message });
     this.#error(what, message);
@@ -294,7 +293,7 @@ export class DeviceRecord {
     const { device, offered } = this.#subject;
     const acknowledged = this.#acknowledged;
     const definitions = (device.features ?? {}) as Record<string, FeatureDefinition>;
-    // vhost's own bit is between the front-end and us: no driver ever sees it.
+    // No driver sees vhost's own bit
     const vhost = transportMask("PROTOCOL_FEATURES");
     const declared = Object.values(definitions).reduce(
       (mask, { bit }) => mask | 1n << BigInt(bit),
@@ -312,7 +311,7 @@ export class DeviceRecord {
     });
   }
 
-  /** What the device adds. That it fails, or says what is no JSON, is no reason to end anything. */
+  /** The device's own report, or the error that it throws. */
   #report(): Record<string, unknown> {
     try {
       return JSON.parse(shownJson(this.#subject.report?.() ?? {}));

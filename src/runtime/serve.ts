@@ -1,8 +1,6 @@
 /**
- * Serving a device, for those who import all of vhostd.
- *
- * A device's module imports it too, and is loaded on every queue thread: what serves is of no use
- * there, so it is loaded when somebody does.
+ * Serves a device. A device's module imports this one on every queue thread, where nothing is
+ * served, so the server is loaded only when it is needed.
  *
  * @module
  */
@@ -13,8 +11,8 @@ import type { DeviceServer, ServeOptions } from "./server.ts";
 /**
  * Serves a device.
  *
- * @throws {EndpointError} When the endpoint cannot be had.
- * @throws What the device's `open` throws.
+ * @throws {EndpointError} When the endpoint cannot be opened.
+ * @throws The error of the device's `open`.
  *
  * @example
  * ```ts
@@ -28,5 +26,9 @@ import type { DeviceServer, ServeOptions } from "./server.ts";
  * ```
  */
 export async function serve(device: AnyDevice, options: ServeOptions): Promise<DeviceServer> {
-  return await (await import("./server.ts")).serve(device, options);
+  const [{ DeviceServer }, { openEndpoint }] = await Promise.all([
+    import("./server.ts"),
+    import("./endpoint.ts"),
+  ]);
+  return await DeviceServer.start(openEndpoint(options, options.log), device, options);
 }

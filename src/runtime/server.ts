@@ -1,5 +1,5 @@
 /**
- * Serving a device on a socket.
+ * Serves a device to front-ends.
  *
  * @module
  */
@@ -7,29 +7,19 @@
 import type { UnixConnection } from "../linux/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { DeviceHost, type DeviceHostOptions } from "./device_host.ts";
-import { type Endpoint, type FrontendSource, openEndpoint } from "./endpoint.ts";
+import type { Endpoint, FrontendSource } from "./endpoint.ts";
 import type { RecordJson } from "./record.ts";
 import type { Session } from "./session/session.ts";
 
-/** How long a front-end has to wait before that is told: one that connects again has not to be told of. */
+/** Time before a waiting front-end is reported, so that one that reconnects is not. */
 const WAITING_MS = 1000;
 
-/** How to serve a device. */
+/** The endpoint of a device, and how to run the device. */
 export type ServeOptions = Endpoint & DeviceHostOptions;
 
 /**
- * A device that is being served: to one front-end at a time, the next one waits in the socket's
- * backlog.
- *
- * @example
- * ```ts no-assert
- * import { serve } from "./server.ts";
- * import rng from "../../backends/rng/mod.ts";
- *
- * const socketPath = `${Deno.makeTempDirSync()}/rng.sock`;
- * await using server = await serve(rng, { socketPath });
- * console.log(server.record().queues[0].requests); // 0
- * ```
+ * A running server of a device. It serves one front-end at a time; the next one waits in the
+ * socket's backlog.
  */
 export class DeviceServer implements AsyncDisposable {
   /**
@@ -39,8 +29,8 @@ export class DeviceServer implements AsyncDisposable {
    */
   readonly host: DeviceHost;
   /**
-   * Resolves when serving has ended: by {@linkcode DeviceServer.close}, or with the one connection
-   * that was inherited. Rejects when no more front-ends can come.
+   * Resolves when serving has ended: by {@linkcode DeviceServer.close}, or with the end of an
+   * inherited connection. Rejects when no more front-ends can connect.
    */
   readonly finished: Promise<void>;
   readonly #source: FrontendSource;
@@ -51,21 +41,48 @@ export class DeviceServer implements AsyncDisposable {
   #isClosing = false;
   #released: Promise<void> | undefined;
 
-  /** Use {@linkcode serve}. */
-  constructor(host: DeviceHost, source: FrontendSource, SessionOf: typeof Session) {
+  private constructor(host: DeviceHost, source: FrontendSource, SessionOf: typeof Session) {
     this.host = host;
     this.#Session = SessionOf;
     this.#source = source;
     this.finished = this.#serveAll();
-    // It need not be looked at before the end.
-    this.finished.catch(() => {});
+    this.finished.catch(() => {}); // Nobody needs to await it
+  }
+
+  /**
+   * Serves a device to the front-ends of an endpoint, and closes the endpoint at the end.
+   *
+   * @internal
+   * @throws The error of the device's `open`.
+   */
+  static async start(
+    source: FrontendSource,
+    device: AnyDevice,
+    options: DeviceHostOptions,
+  ): Promise<DeviceServer> {
+    try {
+      const opening = DeviceHost.open(device, options);
+      // Load the session's modules while the device opens and its thread starts
+      const loading = import("./session/session.ts");
+      loading.catch(() => {});
+      const host = await opening;
+      try {
+        return new DeviceServer(host, source, (await loading).Session);
+      } catch (error) {
+        await host[Symbol.asyncDispose]();
+        throw error;
+      }
+    } catch (error) {
+      source[Symbol.dispose]();
+      throw error;
+    }
   }
 
   async #serveAll(): Promise<void> {
-    // Everything that is loaded is loaded before anybody connects.
+    // Everything is loaded before the first front-end connects
     await Promise.race([this.host.ready.catch(() => {}), this.#closing.promise]);
     for (;;) {
-      // Who holds up too much for others to be served is waited for.
+      // While too many descriptors are stuck, no other front-end is accepted
       const { quarantine } = this.host;
       if (quarantine.isFull) await Promise.race([quarantine.room(), this.#closing.promise]);
       const connection = await this.#source.next();
@@ -78,7 +95,7 @@ export class DeviceServer implements AsyncDisposable {
     const { quarantine } = this.host;
     if (this.#isClosing) return await connection.closeIn(quarantine).catch(() => {});
     this.#session = new this.#Session(this.host, connection);
-    using _others = this.#tellOfOthers();
+    using _others = this.#reportWaiting();
     try {
       await (this.#connected = this.#session.run());
     } finally {
@@ -86,8 +103,8 @@ export class DeviceServer implements AsyncDisposable {
     }
   }
 
-  /** Tells of front-ends that wait for the one that is served to go. */
-  #tellOfOthers(): Disposable {
+  /** Reports front-ends that wait for the one that is served. */
+  #reportWaiting(): Disposable {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const tell = () => {
       timer = undefined;
@@ -108,7 +125,7 @@ export class DeviceServer implements AsyncDisposable {
     };
   }
 
-  /** Resolves when the front-end that is connected, if any, is gone and nothing is left of it. */
+  /** Resolves when the connected front-end, if any, is gone and cleaned up. */
   async idle(): Promise<void> {
     await this.#connected;
   }
@@ -118,7 +135,7 @@ export class DeviceServer implements AsyncDisposable {
     return this.host.record.toJSON();
   }
 
-  /** Ends the connection that there is, the socket, its file, and the device. */
+  /** Closes the connection, the socket, its file, and the device. */
   close(): Promise<void> {
     return this.#released ??= this.#close();
   }
@@ -131,52 +148,13 @@ export class DeviceServer implements AsyncDisposable {
       this.#source.stop();
     } finally {
       this.#session?.stop();
-      // Why it ended by itself, if it did, `finished` says.
       await this.finished.catch(() => {});
       await this.host[Symbol.asyncDispose]();
     }
   }
 
-  /** Ends it. */
+  /** The same as {@linkcode DeviceServer.close}. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
-  }
-}
-
-/**
- * Serves a device.
- *
- * @throws {EndpointError} When the endpoint cannot be had.
- * @throws What the device's `open` throws.
- */
-export async function serve(device: AnyDevice, options: ServeOptions): Promise<DeviceServer> {
-  return await serveFrom(openEndpoint(options, options.log ?? (() => {})), device, options);
-}
-
-/**
- * Serves a device to the front-ends of an endpoint that is open, and ends that.
- *
- * @throws What the device's `open` throws.
- */
-export async function serveFrom(
-  source: FrontendSource,
-  device: AnyDevice,
-  options: DeviceHostOptions,
-): Promise<DeviceServer> {
-  try {
-    const opening = DeviceHost.open(device, options);
-    // Its modules are loaded while the device opens and its thread starts.
-    const loading = import("./session/session.ts");
-    loading.catch(() => {});
-    const host = await opening;
-    try {
-      return new DeviceServer(host, source, (await loading).Session);
-    } catch (error) {
-      await host[Symbol.asyncDispose]();
-      throw error;
-    }
-  } catch (error) {
-    source[Symbol.dispose]();
-    throw error;
   }
 }

@@ -1,17 +1,16 @@
 /**
- * Texts that others chose, as a terminal may have them.
+ * Escapes text from outside for a terminal.
  *
- * A guest, a front-end's process, a file's name and whoever writes a record choose texts that a
- * person sees. A terminal obeys some characters, hides others, and turns the order of a line round
- * for a few. Whatever is printed passes through here.
+ * A guest, a front-end's process, a file name or a record can hold characters that a terminal obeys
+ * or hides, or that reverse the order of a line. All printed text passes through here.
  *
  * @module
  */
 
-/** Control and format characters, halves of surrogates, and what Unicode has not given out: C, Zl, Zp. */
+/** Control and format characters, lone surrogates, unassigned code points, line separators. */
 const UNSEEN = /[\p{C}\p{Zl}\p{Zp}]/gu;
 
-/** The same, but for the ends of lines. */
+/** The same without line feeds. */
 const UNSEEN_IN_LINES = /(?!\n)[\p{C}\p{Zl}\p{Zp}]/gu;
 
 function escaped(character: string): string {
@@ -20,7 +19,7 @@ function escaped(character: string): string {
 }
 
 /**
- * A text on one line, with escapes in the place of what a terminal obeys or hides.
+ * A text on one line, with escapes for characters that a terminal obeys or hides.
  *
  * @example
  * ```ts
@@ -35,31 +34,30 @@ export function shown(text: string): string {
   return text.trim().replace(/\s*\n\s*/g, " ").replace(UNSEEN, escaped);
 }
 
-/** The same for a text of several lines, such as the stack of an error. */
+/** The same for several lines, such as the stack of an error. */
 export function shownLines(text: string): string {
   return text.replaceAll("\t", "  ").replace(UNSEEN_IN_LINES, escaped);
 }
 
-/** A value of JSON with each text in it, names of members among them, as {@linkcode shown} has it. */
+/** Applies {@linkcode shown} to all texts in a value of JSON, names of members included. */
 export function shownDeep<T>(value: T): T {
+  const deep = (value: unknown): unknown => {
+    if (typeof value === "string") return shown(value);
+    if (Array.isArray(value)) return value.map(deep);
+    if (typeof value !== "object" || value === null) return value;
+    return Object.fromEntries(
+      Object.entries(value).map(([name, inner]) => [shown(name), deep(inner)]),
+    );
+  };
   return deep(value) as T;
 }
 
-function deep(value: unknown): unknown {
-  if (typeof value === "string") return shown(value);
-  if (Array.isArray(value)) return value.map(deep);
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(
-    Object.entries(value).map(([name, inner]) => [shown(name), deep(inner)]),
-  );
-}
-
 /**
- * A value as JSON that a terminal may have: the same value for a program, with JSON's own escapes.
- * A BigInt becomes a number where that holds it, else a text of its digits.
+ * A value as JSON that is safe for a terminal: JSON's own escapes keep the value the same for a
+ * program. A BigInt becomes a number if that is exact, else a text of its digits.
  *
- * @param space As that of `JSON.stringify`.
- * @throws {TypeError} When the value is no JSON: it has a circle, say.
+ * @param space The parameter of `JSON.stringify`.
+ * @throws {TypeError} When the value is circular.
  *
  * @example
  * ```ts
@@ -74,11 +72,7 @@ export function shownJson(value: unknown, space?: number): string {
     if (typeof inner !== "bigint") return inner;
     return BigInt.asIntN(54, inner) === inner ? Number(inner) : String(inner);
   }, space) ?? "null";
-  return text.replace(UNSEEN_IN_LINES, (character) => {
-    let escapes = "";
-    for (let i = 0; i < character.length; i++) {
-      escapes += `\\u${character.charCodeAt(i).toString(16).padStart(4, "0")}`;
-    }
-    return escapes;
-  });
+  // A character beyond U+FFFF is two units, and two escapes
+  const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return text.replace(UNSEEN_IN_LINES, (character) => character.split("").map(escape).join(""));
 }

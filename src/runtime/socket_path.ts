@@ -1,5 +1,5 @@
 /**
- * Listening on a path: the rules for socket files that are already there.
+ * Listens on a path: the rules for socket files that exist already.
  *
  * @module
  */
@@ -7,18 +7,18 @@
 import { Errno, LinuxError, MAX_SOCKET_PATH_BYTES, UnixConnection } from "../linux/mod.ts";
 import { SocketFile } from "../linux/file/path.ts";
 
-/** A socket that cannot be served. */
+/** The error of an endpoint that cannot be used. */
 export class EndpointError extends Error {
   /** The name of the class. */
   override name = "EndpointError";
 }
 
 /**
- * Listens on a path by `listen`. A socket file that nobody listens on any more is replaced; one
- * with a living server behind it, and any other file, is left alone.
+ * Listens on a path by `listen`. Replaces a socket file without a listener; leaves any other file
+ * alone.
  *
- * @throws {EndpointError} When the path cannot be had.
- * @throws {Deno.errors.NotCapable} When Deno may not.
+ * @throws {EndpointError} When it cannot listen there.
+ * @throws {Deno.errors.NotCapable} When Deno lacks the permission.
  */
 export function listenOnPath<T>(path: string, listen: (path: string) => T): T {
   expectSocketPath(path);
@@ -36,7 +36,7 @@ export function listenOnPath<T>(path: string, listen: (path: string) => T): T {
 }
 
 /**
- * Expects a path that a socket can have.
+ * Checks the path of a socket.
  *
  * @throws {EndpointError} When it is empty or too long, or has a zero byte.
  */
@@ -56,7 +56,7 @@ function isInUse(error: unknown): boolean {
   return error instanceof Deno.errors.AddrInUse || errnoOf(error) === Errno.EADDRINUSE;
 }
 
-/** Removes a socket file that nobody listens on. */
+/** Removes a socket file without a listener. */
 function removeStaleSocket(path: string): void {
   using file = existingSocket(path);
   if (file === undefined) return;
@@ -73,7 +73,7 @@ function removeStaleSocket(path: string): void {
   );
 }
 
-/** The socket file at a path; undefined when nothing is there any more. */
+/** The socket file at a path; undefined if it is gone. */
 function existingSocket(path: string): SocketFile | undefined {
   try {
     return new SocketFile(path);

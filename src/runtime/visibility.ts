@@ -1,28 +1,27 @@
 /**
- * What a front-end lets a back-end see. QEMU hides some of what the guest's driver does, and how
- * much depends on which of QEMU's devices it is (read in QEMU 7.2 and 10.0:
- * `hw/virtio/vhost-user*.c`, `hw/block/vhost-user-blk.c`). The generic device of QEMU 11 serves
- * every type and hides nothing of config space, so what the front-end is seen to do comes before
- * what its kind usually does.
+ * What a back-end can see through a front-end. QEMU hides some actions of the guest's driver,
+ * depending on QEMU's device class (QEMU 7.2 and 10.0: `hw/virtio/vhost-user*.c`,
+ * `hw/block/vhost-user-blk.c`). The generic device of QEMU 11 serves every type and hides no access
+ * to config space, so observed behaviour counts before the usual one of a type.
  *
  * @module
  */
 
 /**
- * How something is known: `reported`, the front-end said it; `inferred`, it follows from what the
- * front-end did; `not observable`, this front-end hides it.
+ * The source of a fact: `reported` by the front-end, `inferred` from its actions, or `not
+ * observable` because this front-end hides it.
  */
 export type Source = "reported" | "inferred" | "not observable";
 
-/** How something is known, with what limits that. */
+/** The source of a kind of facts, with its limits. */
 export interface Visibility {
-  /** How it is known. */
+  /** The source. */
   source: Source;
-  /** What limits that. */
+  /** Its limits. */
   note: string;
 }
 
-/** What can be seen of a device with a front-end. */
+/** The visibility of a device's facts with a front-end. */
 export interface DeviceVisibility {
   configReads: Visibility;
   configWrites: Visibility;
@@ -35,28 +34,28 @@ const hidden = (note: string): Visibility => ({ source: "not observable", note }
 
 const GPU = 16, INPUT = 18, SOUND = 25, GPIO = 41, BLOCK = 2, VSOCK = 19; // virtio 1.3, 5
 
-/** QEMU passes on every access of these devices, widened to the whole space. */
+/** QEMU passes on every access to these devices, widened to the whole space. */
 const WIDENED = [INPUT, SOUND, GPIO, GPU];
 
 const QEMU_STATUS = inferred(
   "QEMU sends the status at feature negotiation, and for some devices at start and stop; it sets ACKNOWLEDGE and DRIVER itself",
 );
 
-/** What a front-end has done in its connection. */
+/** The behaviour of a front-end in its connection. */
 export interface FrontendConduct {
-  /** The command name of its process; null where that is not known. */
+  /** The command name of its process; null if unknown. */
   command: string | null;
-  /** It took the protocol feature CONFIG: it asks the device for config space at all. */
+  /** It acknowledged the protocol feature CONFIG: it may ask for config space. */
   takesConfig: boolean;
-  /** How often it read config space. */
+  /** Number of its reads of config space. */
   configReads: number;
-  /** How often it wrote config space. */
+  /** Number of its writes to config space. */
   configWrites: number;
-  /** How often it was told that config space changed. */
+  /** Number of announced changes of config space. */
   announcements: number;
 }
 
-/** What can be seen of a device type, given what its front-end has done so far. */
+/** The visibility of a device type, given the behaviour of its front-end so far. */
 export function visibilityOf(deviceId: number, conduct: FrontendConduct): DeviceVisibility {
   const { command, takesConfig, configReads, configWrites, announcements } = conduct;
   if (command === null || !command.startsWith("qemu-system")) {
@@ -66,7 +65,7 @@ export function visibilityOf(deviceId: number, conduct: FrontendConduct): Device
     return { configReads: reported(note), configWrites: reported(note), status: reported(note) };
   }
   const isCached = deviceId === BLOCK || deviceId === VSOCK;
-  // One that answers from a copy reads once, and once more after each change.
+  // A front-end that answers from a copy reads once, and once more after each change
   const isSeenPassingOn = configReads > 1 + announcements;
   if (WIDENED.includes(deviceId) || isSeenPassingOn || takesConfig && !isCached) {
     return {

@@ -1,9 +1,8 @@
 /** What vhostd says to QEMU, given to the newest QEMU: it starts with each device type. */
 import { assert, assertEquals } from "@std/assert";
-import { bytes, defineDevice, packed } from "../../mod.ts";
+import { bytes, defineDevice, packed, serve } from "../../mod.ts";
 import { qemuHint } from "../../src/cli/qemu.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
-import { serve } from "../../src/runtime/mod.ts";
 import { spawn, withTimeout } from "../../tools/lib/process.ts";
 import { QEMU_VERSIONS, qemuOfVersion } from "../../tools/guest/programs.ts";
 import { Qmp } from "../../tools/guest/qmp.ts";
