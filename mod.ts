@@ -22,4 +22,12 @@ export type {
 } from "./src/runtime/record.ts";
 export type { QueueCounts } from "./src/runtime/counters.ts";
 export type { Source, Visibility } from "./src/runtime/visibility.ts";
-export type { IoCallbacks, IoUring, IoUser, SocketAccess, ThreadIo } from "./src/linux/mod.ts";
+export type {
+  IoCallbacks,
+  IoUring,
+  IoUser,
+  Readiness,
+  SocketAccess,
+  ThreadIo,
+  Watch,
+} from "./src/linux/mod.ts";

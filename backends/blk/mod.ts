@@ -267,11 +267,10 @@ export default defineDevice({
     };
   },
 
-  handlers({ shared, features, config, memory, queues, watch, notice, io }) {
+  handlers({ shared, features, config, memory, queues, notice, io }) {
     const state = new SharedState(shared.state);
     const store: Store = attachStore(shared.store, {
       memory,
-      watch,
       io,
       done: (request, result) => operation.done(request, result),
       flush: () => queues.requestq.forEach((queue) => queue.flush()),

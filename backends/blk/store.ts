@@ -59,8 +59,6 @@ export interface Store {
 export interface StoreHost {
   /** Guest memory: where the indexes of parts lead. */
   readonly memory: { readonly u8: Uint8Array<ArrayBuffer>; readonly base: number };
-  /** Calls `callback` when a file descriptor is readable, until the watch is disposed of. */
-  watch(fd: number, callback: () => void): Disposable;
   /** The thread's io_uring, where it has one. */
   readonly io: ThreadIo | undefined;
   /** A request to which the store answered `LATER` is done (0) or failed (an errno). */

@@ -12,6 +12,7 @@ import {
   ioctl,
   LinuxError,
   openFile,
+  type Readiness,
   readNow,
   retry,
   writeNow,
@@ -243,7 +244,7 @@ const READ_EVENTS = 64;
 /** What happens with an {@linkcode EvdevDevice}. */
 export interface EvdevHandlers {
   /** Watches a descriptor. */
-  watch: (fd: number, callback: () => void) => Disposable;
+  watch: (fd: number, readiness: Readiness, callback: () => void) => Disposable;
   /** Takes whole groups, each with its end. */
   onGroup: (group: InputEvent[]) => void;
   /** The device is gone; why. */
@@ -313,7 +314,7 @@ export class EvdevDevice implements Disposable {
     const keysDown = () => this.#keysDown();
     const stream = this.#stream = new EvdevStream({ model: this.model, onGroup, keysDown });
     const buffer = new Uint8Array(READ_EVENTS * INPUT_EVENT_BYTES);
-    this.#watch = watch(this.#fd.number, () => {
+    this.#watch = watch(this.#fd.number, "readable", () => {
       let reason = "it has ended";
       try {
         const count = readNow(this.#fd.number, buffer);

@@ -47,6 +47,12 @@ export class QueueCounters {
     this.#values[5]++;
   }
 
+  /** Counts a chain that went back unused. */
+  untaken(readableBytes: number): void {
+    this.#values[1] -= readableBytes;
+    this.#values[5]--;
+  }
+
   /** Counts a chain that was completed. */
   completed(written: number): void {
     this.#values[0]++;

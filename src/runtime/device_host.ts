@@ -33,7 +33,12 @@ import { EnginePool } from "./engine_pool.ts";
 import { LateCode } from "./late_code.ts";
 import { Notices } from "./notices.ts";
 import { Patience } from "./patience.ts";
-import type { BrokenEvent, EngineCommand, EngineEvent, EngineSetup } from "./queue_engine.ts";
+import type {
+  BrokenEvent,
+  EngineCommand,
+  EngineEvent,
+  EngineSetup,
+} from "./data_plane/messages.ts";
 import { DEFAULT_POLL_US } from "./defaults.ts";
 import { DeviceRecord } from "./record.ts";
 import { Ring } from "./ring.ts";
@@ -241,7 +246,7 @@ export class DeviceHost implements AsyncDisposable {
       announceConfig: () => host?.onConfigChange?.(),
       fence: async () => await host?.fence(),
       log,
-      watch: (fd, callback) => watch(fd, "readable", callback),
+      watch,
     }) ?? {};
     checkOpenDevice(device, control);
     if (control.config !== undefined) layout.assign(configMemory, control.config as object);

@@ -15,7 +15,7 @@
 
 import type { QueueSlot } from "../virtio/queue_layout.ts";
 import { type Patience, STOP_LIMIT_MS } from "./patience.ts";
-import { type EngineCommand, STOPPED } from "./queue_engine.ts";
+import type { AnswerTo, EngineCommand } from "./data_plane/messages.ts";
 
 /** A stop that takes longer, in milliseconds, is told of. */
 const NOTE_MS = 5_000;
@@ -95,18 +95,18 @@ export class Engine {
    * @returns Its answer, once everything that it asks for has happened.
    * @throws {Error} When it was refused, or there was no answer in time.
    */
-  async call(command: EngineCommand): Promise<number> {
+  async call<C extends EngineCommand>(command: C): Promise<AnswerTo<C>> {
     const { patience } = this.#options;
     const limitMs = Math.max(patience.limitMs, STOP_LIMIT_MS);
     const answer = await patience.within(this.ask(command), limitMs, limitMs);
     if (answer === undefined) throw this.#abandon(command.kind);
-    return answer.value as number;
+    return answer.value;
   }
 
   /** Has a command carried out that may wait for the device; the caller limits the time. */
-  async ask(command: EngineCommand): Promise<unknown> {
+  async ask<C extends EngineCommand>(command: C): Promise<AnswerTo<C>> {
     if (this.failure !== undefined) throw this.failure;
-    return await this.#transport.call(command);
+    return await this.#transport.call(command) as AnswerTo<C>;
   }
 
   /** Stops a queue, once everything in flight is completed or given up. */
@@ -115,7 +115,7 @@ export class Engine {
     const { patience, log } = this.#options;
     const note = setTimeout(() => log(this.#stillWaits(queue)), NOTE_MS);
     try {
-      const stop = this.ask({ kind: "stop", queue }) as Promise<number>;
+      const stop = this.ask({ kind: "stop", queue });
       let stopped = await patience.within(stop);
       if (stopped === undefined) {
         this.ask({ kind: "cancel" }).catch(() => {});
@@ -124,12 +124,12 @@ export class Engine {
       if (stopped !== undefined) return { base: stopped.value, isLate: false };
       const message = this.#notCompleted(queue);
       const giveUp = this.ask({ kind: "giveUp", queue, incident: ++incidents, message });
-      const given = await patience.within(giveUp as Promise<number>, ANSWER_MS);
+      const given = await patience.within(giveUp, ANSWER_MS);
       if (given === undefined) {
         this.#abandon("stop");
         return late;
       }
-      if (given.value === STOPPED) return { base: await stop, isLate: false };
+      if (given.value === null) return { base: await stop, isLate: false };
       return { base: given.value, isLate: true };
     } catch (error) {
       // The thread ended meanwhile, and touches nothing any more.

@@ -5,7 +5,7 @@
  */
 
 import { Engine } from "./engine.ts";
-import type { EngineCommand } from "./queue_engine.ts";
+import type { EngineCommand } from "./data_plane/messages.ts";
 
 /**
  * Engines that start at once: most machines have no more processors free for that, and what starts

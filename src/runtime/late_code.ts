@@ -6,7 +6,7 @@
  */
 
 import type { GuestMemory } from "../memory/mod.ts";
-import type { EngineEvent } from "./queue_engine.ts";
+import type { LateEvent } from "./data_plane/messages.ts";
 
 /** Old places of guest memory, kept for those who may touch them. */
 interface Kept {
@@ -28,7 +28,7 @@ export class LateCode {
   }
 
   /** Takes what an engine tells. */
-  note(event: Extract<EngineEvent, { incident: number }>): void {
+  note(event: LateEvent): void {
     if (event.kind === "late") {
       this.#late.set(event.incident, event.readable);
       return;

@@ -9,12 +9,8 @@ import { Signaller } from "../linux/wait/signaller.ts";
 import { type MemoryHandle, type SpanView, viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { Transport } from "./engine.ts";
-import {
-  type EngineCommand,
-  type EngineEvent,
-  type EngineSetup,
-  QueueEngine,
-} from "./queue_engine.ts";
+import type { EngineCommand, EngineEvent, EngineSetup } from "./data_plane/messages.ts";
+import { QueueEngine } from "./data_plane/queue_engine.ts";
 
 /** Runs an engine on this thread, for devices that need no thread of their own. */
 export class LocalTransport implements Transport {
@@ -43,7 +39,7 @@ export class LocalTransport implements Transport {
   call(command: EngineCommand): Promise<unknown> {
     // The control plane allocates on this thread, also while there is no guest.
     if (command.kind === "memory" && command.regions.length === 0) this.#memory.release();
-    return new Promise((resolve) => this.#engine.execute(command, resolve));
+    return new Promise((resolve, reject) => this.#engine.execute(command, resolve, reject));
   }
 
   async close(): Promise<void> {

@@ -11,7 +11,7 @@ import { UringReactor } from "../linux/wait/uring_reactor.ts";
 import { viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { ThreadCommand, ThreadMessage, ThreadStart } from "./thread_transport.ts";
-import { QueueEngine } from "./queue_engine.ts";
+import { QueueEngine } from "./data_plane/queue_engine.ts";
 
 declare const self: {
   onmessage: ((event: MessageEvent) => void) | null;
@@ -71,13 +71,14 @@ async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Prom
   });
 
   const execute = ({ id, command }: ThreadCommand) => {
+    const refuse = (error: unknown) => send({ kind: "refused", id, error: error as Error });
     try {
       engine.execute(command, (result) => {
         if (command.kind === "close") closeId = id;
         else send({ kind: "answer", id, result });
-      });
+      }, refuse);
     } catch (error) {
-      send({ kind: "refused", id, error: error as Error });
+      refuse(error);
     }
   };
   let announced = 0;

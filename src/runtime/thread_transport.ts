@@ -9,7 +9,7 @@ import { expectDescriptors, WORKER_DESCRIPTORS } from "../linux/fd.ts";
 import type { MemoryHandle } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { Transport } from "./engine.ts";
-import type { EngineCommand, EngineEvent, EngineSetup } from "./queue_engine.ts";
+import type { EngineCommand, EngineEvent, EngineSetup } from "./data_plane/messages.ts";
 
 /** What a queue thread begins with. */
 export interface ThreadStart {

@@ -16,7 +16,7 @@
  * @module
  */
 
-import type { ThreadIo } from "../linux/mod.ts";
+import type { Readiness, ThreadIo, Watch } from "../linux/mod.ts";
 import type { Chain } from "../virtqueue/mod.ts";
 import type { ConfigLayout, ConfigValues, ConfigView } from "./config/layout.ts";
 import type { ConfigWrite } from "./config/space.ts";
@@ -51,15 +51,35 @@ export interface QueueDefinition {
    * @default {none: there is one queue of this kind}
    */
   readonly family?: string;
+  /**
+   * The most promises of its handler that may be pending, up to 32768. At this limit the queue
+   * takes no more chains until one settles.
+   *
+   * @default {256}
+   */
+  readonly mostPending?: number;
 }
 
 /** The most descriptors of a queue whose definition does not say. */
 export const DEFAULT_QUEUE_SIZE: number = 1024;
 
+/** The most pending promises of a queue whose definition does not say. */
+export const DEFAULT_MOST_PENDING: number = 256;
+
 /** What a handler returns when it will complete its chain later, by {@linkcode QueueHandle.complete}. */
 export const LATER: number = -1;
 
-/** The number of bytes written to a chain, {@linkcode LATER}, or a promise of that number. */
+/**
+ * What a handler returns that cannot take its chain now. The chain stays in the ring and the queue
+ * pauses: the handler gets no chains, and the driver is asked for no notifications, until
+ * {@linkcode QueueHandle.resume}. What the handler took besides it must be untaken before.
+ */
+export const NOT_NOW: number = -2;
+
+/**
+ * The number of bytes written to a chain, {@linkcode LATER}, {@linkcode NOT_NOW}, or a promise of
+ * the number of bytes.
+ */
 export type HandlerResult = number | Promise<number>;
 
 /** A queue, as the data half sees it. */
@@ -73,10 +93,20 @@ export interface QueueHandle {
   /** Whether the ring runs. */
   readonly isRunning: boolean;
   /**
-   * Takes a buffer that the driver supplied, for a queue whose sender is the
-   * device; null when there is none (the handler is called when there is).
+   * Takes the next chain; null when there is none. Where the device is the sender, the handler is
+   * called when there are chains; where the driver is, a handler may take more than it was called
+   * with, and completes or untakes them.
    */
   take(): Chain | null;
+  /**
+   * Gives back, unused, the chain that was taken last: the driver never learns of it, and it is
+   * the next one that is taken.
+   *
+   * @throws {Error} When it was not the last, or was completed.
+   */
+  untake(chain: Chain): void;
+  /** Ends a pause that {@linkcode NOT_NOW} began. */
+  resume(): void;
   /**
    * Completes a chain with the number of bytes that were written to it. What is
    * completed within a handler is published with its batch; completions from
@@ -137,6 +167,16 @@ export interface DataHalf<Q extends Queues = Queues> {
    * returns settles, go back to the driver, unused.
    */
   onStop?(queue: QueueHandle): void | Promise<void>;
+  /** The device is reset, or its front-end is gone: all rings are stopped. */
+  onReset?(): void | Promise<void>;
+  /** Returns what another process needs to continue; structured-cloneable. All rings are stopped. */
+  save?(): unknown;
+  /** Takes over what {@linkcode DataHalf.save} returned. All rings are stopped. */
+  load?(state: unknown): void | Promise<void>;
+  /** Returns what this thread adds to the record: JSON. */
+  report?(): Record<string, unknown>;
+  /** Takes a message of the control half; what it returns, or a promise resolves to, is the answer. */
+  onMessage?(message: unknown): unknown;
   /** The thread ends. */
   close?(): void;
 }
@@ -177,8 +217,19 @@ export interface DataContext<
    * many as it likes.
    */
   notice(notice: DeviceNotice): void;
-  /** Calls `callback` when a file descriptor is readable, until the watch is disposed of. */
-  watch(fd: number, callback: () => void): Disposable;
+  /**
+   * Calls `callback` whenever a file descriptor is ready, until the watch is disposed of; not while
+   * the watch is paused.
+   */
+  watch(fd: number, readiness: Readiness, callback: () => void): Watch;
+  /**
+   * Lets timers, promises and Deno's own I/O go on while a promise is pending: a queue thread has
+   * no event loop else, except while promises of handlers are pending or a queue is paused. The
+   * number of such promises is for the device to limit.
+   *
+   * @returns The promise, or one that settles as it does.
+   */
+  keep<T>(promise: Promise<T>): Promise<T>;
   /** The io_uring that this thread waits with; undefined on the main thread, and where the kernel allows none. */
   readonly io: ThreadIo | undefined;
 }
@@ -192,16 +243,20 @@ export interface ControlContext<L extends ConfigLayout, O extends Options> {
   /** Tells the driver that config space changed, as soon as it can hear it. */
   announceConfig(): void;
   /**
-   * Resolves when every chain that the data half took before is completed. What
-   * it takes after sees what was stored in shared memory before.
+   * Resolves when every request that the data half took before is completed (not buffers of
+   * queues whose sender is the device). What it takes after sees what was stored in shared memory
+   * before.
    *
    * @throws {Error} When that takes too long.
    */
   fence(): Promise<void>;
   /** Says something to the person who runs the device, as one line. */
   log(message: string): void;
-  /** Calls `callback` when a file descriptor is readable, until the watch is disposed of. */
-  watch(fd: number, callback: () => void): Disposable;
+  /**
+   * Calls `callback` whenever a file descriptor is ready, until the watch is disposed of; not while
+   * the watch is paused.
+   */
+  watch(fd: number, readiness: Readiness, callback: () => void): Watch;
 }
 
 /** A command that the control socket offers as `POST /NAME`. */
@@ -359,9 +414,13 @@ export function defineDevice<
   };
   if (!/^[a-z][a-z0-9-]*$/.test(name)) refuse("expected a name of a-z, 0-9 and -");
   checkDefinition(definition);
-  for (const [queue, { size = DEFAULT_QUEUE_SIZE }] of Object.entries(queues as Queues)) {
+  for (const [queue, definition] of Object.entries(queues as Queues)) {
+    const { size = DEFAULT_QUEUE_SIZE, mostPending = DEFAULT_MOST_PENDING } = definition;
     if (size < 1 || size > 32768 || (size & (size - 1)) !== 0) {
       refuse(`expected a power of 2 up to 32768 as the size of ${queue}, got ${size}`);
+    }
+    if (!(Number.isInteger(mostPending) && mostPending >= 1 && mostPending <= 32768)) {
+      refuse(`expected 1 to 32768 as mostPending of ${queue}, got ${mostPending}`);
     }
   }
   for (const { needs } of Object.values((definition.options ?? {}) as Options)) {

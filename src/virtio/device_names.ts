@@ -56,6 +56,11 @@ const DATA_MEMBERS: Readonly<Record<keyof DataHalf, true>> = {
   onBatch: true,
   onStart: true,
   onStop: true,
+  onReset: true,
+  save: true,
+  load: true,
+  report: true,
+  onMessage: true,
   close: true,
 };
 

@@ -19,7 +19,6 @@ function attach(open: OpenStore): Store {
   return attachStore(open.handle, {
     memory,
     io: undefined,
-    watch: () => ({ [Symbol.dispose]() {} }),
     done: () => {},
     flush: () => {},
   });

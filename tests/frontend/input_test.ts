@@ -335,7 +335,7 @@ Deno.test("EvdevDevice reads groups from its descriptor, writes LEDs to it, and 
     using device = new EvdevDevice(reading, profileModel("keyboard"));
     const writer = await Deno.open(events, { write: true });
     device.start({
-      watch: (fd, callback) => watch(fd, "readable", callback),
+      watch,
       onGroup: (group) => groups.push(show(group)),
       onGone: (reason) => gone.push(reason),
     });

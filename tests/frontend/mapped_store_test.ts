@@ -58,7 +58,6 @@ async function withDisk(
     const store = attachStore(open.handle, {
       memory,
       io: undefined,
-      watch: () => ({ [Symbol.dispose]() {} }),
       done() {},
       flush() {},
     });
@@ -141,7 +140,6 @@ Deno.test("A mapped file finds what it had before it was opened", async () => {
     });
     const store = attachStore(open.handle, {
       ...{ memory, io: undefined, done() {}, flush() {} },
-      watch: () => ({ [Symbol.dispose]() {} }),
     });
     for (let times = 0; times < 2; times++) {
       u8.fill(9);

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
-import { Poller } from "../../src/runtime/poller.ts";
+import { Poller } from "../../src/runtime/data_plane/poller.ts";
 
 const alone = () => new SharedArrayBuffer(4);
 

@@ -51,7 +51,7 @@ import { initialBase, MAX_QUEUE_SIZE, ringBytes } from "../../virtqueue/mod.ts";
 import type { DeviceHost } from "../device_host.ts";
 import { createInflightFile, InflightArea } from "./inflight_area.ts";
 import type { KeptConfig } from "./kept_config.ts";
-import { BEGAN_ANEW, type BrokenEvent } from "../queue_engine.ts";
+import type { BrokenEvent } from "../data_plane/messages.ts";
 import { streamNotice } from "../notices.ts";
 import type { Ring } from "../ring.ts";
 import { SharingCheck } from "./sharing_check.ts";
@@ -690,7 +690,7 @@ export class Session {
     const inflight = this.#inflight?.place(index, ring.size, this.#isPacked) ?? null;
     const { engine } = ring;
     const hadFailed = engine.failure !== undefined;
-    const again = await engine.call({
+    const { resumed, resubmitted } = await engine.call({
       kind: "start",
       queue: index,
       ring: {
@@ -718,8 +718,8 @@ export class Session {
     ring.broken = false;
     ring.starts++;
     ring.tracked = inflight !== null;
-    ring.resumed = again !== BEGAN_ANEW;
-    ring.resubmitted += Math.max(again, 0);
+    ring.resumed = resumed;
+    ring.resubmitted += resubmitted;
     if (!this.#hasProtocol("STATUS")) {
       const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK } = deviceStatus;
       this.#host.record.status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, "inferred");

@@ -41,7 +41,6 @@ self.onmessage = ({ data: { handle, bytes, seed, control } }) => {
   const store = attachStore(handle, {
     memory: { u8, base: addressOf(u8) },
     io: undefined,
-    watch: () => ({ [Symbol.dispose]() {} }),
     done() {},
     flush() {},
   });

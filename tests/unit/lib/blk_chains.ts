@@ -120,7 +120,13 @@ export class TestQueue implements QueueHandle {
     this.completed.push([chain, written]);
   }
 
+  untake(): never {
+    throw new Error("Expected a chain that was taken from this queue");
+  }
+
   flush(): void {}
+
+  resume(): void {}
 
   hold(): void {
     this.holds++;

@@ -8,7 +8,12 @@ import { SharedState } from "../../../backends/blk/shared_state.ts";
 import type { Store, StoreHost, StoreRequest, StoreResult } from "../../../backends/blk/store.ts";
 import { attachStore } from "../../../backends/blk/stores.ts";
 import { defineDevice, LATER } from "../../../mod.ts";
-import { createTimerfd, drainEventfd, LinuxError } from "../../../src/linux/mod.ts";
+import {
+  createTimerfd,
+  drainEventfd,
+  LinuxError,
+  type watch as watchOnMain,
+} from "../../../src/linux/mod.ts";
 
 /** The size of a range of the disk that has an order of its own. */
 export const STRIPE_BYTES = 8192;
@@ -43,7 +48,6 @@ export default defineDevice({
     const store = new FaultyStore(
       {
         memory,
-        watch,
         io,
         done: (request, result) => operation.done(request, result),
         flush: () => queues.requestq.forEach((queue) => queue.flush()),
@@ -51,6 +55,7 @@ export default defineDevice({
       (host) => attachStore(shared.store, host),
       new Int32Array(shared.orders),
       options.manner as Manner,
+      watch,
     );
     const operation = new Operation({
       ...shared,
@@ -82,12 +87,13 @@ class FaultyStore implements Store {
     attach: (host: StoreHost) => Store,
     orders: Int32Array<SharedArrayBuffer>,
     manner: Manner,
+    watch: typeof watchOnMain,
   ) {
     this.#host = host;
     this.#inner = attach(host);
     this.#orders = orders;
     this.#manner = manner;
-    this.#watch = host.watch(this.#timer.number, () => {
+    this.#watch = watch(this.#timer.number, "readable", () => {
       drainEventfd(this.#timer.number);
       this.#answerSome();
     });

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { elapsed, microseconds } from "../linux/mod.ts";
+import { elapsed, microseconds } from "../../linux/mod.ts";
 
 /** Looks at the queues per look at the clock. */
 const LOOKS_PER_CLOCK = 32;

@@ -1,0 +1,48 @@
+/**
+ * What surrounds the queues of an engine.
+ *
+ * @module
+ */
+
+import type { Readiness, ThreadIo, Watch } from "../../linux/mod.ts";
+import type { MemoryView } from "../../memory/mod.ts";
+import type { AnyDevice, DataHalf } from "../../virtio/mod.ts";
+import type { BatchBudget } from "./batch_budget.ts";
+import type { LateChains } from "./late_chains.ts";
+import type { EngineEvent } from "./messages.ts";
+import type { Poller } from "./poller.ts";
+
+/** Where an engine lives: on the main thread or on a queue thread. */
+export interface EngineHost {
+  /** Calls `callback` whenever a descriptor is ready. */
+  watch(fd: number, readiness: Readiness, callback: () => void): Watch;
+  /** Calls `callback` each time an eventfd is signalled; nobody reads it. */
+  watchSignals(fd: number, callback: () => void): Disposable;
+  /** Signals an eventfd of the front-end's, without ever waiting. */
+  signal(fd: number): void;
+  /** Calls `callback` soon, after others had their turn. */
+  defer(callback: () => void): void;
+  /** The thread's io_uring, where it has one. */
+  readonly io?: ThreadIo;
+  /** Asks the kernel to cancel its operations. */
+  cancel?(): void;
+  /** Whether the control plane waits for an answer. Asked after each chain. */
+  isAwaited?(): boolean;
+  /** Tells the control plane something. */
+  emit(event: EngineEvent): void;
+}
+
+/** What the queues of an engine share. */
+export interface QueueOwner {
+  readonly device: AnyDevice;
+  readonly half: DataHalf;
+  readonly host: EngineHost;
+  readonly memory: MemoryView;
+  readonly budget: BatchBudget;
+  readonly poller: Poller;
+  readonly late: LateChains;
+  /** Requests that were handled since the poller was told last. */
+  handled: number;
+  /** Promises and paused queues, for which the thread's event loop must turn. */
+  pending: number;
+}

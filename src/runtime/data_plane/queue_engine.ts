@@ -1,0 +1,201 @@
+/**
+ * The data plane of one thread: the data half of a device, and the queues that it serves.
+ *
+ * @module
+ */
+
+import { type MemoryView, RegionTable } from "../../memory/mod.ts";
+import { type AnyDevice, type DataHalf, hasFeature, type QueueHandle } from "../../virtio/mod.ts";
+import { checkHandlers } from "../../virtio/device_names.ts";
+import { QueueCounters } from "../counters.ts";
+import { NoticeSender } from "../notices.ts";
+import { BatchBudget } from "./batch_budget.ts";
+import type { EngineHost, QueueOwner } from "./engine_host.ts";
+import { EngineQueue, isPromise } from "./engine_queue.ts";
+import { LateChains } from "./late_chains.ts";
+import type { EngineCommand, EngineSetup } from "./messages.ts";
+import { Poller } from "./poller.ts";
+
+/** Runs some of a device's queues on the thread that it was made on. */
+export class QueueEngine implements QueueOwner {
+  readonly device: AnyDevice;
+  readonly half: DataHalf;
+  readonly host: EngineHost;
+  readonly memory: MemoryView;
+  readonly budget = new BatchBudget();
+  readonly poller: Poller;
+  readonly late: LateChains;
+  handled = 0;
+  pending = 0;
+  readonly #features: Record<string, boolean>;
+  readonly #queues: EngineQueue[] = [];
+
+  /** Makes the data half of a device. */
+  constructor(device: AnyDevice, setup: EngineSetup, memory: MemoryView, host: EngineHost) {
+    this.device = device;
+    this.host = host;
+    this.memory = memory;
+    this.poller = new Poller(setup.pollUs, setup.polling, navigator.hardwareConcurrency);
+    this.late = new LateChains((event) => host.emit(event));
+    const names = (of: object) => Object.keys(of);
+    this.#features = Object.fromEntries(names(device.features ?? {}).map((name) => [name, false]));
+    const queues: Record<string, QueueHandle[]> = Object.fromEntries(
+      names(device.queues).map((name) => [name, []]),
+    );
+    const notices = new NoticeSender((notice, count) =>
+      host.emit({ kind: "notice", notice, count })
+    );
+    this.half = device.handlers({
+      notice: (notice) => notices.add(notice),
+      options: setup.options,
+      shared: setup.shared,
+      config: device.config?.view(setup.config) ?? {},
+      features: this.#features,
+      queues,
+      memory,
+      watch: (fd, readiness, callback) => host.watch(fd, readiness, callback),
+      keep: (promise) => this.#keep(promise),
+      io: host.io,
+    });
+    checkHandlers(device, this.half);
+    for (const slot of setup.queues) {
+      const queue = new EngineQueue(this, slot, new QueueCounters(setup.counters, slot.index));
+      this.#queues.push(queue);
+      queues[slot.name].push(queue);
+    }
+  }
+
+  /** Whether the thread's event loop must turn: promises are pending, or queues are paused. */
+  get isPending(): boolean {
+    return this.pending > 0;
+  }
+
+  async #keep<T>(promise: Promise<T>): Promise<T> {
+    this.pending++;
+    try {
+      return await promise;
+    } finally {
+      this.pending--;
+    }
+  }
+
+  /**
+   * Carries out a command of the control plane; `done` is called with its answer: see
+   * `EngineAnswers`. A hook of the device that rejects has `refuse` called instead.
+   *
+   * @throws When the command cannot be carried out, or a hook of the device throws.
+   */
+  execute(
+    command: EngineCommand,
+    done: (answer?: unknown) => void,
+    refuse: (error: unknown) => void,
+  ): void {
+    const { half } = this;
+    let answer: unknown;
+    switch (command.kind) {
+      case "memory":
+        this.memory.regions = new RegionTable(command.regions);
+        break;
+      case "features":
+        for (const name in this.#features) {
+          this.#features[name] = hasFeature(command.bits, this.device.features[name].bit);
+        }
+        break;
+      case "start":
+        answer = this.#queue(command.queue).start(command);
+        break;
+      case "enable":
+        this.#queue(command.queue).enable(command.enabled);
+        break;
+      case "call":
+        this.#queue(command.queue).setCall(command.fd);
+        break;
+      case "err":
+        this.#queue(command.queue).setErr(command.fd);
+        break;
+      case "break":
+        this.#queue(command.queue).break(new Error(command.message), command.rule);
+        break;
+      case "stop":
+        return this.#queue(command.queue).stop(done);
+      case "cancel":
+        this.host.cancel?.();
+        break;
+      case "giveUp":
+        answer = this.#queue(command.queue).giveUp(command.incident, command.message);
+        break;
+      case "fence":
+        return this.#fence(done);
+      case "reset":
+        this.#expectStopped(command.kind);
+        answer = half.onReset?.();
+        break;
+      case "save":
+        this.#expectStopped(command.kind);
+        answer = half.save?.();
+        break;
+      case "load":
+        this.#expectStopped(command.kind);
+        answer = half.load?.(command.state);
+        break;
+      case "report":
+        answer = half.report?.();
+        break;
+      case "message":
+        if (half.onMessage === undefined) {
+          throw new TypeError(`Expected onMessage() in the handlers of ${this.device.name}`);
+        }
+        answer = half.onMessage(command.value);
+        break;
+      case "close":
+        half.close?.();
+    }
+    if (isPromise(answer)) this.#keep(answer).then(done, refuse);
+    else done(answer);
+  }
+
+  #queue(index: number): EngineQueue {
+    const queue = this.#queues.find((queue) => queue.index === index);
+    if (queue === undefined) throw new RangeError(`Expected a queue of this engine, got ${index}`);
+    return queue;
+  }
+
+  #expectStopped(kind: string): void {
+    const running = this.#queues.find(({ isStarted }) => isStarted);
+    if (running === undefined) return;
+    throw new Error(`Expected all rings to be stopped for ${kind}, queue ${running.index} runs`);
+  }
+
+  #fence(done: () => void): void {
+    let left = this.#queues.length;
+    const drained = () => {
+      if (--left === 0) done();
+    };
+    for (const queue of this.#queues) queue.fence(drained);
+    if (this.#queues.length === 0) done();
+  }
+
+  /**
+   * Looks for new requests for a while, instead of sleeping. For the thread's loop, when it has
+   * done everything else.
+   *
+   * @param glance Does what else the thread waits for, without waiting; returns false when that
+   * comes first.
+   */
+  poll(glance: () => boolean): void {
+    const queues = this.#queues, { poller } = this;
+    if (!queues.some(isPolled)) return;
+    if (poller.begin()) {
+      do {
+        // By index: an iterator would be made at each look until V8 has seen enough of them.
+        for (let i = 0; i < queues.length; i++) queues[i].look();
+      } while (glance() && !this.isPending && poller.goesOn());
+      poller.end();
+    }
+    for (let i = 0; i < queues.length; i++) queues[i].endPolling();
+  }
+}
+
+function isPolled(queue: EngineQueue): boolean {
+  return queue.isPolled;
+}
