@@ -279,7 +279,7 @@ for (const packed of [false, true]) {
         const after = new Uint8Array(world.area);
         after.set(new Uint8Array(before));
         after[at] = value;
-        assertThrows(() => world.start(null), InflightError, "in the last batch");
+        assertThrows(() => world.start(null), InflightError, "the last batch");
       }
     }
   });

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { InflightError, InflightMemory, type InflightRegion } from "../inflight.ts";
+import { InflightError, InflightRecord, type InflightRegion } from "../inflight.ts";
 import { availableFlags, OWNER_FLAGS } from "./places.ts";
 
 /** `struct QueueRegionPacked` up to its array, which is aligned to 8. */
@@ -55,19 +55,12 @@ export interface PackedRingState {
  * batch is published: in between other chains may be taken, which must not be
  * recorded in entries of chains that are only put back.
  */
-export class PackedInflight {
-  /** The chains that were in flight when the ring was placed, in the order in which they were taken. */
+export class PackedInflight extends InflightRecord {
   readonly unfinished: readonly number[];
-  /** The ring begins with this record. */
-  readonly isFresh: boolean;
   /** Where the next used descriptor went when the ring was placed. */
   readonly usedPlace: number;
   /** How many descriptors of the ring the unfinished chains have. */
   readonly unfinishedDescriptors: number;
-  readonly #memory: InflightMemory;
-  readonly #u8: Uint8Array<ArrayBuffer>;
-  readonly #u16: Uint16Array<ArrayBuffer>;
-  readonly #u32: Uint32Array<ArrayBuffer>;
   readonly #size: number;
   // By entry. The front-end can change those in the record.
   readonly #next: Uint16Array<ArrayBuffer>;
@@ -96,12 +89,8 @@ export class PackedInflight {
   constructor(region: InflightRegion, ring: PackedRingState) {
     const { size } = ring;
     const { descriptors } = region;
-    const memory = new InflightMemory(region, size, packedInflightBytes(descriptors));
-    this.#memory = memory;
-    this.#u8 = memory.u8;
-    this.#u16 = memory.u16;
-    this.#u32 = memory.u32;
-    this.#positions = new Float64Array(memory.u8.buffer, memory.u8.byteOffset, POSITIONS + 1);
+    super(region, size, packedInflightBytes(descriptors));
+    this.#positions = new Float64Array(this.u8.buffer, this.u8.byteOffset, POSITIONS + 1);
     this.#nextPositions = new Float64Array(1);
     this.#nextPosition = new Uint16Array(this.#nextPositions.buffer);
     this.#size = size;
@@ -111,22 +100,21 @@ export class PackedInflight {
     this.#entry = new Uint16Array(size);
     this.#batch = new Uint16Array(size);
     // At the place where it begins, a ring that was recorded looks the same.
-    if (ring.isAnew && !memory.isFresh && !this.#beganHere()) memory.begin();
-    this.isFresh = memory.isFresh;
-    if (memory.isFresh) {
+    if (ring.isAnew && !this.isFresh && !this.#beganHere()) this.begin();
+    if (this.isFresh) {
       for (let entry = 0; entry < descriptors; entry++) {
         // The list ends behind the last entry.
-        this.#u16[halfAt(entry) + NEXT] = entry + 1;
+        this.u16[halfAt(entry) + NEXT] = entry + 1;
       }
       this.#store(ring.usedPlace, ring.usedPlace);
-      memory.initialized();
+      this.initialized();
     }
     this.usedPlace = this.#settle(ring);
-    this.#freeHead = this.#u16[OLD_FREE_HEAD];
+    this.#freeHead = this.u16[OLD_FREE_HEAD];
     const free = this.#checkFree();
     const heads = this.#checkInFlight(free);
-    this.unfinished = memory.inOrder(heads, (entry) => wordAt(entry));
-    memory.countFrom(heads, (entry) => wordAt(entry));
+    this.unfinished = this.inOrder(heads);
+    this.countFrom(heads);
     this.unfinishedDescriptors = heads.reduce((sum, entry) => sum + this.#num[entry], 0);
     if (this.unfinishedDescriptors > size) {
       throw new InflightError(
@@ -135,29 +123,33 @@ export class PackedInflight {
     }
   }
 
+  protected wordAt(entry: number): number {
+    return wordAt(entry);
+  }
+
   /** Whether the record has the ring where rings begin. */
   #beganHere(): boolean {
-    return this.#u16[OLD_USED_IDX] === 0 && this.#u16[WRAP_COUNTERS] >>> 8 !== 0;
+    return this.u16[OLD_USED_IDX] === 0 && this.u16[WRAP_COUNTERS] >>> 8 !== 0;
   }
 
   /** Ends or takes back what a crash may have left undone; returns where the ring stands. */
   #settle({ size, flagsAt }: PackedRingState): number {
     const place = (at: number, wrapCounter: number) => {
-      const index = this.#u16[at];
+      const index = this.u16[at];
       if (index >= size) {
         throw new InflightError(`Expected a used index below ${size}, got ${index}`);
       }
       return wrapCounter !== 0 ? index : index + size;
     };
-    const wrapCounters = this.#u16[WRAP_COUNTERS];
+    const wrapCounters = this.u16[WRAP_COUNTERS];
     const used = place(USED_IDX, wrapCounters & 0xff);
     const oldUsed = place(OLD_USED_IDX, wrapCounters >>> 8);
     const isVisible = used !== oldUsed &&
       (flagsAt(oldUsed % size) & OWNER_FLAGS) !== availableFlags(oldUsed, size);
     if (isVisible) {
-      Atomics.store(this.#u16, OLD_FREE_HEAD, this.#u16[FREE_HEAD]);
+      Atomics.store(this.u16, OLD_FREE_HEAD, this.u16[FREE_HEAD]);
     } else {
-      Atomics.store(this.#u16, FREE_HEAD, this.#u16[OLD_FREE_HEAD]);
+      Atomics.store(this.u16, FREE_HEAD, this.u16[OLD_FREE_HEAD]);
     }
     const settled = isVisible ? used : oldUsed;
     this.#store(settled, settled);
@@ -166,28 +158,28 @@ export class PackedInflight {
 
   /** Walks the list of free entries, none of which is in flight; returns which ones they are. */
   #checkFree(): Set<number> {
-    const { descriptors } = this.#memory;
+    const { descriptors } = this;
     const free = new Set<number>();
     for (let entry = this.#freeHead; entry < descriptors; entry = this.#next[entry]) {
       if (free.has(entry)) {
         throw new InflightError(`Expected a list of free entries, got entry ${entry} in it twice`);
       }
       free.add(entry);
-      this.#next[entry] = this.#u16[halfAt(entry) + NEXT];
-      this.#u8[byteAt(entry)] = 0;
+      this.#next[entry] = this.u16[halfAt(entry) + NEXT];
+      this.u8[byteAt(entry)] = 0;
     }
     return free;
   }
 
   /** Walks the chains in flight; every entry is in one or free. */
   #checkInFlight(free: ReadonlySet<number>): number[] {
-    const { descriptors } = this.#memory;
+    const { descriptors } = this;
     const seen = new Set(free);
     const heads: number[] = [];
     for (let head = 0; head < descriptors; head++) {
-      if (this.#u8[byteAt(head)] === 0) continue;
+      if (this.u8[byteAt(head)] === 0) continue;
       heads.push(head);
-      this.#num[head] = this.#u16[halfAt(head) + NUM];
+      this.#num[head] = this.u16[halfAt(head) + NUM];
       let last = descriptors;
       for (let i = 0, entry = head; i < this.#num[head]; i++, entry = this.#next[entry]) {
         if (entry >= descriptors || seen.has(entry)) {
@@ -196,13 +188,13 @@ export class PackedInflight {
           );
         }
         seen.add(entry);
-        this.#next[entry] = this.#u16[halfAt(entry) + NEXT];
+        this.#next[entry] = this.u16[halfAt(entry) + NEXT];
         last = entry;
       }
       this.#last[head] = last;
-      if (this.#num[head] === 0 || last !== this.#u16[halfAt(head) + LAST]) {
+      if (this.#num[head] === 0 || last !== this.u16[halfAt(head) + LAST]) {
         throw new InflightError(
-          `Expected chain ${head} to end at entry ${last}, got ${this.#u16[halfAt(head) + LAST]}`,
+          `Expected chain ${head} to end at entry ${last}, got ${this.u16[halfAt(head) + LAST]}`,
         );
       }
     }
@@ -241,7 +233,7 @@ export class PackedInflight {
     first: number,
     count: number,
   ): void {
-    const u32 = this.#u32;
+    const u32 = this.u32;
     const head = this.#freeHead;
     let entry = head, last = head;
     for (let i = 0, at = first; i < count; i++) {
@@ -259,7 +251,7 @@ export class PackedInflight {
     // In flight, with the next entry; the last entry and how many there are.
     u32[word] = 1 | this.#next[head] << 16;
     u32[word + 1] = last | count << 16;
-    this.#memory.count(word);
+    this.count(word);
     this.#freeHead = entry;
     this.#entry[id] = head;
   }
@@ -273,10 +265,10 @@ export class PackedInflight {
     const count = this.#num[head];
     for (let i = 0, entry = head; i < count; i++, entry = this.#next[entry]) {
       const word = wordAt(entry);
-      idAndFlags[i] = this.#u32[word + ID_AND_FLAGS];
-      words[i * 4] = this.#u32[word + ADDRESS];
-      words[i * 4 + 1] = this.#u32[word + ADDRESS + 1];
-      words[i * 4 + 2] = this.#u32[word + LENGTH];
+      idAndFlags[i] = this.u32[word + ID_AND_FLAGS];
+      words[i * 4] = this.u32[word + ADDRESS];
+      words[i * 4 + 1] = this.u32[word + ADDRESS + 1];
+      words[i * 4 + 2] = this.u32[word + LENGTH];
     }
     return count;
   }
@@ -290,11 +282,11 @@ export class PackedInflight {
   untaken(id: number): void {
     const head = this.#entry[id];
     const last = this.#last[head];
-    this.#u16[halfAt(last) + NEXT] = this.#next[last] = this.#freeHead;
+    this.u16[halfAt(last) + NEXT] = this.#next[last] = this.#freeHead;
     this.#freeHead = head;
     // A free entry is not in flight, whatever its mark says.
-    Atomics.store(this.#u16, OLD_FREE_HEAD, head);
-    this.#u8[byteAt(head)] = 0;
+    Atomics.store(this.u16, OLD_FREE_HEAD, head);
+    this.u8[byteAt(head)] = 0;
   }
 
   /** The ring put the chain of a buffer ID back; the driver does not see it yet. */
@@ -304,7 +296,7 @@ export class PackedInflight {
 
   /** The ring is about to write over descriptors of chains that it took. */
   commit(): void {
-    Atomics.store(this.#u16, OLD_FREE_HEAD, this.#freeHead);
+    Atomics.store(this.u16, OLD_FREE_HEAD, this.#freeHead);
   }
 
   /** The ring is about to show the batch to the driver, by `Atomics`. */
@@ -312,19 +304,19 @@ export class PackedInflight {
     for (let i = 0; i < this.#batchSize; i++) {
       const head = this.#batch[i];
       const last = this.#last[head];
-      this.#u16[halfAt(last) + NEXT] = this.#next[last] = this.#freeHead;
+      this.u16[halfAt(last) + NEXT] = this.#next[last] = this.#freeHead;
       this.#freeHead = head;
     }
-    this.#u16[FREE_HEAD] = this.#freeHead;
+    this.u16[FREE_HEAD] = this.#freeHead;
     this.#store(usedPlace, oldUsedPlace);
   }
 
   /** The driver sees the batch. */
   published(usedPlace: number): void {
-    for (let i = 0; i < this.#batchSize; i++) this.#u8[byteAt(this.#batch[i])] = 0;
+    for (let i = 0; i < this.#batchSize; i++) this.u8[byteAt(this.#batch[i])] = 0;
     this.#batchSize = 0;
     // Before the positions: if these are equal after a crash, this was not undone.
-    Atomics.store(this.#u16, OLD_FREE_HEAD, this.#freeHead);
+    Atomics.store(this.u16, OLD_FREE_HEAD, this.#freeHead);
     this.#store(usedPlace, usedPlace);
   }
 }

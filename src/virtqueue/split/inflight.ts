@@ -4,7 +4,7 @@
  * @module
  */
 
-import { InflightError, InflightMemory, type InflightRegion } from "../inflight.ts";
+import { InflightError, InflightRecord, type InflightRegion } from "../inflight.ts";
 
 /** `struct QueueRegionSplit` up to its array. */
 const HEADER_BYTES = 16;
@@ -39,25 +39,17 @@ export interface SplitRingState {
 /**
  * Keeps the record of a split ring. Chains have the numbers of their heads.
  *
- * A chain is in flight from {@linkcode SplitInflight.taken} until the used
- * index that shows it to the driver is stored. The batch that an index shows
- * hangs together by `next`, so that after a crash just behind that store its
- * chains can be told from those that are still in flight.
+ * A chain is in flight from {@linkcode SplitInflight.taken} until the used index that shows it to the
+ * driver is stored. The batch that an index shows is linked by `next`, so that after a crash just
+ * behind that store its chains can be told from those that are still in flight.
  *
- * Taking a chain is three plain stores: one by `Atomics` is as long as all of
- * the rest (19 ns of 24, on a request of 310 ns). They are there when the next
- * used index is stored. Until then they may be, one by one and in any order;
- * but until then the available ring still has those chains, and tells.
+ * Taking a chain is three plain stores: one by `Atomics` takes as long as all the rest (19 ns of 24,
+ * on a request of 310 ns). They are done when the next used index is stored. Until then they may be,
+ * one by one and in any order, but the available ring still has those chains.
  */
-export class SplitInflight {
-  /** The chains that were in flight when the ring was placed, in the order in which they were taken. */
+export class SplitInflight extends InflightRecord {
   readonly unfinished: readonly number[];
-  /** The ring begins with this record. */
-  readonly isFresh: boolean;
-  readonly #u8: Uint8Array<ArrayBuffer>;
-  readonly #u16: Uint16Array<ArrayBuffer>;
-  readonly #memory: InflightMemory;
-  /** What was used and is not visible to the driver yet. */
+  /** The chains that are used and not visible to the driver yet. */
   readonly #batch: Uint16Array<ArrayBuffer>;
   #batchSize = 0;
   #lastBatchHead: number;
@@ -69,75 +61,67 @@ export class SplitInflight {
    */
   constructor(region: InflightRegion, ring: SplitRingState) {
     const { size, used } = ring;
-    const memory = new InflightMemory(region, size, splitInflightBytes(region.descriptors));
-    this.#memory = memory;
-    this.#u8 = memory.u8;
-    this.#u16 = memory.u16;
+    super(region, size, splitInflightBytes(region.descriptors));
     this.#batch = new Uint16Array(size);
-    if (ring.isAnew && !memory.isFresh && !this.#fits(ring)) memory.begin();
-    this.isFresh = memory.isFresh;
-    if (memory.isFresh) {
-      this.#u16[USED_IDX] = used;
-      memory.initialized();
+    if (ring.isAnew && !this.isFresh && !this.#fits(ring)) this.begin();
+    if (this.isFresh) {
+      this.u16[USED_IDX] = used;
+      this.initialized();
     }
     this.#commitBatch(size, used);
-    this.#lastBatchHead = this.#u16[LAST_BATCH_HEAD];
+    this.#lastBatchHead = this.u16[LAST_BATCH_HEAD];
     this.unfinished = this.#takeOver(ring);
+  }
+
+  protected wordAt(head: number): number {
+    return wordAt(head);
   }
 
   /** Whether something is in flight, and can be in this ring. */
   #fits({ size, used, available }: SplitRingState): boolean {
-    const inFlight = this.#inFlight();
-    const count = (used - this.#u16[USED_IDX]) & 0xffff;
-    if (count > size) return false;
-    const batch = new Set<number>();
-    for (let head = this.#u16[LAST_BATCH_HEAD]; batch.size < count; head = this.#next(head)) {
-      if (head >= size || batch.has(head)) return false;
-      batch.add(head);
-      inFlight.delete(head);
-    }
+    const batch = this.#lastBatch(size, used);
+    if (batch === null) return false;
+    const inFlight = this.#inFlight().difference(batch);
     return inFlight.size > 0 && inFlight.size <= ((available - used) & 0xffff) &&
       [...inFlight].every((head) => head < size);
   }
 
   /** Ends what a crash may have left undone behind the store of a used index. */
   #commitBatch(size: number, used: number): void {
-    const count = (used - this.#u16[USED_IDX]) & 0xffff;
     // The ring may have been begun anew since. That is no loss if nothing was in flight.
-    const isIdle = this.#inFlight().size === 0;
-    if (count > size) {
-      if (!isIdle) {
+    if (this.#inFlight().size > 0) {
+      const batch = this.#lastBatch(size, used);
+      if (batch === null) {
         throw new InflightError(
-          `Expected a used index up to ${size} behind ${
-            this.#u16[USED_IDX]
-          } as chains are in flight, got ${used}`,
+          `Expected the last batch to link the chains from used index ${
+            this.u16[USED_IDX]
+          } to ${used}, as chains are in flight in a queue of ${size}`,
         );
       }
-    } else if (!isIdle) {
-      const batch = new Set<number>();
-      for (let head = this.#u16[LAST_BATCH_HEAD]; batch.size < count; head = this.#next(head)) {
-        if (head >= size || batch.has(head)) {
-          throw new InflightError(
-            `Expected ${count} chains in the last batch, got ${[...batch, head].join(", ")}`,
-          );
-        }
-        batch.add(head);
-      }
-      for (const head of batch) this.#u8[byteAt(head)] = 0;
+      for (const head of batch) this.u8[byteAt(head)] = 0;
     }
-    if (count !== 0) Atomics.store(this.#u16, USED_IDX, used);
+    if (this.u16[USED_IDX] !== used) Atomics.store(this.u16, USED_IDX, used);
+  }
+
+  /** The chains between the recorded used index and `used`; null where they are not linked so. */
+  #lastBatch(size: number, used: number): Set<number> | null {
+    const count = (used - this.u16[USED_IDX]) & 0xffff;
+    if (count > size) return null;
+    const batch = new Set<number>();
+    for (let head = this.u16[LAST_BATCH_HEAD]; batch.size < count; head = this.#next(head)) {
+      if (head >= size || batch.has(head)) return null;
+      batch.add(head);
+    }
+    return batch;
   }
 
   #next(head: number): number {
-    return this.#u16[halfAt(head) + NEXT];
+    return this.u16[halfAt(head) + NEXT];
   }
 
   #inFlight(): Set<number> {
-    const { descriptors } = this.#memory;
-    return new Set(
-      Array.from({ length: descriptors }, (_, head) => head)
-        .filter((head) => this.#u8[byteAt(head)] !== 0),
-    );
+    const heads = Array.from({ length: this.descriptors }, (_, head) => head);
+    return new Set(heads.filter((head) => this.u8[byteAt(head)] !== 0));
   }
 
   /** Finds out what is in flight, and in which order it was taken. */
@@ -149,7 +133,7 @@ export class SplitInflight {
     // It was not taken then, nor was any after it.
     for (let i = ahead - 1; i >= inFlight.size; i--) {
       const head = headAt((used + i) & 0xffff);
-      if (inFlight.delete(head)) this.#u8[byteAt(head)] = 0;
+      if (inFlight.delete(head)) this.u8[byteAt(head)] = 0;
     }
     const wrong = [...inFlight].find((head) => head >= size);
     if (wrong !== undefined || inFlight.size > ahead) {
@@ -164,38 +148,37 @@ export class SplitInflight {
     const taken = Array.from(inFlight, (_, i) => headAt((used + i) & 0xffff)).reverse();
     const newer = [...new Set(taken)].filter((head) => inFlight.has(head)).reverse();
     const older = [...inFlight.difference(new Set(newer))];
-    const memory = this.#memory;
-    const unfinished = memory.inOrder(older, (head) => wordAt(head));
-    memory.countFrom([...inFlight], (head) => wordAt(head));
-    for (const head of newer) memory.count(wordAt(head));
+    const unfinished = this.inOrder(older);
+    this.countFrom([...inFlight]);
+    for (const head of newer) this.count(wordAt(head));
     return [...unfinished, ...newer];
   }
 
   /** The ring took a chain. */
   taken(head: number): void {
-    this.#memory.count(wordAt(head));
-    this.#u8[byteAt(head)] = 1;
+    this.count(wordAt(head));
+    this.u8[byteAt(head)] = 1;
   }
 
   /** The ring gave a chain back, unused. */
   untaken(head: number): void {
-    Atomics.store(this.#u8, byteAt(head), 0);
+    Atomics.store(this.u8, byteAt(head), 0);
   }
 
   /** The ring put a chain back; the driver does not see it yet. */
   used(head: number): void {
-    this.#u16[halfAt(head) + NEXT] = this.#lastBatchHead;
-    this.#u16[LAST_BATCH_HEAD] = this.#lastBatchHead = head;
+    this.u16[halfAt(head) + NEXT] = this.#lastBatchHead;
+    this.u16[LAST_BATCH_HEAD] = this.#lastBatchHead = head;
     // Only a driver that makes available what it did not get back can fill it.
     if (this.#batchSize < this.#batch.length) this.#batch[this.#batchSize++] = head;
   }
 
   /** The ring stored its used index, by `Atomics`: the driver sees the batch. */
   published(used: number): void {
-    for (let i = 0; i < this.#batchSize; i++) this.#u8[byteAt(this.#batch[i])] = 0;
+    for (let i = 0; i < this.#batchSize; i++) this.u8[byteAt(this.#batch[i])] = 0;
     this.#batchSize = 0;
     // From here on no chain of the batch may be found in flight.
-    Atomics.store(this.#u16, USED_IDX, used);
+    Atomics.store(this.u16, USED_IDX, used);
   }
 }
 
