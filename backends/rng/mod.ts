@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Chain, defineDevice } from "../../mod.ts";
+import { defineDevice, NOT_NOW } from "../../mod.ts";
 
 /** A virtio entropy device, filled from the platform's cryptographic random source. */
 export default defineDevice({
@@ -33,38 +33,34 @@ export default defineDevice({
     },
   },
   handlers({ options: { maxBytes = Infinity, period } }) {
-    let left = maxBytes;
-    let isOver = true; // the period
-    let next = Promise.withResolvers<number | undefined>(); // settled when chains may go on
-    /** Lets chains that wait go on: as far as the limit goes, or with a number of bytes each. */
-    function release(bytes?: number): void {
-      next.resolve(bytes);
-      next = Promise.withResolvers();
-    }
-    function renew(): void {
-      left = maxBytes;
-      isOver = true;
-      release();
-    }
-
-    function fill(chain: Chain, most = left): number | Promise<number> {
-      if (most <= 0) return next.promise.then((bytes) => fill(chain, bytes));
-      let written = 0;
-      for (const part of chain.writable) {
-        const bytes = part.subarray(0, Math.min(most, 65_536)); // what getRandomValues takes at once
-        crypto.getRandomValues(bytes);
-        most -= bytes.length;
-        written += bytes.length;
-        if (bytes.length < part.length) break; // fewer than asked for are fine: virtio 1.3, 5.4.6.2
-      }
-      left -= written;
-      if (isOver && written > 0 && maxBytes !== Infinity) {
-        isOver = false;
-        setTimeout(renew, period);
-      }
-      return written;
-    }
-    // A stop waits for all chains: each gets one byte, the least there is, whatever the limit.
-    return { queues: { requestq: (chain) => fill(chain) }, onStop: () => release(1) };
+    let left = 0; // bytes, of the period that ends at `end`
+    let end = 0;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    return {
+      queues: {
+        requestq({ writable }, queue) {
+          const now = performance.now();
+          if (now >= end) {
+            left = maxBytes;
+            end = now + period;
+          }
+          if (left <= 0) {
+            clearTimeout(timer);
+            timer = setTimeout(() => queue.resume(), end - now);
+            return NOT_NOW;
+          }
+          let written = 0;
+          for (const part of writable) {
+            const bytes = part.subarray(0, Math.min(left, 65_536)); // the most of getRandomValues
+            crypto.getRandomValues(bytes);
+            left -= bytes.length;
+            written += bytes.length;
+            if (bytes.length < part.length) break; // fewer bytes are fine: virtio 1.3, 5.4.6.2
+          }
+          return written;
+        },
+      },
+      close: () => clearTimeout(timer),
+    };
   },
 });
