@@ -1,16 +1,28 @@
-/**
- * `deno task test`: every test of the project, layer by layer, guests beside the rest.
- *
- *     deno task test                  all of it
- *     deno task test unit frontend    some layers
- *     deno task test guest -- --filter=resize
- *
- * The last line is `N passed, N failed`; the exit status is 0 only if nothing failed and something
- * ran.
- */
-import { libvirtPackages } from "./guest/libvirt.ts";
+/** `deno task test`: every test of the project, layer by layer, guests beside the rest. */
+import { UsageError } from "../src/cli/usage_error.ts";
+import { libvirtPackages } from "../tests/guest/lib/libvirt.ts";
 import { type Program, programPath, QEMU_VERSIONS, qemuOfVersion } from "./guest/programs.ts";
+import { runTool, teller, type Tool, type ToolArguments } from "./lib/tool.ts";
 import { ToolError } from "./lib/tool_error.ts";
+
+const TEST: Tool<Record<never, never>> = {
+  name: "test",
+  usage: "[LAYER...] [-- DENO TEST ARGUMENTS]",
+  hasOperands: true,
+  about: "Runs the tests: all layers (unit, doc, frontend, guest), or some.\n",
+  options: {},
+  notes: `\
+The last line is "N passed, N failed"; the exit status is 0 only if nothing
+failed and something ran.
+
+Examples:
+  deno task test unit frontend
+  deno task test guest -- --filter=resize
+`,
+  usageStatus: 2,
+};
+
+const tell = teller("test");
 
 /** A layer: what runs, and what has to be on the machine for it. */
 interface Layer {
@@ -76,15 +88,9 @@ async function runLayer(
       stdin: "null",
       ...print && { stdout: "piped", stderr: "piped" },
     });
-    let success: boolean;
-    if (print === undefined) {
-      ({ success } = await command.spawn().status);
-    } else {
-      const output = await command.output();
-      success = output.success;
-      print(output.stdout);
-      print(output.stderr);
-    }
+    const output = print === undefined ? undefined : await command.output();
+    const { success } = output ?? await command.spawn().status;
+    if (output !== undefined) [output.stdout, output.stderr].forEach((bytes) => print!(bytes));
     const outcome = readReport(await Deno.readTextFile(report));
     // A file that does not even load fails without a test to count.
     if (!success && outcome.failed === 0) outcome.failed = 1;
@@ -113,54 +119,36 @@ function readReport(xml: string): Outcome {
 
 /** A text that an attribute of XML holds. */
 function unescape(text: string): string {
-  const characters = { lt: "<", gt: ">", quot: '"', apos: "'", amp: "&" };
-  return text.replace(
-    /&(lt|gt|quot|apos|amp);/g,
-    (_, name: keyof typeof characters) => characters[name],
-  );
+  const characters: Record<string, string> = { lt: "<", gt: ">", quot: '"', apos: "'", amp: "&" };
+  return text.replace(/&(\w+);/g, (all, name: string) => characters[name] ?? all);
 }
 
 /** Fetches what some tests need and not every machine can have: they are skipped there. */
 async function fetchWhatMayBeMissing(): Promise<void> {
-  for (const version of QEMU_VERSIONS) {
-    await attempt(`QEMU ${version}`, () => qemuOfVersion(version));
-  }
-  await attempt("libvirt", libvirtPackages);
-}
-
-async function attempt(name: string, fetch: () => Promise<unknown>): Promise<void> {
-  try {
-    await fetch();
-  } catch (error) {
-    if (!(error instanceof ToolError)) throw error;
-    console.error(`test: ${name} cannot be had: ${error.message}`);
+  const wanted = new Map<string, () => Promise<unknown>>([["libvirt", libvirtPackages]]);
+  for (const version of QEMU_VERSIONS) wanted.set(`QEMU ${version}`, () => qemuOfVersion(version));
+  for (const [name, fetch] of wanted) {
+    try {
+      await fetch();
+    } catch (error) {
+      if (!(error instanceof ToolError)) throw error;
+      tell(`${name} cannot be had: ${error.message}`);
+    }
   }
 }
 
-async function main(args: string[]): Promise<number> {
-  const split = args.indexOf("--");
-  const names = split < 0 ? args : args.slice(0, split);
-  const rest = split < 0 ? [] : args.slice(split + 1);
-  const unknown = names.find((name) => !(name in LAYERS));
+async function main({ operands, rest }: ToolArguments<Record<never, never>>): Promise<number> {
+  const unknown = operands.find((name) => !(name in LAYERS));
   if (unknown !== undefined) {
-    console.error(
-      `test: expected layers (${Object.keys(LAYERS).join(", ")}), got ${JSON.stringify(unknown)}`,
+    throw new UsageError(
+      `expected layers (${Object.keys(LAYERS).join(", ")}), got ${JSON.stringify(unknown)}`,
     );
-    return 2;
   }
   const layers = Object.entries(LAYERS).filter(([name]) =>
-    names.length === 0 || names.includes(name)
+    operands.length === 0 || operands.includes(name)
   );
-  try {
-    for (const program of layers.flatMap(([, { programs }]) => programs)) {
-      await programPath(program);
-    }
-    if (layers.some(([name]) => name === "guest")) await fetchWhatMayBeMissing();
-  } catch (error) {
-    if (!(error instanceof ToolError)) throw error;
-    console.error(`test: ${error.message}`);
-    return 1;
-  }
+  for (const program of layers.flatMap(([, { programs }]) => programs)) await programPath(program);
+  if (layers.some(([name]) => name === "guest")) await fetchWhatMayBeMissing();
   const total: Outcome = { passed: 0, failed: 0, skipped: [] };
   const begin = ([name, layer]: [string, Layer]) => console.log(`\n# ${name}: ${layer.about}`);
   const run = async ([name, layer]: [string, Layer], print?: (output: Uint8Array) => void) => {
@@ -195,4 +183,4 @@ async function main(args: string[]): Promise<number> {
   return total.failed === 0 && total.passed > 0 ? 0 : 1;
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+if (import.meta.main) await runTool(TEST, main);

@@ -7,7 +7,7 @@ import {
 } from "@std/assert";
 import { type AnyDevice, type DeviceServer, serve } from "../../mod.ts";
 import blk from "../../backends/blk/mod.ts";
-import { mountTmpfs } from "../../tools/soak/tmpfs.ts";
+import { mountTmpfs } from "../../tools/lib/scratch.ts";
 import {
   BlkDriver,
   FrontendConnection,

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { debianImage } from "../../tools/guest/debian_image.ts";
+import { debianImage } from "./lib/debian_image.ts";
 import { Guest } from "../../tools/guest/guest.ts";
 import { copyImage } from "../../tools/guest/root_image.ts";
 import {

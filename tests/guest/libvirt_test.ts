@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Console } from "../../tools/guest/console.ts";
 import { bootFiles, PROMPT } from "../../tools/guest/guest.ts";
-import { Libvirt, libvirtPackages } from "../../tools/guest/libvirt.ts";
+import { Libvirt, libvirtPackages } from "./lib/libvirt.ts";
 import { qemuOfVersion } from "../../tools/guest/programs.ts";
 import { Backend, sha256Of, temporary } from "./lib/helpers.ts";
 import { ToolError } from "../../tools/lib/tool_error.ts";

@@ -5,8 +5,8 @@ import { draw, ticksTo } from "../../tools/soak/plot.ts";
 import { findLeaks, LEAK, type Process, type Sample } from "../../tools/soak/processes.ts";
 import { firstWrongSector, regionBytes } from "../../tools/soak/regions.ts";
 import { describe, type Report } from "../../tools/soak/report.ts";
-import { Tally } from "../../tools/soak/tally.ts";
-import { Trouble } from "../../tools/soak/trouble.ts";
+import { Tally } from "../../tools/soak/actor.ts";
+import { Trouble } from "../../tools/soak/actor.ts";
 
 const MIB = 2 ** 20;
 

@@ -1,5 +1,7 @@
 /** Directories that go when the command ends, however it does. */
 
+import { findProgram, run } from "./process.ts";
+
 /** The signals that end a command, and their numbers. */
 const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 
@@ -70,4 +72,21 @@ export function endOnSignals(gently?: (signal: string, status: number) => void):
       }
     });
   }
+}
+
+/**
+ * Mounts a tmpfs on a directory.
+ *
+ * @returns What unmounts it; nothing where that is not allowed
+ */
+export async function mountTmpfs(path: string, bytes: number): Promise<(() => void) | undefined> {
+  const [mount, umount] = [findProgram("mount"), findProgram("umount")];
+  if (mount === undefined || umount === undefined) return undefined;
+  try {
+    await run(mount, ["-t", "tmpfs", "-o", `size=${bytes}`, "vhostd", path]);
+  } catch {
+    return undefined;
+  }
+  // Lazily: what still has a file open there is about to end.
+  return () => void new Deno.Command(umount, { args: ["-l", path] }).outputSync();
 }

@@ -1,7 +1,56 @@
-/** Who takes part in a soak. */
+/** Those that take part in a soak, and what they share. */
 import type { Random } from "../lib/random.ts";
 import type { ProcessTable } from "./processes.ts";
-import type { Tally } from "./tally.ts";
+
+/** What was done with one device. */
+export class Tally {
+  /** What it is called in the report. */
+  readonly name: string;
+  /** Requests that came back. */
+  requests = 0;
+  /** Bytes that were read and found right. */
+  checkedBytes = 0;
+  /** Requests that failed while something was wrong with the storage, as they should. */
+  refused = 0;
+  /** How often each thing was done to it. */
+  readonly faults = new Map<string, number>();
+  /** How long requests stood still after a kill, in milliseconds. */
+  readonly pausesMs: number[] = [];
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  /** Notes that something was done to it. */
+  fault(kind: string): void {
+    this.faults.set(kind, (this.faults.get(kind) ?? 0) + 1);
+  }
+}
+
+/** Something that happened at a moment, for the plot. */
+export interface Mark {
+  atS: number;
+  kind: string;
+}
+
+/** Something that is wrong with storage at times: a load has to know which failures are right. */
+export class Trouble {
+  /** Odd while it lasts; a moment, for {@linkcode Trouble.since}. */
+  now = 0;
+
+  begin(): void {
+    this.now++;
+  }
+
+  end(): void {
+    this.now++;
+  }
+
+  /** Whether there was any from a moment to now. */
+  since(moment: number): boolean {
+    return moment !== this.now || moment % 2 === 1;
+  }
+}
 
 /** What all that take part share. */
 export interface World {

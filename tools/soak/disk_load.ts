@@ -1,11 +1,9 @@
 /** A load on a disk that checks every block that it writes. */
 import { BlkDriver, type BlkResult, blkStatus } from "../../src/frontend/mod.ts";
 import type { Random } from "../lib/random.ts";
-import type { World } from "./actor.ts";
+import { type Tally, Trouble } from "./actor.ts";
 import { BLOCK_BYTES, DiskContent, UNKNOWN } from "./disk_content.ts";
-import type { Served } from "./served.ts";
-import type { Tally } from "./tally.ts";
-import { Trouble } from "./trouble.ts";
+import type { ServedActor } from "./served.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
 const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
@@ -27,34 +25,28 @@ export const DISK_BYTES = BLOCKS * BLOCK_BYTES;
 /** From here on a disk's file may be cut off for a while. */
 export const TAIL_BYTES = DISK_BYTES * 3 / 4;
 
-/** What a load does. */
-export interface DiskLoadOptions {
-  /** How many queues. */
-  queues: number;
-  /** The disk keeps nothing, so that nothing can be checked. */
-  keepsNothing: boolean;
-}
-
 /** Lanes that write blocks and read them back. */
 export class DiskLoad {
   /** The file system is full: writes may fail, and what they leave is anything. */
   readonly full = new Trouble();
   /** The tail is cut off: what happens there is anything, and what was there is gone. */
   readonly cut = new Trouble();
-  readonly #served: Served;
+  readonly #served: ServedActor;
   readonly #disk: BlkDriver;
-  readonly #options: DiskLoadOptions;
+  readonly #queues: number;
+  readonly #keepsNothing: boolean;
   readonly #tally: Tally;
   readonly #content: DiskContent;
   readonly #random: Random;
 
-  /** Nothing is requested yet. */
-  constructor(world: World, served: Served, tally: Tally, options: DiskLoadOptions) {
+  /** @param keepsNothing The disk keeps nothing, so that nothing can be checked */
+  constructor(served: ServedActor, queues: number, keepsNothing: boolean) {
     this.#served = served;
     this.#disk = new BlkDriver(served.driver);
-    this.#options = options;
-    this.#tally = tally;
-    this.#random = world.random(`${tally.name} load`);
+    this.#queues = queues;
+    this.#keepsNothing = keepsNothing;
+    this.#tally = served.tally;
+    this.#random = served.world.random(`${served.tally.name} load`);
     this.#content = new DiskContent(BLOCKS, this.#random.u32());
   }
 
@@ -69,7 +61,7 @@ export class DiskLoad {
     for (let round = 0; !over.aborted; round++) {
       const blocks = random.between(1, MAX_BLOCKS);
       const block = lane * BLOCKS_PER_LANE + random.below(BLOCKS_PER_LANE - blocks + 1);
-      const queue = random.below(this.#options.queues);
+      const queue = random.below(this.#queues);
       await this.#write(block, blocks, queue, isTail);
       await this.#read(block, blocks, queue, isTail);
       if (random.chance(1, 16)) await this.#request(() => this.#disk.flush({ queue }), "flush");
@@ -119,7 +111,7 @@ export class DiskLoad {
       return;
     }
     if (status !== blkStatus.OK) throw this.#wrong("read", block, blocks, status);
-    if (this.#options.keepsNothing) return;
+    if (this.#keepsNothing) return;
     this.#tally.checkedBytes += this.#content.check(block, data);
   }
 
@@ -150,7 +142,7 @@ export class DiskLoad {
   /** Reads every block once more. */
   async readAll(): Promise<void> {
     for (let block = 0; block < BLOCKS; block += MAX_BLOCKS) {
-      await this.#read(block, MAX_BLOCKS, block / MAX_BLOCKS % this.#options.queues, false);
+      await this.#read(block, MAX_BLOCKS, block / MAX_BLOCKS % this.#queues, false);
     }
   }
 

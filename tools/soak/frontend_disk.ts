@@ -1,11 +1,9 @@
 /** A disk of ours under a driver of ours: loaded, killed, cut off, filled up. */
 import type { VirtioDriverOptions } from "../../src/frontend/mod.ts";
-import type { Random } from "../lib/random.ts";
-import { type Actor, sleep, type World } from "./actor.ts";
-import { DISK_BYTES, DiskLoad, TAIL_BYTES } from "./disk_load.ts";
-import { DISTURBANCES, Served } from "./served.ts";
-import { Tally } from "./tally.ts";
 import { ToolError } from "../lib/tool_error.ts";
+import { sleep, type World } from "./actor.ts";
+import { DISK_BYTES, DiskLoad, TAIL_BYTES } from "./disk_load.ts";
+import { DISTURBANCES, ServedActor } from "./served.ts";
 
 /** The longest between two things that are done to a disk. */
 const MAX_PEACE_MS = 2500;
@@ -35,95 +33,61 @@ export interface FrontendDiskOptions {
 }
 
 /** A disk, its load and what is done to it. */
-export class FrontendDisk implements Actor {
-  readonly tally: Tally;
-  readonly #world: World;
+export class FrontendDisk extends ServedActor {
   readonly #options: FrontendDiskOptions;
-  readonly #random: Random;
   readonly #path: string | undefined;
-  readonly #made = new AsyncDisposableStack();
-  #served!: Served;
+  #load!: DiskLoad;
 
-  /** Nothing is started yet. */
   constructor(world: World, options: FrontendDiskOptions) {
-    this.tally = new Tally(options.name);
-    this.#world = world;
+    const { name, directory, flags, driver, queues } = options;
+    const path = directory && `${directory}/${name}.img`;
+    const store = path === undefined ? ["--null", `--size=${DISK_BYTES}`] : [`--blk-file=${path}`];
+    super(world, name, "blk", [...store, `--num-queues=${queues}`, ...flags], {
+      ...driver,
+      queues: new Array(queues).fill(64),
+    });
     this.#options = options;
-    this.#random = world.random(options.name);
-    this.#path = options.directory && `${options.directory}/${options.name}.img`;
+    this.#path = path;
   }
 
-  async start(): Promise<void> {
-    const { flags, queues, driver, directory } = this.#options;
+  override async start(): Promise<void> {
     if (this.#path !== undefined) {
       await Deno.writeFile(this.#path, new Uint8Array());
       await Deno.truncate(this.#path, DISK_BYTES);
     }
-    const store = directory === undefined
-      ? ["--null", `--size=${DISK_BYTES}`]
-      : [`--blk-file=${this.#path}`];
-    this.#served = this.#made.use(
-      await Served.start(
-        this.#world,
-        this.tally,
-        "blk",
-        [...store, `--num-queues=${queues}`, ...flags],
-        { ...driver, queues: new Array(queues).fill(64) },
-      ),
-    );
+    await super.start();
   }
 
   async run(): Promise<void> {
-    const served = this.#served;
-    const load = new DiskLoad(this.#world, served, this.tally, {
-      queues: this.#options.queues,
-      keepsNothing: this.#path === undefined,
-    });
-    const ended = new AbortController();
-    const { over } = this.#world;
-    over.addEventListener("abort", () => ended.abort());
-    try {
-      const faults = this.#disturb(served, load, ended.signal);
-      await Promise.race([Promise.all([load.run(over), faults]), served.backend.failed]);
-    } finally {
-      ended.abort();
-    }
-    await load.readAll();
-    await served.end();
-    if (this.#path !== undefined) await load.checkFile(this.#path);
-  }
-
-  async #disturb(served: Served, load: DiskLoad, over: AbortSignal): Promise<void> {
-    const random = this.#random;
-    const { faults, lives } = this.#options;
+    const { faults, lives, queues } = this.#options;
+    const { random, world: { over } } = this;
+    const load = this.#load = new DiskLoad(this, queues, this.#path === undefined);
     const disturbances = DISTURBANCES.filter((kind) =>
       !lives || kind === "reconnect" || kind === "rings stopped"
     );
-    for (;;) {
-      await sleep(random.between(LEAST_PEACE_MS, MAX_PEACE_MS), over);
-      if (over.aborted) return;
-      if (faults.length === 0 || random.chance(1, 2)) {
-        await served.disturb(random.pick(disturbances));
-      } else {
-        await this.#spoil(random.pick(faults), served, load, over);
-      }
-    }
+    const disturb = async () => {
+      if (faults.length > 0 && random.chance(1, 2)) await this.#spoil(random.pick(faults));
+      else await this.disturb(random.pick(disturbances));
+    };
+    await Promise.race([
+      Promise.all([load.run(over), this.disturbOften(LEAST_PEACE_MS, MAX_PEACE_MS, disturb)]),
+      this.backend.failed,
+    ]);
+    await load.readAll();
+    await this.end();
+    if (this.#path !== undefined) await load.checkFile(this.#path);
   }
 
-  async #spoil(
-    fault: StorageFault,
-    served: Served,
-    load: DiskLoad,
-    over: AbortSignal,
-  ): Promise<void> {
-    this.#world.fault(this.tally, fault);
+  async #spoil(fault: StorageFault): Promise<void> {
+    const load = this.#load;
+    this.world.fault(this.tally, fault);
     const path = this.#path!;
-    const lasting = () => sleep(this.#random.below(MAX_TROUBLE_MS), over);
+    const lasting = () => sleep(this.random.below(MAX_TROUBLE_MS), this.world.over);
     switch (fault) {
       case "resized":
-        await this.#resize(served, GROWN_BYTES);
+        await this.#resize(GROWN_BYTES);
         await lasting();
-        return await this.#resize(served, DISK_BYTES);
+        return await this.#resize(DISK_BYTES);
       case "file cut off":
         load.cut.begin();
         await Deno.truncate(path, TAIL_BYTES);
@@ -142,19 +106,15 @@ export class FrontendDisk implements Actor {
     }
   }
 
-  async #resize(served: Served, bytes: number): Promise<void> {
+  async #resize(bytes: number): Promise<void> {
     await Deno.truncate(this.#path!, bytes);
-    await served.backend.now.post("resize", null);
-    const sectors = await served.driver.config.u64(0);
+    await this.backend.now.post("resize", null);
+    const sectors = await this.driver.config.u64(0);
     if (Number(sectors) * 512 !== bytes) {
       throw new ToolError(
         `${this.tally.name} was resized to ${bytes} bytes, and says ${sectors} sectors`,
       );
     }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#made.disposeAsync();
   }
 }
 

@@ -1,9 +1,8 @@
 /** Our keyboard under a driver of ours: what is typed arrives once and in order. */
-import { type Actor, sleep, type World } from "./actor.ts";
-import { DISTURBANCES, REQUEST_TIMEOUT_MS, Served } from "./served.ts";
 import { withTimeout } from "../lib/process.ts";
-import { Tally } from "./tally.ts";
 import { ToolError } from "../lib/tool_error.ts";
+import { sleep, type World } from "./actor.ts";
+import { DISTURBANCES, REQUEST_TIMEOUT_MS, ServedActor } from "./served.ts";
 
 /** How many buffers the driver keeps in the event queue. */
 const BUFFERS = 32;
@@ -21,49 +20,31 @@ const MAX_PEACE_MS = 300;
 const FOR_EVER_MS = 2 ** 31 - 1;
 
 /** Types, and looks at what arrives. */
-export class FrontendInput implements Actor {
-  readonly tally = new Tally("input");
-  readonly #world: World;
-  readonly #made = new AsyncDisposableStack();
+export class FrontendInput extends ServedActor {
   /** Type, code and value of each event that came and was not looked at yet. */
   readonly #events: [type: number, code: number, value: number][] = [];
   #came = () => {};
   #isEnding = false;
-  #served!: Served;
 
-  /** Nothing is started yet. */
   constructor(world: World) {
-    this.#world = world;
-  }
-
-  async start(): Promise<void> {
-    this.#served = this.#made.use(
-      await Served.start(
-        this.#world,
-        this.tally,
-        "input",
-        ["--profile=keyboard"],
-        { queues: 2, timeoutMs: FOR_EVER_MS },
-      ),
-    );
+    const driverOptions = { queues: 2, timeoutMs: FOR_EVER_MS };
+    super(world, "input", "input", ["--profile=keyboard"], driverOptions);
   }
 
   async run(): Promise<void> {
-    const { over } = this.#world;
-    const served = this.#served;
-    const lanes = Array.from({ length: BUFFERS }, () => this.#receive(served));
-    await Promise.race([...lanes, this.#type(served, over), served.backend.failed]);
+    const lanes = Array.from({ length: BUFFERS }, () => this.#receive());
+    await Promise.race([...lanes, this.#type(), this.backend.failed]);
     this.#isEnding = true;
-    await served.end();
+    await this.end();
     await Promise.all(lanes);
   }
 
   /** Keeps one buffer in the event queue. */
-  async #receive(served: Served): Promise<void> {
+  async #receive(): Promise<void> {
     try {
       for (;;) {
-        await served.ready();
-        const { written, data: [data] } = await served.driver.request(0, [], [EVENT_BYTES]);
+        await this.ready();
+        const { written, data: [data] } = await this.driver.request(0, [], [EVENT_BYTES]);
         if (written !== EVENT_BYTES) throw new ToolError(`input wrote ${written} bytes`);
         const view = new DataView(data.buffer);
         this.#events.push([
@@ -79,15 +60,15 @@ export class FrontendInput implements Actor {
     }
   }
 
-  async #type(served: Served, over: AbortSignal): Promise<void> {
-    const random = this.#world.random("input");
+  async #type(): Promise<void> {
+    const { random, world: { over } } = this;
     while (!over.aborted) {
       const keys = random.between(1, MAX_KEYS);
-      await served.backend.now.post("events", { text: "a".repeat(keys) });
+      await this.backend.now.post("events", { text: "a".repeat(keys) });
       await this.#expect(keys);
       await sleep(random.below(MAX_PEACE_MS), over);
       // Events that are on their way end with the process, so these are not.
-      if (random.chance(1, 8)) await served.disturb(random.pick(DISTURBANCES));
+      if (random.chance(1, 8)) await this.disturb(random.pick(DISTURBANCES));
     }
   }
 
@@ -113,8 +94,8 @@ export class FrontendInput implements Actor {
     }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  override async [Symbol.asyncDispose](): Promise<void> {
     this.#isEnding = true;
-    await this.#made.disposeAsync();
+    await super[Symbol.asyncDispose]();
   }
 }

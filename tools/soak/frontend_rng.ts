@@ -1,8 +1,7 @@
 /** Our source of randomness under a driver of ours. */
-import { type Actor, sleep, type World } from "./actor.ts";
-import { DISTURBANCES, Served } from "./served.ts";
-import { Tally } from "./tally.ts";
 import { ToolError } from "../lib/tool_error.ts";
+import { sleep, type World } from "./actor.ts";
+import { DISTURBANCES, ServedActor } from "./served.ts";
 
 /** How many requests are made at a time. */
 const LANES = 4;
@@ -18,43 +17,35 @@ const LEAST_PEACE_MS = 1000;
 const MAX_PEACE_MS = 5000;
 
 /** Asks for bytes that nobody has seen before. */
-export class FrontendRng implements Actor {
-  readonly tally = new Tally("rng");
-  readonly #world: World;
-  readonly #made = new AsyncDisposableStack();
+export class FrontendRng extends ServedActor {
   readonly #seen = new Set<string>();
-  #served!: Served;
 
-  /** Nothing is started yet. */
   constructor(world: World) {
-    this.#world = world;
-  }
-
-  async start(): Promise<void> {
-    this.#served = this.#made.use(
-      await Served.start(this.#world, this.tally, "rng", [], { packed: true }),
-    );
+    super(world, "rng", "rng", [], { packed: true });
   }
 
   async run(): Promise<void> {
-    const { over } = this.#world;
-    const served = this.#served;
     await Promise.race([
       Promise.all([
-        ...Array.from({ length: LANES }, (_, lane) => this.#runLane(lane, served, over)),
-        this.#disturb(served, over),
+        ...Array.from({ length: LANES }, (_, lane) => this.#runLane(lane)),
+        this.disturbOften(
+          LEAST_PEACE_MS,
+          MAX_PEACE_MS,
+          () => this.disturb(this.random.pick(DISTURBANCES)),
+        ),
       ]),
-      served.backend.failed,
+      this.backend.failed,
     ]);
-    await served.end();
+    await this.end();
   }
 
-  async #runLane(lane: number, served: Served, over: AbortSignal): Promise<void> {
-    const random = this.#world.random(`rng ${lane}`);
+  async #runLane(lane: number): Promise<void> {
+    const { over } = this.world;
+    const random = this.world.random(`rng ${lane}`);
     while (!over.aborted) {
       const bytes = random.between(SAMPLE_BYTES, MAX_BYTES);
-      await served.ready();
-      const { written, data: [data] } = await served.driver.request(0, [], [bytes]);
+      await this.ready();
+      const { written, data: [data] } = await this.driver.request(0, [], [bytes]);
       this.tally.requests++;
       if (written < 1 || written > bytes) {
         throw new ToolError(`rng wrote ${written} bytes where ${bytes} were asked for`);
@@ -71,18 +62,5 @@ export class FrontendRng implements Actor {
       if (this.#seen.size < MAX_SAMPLES) this.#seen.add(sample);
       this.tally.checkedBytes += SAMPLE_BYTES;
     }
-  }
-
-  async #disturb(served: Served, over: AbortSignal): Promise<void> {
-    const random = this.#world.random("rng");
-    for (;;) {
-      await sleep(random.between(LEAST_PEACE_MS, MAX_PEACE_MS), over);
-      if (over.aborted) return;
-      await served.disturb(random.pick(DISTURBANCES));
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#made.disposeAsync();
   }
 }

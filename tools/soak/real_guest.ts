@@ -15,7 +15,7 @@ import {
   GuestDisk,
 } from "./guest_disk.ts";
 import { REGION_BYTES, REQUESTS_PER_REGION } from "./regions.ts";
-import { Tally } from "./tally.ts";
+import { Tally } from "./actor.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
 /** How long the guest may take to a shell, and for a round of writes. */

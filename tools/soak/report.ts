@@ -1,6 +1,6 @@
 /** What a soak found, as text. */
 import { LEAK, type Process } from "./processes.ts";
-import type { Mark, Tally } from "./tally.ts";
+import type { Mark, Tally } from "./actor.ts";
 
 const MIB = 2 ** 20;
 

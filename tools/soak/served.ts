@@ -1,9 +1,9 @@
 /** A device of ours with a driver of ours, of which each may go and come back. */
 import { VirtioDriver, type VirtioDriverOptions } from "../../src/frontend/mod.ts";
 import { withTimeout } from "../lib/process.ts";
-import type { World } from "./actor.ts";
+import type { Random } from "../lib/random.ts";
+import { type Actor, sleep, Tally, type World } from "./actor.ts";
 import { LastingBackend } from "./backend.ts";
-import type { Tally } from "./tally.ts";
 
 /** How long a request may take, whatever happens meanwhile. */
 export const REQUEST_TIMEOUT_MS = 30_000;
@@ -14,39 +14,37 @@ export const DISTURBANCES = ["kill -9", "SIGTERM", "reconnect", "rings stopped"]
 /** One of these. */
 export type Disturbance = typeof DISTURBANCES[number];
 
-/** A back-end and its driver. */
-export class Served implements AsyncDisposable {
+/** A back-end and its driver, under a load. */
+export abstract class ServedActor implements Actor {
+  readonly tally: Tally;
+  readonly world: World;
+  readonly random: Random;
   readonly backend: LastingBackend;
-  readonly driver: VirtioDriver;
-  readonly #world: World;
-  readonly #tally: Tally;
+  driver!: VirtioDriver;
+  readonly #driverOptions: VirtioDriverOptions;
   #gate: PromiseWithResolvers<void> | undefined;
 
-  private constructor(world: World, tally: Tally, backend: LastingBackend, driver: VirtioDriver) {
-    this.#world = world;
-    this.#tally = tally;
-    this.backend = backend;
-    this.driver = driver;
-  }
-
-  /** Starts both. */
-  static async start(
+  /** Nothing is started yet. */
+  constructor(
     world: World,
-    tally: Tally,
+    name: string,
     device: string,
     flags: readonly string[],
     driverOptions: VirtioDriverOptions,
-  ): Promise<Served> {
-    await using made = new AsyncDisposableStack();
-    const backend = made.use(new LastingBackend(world, tally.name, device, flags));
-    await backend.start();
-    const driver = await VirtioDriver.start(backend.socketPath, {
-      timeoutMs: REQUEST_TIMEOUT_MS,
-      ...driverOptions,
-    });
-    made.move();
-    return new Served(world, tally, backend, driver);
+  ) {
+    this.tally = new Tally(name);
+    this.world = world;
+    this.random = world.random(name);
+    this.backend = new LastingBackend(world, name, device, flags);
+    this.#driverOptions = { timeoutMs: REQUEST_TIMEOUT_MS, ...driverOptions };
   }
+
+  async start(): Promise<void> {
+    await this.backend.start();
+    this.driver = await VirtioDriver.start(this.backend.socketPath, this.#driverOptions);
+  }
+
+  abstract run(): Promise<void>;
 
   /**
    * Resolves when requests may be made: they are not while the driver has no device. Whoever makes
@@ -58,7 +56,7 @@ export class Served implements AsyncDisposable {
 
   /** Does something to the two; those requests that are in flight stay so. */
   async disturb(kind: Disturbance): Promise<void> {
-    this.#world.fault(this.#tally, kind);
+    this.world.fault(this.tally, kind);
     const begun = performance.now();
     this.#gate = Promise.withResolvers();
     await withTimeout(
@@ -68,7 +66,7 @@ export class Served implements AsyncDisposable {
     );
     this.#gate.resolve();
     this.#gate = undefined;
-    if (kind === "kill -9") this.#tally.pausesMs.push(performance.now() - begun);
+    if (kind === "kill -9") this.tally.pausesMs.push(performance.now() - begun);
   }
 
   async #disturb(kind: Disturbance): Promise<void> {
@@ -87,6 +85,15 @@ export class Served implements AsyncDisposable {
     }
   }
 
+  /** Does one of some things to the two now and then, until it is over. */
+  async disturbOften(leastMs: number, mostMs: number, disturb: () => Promise<void>): Promise<void> {
+    for (;;) {
+      await sleep(this.random.between(leastMs, mostMs), this.world.over);
+      if (this.world.over.aborted) return;
+      await disturb();
+    }
+  }
+
   /** Ends both in good order. */
   async end(): Promise<void> {
     await this.driver.close();
@@ -96,6 +103,6 @@ export class Served implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     // The back-end first: it may be what hangs.
     await this.backend[Symbol.asyncDispose]();
-    await this.driver.close();
+    await this.driver?.close();
   }
 }

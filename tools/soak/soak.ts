@@ -1,7 +1,7 @@
 /** A soak from its beginning to its end. */
 import { mix, Random } from "../lib/random.ts";
-import { Scratch } from "../lib/scratch.ts";
-import type { Actor, World } from "./actor.ts";
+import { mountTmpfs, Scratch } from "../lib/scratch.ts";
+import type { Actor, Mark, Tally, World } from "./actor.ts";
 import { DISK_BYTES } from "./disk_load.ts";
 import { FrontendDisk } from "./frontend_disk.ts";
 import { FrontendInput } from "./frontend_input.ts";
@@ -11,8 +11,6 @@ import { commandOf, type Name, type Options } from "./options.ts";
 import { findLeaks, ProcessTable } from "./processes.ts";
 import { RealGuest } from "./real_guest.ts";
 import type { Moment, Report } from "./report.ts";
-import type { Mark, Tally } from "./tally.ts";
-import { mountTmpfs } from "./tmpfs.ts";
 
 /** How often all processes are looked at. */
 const SAMPLE_MS = 1000;

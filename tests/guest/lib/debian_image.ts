@@ -1,11 +1,11 @@
 /** A real Debian on a disk image. */
-import { debianRelease } from "./apt.ts";
-import { cached } from "./cache.ts";
-import { run } from "../lib/process.ts";
-import { programPath } from "./programs.ts";
-import { makeExt4 } from "./root_image.ts";
-import { progress } from "./progress.ts";
-import { ToolError } from "../lib/tool_error.ts";
+import { debianRelease } from "../../../tools/guest/apt.ts";
+import { cached } from "../../../tools/guest/cache.ts";
+import { run } from "../../../tools/lib/process.ts";
+import { programPath } from "../../../tools/guest/programs.ts";
+import { makeExt4 } from "../../../tools/guest/root_image.ts";
+import { progress } from "../../../tools/guest/progress.ts";
+import { ToolError } from "../../../tools/lib/tool_error.ts";
 
 /** What makes the image; only the release is looked up elsewhere. */
 const RECIPE = {

@@ -2,11 +2,11 @@
  * libvirt, unpacked and not installed: one process with QEMU's driver in it, which keeps everything
  * below a directory.
  */
-import { debianRelease, unpackPackages } from "./apt.ts";
-import { cached } from "./cache.ts";
-import { spawn, withTimeout } from "../lib/process.ts";
-import { progress } from "./progress.ts";
-import { ToolError } from "../lib/tool_error.ts";
+import { debianRelease, unpackPackages } from "../../../tools/guest/apt.ts";
+import { cached } from "../../../tools/guest/cache.ts";
+import { spawn, withTimeout } from "../../../tools/lib/process.ts";
+import { progress } from "../../../tools/guest/progress.ts";
+import { ToolError } from "../../../tools/lib/tool_error.ts";
 
 /** How long libvirt may take for a command. */
 const TIMEOUT_MS = 60_000;
