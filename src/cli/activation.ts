@@ -13,19 +13,19 @@ import { ACTIVATION_VARIABLES, isPermitted } from "./variables.ts";
 /** SD_LISTEN_FDS_START: the number of the first socket that is passed. */
 const FIRST_FD = 3;
 
-/** The most sockets that are looked at. */
+/** The largest number of passed sockets. */
 const MAX_SOCKETS = 1024;
 
-/** Where variables are, as `Deno.env`. */
+/** Access to variables, like `Deno.env`. */
 export type Environment = Pick<typeof Deno.env, "get" | "delete">;
 
 /**
- * Takes the one socket that systemd passed to this process. What it passed is not passed on: the
- * variables are gone afterwards, and no child inherits the socket.
+ * Takes the one socket that systemd passed to this process. Deletes the variables and keeps
+ * children from inheriting the socket.
  *
- * @param pid The number of this process.
- * @returns The socket's descriptor; undefined when systemd passed none.
- * @throws {UsageError} When what it passed is not one socket for this process.
+ * @param pid The id of this process.
+ * @returns The socket's descriptor; undefined if systemd passed none.
+ * @throws {UsageError} When systemd passed anything but one socket for this process.
  */
 export function activatedSocket(env: Environment, pid: number): number | undefined {
   const [count, forPid, names = ""] = ACTIVATION_VARIABLES.map((name) => env.get(name));
@@ -53,7 +53,7 @@ export function activatedSocket(env: Environment, pid: number): number | undefin
   return FIRST_FD;
 }
 
-/** The environment, as far as this process may look at the variables; it never asks for leave. */
+/** The variables that this process is permitted to read; it never asks for permission. */
 export const permittedEnvironment: Environment = {
   get: (name) => isPermitted(name) ? Deno.env.get(name) : undefined,
   delete: (name) => isPermitted(name) && Deno.env.delete(name),

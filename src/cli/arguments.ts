@@ -1,5 +1,5 @@
 /**
- * Command line arguments, by the declaration of the options that they may hold.
+ * Parses command line arguments by the declarations of options.
  *
  * @module
  */
@@ -12,20 +12,20 @@ import { UsageError } from "./usage_error.ts";
 /** Option definitions by name. */
 export type OptionTable = Readonly<Record<string, OptionDefinition>>;
 
-/** What the arguments hold. */
+/** Parsed arguments. */
 export interface ParsedArguments {
-  /** The values of the options that were given, by name. */
+  /** The values of the given options, by name. */
   values: Record<string, string | number | boolean>;
-  /** What is no option. */
+  /** The arguments that are no options. */
   positional: string[];
 }
 
 /**
- * Takes arguments apart.
+ * Parses arguments.
  *
  * @param help The command that lists the options, for messages.
  * @throws {UsageError} When a flag is unknown, given twice or lacks its value.
- * @throws {OptionError} When a value is not what its option takes.
+ * @throws {OptionError} When an option does not take the value.
  *
  * @example
  * ```ts
@@ -75,8 +75,8 @@ export function parseArguments(
 }
 
 /**
- * Gives every known flag its value after a `=`. What follows a flag is its value only if the flag
- * takes one, and never another flag; only the declaration knows.
+ * Joins every known flag and its value by `=`. The next argument is the value only if the flag
+ * takes one, which only the declaration tells, and if it is no flag.
  */
 function withValues(
   args: readonly string[],

@@ -1,5 +1,5 @@
 /**
- * What a command of the command line is made of.
+ * The modules of commands.
  *
  * @module
  */
@@ -10,26 +10,26 @@ import type { DeviceTable } from "./devices.ts";
 /** A module of a command. */
 export interface CommandModule {
   /**
-   * Carries it out.
+   * Runs the command.
    *
-   * @param devices The devices that have a name.
+   * @param devices The devices with a name.
    * @param commands All commands by their names.
    * @returns The exit status.
    */
   run(args: readonly string[], devices: DeviceTable, commands: CommandTable): Promise<number>;
-  /** What may follow it. */
+  /** For completion. */
   readonly shape: CommandShape;
 }
 
 /** Commands by their names, each loaded only when it is used. */
 export type CommandTable = Readonly<Record<string, () => Promise<CommandModule>>>;
 
-/** What may follow a command. */
+/** The arguments that a command takes. */
 export interface CommandShape {
   readonly options: OptionTable;
-  /** What it is given beside flags. */
+  /** Its argument beside flags. */
   readonly operand?: Operand;
 }
 
-/** What a word that is no flag may be: one of some, a device, or a path. */
+/** An argument that is no flag: a device, a path, or one of a list. */
 export type Operand = "device" | "file" | readonly string[];

@@ -1,5 +1,5 @@
 /**
- * `vhostd complete`: what the scripts of `vhostd completion` ask for each word.
+ * `vhostd complete`: answers the scripts of `vhostd completion`, for each word.
  *
  * @module
  */
@@ -8,10 +8,10 @@ import type { CommandShape, CommandTable } from "./command.ts";
 import { complete, completionLines } from "./completion.ts";
 import type { DeviceTable } from "./devices.ts";
 
-/** Takes words as they are typed, so no flag is its own. */
+/** The arguments are words to complete, so it has no flags. */
 export const shape: CommandShape = { options: {} };
 
-/** Prints what can be offered for the last of the words. */
+/** Prints the candidates for the last of the words. */
 export async function run(
   args: readonly string[],
   devices: DeviceTable,

@@ -1,6 +1,5 @@
 /**
- * What a shell may offer for the word that is being typed, from the definitions of commands and
- * devices.
+ * Finds completions of a word from the definitions of commands and devices.
  *
  * @module
  */
@@ -13,31 +12,30 @@ import { type DeviceTable, loadDevice } from "./devices.ts";
 import { flagStart } from "./help.ts";
 import { optionsOf } from "./shared_options.ts";
 
-/** Something that can be offered. */
+/** A possible word. */
 export interface Candidate {
   /** The whole word. */
   word: string;
-  /** What it means. */
+  /** Its meaning. */
   about: string;
 }
 
-/** What can be offered for a word. */
+/** The completions of a word. */
 export interface Completion {
   candidates: Candidate[];
-  /** Whether it may be a path, after what the word has up to its `=`. */
+  /** Whether the word, or its part after `=`, may be a path. */
   files: boolean;
 }
 
-/** What can follow, all of it known. */
 const NOTHING: Completion = { candidates: [], files: false };
 
-/** The longest text about a candidate. */
+/** The longest description of a candidate. */
 const ABOUT_CHARACTERS = 60;
 
 /**
- * What can be offered for the last of the words.
+ * Finds the completions of the last of the words.
  *
- * @param words What follows the program's name, up to where the cursor is.
+ * @param words The words after the program's name, up to the cursor.
  */
 export async function complete(
   words: readonly string[],
@@ -55,7 +53,7 @@ export async function complete(
     const given = new Set(rest.slice(0, -1).map((word) => word.split("=")[0]));
     return flags(typed, options, given);
   } catch {
-    return NOTHING; // There is no such device: nothing is known of it.
+    return NOTHING; // There is no such device
   }
 }
 
@@ -67,7 +65,7 @@ async function firstWords(
   const names = Object.keys(commands).filter((name) => name[0] !== "-" || typed[0] === "-");
   const { candidates } = await operands(typed, "device", devices);
   const offered = [...candidates, ...names.map((word) => ({ word, about: "" }))];
-  // A device of one's own is a path; offered once it looks like one.
+  // The path of a device's module, as soon as the word looks like a path
   return { candidates: startingWith(typed, offered), files: /[./]/.test(typed) };
 }
 
@@ -121,7 +119,7 @@ function startingWith(typed: string, candidates: readonly Candidate[]): Candidat
   return candidates.filter(({ word }) => word.startsWith(typed));
 }
 
-/** A line for each candidate, its text after a tab; `:files` where a path may stand. */
+/** A line per candidate, with its description after a tab; `:files` if a path is possible. */
 export function completionLines({ candidates, files }: Completion): string {
   const lines = candidates.map(({ word, about }) => `${shown(word)}\t${briefly(shown(about))}`);
   return [...lines, ...files ? [":files"] : []].map((line) => `${line}\n`).join("");

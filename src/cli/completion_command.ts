@@ -1,15 +1,14 @@
 /**
  * `vhostd completion`: scripts for shells.
  *
- * They know nothing: for each word they ask `vhostd complete`, which has it from the definitions,
+ * For each word they call `vhostd complete`, which reads the definitions of commands and devices,
  * also of a device at a path.
  *
  * @module
  */
 
-import { parseArguments } from "./arguments.ts";
 import type { CommandShape } from "./command.ts";
-import { commandHelp } from "./help.ts";
+import { type CommandLine, parseCommand } from "./help.ts";
 import { suggestion } from "../virtio/nearest.ts";
 import { helpOption } from "./shared_options.ts";
 import { UsageError } from "./usage_error.ts";
@@ -88,28 +87,25 @@ const SCRIPTS: Readonly<Record<string, string>> = { bash: BASH, zsh: ZSH, fish: 
 
 const options = { ...helpOption } as const;
 
-/** What may follow it. */
+/** For completion. */
 export const shape: CommandShape = { options, operand: Object.keys(SCRIPTS) };
 
-const USAGE = "completion bash|zsh|fish";
-
-const ABOUT = `Prints a script that completes vhostd's commands, flags and values in a shell.
+const COMMAND: CommandLine = {
+  usage: "completion bash|zsh|fish",
+  about: `Prints a script that completes vhostd's commands, flags and values in a shell.
 
   bash  source <(vhostd completion bash), in ~/.bashrc
   zsh   source <(vhostd completion zsh), in ~/.zshrc after compinit
-  fish  vhostd completion fish >~/.config/fish/completions/vhostd.fish`;
+  fish  vhostd completion fish >~/.config/fish/completions/vhostd.fish`,
+  options,
+  operand: "one shell",
+};
 
 /** Prints the script of a shell. */
 export async function run(args: readonly string[]): Promise<number> {
-  const { values, positional } = parseArguments(args, options, "vhostd completion --help");
-  if (values.help) {
-    console.log(commandHelp(USAGE, ABOUT, options).trimEnd());
-    return 0;
-  }
-  const [shell, ...more] = positional;
-  if (shell === undefined || more.length > 0) {
-    throw new UsageError(`Expected one shell, got ${positional.length || "none"}; vhostd ${USAGE}`);
-  }
+  const parsed = parseCommand(COMMAND, args);
+  if (parsed === undefined) return 0;
+  const shell = parsed.operand;
   if (!Object.hasOwn(SCRIPTS, shell)) {
     throw new UsageError(
       `Expected bash, zsh or fish, got ${shell}${suggestion(shell, Object.keys(SCRIPTS))}`,

@@ -1,15 +1,14 @@
 /**
- * `vhostd describe`: what a device offers, from its definition.
+ * `vhostd describe`: prints the definition of a device.
  *
  * @module
  */
 
 import { shownJson } from "../runtime/shown.ts";
-import { parseArguments } from "./arguments.ts";
 import { describeDevice, describeText } from "./describe_text.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import type { CommandShape } from "./command.ts";
-import { commandHelp } from "./help.ts";
+import { type CommandLine, parseCommand } from "./help.ts";
 import { isColoured } from "./ink.ts";
 import { libvirtDescription } from "./qemu.ts";
 import { helpOption } from "./shared_options.ts";
@@ -30,13 +29,12 @@ const options = {
   ...helpOption,
 } as const;
 
-/** What may follow it. */
+/** For completion. */
 export const shape: CommandShape = { options, operand: "device" };
 
-const USAGE = "describe [--json | --libvirt [--binary=PATH]] <device>";
-
-const ABOUT =
-  `Describes a device: its queues, feature bits, config fields, and the permissions it takes.
+const COMMAND: CommandLine = {
+  usage: "describe [--json | --libvirt [--binary=PATH]] <device>",
+  about: `Describes a device: its queues, feature bits, config fields, and the permissions it takes.
 
 A disk of libvirt's connects to a socket that exists: start the device yourself, and name its \
 socket in the domain (README, With libvirt).
@@ -46,27 +44,23 @@ manage virtual machines find back-ends there by type, and start them with --sock
 libvirt does so for gpu and fs only. That program is a script:
 
   #!/bin/sh
-  exec vhostd <device> "$@"`;
+  exec vhostd <device> "$@"`,
+  options,
+  operand: "one device to describe",
+};
 
 /** Describes a device. */
 export async function run(args: readonly string[], devices: DeviceTable): Promise<number> {
-  const { values, positional } = parseArguments(args, options, "vhostd describe --help");
-  if (values.help) {
-    console.log(commandHelp(USAGE, ABOUT, options).trimEnd());
-    return 0;
-  }
-  if (positional.length !== 1) {
-    throw new UsageError(
-      `Expected one device to describe, got ${positional.length || "none"}; vhostd ${USAGE}`,
-    );
-  }
+  const parsed = parseCommand(COMMAND, args);
+  if (parsed === undefined) return 0;
+  const { values, operand } = parsed;
   if (values.json && values.libvirt) {
     throw new UsageError("Expected --json or --libvirt, got both; give one of them");
   }
   if (values.binary !== undefined && !values.libvirt) {
     throw new UsageError("Expected --libvirt with --binary; add it");
   }
-  const device = await loadDevice(devices, positional[0]);
+  const device = await loadDevice(devices, operand);
   if (values.libvirt) {
     const binary = String(values.binary ?? `/usr/local/libexec/vhostd-${device.name}`);
     if (!binary.startsWith("/")) {

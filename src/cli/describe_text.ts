@@ -1,5 +1,5 @@
 /**
- * A device as its definition has it, as text for people and as JSON.
+ * Describes a device's definition, as text and as JSON.
  *
  * @module
  */
@@ -31,11 +31,11 @@ export interface DeviceDescription {
   /** The device type's number. */
   id: number;
   about: string;
-  /** Where its queues run. */
+  /** The place where its queues run. */
   plane: "thread" | "main";
   /** How they are spread: over several threads, on one, or none. */
   threads: "each" | "one" | "main";
-  /** What `--print-capabilities` prints. */
+  /** The output of `--print-capabilities`. */
   capabilities: { type: string; features?: string[] };
   queues: {
     /** The index of the first queue of the kind; null when it follows a family. */
@@ -58,7 +58,7 @@ export interface DeviceDescription {
     fields: readonly ConfigField[];
   } | null;
   options: ({ flag: string } & OptionDefinition)[];
-  /** What serving it needs of Deno. */
+  /** The permissions of Deno that serving it needs. */
   permissions: PermissionNeed[];
 }
 
@@ -115,7 +115,7 @@ function describeFeatures(
   return [...own, ...transport];
 }
 
-/** Writes the description of a device for people. */
+/** Describes a device as text. */
 export function describeText(device: AnyDevice, coloured = false): string {
   const description = shownDeep(describeDevice(device));
   const ink = makeInk(coloured);

@@ -1,5 +1,5 @@
 /**
- * Loading devices: those that have a name, and modules of anyone's own.
+ * Loads devices by name or from a module.
  *
  * @module
  */
@@ -8,20 +8,20 @@ import type { AnyDevice } from "../virtio/mod.ts";
 import { suggestion } from "../virtio/nearest.ts";
 import { UsageError } from "./usage_error.ts";
 
-/** Devices by the name that the command line has for them, each loaded only when it is used. */
+/** Devices by their name on the command line, each loaded only when it is used. */
 export type DeviceTable = Readonly<Record<string, () => Promise<{ default: AnyDevice }>>>;
 
-/** Whether a device's name is that of a module: a path or URL. */
+/** Whether a name is the path or URL of a module. */
 function isModule(name: string): boolean {
   return /\.(m?ts|m?js)$/.test(name);
 }
 
 /**
- * Loads a device by its name, or from the module of someone's own at a path or URL.
+ * Loads a device by its name, or from a module by its path or URL.
  *
- * @param alsoNames What else may have been meant by a name that is unknown.
+ * @param alsoNames Other names to suggest for an unknown name.
  * @throws {UsageError} When there is no such device.
- * @throws {Error} When the module cannot be loaded, or its default export is no device.
+ * @throws {Error} When the module cannot be loaded or its default export is no device.
  */
 export async function loadDevice(
   devices: DeviceTable,
@@ -60,7 +60,7 @@ async function loadModule(name: string): Promise<AnyDevice> {
   return device as AnyDevice;
 }
 
-/** Why a module cannot be loaded; one that imports what only its own deno.json knows is to be started with that. */
+/** Adds a remedy to the reason if the module's imports need the deno.json of its own folder. */
 function withRemedy(reason: string): string {
   const [first] = reason.split("\n");
   if (!/not in import map/.test(first)) return reason;

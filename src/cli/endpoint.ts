@@ -1,5 +1,5 @@
 /**
- * Where front-ends come from, as the command line has it.
+ * Reads the endpoint of a device from the command line.
  *
  * @module
  */
@@ -17,10 +17,10 @@ import { ACTIVATION_VARIABLES, isPermitted } from "./variables.ts";
 export type EndpointValues = Partial<OptionValues<typeof endpointOptions & typeof accessOptions>>;
 
 /**
- * Where front-ends come from, by the flags, or else by what systemd passed.
+ * The endpoint that the flags name, or a socket from systemd.
  *
- * @param name What the device was called on the command line.
- * @throws {UsageError} When there is not one such place.
+ * @param name The device's name on the command line.
+ * @throws {UsageError} When there is not exactly one.
  */
 export function endpointOf(values: EndpointValues, name: string): Endpoint {
   const { socketPath, connect, fd } = values;
@@ -37,7 +37,7 @@ export function endpointOf(values: EndpointValues, name: string): Endpoint {
   if (fd !== undefined) return { fd };
   const activated = activatedSocket(permittedEnvironment, Deno.pid);
   if (activated !== undefined) return { fd: activated };
-  // Without leave to look, there may be one.
+  // Without the permission, there may be one from systemd
   const leave = ACTIVATION_VARIABLES.every(isPermitted)
     ? ""
     : ` (which takes --allow-env=${ACTIVATION_VARIABLES.join(",")})`;
@@ -49,7 +49,7 @@ export function endpointOf(values: EndpointValues, name: string): Endpoint {
   );
 }
 
-/** Who may connect, as the flags have it. */
+/** The owner and permissions of the socket, from the flags. */
 function accessOf({ socketPath, socketMode, socketOwner }: EndpointValues): SocketAccess {
   if (socketPath === undefined && (socketMode ?? socketOwner) !== undefined) {
     throw new UsageError(
@@ -79,7 +79,7 @@ function ownerOf(text: string): SocketAccess {
   };
 }
 
-/** The largest number of a user or group: the one above it means none (chown(2)). */
+/** The largest id of a user or group: the next one means none (chown(2)). */
 const MAX_ID = 2 ** 32 - 2;
 
 function numberOf(
@@ -87,7 +87,7 @@ function numberOf(
   kind: string,
   byName: (name: string) => number | undefined,
 ): number {
-  // As chown(1) has it: a name may look like a number, and comes first.
+  // Names come first, even if they look like numbers, as in chown(1)
   const id = byName(text) ?? (/^\d+$/.test(text) ? Number(text) : undefined);
   if (id !== undefined && id <= MAX_ID) return id;
   throw new UsageError(`--socket-owner takes a ${kind} that there is, or its number, got ${text}`);

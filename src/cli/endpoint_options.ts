@@ -1,12 +1,12 @@
 /**
- * The flags that say where front-ends come from.
+ * The flags of the endpoint.
  *
  * @module
  */
 
 import type { Options } from "../virtio/mod.ts";
 
-/** The flags that say where front-ends come from. */
+/** The flags of the endpoint itself. */
 export const endpointOptions = {
   socketPath: {
     type: "text",
@@ -27,7 +27,7 @@ export const endpointOptions = {
   },
 } as const satisfies Options;
 
-/** The flags that say who may connect to `--socket-path`. */
+/** The flags that control who may connect to `--socket-path`. */
 export const accessOptions = {
   socketMode: {
     type: "text",

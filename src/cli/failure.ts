@@ -1,5 +1,5 @@
 /**
- * What a person is told when something fails: one line.
+ * Reports failures to a person, in one line.
  *
  * @module
  */
@@ -9,25 +9,25 @@ import { OptionError } from "../virtio/options.ts";
 import { UsageError } from "./usage_error.ts";
 import { isPermitted, TRACE_VARIABLE } from "./variables.ts";
 
-/** The exit status of a command line that cannot be understood. */
+/** The exit status for a wrong command line. */
 export const EXIT_USAGE = 2;
 
-/** The exit status of anything else that fails. */
+/** The exit status for any other failure. */
 export const EXIT_FAILURE = 1;
 
-/** How a failure is told. */
+/** The report of a failure. */
 export interface Failure {
-  /** One line. */
+  /** The message, one line. */
   line: string;
   /** The exit status of the process. */
   status: number;
 }
 
-/** Errors that only a mistake in a program throws. */
+/** Errors that only a bug throws. */
 const MISTAKES = ["TypeError", "ReferenceError", "SyntaxError", "AssertionError"];
 
 /**
- * Says in one line what an error is about.
+ * Describes an error in one line.
  *
  * @example
  * ```ts
@@ -51,7 +51,7 @@ export function describeFailure(error: unknown): Failure {
   return { line: `Internal error: ${name}: ${message}; VHOSTD_TRACE=1 prints the stack`, status };
 }
 
-/** Prints a line on stderr; that nobody reads it any more is no reason to stop. */
+/** Prints a line on stderr, if stderr is still open. */
 export function say(line: string): void {
   write(`vhostd: ${shown(line)}\n`);
 }
@@ -65,7 +65,7 @@ function write(text: string): void {
   }
 }
 
-/** Prints what failed, with the stack if `VHOSTD_TRACE` asks for it, and returns the exit status. */
+/** Prints an error, with its stack if `VHOSTD_TRACE` is set, and returns the exit status. */
 export function tellFailure(error: unknown): number {
   const { line, status } = describeFailure(error);
   say(line);
@@ -78,7 +78,7 @@ export function sayStack(stack: string): void {
   write(`${shownLines(stack)}\n`);
 }
 
-/** Whether stacks are to be printed. */
+/** Whether to print stacks. */
 export function wantsTrace(): boolean {
   return isPermitted(TRACE_VARIABLE) &&
     !["", "0", undefined].includes(Deno.env.get(TRACE_VARIABLE));

@@ -1,5 +1,5 @@
 /**
- * Help texts, from the declaration of options.
+ * Help texts, made from the declared options; the command lines of commands that print them.
  *
  * @module
  */
@@ -7,21 +7,22 @@
 import { shown } from "../runtime/shown.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { flagName, type OptionDefinition } from "../virtio/options.ts";
-import type { OptionTable } from "./arguments.ts";
+import { type OptionTable, parseArguments, type ParsedArguments } from "./arguments.ts";
 import { endpointOptions } from "./endpoint_options.ts";
 import { optionsOf, sharedOptionsOf } from "./shared_options.ts";
 import { wrap } from "./table.ts";
+import { UsageError } from "./usage_error.ts";
 
-/** The widest that help is, however wide the terminal is: longer lines are hard to read. */
+/** The largest width of help: longer lines are hard to read. */
 const MAX_WIDTH = 100;
 
-/** The width of help that goes to no terminal. */
+/** The width of help that is not printed on a terminal. */
 const PLAIN_WIDTH = 80;
 
-/** The narrowest that a text beside flags is; where there is less room, it goes below. */
+/** The smallest width of a text beside flags; with less room it goes below them. */
 const MIN_TEXT_WIDTH = 36;
 
-/** The width that help has where it is read. */
+/** The width of help on stdout. */
 export function helpWidth(): number {
   if (!Deno.stdout.isTerminal()) return PLAIN_WIDTH;
   return Math.min(Math.max(Deno.consoleSize().columns, 20), MAX_WIDTH);
@@ -51,14 +52,14 @@ VHOSTD_TRACE=1 prints the stack of an error.
     `\n${fill(text, width)}`;
 }
 
-/** Fills lines up to a width; lines that are indented stay as they are. */
+/** Wraps lines at a width; indented lines stay as they are. */
 function fill(text: string, width: number): string {
   return text.split("\n").map((line) =>
     line.startsWith(" ") ? line : wrap(line.split(" "), { width, indent: 0, between: " " })
   ).join("\n");
 }
 
-/** Two columns, the second one's texts wrapped; below the first where there is no room beside it. */
+/** Two columns; the second is wrapped, and goes below the first if it has no room beside it. */
 function columns(
   rows: readonly (readonly [string, string])[],
   width: number,
@@ -93,19 +94,47 @@ export function deviceHelp(device: AnyDevice, name: string, width: number = help
   return parts.join("\n");
 }
 
-/** The help of another command. */
-export function commandHelp(
-  usage: string,
-  about: string,
-  options: OptionTable,
-  width: number = helpWidth(),
-): string {
-  return `${fill(about, width)}\n\n${fill(`Usage: vhostd ${usage}`, width)}\n\n${
-    optionLines(options, width)
-  }`;
+/** A command other than that of a device. */
+export interface CommandLine {
+  /** The usage, after `vhostd`; its first word is the command's name. */
+  readonly usage: string;
+  /** The help text before the options. */
+  readonly about: string;
+  readonly options: OptionTable;
+  /** Its one operand in messages, such as `one device`; without it the command has none. */
+  readonly operand?: string;
 }
 
-/** A line for each option, or several where its text is long. */
+/**
+ * Parses the arguments of a command, or prints its help.
+ *
+ * @returns Undefined if the help was printed.
+ * @throws {UsageError} When the arguments are wrong.
+ */
+export function parseCommand(
+  { usage, about, options, operand }: CommandLine,
+  args: readonly string[],
+): { values: ParsedArguments["values"]; operand: string } | undefined {
+  const [name] = usage.split(" ");
+  const { values, positional } = parseArguments(args, options, `vhostd ${name} --help`);
+  if (values.help) {
+    const width = helpWidth();
+    const lines = [fill(about, width), fill(`Usage: vhostd ${usage}`, width)];
+    console.log(`${lines.join("\n\n")}\n\n${optionLines(options, width)}`.trimEnd());
+    return undefined;
+  }
+  if (operand === undefined && positional.length > 0) {
+    throw new UsageError(`Expected nothing after ${name}, got ${positional[0]}`);
+  }
+  if (operand !== undefined && positional.length !== 1) {
+    throw new UsageError(
+      `Expected ${operand}, got ${positional.length || "none"}; vhostd ${usage}`,
+    );
+  }
+  return { values, operand: positional[0] ?? "" };
+}
+
+/** Lines for all options. */
 export function optionLines(
   options: OptionTable,
   width: number = helpWidth(),
@@ -124,18 +153,18 @@ function flagWidth(options: OptionTable): number {
   );
 }
 
-/** How a flag is written: `--blk-file=PATH`. */
+/** A flag with its placeholder: `--blk-file=PATH`. */
 export function flagText(name: string, definition: OptionDefinition): string {
   const value = definition.type === "flag" ? "" : `=${definition.placeholder}`;
   return `--${flagName(name)}${value}`;
 }
 
-/** What a flag begins with: all of it, or up to its value. */
+/** A flag up to its value: `--blk-file=`. */
 export function flagStart(name: string, definition: OptionDefinition): string {
   return `--${flagName(name)}${definition.type === "flag" ? "" : "="}`;
 }
 
-/** What an option does, with what its value may be. */
+/** The meaning of an option, with its possible values. */
 function optionText(definition: OptionDefinition): string {
   const notes: string[] = [];
   if (definition.type === "text" && definition.choices !== undefined) {

@@ -8,7 +8,7 @@ import type { CommandShape } from "./command.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { deviceHelp, programHelp } from "./help.ts";
 
-/** What may follow it. */
+/** For completion. */
 export const shape: CommandShape = { options: {}, operand: "device" };
 
 /** Prints the help of the program, or of a device. */

@@ -1,13 +1,13 @@
 /**
- * Colours of a terminal.
+ * Styles of text on a terminal.
  *
  * @module
  */
 
-/** Ways to write a text. */
+/** A style of text. */
 export type Style = "bold" | "dim" | "red" | "green" | "yellow" | "cyan";
 
-/** Writes a text in a style. */
+/** Applies a style to a text. */
 export type Ink = (style: Style, text: string) => string;
 
 const CODES: Readonly<Record<Style, readonly [on: number, off: number]>> = {
@@ -19,7 +19,7 @@ const CODES: Readonly<Record<Style, readonly [on: number, off: number]>> = {
   cyan: [36, 39],
 };
 
-/** Ink that is coloured, or that leaves every text as it is. */
+/** Makes ink that is coloured, or that leaves every text as it is. */
 export function makeInk(coloured: boolean): Ink {
   if (!coloured) return (_style, text) => text;
   return (style, text) => {
@@ -29,7 +29,7 @@ export function makeInk(coloured: boolean): Ink {
   };
 }
 
-/** Whether what goes to a stream is coloured: on a terminal, and not with `NO_COLOR`. */
+/** Whether to colour a stream: on a terminal, unless `NO_COLOR` is set. */
 export function isColoured(
   stream: { isTerminal(): boolean },
   noColor: boolean = Deno.noColor,

@@ -6,15 +6,13 @@
 
 import type { RecordJson } from "../runtime/record.ts";
 import { shownJson } from "../runtime/shown.ts";
-import { parseArguments } from "./arguments.ts";
 import type { CommandShape } from "./command.ts";
-import { commandHelp } from "./help.ts";
+import { parseCommand } from "./help.ts";
 import { isColoured } from "./ink.ts";
 import { openRecordSource, type RecordSource } from "./record_file.ts";
 import { recordScreen } from "./record_screen.ts";
 import { recordText } from "./record_text.ts";
 import { helpOption } from "./shared_options.ts";
-import { UsageError } from "./usage_error.ts";
 
 const options = {
   watch: { type: "flag", about: "Keep it current, until SIGINT or until the server is gone" },
@@ -22,39 +20,32 @@ const options = {
   ...helpOption,
 } as const;
 
-/** What may follow it. */
+/** For completion. */
 export const shape: CommandShape = { options, operand: "file" };
 
-const USAGE = "inspect PATH [--watch] [--json]";
+const COMMAND = {
+  usage: "inspect PATH [--watch] [--json]",
+  about: "Shows what a front-end and the guest's driver did with a device. PATH is a control " +
+    "socket (--control-path) or a file that --record wrote.",
+  options,
+  operand: "the path of a control socket or a record file",
+};
 
-const ABOUT =
-  "Shows what a front-end and the guest's driver did with a device. PATH is a control " +
-  "socket (--control-path) or a file that --record wrote.";
-
-/** How often a watched record is read. */
+/** Time between two reads of a watched record. */
 const WATCH_PERIOD_MS = 1000;
 
-/** Clears the screen; lines that are too long are cut, so that they do not move others. */
+/** Clears the screen, turns wrapping off so that long lines are cut, and hides the cursor. */
 const SCREEN_BEGIN = "\x1b[2J\x1b[?7l\x1b[?25l";
 
-/** Lets lines wrap again, and shows the cursor. */
+/** Turns wrapping on and shows the cursor. */
 const SCREEN_END = "\x1b[?7h\x1b[?25h";
 
 /** Shows a record. */
 export async function run(args: readonly string[]): Promise<number> {
-  const { values, positional } = parseArguments(args, options, "vhostd inspect --help");
-  if (values.help) {
-    console.log(commandHelp(USAGE, ABOUT, options).trimEnd());
-    return 0;
-  }
-  if (positional.length !== 1) {
-    throw new UsageError(
-      `Expected the path of a control socket or a record file, got ${
-        positional.length || "none"
-      }; vhostd ${USAGE}`,
-    );
-  }
-  using source = await openRecordSource(positional[0]);
+  const parsed = parseCommand(COMMAND, args);
+  if (parsed === undefined) return 0;
+  const { values, operand } = parsed;
+  using source = await openRecordSource(operand);
   const record = await source.read();
   if (values.watch) {
     await watch(source, record, values.json === true);
@@ -64,7 +55,7 @@ export async function run(args: readonly string[]): Promise<number> {
   return 0;
 }
 
-/** Shows a record again and again; a terminal keeps the last state on its screen. */
+/** Shows a record periodically; a terminal keeps the last state on its screen. */
 async function watch(source: RecordSource, first: RecordJson, json: boolean): Promise<void> {
   const stop = Promise.withResolvers<"stop">();
   const onSignal = () => stop.resolve("stop");
@@ -84,7 +75,7 @@ async function watch(source: RecordSource, first: RecordJson, json: boolean): Pr
         record = await source.read();
       } catch (error) {
         if (!source.isLive) throw error;
-        return; // The server is gone; what is shown is the last that it said.
+        return; // The server is gone; the last record stays on the screen
       }
     }
   } finally {
@@ -107,7 +98,7 @@ function textFor(record: RecordJson, previous?: RecordJson): string {
 function screenful(record: RecordJson, previous?: RecordJson): string {
   const { rows, columns } = Deno.consoleSize();
   const coloured = isColoured(Deno.stdout);
-  // The line below the last one has the cursor.
+  // The last line has the cursor
   const lines = recordScreen(record, { rows: rows - 1, columns, coloured, previous });
   return `\x1b[H${lines.map((line) => `${line}\x1b[K\n`).join("")}\x1b[J`;
 }

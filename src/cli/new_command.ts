@@ -1,12 +1,11 @@
 /**
- * `vhostd new`: a folder with a device that works, for its author to change.
+ * `vhostd new`: makes a folder with a working device, for its author to change.
  *
  * @module
  */
 
-import { parseArguments } from "./arguments.ts";
 import type { CommandShape } from "./command.ts";
-import { commandHelp } from "./help.ts";
+import { parseCommand } from "./help.ts";
 import { shown } from "../runtime/shown.ts";
 import { shellWord } from "./qemu.ts";
 import { helpOption } from "./shared_options.ts";
@@ -23,41 +22,36 @@ const options = {
   ...helpOption,
 } as const;
 
-/** What may follow it. */
+/** For completion. */
 export const shape: CommandShape = { options, operand: "file" };
 
-const USAGE = "new FOLDER [--kind=entropy|console]";
+const COMMAND = {
+  usage: "new FOLDER [--kind=entropy|console]",
+  about:
+    "Makes a folder with a device of your own, named after the folder: mod.ts, its test, and " +
+    "a deno.json with the tasks check, test, vhostd and guest.",
+  options,
+  operand: "one folder to make",
+};
 
-const ABOUT =
-  "Makes a folder with a device of your own, named after the folder: mod.ts, its test, and " +
-  "a deno.json with the tasks check, test, vhostd and guest.";
-
-/** What the device is called in the templates. */
+/** The name of the device in the templates. */
 const PLACEHOLDER = "my-device";
 
-/** The files that a kind begins with, in `templates/`. */
+/** The files of a kind in `templates/`. */
 const TEMPLATE_FILES = ["mod.ts", "mod_test.ts"];
 
 /** Makes a folder. */
 export async function run(args: readonly string[]): Promise<number> {
-  const { values, positional } = parseArguments(args, options, "vhostd new --help");
-  if (values.help) {
-    console.log(commandHelp(USAGE, ABOUT, options).trimEnd());
-    return 0;
-  }
-  if (positional.length !== 1) {
-    throw new UsageError(
-      `Expected one folder to make, got ${positional.length || "none"}; vhostd ${USAGE}`,
-    );
-  }
-  const folder = positional[0].replace(/(?<=.)\/+$/, "");
+  const parsed = parseCommand(COMMAND, args);
+  if (parsed === undefined) return 0;
+  const folder = parsed.operand.replace(/(?<=.)\/+$/, "");
   const name = folder.replace(/^.*\//, "");
   if (!/^[a-z][a-z0-9-]*$/.test(name)) {
     throw new UsageError(
       `Expected a folder named as a device, of a-z, 0-9 and -, got ${name}; such as my-sensor`,
     );
   }
-  await make(folder, await filesOf(name, values.kind as string ?? options.kind.default));
+  await make(folder, await filesOf(name, parsed.values.kind as string ?? options.kind.default));
   console.log(
     `Made ${shown(folder)}: mod.ts is the device, mod_test.ts its test. Next:\n\n` +
       `  cd ${shown(folder)}\n  deno task check\n  deno task test\n` +
@@ -67,7 +61,7 @@ export async function run(args: readonly string[]): Promise<number> {
   return 0;
 }
 
-/** Writes a folder, or nothing: it appears with all that is in it. */
+/** Writes a folder with all its files, or nothing. */
 async function make(folder: string, files: Readonly<Record<string, string>>): Promise<void> {
   if (await exists(folder)) {
     throw new Error(`${folder} exists already; remove it, or name another folder`);
@@ -121,14 +115,14 @@ async function filesOf(name: string, kind: string): Promise<Record<string, strin
   return { ...files, "deno.json": `${JSON.stringify(config, null, 2)}\n` };
 }
 
-/** The directory of vhostd's files; undefined where it came from the registry. */
+/** The directory of vhostd's files; undefined if it came from the registry. */
 function checkout(): string | undefined {
   const url = new URL("../../", import.meta.url);
   if (url.protocol !== "file:") return undefined;
   return decodeURIComponent(url.pathname).replace(/\/$/, "");
 }
 
-/** What vhostd's own deno.json says of it. */
+/** The used part of vhostd's deno.json. */
 interface OwnConfig {
   name: string;
   version: string;
@@ -136,21 +130,21 @@ interface OwnConfig {
 }
 
 /**
- * What a folder's deno.json holds. Its imports are those of the registry; where vhostd is a
- * checkout, they lead there instead, and nothing is downloaded.
+ * The deno.json of a folder. It imports from the registry; if vhostd is a checkout, the imports are
+ * linked to it and nothing is downloaded.
  *
- * @param checkout The directory of vhostd's files; undefined where it came from the registry.
+ * @param checkout The directory of vhostd's files; undefined if it came from the registry.
  */
 export function denoConfig(own: OwnConfig, checkout: string | undefined): unknown {
   const { name, version, imports: { "@std/assert": assert } } = own;
   const run = "deno run --quiet --allow-all";
   return {
     imports: { "@std/assert": assert, [name]: `jsr:${name}@^${version}` },
-    // A lock would hold what the links stand for.
+    // A lock file would name the packages that the links replace
     ...checkout !== undefined && { links: [checkout, `${checkout}/compat/std/*`], lock: false },
     tasks: {
       check: "deno check --quiet",
-      // Checked while it runs, a queue thread takes seconds to start, and requests do not wait as long.
+      // With type checks a queue thread takes seconds to start, and requests time out
       test: "deno test --quiet --no-check --allow-all",
       vhostd: `${run} ${name}/main ./mod.ts`,
       ...checkout !== undefined && {

@@ -1,8 +1,8 @@
 /**
- * The permissions of Deno that serving a device takes, and no more.
+ * The permissions of Deno that serving a device needs.
  *
- * `--allow-ffi` lets a program call all of libc, so these do not hold an attacker: they hold what
- * vhostd, a device or a package of its does by mistake through Deno.
+ * `--allow-ffi` permits all of libc, so they do not stop an attacker. They stop mistakes of vhostd,
+ * a device or its packages that go through Deno.
  *
  * @module
  */
@@ -10,19 +10,19 @@
 import type { AnyDevice } from "../virtio/mod.ts";
 import { ACTIVATION_VARIABLES, TRACE_VARIABLE } from "./variables.ts";
 
-/** Permissions, and what they are for. */
+/** Permissions and their purpose. */
 export interface PermissionNeed {
-  /** What needs them. */
+  /** Their purpose. */
   for: string;
   /** The flags of `deno run`. */
   flags: string[];
 }
 
 /**
- * What serving a device needs.
+ * The permissions that serving a device needs.
  *
- * @param directory The directory of vhostd; undefined where it came over the network, which needs
- * no leave to be read.
+ * @param directory The directory of vhostd; undefined if it came over the network, which needs no
+ * permission to read.
  */
 export function permissionsOf(
   device: AnyDevice,
@@ -34,7 +34,7 @@ export function permissionsOf(
   );
   if (modules.length > 0) {
     needs.push({
-      // Queue threads and the guard of such memory are Workers.
+      // Queue threads and the guard of such memory are Workers
       for: device.threads === "main" ? "guest memory in files that can shrink" : "queue threads",
       flags: [`--allow-read=${modules.join(",")}`],
     });
@@ -49,12 +49,12 @@ export function permissionsOf(
   return needs;
 }
 
-/** Where vhostd's modules are. */
+/** The directory of vhostd's modules. */
 function vhostdDirectory(): string | undefined {
   return localPath(new URL("../../", import.meta.url))?.replace(/\/$/, "");
 }
 
-/** The directory of a module that is elsewhere. */
+/** The directory of a module outside vhostd's. */
 function modulePath(module: string, directory: string | undefined): string[] {
   const path = localPath(new URL("./", module))?.replace(/\/$/, "");
   const isInside = directory !== undefined && `${path}/`.startsWith(`${directory}/`);

@@ -1,7 +1,7 @@
 /**
  * The command line: `vhostd <device> …` and a few commands about devices.
  *
- * Starting a device loads what it needs and nothing else: every command is a module of its own.
+ * Every command is a module of its own, so that starting a device loads nothing else.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import type { CommandTable } from "./command.ts";
 import type { DeviceTable } from "./devices.ts";
 import { EXIT_FAILURE, EXIT_USAGE, say, tellFailure } from "./failure.ts";
 
-/** The commands that are no devices. */
+/** The commands besides devices. */
 export const commands: CommandTable = {
   describe: () => import("./describe_command.ts"),
   inspect: () => import("./inspect_command.ts"),
@@ -25,9 +25,9 @@ export const commands: CommandTable = {
 };
 
 /**
- * Carries out a command line.
+ * Runs a command line.
  *
- * @param devices The devices that have a name.
+ * @param devices The devices with a name.
  * @returns The exit status.
  */
 export async function runProgram(args: readonly string[], devices: DeviceTable): Promise<number> {
@@ -49,7 +49,7 @@ export async function runProgram(args: readonly string[], devices: DeviceTable):
     const { serveCommand } = await import("./serve_command.ts");
     return await serveCommand(name, rest, devices, Object.keys(commands));
   } catch (error) {
-    // Whoever read what was printed has seen enough.
+    // The reader of stdout is gone
     if (error instanceof Deno.errors.BrokenPipe) return EXIT_FAILURE;
     return tellFailure(error);
   }

@@ -1,5 +1,5 @@
 /**
- * How QEMU and libvirt call devices.
+ * The names and arguments of QEMU and libvirt for devices.
  *
  * @module
  */
@@ -7,13 +7,13 @@
 import { SHARED_MEMORY_ARGUMENTS } from "../runtime/notices.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 
-/** What QEMU and libvirt call a device type. */
+/** The names of QEMU and libvirt for a device type. */
 interface QemuNames {
-  /** The type in QEMU's `docs/interop/vhost-user.json`; the device's own name where that has none. */
+  /** The type in QEMU's `docs/interop/vhost-user.json`; by default the device's own name. */
   type?: string;
-  /** What QEMU calls its `-device` for such a back-end, without the bus. */
+  /** QEMU's `-device` for such a back-end, without the bus. */
   frontend?: string;
-  /** The oldest QEMU that is known to have it, where that is newer than 5.2. */
+  /** The oldest QEMU that is known to have it, if newer than 5.2. */
   since?: string;
 }
 
@@ -37,8 +37,8 @@ const NAMES: Readonly<Record<number, QemuNames>> = {
 };
 
 /**
- * QEMU's device for a back-end of any type. It ends QEMU with an assertion for a type of which QEMU
- * has no name (`virtio_device_names` in `hw/virtio/virtio.c`).
+ * QEMU's device for a back-end of any type. For a type that QEMU has no name for, QEMU ends with an
+ * assertion (`virtio_device_names` in `hw/virtio/virtio.c`).
  */
 const GENERIC = { frontend: "vhost-user-test-device", since: "11.1" } as const;
 
@@ -49,7 +49,7 @@ function isKnownToQemu(deviceId: number): boolean {
 
 const NET = 1, BLOCK = 2, SCSI = 8, CRYPTO = 20, FS = 26;
 
-/** The options that the schema calls features, by type. */
+/** Options that are features in the schema, by type. */
 const FEATURE_OPTIONS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   block: { readOnly: "read-only", blkFile: "blk-file" },
   input: { evdevPath: "evdev-path", noGrab: "no-grab" },
@@ -61,7 +61,7 @@ export function backendType(device: AnyDevice): string {
   return NAMES[device.deviceId]?.type ?? device.name;
 }
 
-/** What `--print-capabilities` prints: `VHostUserBackendCapabilities` of the schema. */
+/** The output of `--print-capabilities`: `VHostUserBackendCapabilities` of the schema. */
 export function capabilities(device: AnyDevice): { type: string; features?: string[] } {
   const type = backendType(device);
   const options = FEATURE_OPTIONS[type];
@@ -71,7 +71,7 @@ export function capabilities(device: AnyDevice): { type: string; features?: stri
   return { type, features };
 }
 
-/** What a file in `share/qemu/vhost-user` holds: `VhostUserBackend` of the schema. */
+/** The content of a file in `share/qemu/vhost-user`: `VhostUserBackend` of the schema. */
 export function libvirtDescription(
   device: AnyDevice,
   binary: string,
@@ -89,27 +89,27 @@ export function libvirtDescription(
 export interface QemuFrontend {
   /** The `-device`, without the bus: `-pci` is added for PCI. */
   name: string;
-  /** Its properties, but for what leads to the back-end. */
+  /** Its properties, without the connection to the back-end. */
   properties: Record<string, string | number>;
-  /** What stands between the `-device` and the `-chardev`, with its properties. */
+  /** The object between the `-device` and the `-chardev`, with its properties. */
   link?: { option: string; type: string; property: string; queues: number };
-  /** The oldest QEMU that is known to have it, if not every one does. */
+  /** The oldest QEMU that is known to have it, if it is newer than 5.2. */
   since?: string;
 }
 
-/** What has to be known of a device to find QEMU's side of it. */
+/** The facts of a device that decide about QEMU's side of it. */
 export interface QemuSubject {
   /** The device's name. */
   name: string;
   /** The number of its type. */
   deviceId: number;
-  /** How large its config space is. */
+  /** Size of its config space, in bytes. */
   configBytes: number;
-  /** How many queues it has. */
+  /** Number of its queues. */
   queues: number;
 }
 
-/** QEMU's side of a device, or undefined where no QEMU has one. */
+/** QEMU's side of a device; undefined if no QEMU has one. */
 export function qemuFrontend(subject: QemuSubject): QemuFrontend | undefined {
   const { name, deviceId, configBytes, queues } = subject;
   const { frontend, since } = NAMES[deviceId] ?? {};
@@ -136,7 +136,7 @@ export function qemuFrontend(subject: QemuSubject): QemuFrontend | undefined {
         ...known,
         link: { option: "object", type: "cryptodev-vhost-user", property: "cryptodev", queues },
       };
-    // QEMU wants a queue per virtual CPU unless it is told, and refuses a back-end that has fewer.
+    // By default QEMU wants a queue per virtual CPU, and refuses a back-end with fewer
     case BLOCK:
       return { ...known, properties: { "num-queues": queues } };
     case SCSI: // two more, for control and events: virtio 1.3, 5.6.2
@@ -151,7 +151,7 @@ export function qemuFrontend(subject: QemuSubject): QemuFrontend | undefined {
 /**
  * The arguments of QEMU for its side of a device.
  *
- * @param name What QEMU calls the device with its bus, such as `vhost-user-blk-pci`.
+ * @param name QEMU's name of the device with its bus, such as `vhost-user-blk-pci`.
  * @param id The id of the `-chardev`.
  */
 export function frontendArguments(
@@ -167,17 +167,17 @@ export function frontendArguments(
   return [`-${link.option}`, between, "-device", device];
 }
 
-/** What to say where no QEMU has a device of a type. */
+/** The message for a type that no QEMU has a device for. */
 export function unknownToQemu(deviceId: number): string {
   return `no QEMU has a front-end for virtio device ${deviceId} (the generic one of ` +
     `${GENERIC.since} takes 1 to 13, 16 to 41 and 45)`;
 }
 
 /**
- * What is said about QEMU of a device on a socket: the arguments that connect a guest to it, and
- * which QEMU has them.
+ * The hint for a device on a socket: QEMU's arguments that connect a guest to it, and the QEMU that
+ * has them.
  *
- * @param queues How many queues the device has.
+ * @param queues Number of queues of the device.
  * @param isServer Whether QEMU listens, rather than the device.
  */
 export function qemuHint(
@@ -190,7 +190,7 @@ export function qemuHint(
   const configBytes = device.config?.size ?? 0;
   const frontend = qemuFrontend({ name: id, deviceId, configBytes, queues });
   if (frontend === undefined) return unknownToQemu(deviceId);
-  // In QEMU's options a comma is doubled.
+  // QEMU's options double a comma
   const place = `path=${path.replaceAll(",", ",,")}${isServer ? ",server=on" : ""}`;
   const args = [
     ...["-chardev", `socket,id=${id},${place}`],
@@ -201,7 +201,7 @@ export function qemuHint(
     "(SIZE is that of -m: guest memory must be shared)";
 }
 
-/** A word for the shell, quoted if it needs that. */
+/** A word for the shell, quoted if necessary. */
 export function shellWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }

@@ -1,5 +1,5 @@
 /**
- * The section of the record's text that is about config space.
+ * The section about config space in the record's text.
  *
  * @module
  */
@@ -27,7 +27,7 @@ const COLUMNS = [
   { title: "feature" },
 ] as const;
 
-/** What the driver did with each field of config space. */
+/** The driver's accesses to each field of config space. */
 export function configSection(context: SectionContext): string[] {
   const { record: { config }, ink, columns } = context;
   if (config.layout === null) return [heading(context, "Config space", "none")];
@@ -43,7 +43,7 @@ export function configSection(context: SectionContext): string[] {
     lines.push(labelled(context, "writes", known(context, writes)));
   }
   if (touched.length > 0) {
-    const rows = together(touched).map((field) => configRow(context, field, shows));
+    const rows = mergeAlike(touched).map((field) => configRow(context, field, shows));
     lines.push(...table(COLUMNS, rows, { ink }));
   }
   const others = fields.filter((field) => !isTouched(field)).map(({ name }) => name);
@@ -54,8 +54,8 @@ export function configSection(context: SectionContext): string[] {
   return lines;
 }
 
-/** Neighbouring members of a group with which the same was done, as one: `geometry.*`. */
-function together(fields: readonly ConfigObservation[]): ConfigObservation[] {
+/** Merges neighbouring members of a group with equal observations into one: `geometry.*`. */
+function mergeAlike(fields: readonly ConfigObservation[]): ConfigObservation[] {
   const result: ConfigObservation[] = [];
   for (const field of fields) {
     const last = result.at(-1);
@@ -67,12 +67,12 @@ function together(fields: readonly ConfigObservation[]): ConfigObservation[] {
   return result;
 }
 
-/** Whether all but the name is the same. */
+/** Whether two observations differ only in the name. */
 function isAlike(a: ConfigObservation, b: ConfigObservation): boolean {
   return JSON.stringify({ ...a, name: "" }) === JSON.stringify({ ...b, name: "" });
 }
 
-/** Whether there is anything to tell of a field. */
+/** Whether a field has anything to show. */
 function isTouched({ reads, writes, refused, used }: ConfigObservation): boolean {
   return reads + writes + refused > 0 || used !== null;
 }
@@ -87,7 +87,7 @@ function configRow(
   shows: { reads: boolean; writes: boolean },
 ): Cell[] {
   const time = (at: number | null): Cell => at === null ? "" : context.when(at);
-  // The last time says nothing new when it is the first.
+  // With one access the last time is the first
   const last = (count: number, at: number | null): Cell => count > 1 ? time(at) : "";
   const count = (shown: boolean, n: number): Cell =>
     !shown ? "" : n === 0 ? ["–", "dim"] : formatCount(n);
@@ -110,14 +110,14 @@ function configRow(
   ];
 }
 
-/** The bits of a bit field that the driver acknowledged, and those it left. */
+/** The acknowledged bits of a bit field, and the offered others. */
 function bits({ acknowledged, left }: ConfigObservation): string {
   const taken = acknowledged === null || acknowledged.length === 0 ? [] : [acknowledged.join(" ")];
   const rest = left === null || left.length === 0 ? [] : [`left: ${left.join(" ")}`];
   return [...taken, ...rest].join("; ");
 }
 
-/** The feature that makes a field meaningful, and what became of it. */
+/** The feature that makes a field meaningful, with its state. */
 function feature({ record }: SectionContext, { feature }: ConfigObservation): Cell {
   if (feature === null) return "";
   const bit = record.features.find(({ name }) => name === feature);

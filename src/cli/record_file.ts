@@ -1,5 +1,5 @@
 /**
- * Reading records: from a control socket, or from a file that `--record` wrote.
+ * Reads records from a control socket, or from a file that `--record` wrote.
  *
  * @module
  */
@@ -9,20 +9,20 @@ import type { RecordJson } from "../runtime/record.ts";
 /** The version of the record that this program shows. */
 const KNOWN_VERSION: RecordJson["version"] = 1;
 
-/** The longest record that is read, in bytes: many times what any device has. */
+/** The longest record to read, in bytes: many times that of any device. */
 const MAX_RECORD_BYTES = 64 * 2 ** 20;
 
-/** How long a control socket may take to answer. */
+/** Time that a control socket may take to answer. */
 const ANSWER_TIMEOUT_MS = 5000;
 
-/** Where records come from, as often as they are asked for. */
+/** A source of records. */
 export interface RecordSource extends Disposable {
-  /** Whether there is a living server behind it. */
+  /** Whether it is a running server. */
   readonly isLive: boolean;
   /**
-   * The record as it is now.
+   * Reads the current record.
    *
-   * @throws {Error} When there is none to be had.
+   * @throws {Error} When it cannot be read.
    */
   read(): Promise<RecordJson>;
 }
@@ -30,7 +30,7 @@ export interface RecordSource extends Disposable {
 /**
  * Opens a control socket or a record file.
  *
- * @throws {Error} When there is neither at the path.
+ * @throws {Error} When the path is neither.
  */
 export async function openRecordSource(path: string): Promise<RecordSource> {
   let info: Deno.FileInfo;
@@ -51,7 +51,7 @@ export async function openRecordSource(path: string): Promise<RecordSource> {
   return info.isSocket ? fromSocket(path) : fromFile(path);
 }
 
-/** The text of a record, of which there is no end for who does not want one. */
+/** Reads the text of a record, which may be endless. */
 async function textOf(stream: ReadableStream<Uint8Array>, path: string): Promise<string> {
   const decoder = new TextDecoder();
   let text = "";
@@ -84,7 +84,6 @@ function fromSocket(path: string): RecordSource {
       let response: Response;
       try {
         const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
-        // Deno looks the name up for each connection, which this one needs no network for.
         response = await fetch("http://localhost/record", { client, signal });
       } catch (cause) {
         if (cause instanceof Deno.errors.NotCapable) throw cause;

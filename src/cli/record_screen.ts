@@ -1,5 +1,5 @@
 /**
- * A record on a screen that somebody watches: what moves comes first, and all of it fits.
+ * Lays a record out for a screen: it fits, and sections that change come first.
  *
  * @module
  */
@@ -7,18 +7,18 @@
 import type { QueueRecord, RecordJson } from "../runtime/record.ts";
 import { recordText, type SectionName } from "./record_text.ts";
 
-/** A screen, and what was on it before. */
+/** A screen, with its last content. */
 export interface ScreenOptions {
-  /** Its width and height, in characters. */
+  /** The width and height, in characters. */
   columns: number;
   rows: number;
   /** @default {false} */
   coloured?: boolean;
-  /** The state that was shown last. */
+  /** The last record that was shown. */
   previous?: RecordJson;
 }
 
-/** What moves comes first; what was settled at the start comes last, and goes where there is no room. */
+/** Sections that change come first; those that are settled early come last, and may not fit. */
 const ORDER: readonly SectionName[] = [
   "device",
   "queues",
@@ -30,16 +30,16 @@ const ORDER: readonly SectionName[] = [
   "features",
 ];
 
-/** How many of the latest changes of status, errors and connections are shown. */
+/** Number of the latest changes of status, errors and connections to show. */
 const LATEST = 3;
 
-/** The lines that stay for what is below the queues, of a screen of usual height. */
+/** Lines that are kept for the sections below the queues. */
 const BELOW_QUEUES = 12;
 
-/** The least number of queues that are shown. */
+/** The smallest number of queues to show. */
 const MIN_QUEUES = 4;
 
-/** Writes a record for a screen: at most `rows` lines. */
+/** Lays a record out in at most `rows` lines. */
 export function recordScreen(record: RecordJson, options: ScreenOptions): string[] {
   const { columns, rows, coloured, previous } = options;
   const most = Math.max(MIN_QUEUES, rows - BELOW_QUEUES);
@@ -56,7 +56,7 @@ export function recordScreen(record: RecordJson, options: ScreenOptions): string
   return [...lines.slice(0, rows - 1), `… ${lines.length - rows + 1} lines more`];
 }
 
-/** So many queues, the busiest, in the order of their indexes; each with its last fault. */
+/** The busiest queues in the order of their indexes, each with its last fault. */
 function busiest(
   record: RecordJson,
   previous: RecordJson | undefined,

@@ -1,5 +1,5 @@
 /**
- * What the sections of the record's text have in common.
+ * The common parts of the sections of the record's text.
  *
  * @module
  */
@@ -7,19 +7,19 @@
 import type { RecordJson } from "../runtime/record.ts";
 import type { Ink } from "./ink.ts";
 
-/** What the sections share. */
+/** The context of a section. */
 export interface SectionContext {
   record: RecordJson;
   previous: RecordJson | undefined;
   ink: Ink;
   columns: number;
-  /** How long the lines of tables may be; undefined for as long as they are. */
+  /** The longest line of a table; undefined for no limit. */
   width: number | undefined;
-  /** When something was, from when the record was begun: `+1.250s`. */
+  /** A time, counted from the record's start: `+1.250s`. */
   when(at: number): string;
 }
 
-/** The width of the names before texts in a section, with what is around them. */
+/** The width of the labels in a section, with their spaces. */
 export const LABEL_WIDTH = 16;
 
 /** The first line of a section. */
@@ -27,7 +27,7 @@ export function heading({ ink }: SectionContext, title: string, note = ""): stri
   return note === "" ? ink("bold", title) : `${ink("bold", title)}  ${ink("dim", note)}`;
 }
 
-/** A name and a text. */
+/** A line with a label and a text. */
 export function labelled(context: SectionContext, label: string, text: string): string {
   return `  ${context.ink("dim", label.padEnd(LABEL_WIDTH - 2))}${text}`;
 }

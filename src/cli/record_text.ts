@@ -1,8 +1,7 @@
 /**
- * The record as text for people.
+ * Writes the record as text.
  *
- * All times are counted from when the record was begun, so that what stands in one section can be
- * compared with what stands in another.
+ * All times are counted from the record's start, so that sections can be compared.
  *
  * @module
  */
@@ -15,21 +14,21 @@ import { heading, LABEL_WIDTH, labelled, type SectionContext } from "./record_se
 import { type Cell, table, wrap } from "./table.ts";
 import { formatBytes, formatCount, formatDuration, formatRatio } from "./units.ts";
 
-/** How the record is written. */
+/** Settings of the text. */
 export interface RecordTextOptions {
   /** @default {false} */
   coloured?: boolean;
-  /** The width to which lists are wrapped, in characters. @default {100} */
+  /** The width at which lists are wrapped, in characters. @default {100} */
   columns?: number;
-  /** An earlier state of the same record: queues then have rates too. */
+  /** An earlier state of the record, for the rates of queues. */
   previous?: RecordJson;
-  /** What is written, in this order. @default {everything} */
+  /** The sections, in this order. @default {all} */
   sections?: readonly SectionName[];
-  /** Whether tables leave columns out that `columns` has no room for. @default {false} */
+  /** Whether tables leave out columns that do not fit into `columns`. @default {false} */
   narrow?: boolean;
 }
 
-/** What the text of a record consists of, in its order. */
+/** The sections of the text, in their order. */
 const SECTIONS = {
   device: deviceSection,
   connections: connectionSection,
@@ -41,14 +40,10 @@ const SECTIONS = {
   report: reportSection,
 } as const;
 
-/** The name of a part of the text. */
+/** The name of a section. */
 export type SectionName = keyof typeof SECTIONS;
 
-/**
- * Writes a record for people.
- *
- * @returns Lines, the last one ended too.
- */
+/** Writes a record as text, which ends in a line feed. */
 export function recordText(record: RecordJson, options: RecordTextOptions = {}): string {
   const context: SectionContext = {
     record: shownDeep(record),
@@ -103,7 +98,7 @@ function connectionSection(context: SectionContext): string[] {
   return lines;
 }
 
-/** Bits between front-end and back-end, which no driver sees: LOG_ALL and PROTOCOL_FEATURES. */
+/** LOG_ALL and PROTOCOL_FEATURES, which no driver sees. */
 const VHOST_BITS = [26, 30];
 
 function featureSection(context: SectionContext): string[] {
@@ -143,12 +138,12 @@ function featureSection(context: SectionContext): string[] {
 function bitList(context: SectionContext, features: readonly FeatureRecord[], style: Style) {
   const items = features.map(({ bit, name, offered, acknowledged }) => {
     const text = /^bit /.test(name) ? name : `${name}(${bit})`;
-    // The framework refuses such a bit, so this would be its own fault.
+    // The framework refuses such a bit, so this would be a bug
     return acknowledged && !offered ? `${text}, not offered!` : text;
   });
   const indent = LABEL_WIDTH + 11;
   const wrapped = wrap(items, { width: context.columns, indent });
-  // A colour that lasts over the end of a line would colour the indent too.
+  // Line by line, so that the indent is not coloured
   return wrapped.split("\n").map((line) => {
     const text = line.trimStart();
     return " ".repeat(line.length - text.length) + context.ink(style, text);
@@ -257,7 +252,7 @@ function queueRow({ previous, record }: SectionContext, queue: QueueRecord): Cel
   ];
 }
 
-/** What becomes of requests when the back-end dies, and what became of them. */
+/** What is kept for the next back-end, and what was resumed. */
 function recoveryText({ tracked, resumed, resubmitted }: QueueRecord): string {
   const parts = [
     ...tracked ? ["in-flight requests are recorded for another back-end"] : [],
@@ -267,7 +262,7 @@ function recoveryText({ tracked, resumed, resubmitted }: QueueRecord): string {
   return parts.join("; ");
 }
 
-/** The first and the last of each run of queues with neighbouring indexes and the same key. */
+/** The first and last queue of each run of neighbouring indexes with the same key. */
 function runs(
   queues: readonly QueueRecord[],
   key: (queue: QueueRecord) => string,
@@ -275,8 +270,8 @@ function runs(
   const result: [QueueRecord, QueueRecord][] = [];
   for (const queue of queues) {
     const run = result.at(-1);
-    const goesOn = run !== undefined && key(run[1]) === key(queue);
-    if (goesOn && run[1].index === queue.index - 1) run[1] = queue;
+    const isAlike = run !== undefined && key(run[1]) === key(queue);
+    if (isAlike && run[1].index === queue.index - 1) run[1] = queue;
     else result.push([queue, queue]);
   }
   return result;
@@ -295,7 +290,7 @@ function errorSection(context: SectionContext): string[] {
 function faultText(fault: ErrorRecord, when: (at: number) => string): string {
   const where = fault.queue === null ? "" : `  queue ${fault.queue}`;
   const section = fault.section === null ? "" : ` (${fault.section})`;
-  // Messages often begin with the name that is the rule.
+  // Many messages begin with the rule's name
   const rule = section === "" && fault.message.startsWith(fault.rule)
     ? ""
     : `${fault.rule}${section}: `;
@@ -317,7 +312,7 @@ function reportSection(context: SectionContext): string[] {
   ];
 }
 
-/** A value of the report: a line, or one per element of a list of things. */
+/** The lines of a value in the report: one, or one per object in a list. */
 function valueLines(value: unknown): string[] {
   if (Array.isArray(value) && value.some((item) => typeof item === "object" && item !== null)) {
     return value.map(valueText);

@@ -18,15 +18,15 @@ import { optionsOf, sharedOptions, type SharedValues } from "./shared_options.ts
 import { UsageError } from "./usage_error.ts";
 import { isBehindNpx } from "./variables.ts";
 
-/** How long everything has to end, before the process ends without. */
+/** Time to close everything before the process exits anyway. */
 const CLOSING_MS = 5000;
 
 /**
- * Serves a device until a signal ends it, or with the inherited connection.
+ * Serves a device until a signal, or the end of an inherited connection.
  *
  * @param name The device's name, or the path of its module.
- * @param devices The devices that have a name.
- * @param otherCommands What `name` could have been meant to be instead.
+ * @param devices The devices with a name.
+ * @param otherCommands Other names to suggest for an unknown one.
  * @returns The exit status.
  */
 export async function serveCommand(
@@ -36,8 +36,7 @@ export async function serveCommand(
   otherCommands: readonly string[] = [],
 ): Promise<number> {
   const device = await loadDevice(devices, name, otherCommands);
-  // All other options are ignored with this one, whatever they are: it is how management programs
-  // ask an unknown back-end what it can.
+  // Management programs ask an unknown back-end for this, whatever other options it has
   if (args.includes("--print-capabilities")) {
     console.log(shownJson(capabilities(device)));
     return 0;
@@ -61,10 +60,10 @@ export async function serveCommand(
   return await new Service(device, endpoint, values).run();
 }
 
-/** Is never settled. */
+/** Never settles. */
 const never = new Promise<never>(() => {});
 
-/** A device that is served by this process. */
+/** The device that this process serves. */
 class Service {
   readonly #device: AnyDevice;
   readonly #endpoint: Endpoint;
@@ -72,7 +71,7 @@ class Service {
   readonly #controlPath: string | undefined;
   readonly #recordFile: string | undefined;
   readonly #stop = Promise.withResolvers<"stop">();
-  /** Everything is to end from here on. */
+  /** Resolves when closing begins. */
   readonly #ending = Promise.withResolvers<void>();
   #isStopping = false;
   #canWriteRecord = false;
@@ -96,14 +95,14 @@ class Service {
   }
 
   async run(): Promise<number> {
-    // From here on a signal ends what was begun, and not just the process.
+    // From now on a signal closes everything before the process exits
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       Deno.addSignalListener(signal, () => this.#onStop());
     }
     const source = openEndpoint(this.#endpoint, this.#options.log);
     const serving = DeviceServer.start(source, this.#device, this.#options);
     if (await Promise.race([serving, this.#stop.promise]) === "stop") {
-      // Opening may take as long as it likes; only the socket is there yet.
+      // Opening may take long; only the socket exists yet
       source.stop();
       return 0;
     }
@@ -117,18 +116,18 @@ class Service {
   }
 
   #onStop(): void {
-    // Whoever asks twice does not want to wait.
+    // A second signal means: do not wait
     if (this.#isStopping) Deno.exit(EXIT_FAILURE);
     this.#isStopping = true;
     this.#stop.resolve("stop");
   }
 
   async #serve(server: DeviceServer): Promise<void> {
-    // That the file cannot be written is better known now than at the end.
+    // Fail now, rather than at the end, if the file cannot be written
     this.#writeRecord(server);
     this.#canWriteRecord = true;
     await using _control = await this.#openControl(server);
-    // A mistake in a device must not end the guests that use it.
+    // A bug in a device must not end its guests
     globalThis.addEventListener("unhandledrejection", (event) => {
       event.preventDefault();
       tellFailure(event.reason);
@@ -138,7 +137,7 @@ class Service {
       tellFailure(event.error);
     });
     Deno.addSignalListener("SIGHUP", () => void this.#reload(server));
-    // Loaded now: what is printed later is of the version that runs.
+    // Loaded now, so that it is of the running version
     const printing = loadPrinting();
     Deno.addSignalListener("SIGUSR1", () => void printRecord(server, printing));
     say(this.#greeting(server));
@@ -157,7 +156,7 @@ class Service {
     return new ControlSocket(server.host, this.#controlPath);
   }
 
-  /** What is said when the device can be reached. */
+  /** The message when the device can be reached. */
   #greeting(server: DeviceServer): string {
     const device = this.#device;
     const endpoint = this.#endpoint;
@@ -196,7 +195,7 @@ class Service {
     if (this.#canWriteRecord) this.#writeRecord(server);
   }
 
-  /** The process ends all the same, and the record is what is true then. */
+  /** Reports what hangs, and writes the record as it is. */
   async #tooLong(server: DeviceServer): Promise<number> {
     await new Promise((resolve) => setTimeout(resolve, CLOSING_MS));
     const hanging = server.record().queues.filter(({ inFlight }) => inFlight > 0)
@@ -215,7 +214,7 @@ class Service {
   }
 }
 
-/** How to start this process so that whoever starts it can end it. */
+/** The command that starts this process without npx, which passes no signals on. */
 function directCommand(): string {
   const program = new URL(Deno.mainModule).pathname;
   const words = [Deno.execPath(), "run", "--quiet", "--allow-all", program, ...Deno.args];

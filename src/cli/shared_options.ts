@@ -1,5 +1,5 @@
 /**
- * The options that every device has: QEMU's conventions for back-end programs
+ * The options of every device: QEMU's conventions for back-end programs
  * (`docs/interop/vhost-user.rst`, "Backend program conventions"), and vhostd's.
  *
  * @module
@@ -10,10 +10,10 @@ import { type AnyDevice, flagName, type Options, type OptionValues } from "../vi
 import type { OptionTable } from "./arguments.ts";
 import { accessOptions, endpointOptions } from "./endpoint_options.ts";
 
-/** The flag that every command has. */
+/** The flag of every command. */
 export const helpOption = { help: { type: "flag", about: "Show this" } } as const satisfies Options;
 
-/** The flags that every device has. */
+/** The flags of every device. */
 export const sharedOptions = {
   ...endpointOptions,
   ...accessOptions,
@@ -55,7 +55,7 @@ export function sharedOptionsOf(device: AnyDevice): OptionTable {
 /**
  * All options of a device's command.
  *
- * @throws {Error} When the device has an option that is one of vhostd's own.
+ * @throws {Error} When an option of the device has the name of a shared one.
  */
 export function optionsOf(device: AnyDevice): OptionTable {
   const own = (device.options ?? {}) as OptionTable;

@@ -11,36 +11,36 @@ export interface Column {
   /** Its title. */
   readonly title: string;
   /**
-   * The side on which its texts are aligned.
+   * The alignment of its texts.
    *
    * @default {"left"}
    */
   readonly align?: "left" | "right";
   /**
-   * Where the lines are too long, columns are left out: that with the highest number first.
+   * If lines are too long, the column with the highest number is left out first.
    *
    * @default {never}
    */
   readonly drop?: number;
 }
 
-/** The text of a cell, with the style it is written in. */
+/** The text of a cell, with its style. */
 export type Cell = string | readonly [text: string, style: Style];
 
-/** How to lay out a table. */
+/** The layout of a table. */
 export interface TableOptions {
-  /** What it is written with. */
+  /** Applies styles. */
   ink: Ink;
-  /** Whether the titles are shown. @default {true} */
+  /** Whether to show the titles. @default {true} */
   titles?: boolean;
-  /** What each line begins with. @default {"  "} */
+  /** The start of each line. @default {"  "} */
   indent?: string;
-  /** How long the lines may be, in characters. @default {as long as they are} */
+  /** The longest line, in characters. @default {no limit} */
   width?: number;
 }
 
 /**
- * Lays rows out in columns. A column in which no row has anything is left out.
+ * Lays rows out in columns. Leaves out empty columns.
  *
  * @returns Lines.
  *
@@ -95,10 +95,7 @@ function inked(cell: Cell | undefined, ink: Ink): string {
   return typeof cell === "string" || cell === undefined ? cell ?? "" : ink(cell[1], cell[0]);
 }
 
-/**
- * Lays short texts out one after the other, in lines of at most `width` characters, each line after
- * `indent`.
- */
+/** Lays short texts out in lines of at most `width` characters, each after `indent` spaces. */
 export function wrap(
   items: readonly string[],
   { width, indent, between = "  " }: { width: number; indent: number; between?: string },

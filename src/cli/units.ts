@@ -1,5 +1,5 @@
 /**
- * Numbers as people read them.
+ * Formats numbers for people.
  *
  * @module
  */
@@ -10,7 +10,7 @@ const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 export function formatBytes(bytes: number): string {
   let value = bytes;
   let unit = 0;
-  // 1023.95 would be written as 1024.0.
+  // 1023.95 would round to 1024.0
   while (value >= (unit === 0 ? 1024 : 1023.95) && unit < BYTE_UNITS.length - 1) {
     value /= 1024;
     unit++;
@@ -18,12 +18,12 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 ? value : value.toFixed(1)} ${BYTE_UNITS[unit]}`;
 }
 
-/** A count, with its thousands apart: `1 234 567`. */
+/** A count with groups of three digits: `1 234 567`. */
 export function formatCount(count: number): string {
   return String(Math.round(count)).replace(/\B(?=(\d{3})+$)/g, " ");
 }
 
-/** A length of time: `0.250s`, `1m58s`, `2h03m`, `3d04h`. */
+/** A duration: `0.250s`, `1m58s`, `2h03m`, `3d04h`. */
 export function formatDuration(ms: number): string {
   if (ms < 60_000) return `${(Math.max(ms, 0) / 1000).toFixed(3)}s`;
   const seconds = Math.floor(ms / 1000);
@@ -35,7 +35,7 @@ export function formatDuration(ms: number): string {
   return `${Math.floor(hours / 24)}d${two(hours % 24)}h`;
 }
 
-/** How many of something came with each of something else: `0.50`, or `–` when there was none. */
+/** A ratio: `0.50`, or `–` for a division by 0. */
 export function formatRatio(count: number, per: number): string {
   if (per === 0) return "–";
   const ratio = count / per;

@@ -1,10 +1,10 @@
 /**
- * The error of a command line that cannot be understood.
+ * The error of a wrong command line.
  *
  * @module
  */
 
-/** A command line that cannot be understood. Its message says what was expected and what to do. */
+/** A wrong command line. The message says what was expected and what to do. */
 export class UsageError extends Error {
   override name = "UsageError";
 }

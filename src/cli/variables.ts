@@ -1,5 +1,5 @@
 /**
- * The environment variables that mean something to vhostd.
+ * The environment variables that vhostd reads.
  *
  * @module
  */
@@ -7,22 +7,22 @@
 /** The variables by which systemd passes sockets: sd_listen_fds(3). */
 export const ACTIVATION_VARIABLES = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] as const;
 
-/** Has the stack of an error printed, when it is set and not 0. */
+/** Prints the stack of an error if it is set and not 0. */
 export const TRACE_VARIABLE = "VHOSTD_TRACE";
 
 /** Set by the task `vhostd`. */
 const TASK_VARIABLE = "VHOSTD_TASK";
 
-/** What npm calls what it was asked for; `exec` for npx. */
+/** Set by npm to the command that it runs; `exec` for npx. */
 const NPM_VARIABLE = "npm_command";
 
-/** Whether this process is a task that npx started: then signals to npx do not reach it. */
+/** Whether npx started this process as a task: npx passes no signals on. */
 export function isBehindNpx(): boolean {
   return isPermitted(TASK_VARIABLE) && Deno.env.get(TASK_VARIABLE) === "1" &&
     isPermitted(NPM_VARIABLE) && Deno.env.get(NPM_VARIABLE) === "exec";
 }
 
-/** Whether this process may look at a variable; it never asks the person at the terminal. */
+/** Whether this process may read a variable; it never asks at the terminal. */
 export function isPermitted(variable: string): boolean {
   return Deno.permissions.querySync({ name: "env", variable }).state === "granted";
 }

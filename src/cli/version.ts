@@ -4,7 +4,7 @@
  * @module
  */
 
-/** The version, as deno.json has it. */
+/** The version in deno.json. */
 export async function version(): Promise<string> {
   const { default: { version } } = await import("../../deno.json", { with: { type: "json" } });
   return version;

@@ -7,7 +7,7 @@
 import type { CommandShape } from "./command.ts";
 import { version } from "./version.ts";
 
-/** What may follow it. */
+/** For completion. */
 export const shape: CommandShape = { options: {} };
 
 /** Prints the version. */

@@ -1,6 +1,5 @@
 /**
- * What the parts of a device are called, held against what there is: a queue's handler that is
- * misspelt would serve nothing, and say so to nobody.
+ * Checks the names in a device: a misspelt handler would serve nothing without a word.
  *
  * @module
  */
@@ -16,7 +15,7 @@ import type {
 } from "./device.ts";
 import { expectNames } from "./names.ts";
 
-/** What a definition may have; the compiler keeps it complete. */
+/** The members of a definition; the compiler keeps the list complete. */
 const DEFINITION_MEMBERS: Readonly<Record<keyof DeviceDefinition, true>> = {
   name: true,
   deviceId: true,
@@ -31,7 +30,7 @@ const DEFINITION_MEMBERS: Readonly<Record<keyof DeviceDefinition, true>> = {
   handlers: true,
 };
 
-/** What an opened device may have; the compiler keeps it complete. */
+/** The members of an opened device; the compiler keeps the list complete. */
 const OPEN_MEMBERS: Readonly<
   Record<Extract<keyof OpenDevice<Queues, Features, ConfigLayout, unknown>, string>, true>
 > = {
@@ -65,7 +64,7 @@ const DATA_MEMBERS: Readonly<Record<keyof DataHalf, true>> = {
 };
 
 /**
- * Expects that a definition has only what a definition may have.
+ * Checks the members of a definition.
  *
  * @throws {Error} With the name that was probably meant.
  */
@@ -74,13 +73,13 @@ export function checkDefinition(definition: AnyDevice): void {
   expectNames(`Device ${name}`, Object.keys(definition), Object.keys(DEFINITION_MEMBERS));
 }
 
-/** The members of an object that somebody wrote down; an instance of a class may have others of its own. */
+/** The members of an object literal; none for an instance of a class, which may have others. */
 function literalNames(value: object): string[] {
   return Object.getPrototypeOf(value) === Object.prototype ? Object.keys(value) : [];
 }
 
 /**
- * Expects that what a device's `open` returned names what the definition has.
+ * Checks the names in an opened device against the definition.
  *
  * @throws {Error} With the name that was probably meant.
  */
@@ -97,7 +96,7 @@ export function checkOpenDevice(
 }
 
 /**
- * Expects a handler for each queue, none for another, and no unknown hook.
+ * Checks that each queue has a handler, and that there are no other handlers or hooks.
  *
  * @throws {Error} With the name that was probably meant.
  */

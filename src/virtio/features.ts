@@ -8,7 +8,7 @@
 export interface FeatureDefinition {
   /** The bit, as the device type's section numbers it. */
   readonly bit: number;
-  /** What it means, in a few words. */
+  /** Its meaning, in a few words. */
   readonly about: string;
 }
 
@@ -62,7 +62,7 @@ export interface NamedFeature {
   bit: number;
   /** Its name in the standard, without prefix; `bit N` where it has none. */
   name: string;
-  /** Who defines it. */
+  /** The part of the standard that defines it. */
   owner: "device" | "transport";
 }
 

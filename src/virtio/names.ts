@@ -1,8 +1,6 @@
 /**
- * Names that an author of a device gives, held against those that there are.
- *
- * The compiler checks them too, but a device is often run without it: what is misspelt would then
- * be left out without a word.
+ * Checks names that the author of a device writes. The compiler does too, but devices often run
+ * without type checks.
  *
  * @module
  */
@@ -10,10 +8,10 @@
 import { suggestion } from "./nearest.ts";
 
 /**
- * Expects that every name is known.
+ * Checks that every name is known.
  *
- * @param what What has the names, for the message.
- * @throws {Error} With the name that was probably meant.
+ * @param what The owner of the names, for the message.
+ * @throws {Error} With the most similar name.
  *
  * @example
  * ```ts

@@ -1,10 +1,10 @@
 /**
- * The name that someone probably meant.
+ * Finds the name that was probably meant.
  *
  * @module
  */
 
-/** From how many letters on a word is taken for the beginning of a name. */
+/** A word with at least this many letters may be the beginning of a name. */
 const MIN_BEGINNING = 3;
 
 /**

@@ -1,48 +1,48 @@
 /**
- * A device's own options: declared once, typed for the device, parsed by the command line.
+ * Options of devices: declared once, typed for the device, parsed by the command line.
  *
  * @module
  */
 
-/** What every option has. */
+/** The common part of options. */
 export interface OptionBase {
-  /** What it does, in a few words, for the help text. */
+  /** Its effect, in a few words, for the help text. */
   readonly about: string;
   /**
-   * The name of the option without which this one has no effect, and is refused.
+   * The name of another option; without that, this one has no effect and is refused.
    *
    * @default {none}
    */
   readonly needs?: string;
 }
 
-/** An option that is there or not: `--read-only`. */
+/** An option without a value: `--read-only`. */
 export interface FlagOption extends OptionBase {
-  /** The kind of value. */
+  /** The type of value. */
   readonly type: "flag";
 }
 
 /** An option with a text: `--blk-file=PATH`. */
 export interface TextOption extends OptionBase {
-  /** The kind of value. */
+  /** The type of value. */
   readonly type: "text";
-  /** What stands for the value in the help text. */
+  /** The name of the value in the help text. */
   readonly placeholder: string;
-  /** The value when it is not given. */
+  /** The value if the option is not given. */
   readonly default?: string;
-  /** The values that are possible, when they are few. */
+  /** The possible values, if they are few. */
   readonly choices?: readonly string[];
 }
 
 /** An option with a number: `--num-queues=N`, or with `unit: "bytes"` a size such as `1G`. */
 export interface NumberOption extends OptionBase {
-  /** The kind of value. */
+  /** The type of value. */
   readonly type: "number";
-  /** What stands for the value in the help text. */
+  /** The name of the value in the help text. */
   readonly placeholder: string;
-  /** With `bytes`, the suffixes K, M, G and T (powers of 1024) are understood. */
+  /** `bytes` permits the suffixes K, M, G and T, powers of 1024. */
   readonly unit?: "bytes" | "ms";
-  /** The value when it is not given. */
+  /** The value if the option is not given. */
   readonly default?: number;
   /** The smallest possible value. */
   readonly least?: number;
@@ -58,7 +58,7 @@ export type OptionValue<D> = D extends FlagOption ? boolean
   : D extends TextOption ? D extends { choices: readonly (infer C)[] } ? C : string
   : number;
 
-/** The values of options, by name: undefined where there is no default and none was given. */
+/** The values of options by name; undefined without a default if the option is not given. */
 export type OptionValues<O> = {
   readonly [K in keyof O]: O[K] extends FlagOption | { default: unknown } ? OptionValue<O[K]>
     : OptionValue<O[K]> | undefined;
@@ -69,7 +69,7 @@ export function flagName(option: string): string {
   return option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
-/** A value that an option does not take. */
+/** The error of a value that an option does not take. */
 export class OptionError extends Error {
   /** The name of the class. */
   override name = "OptionError";
@@ -78,9 +78,9 @@ export class OptionError extends Error {
 const SUFFIXES: Record<string, number> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
 
 /**
- * Reads the value of an option from its text.
+ * Parses the value of an option.
  *
- * @throws {OptionError} When the text is no value of the option.
+ * @throws {OptionError} When the option does not take the value.
  *
  * @example
  * ```ts
@@ -131,10 +131,10 @@ function parseNumber(flag: string, definition: NumberOption, text: string): numb
 }
 
 /**
- * Expects that no option was given which has no effect without another.
+ * Checks that every given option has an effect: that the option it needs is given too.
  *
- * @param given The values of those that were given.
- * @throws {OptionError} With what to do.
+ * @param given The values of the given options.
+ * @throws {OptionError} With a remedy.
  *
  * @example
  * ```ts
@@ -168,7 +168,7 @@ export function expectEffect(
   }
 }
 
-/** The values of options that were not given: defaults, and false for flags. */
+/** The values of options that are not given: defaults, and false for flags. */
 export function defaultOptions<O extends Readonly<Record<string, OptionDefinition>>>(
   options: O,
 ): OptionValues<O> {
