@@ -69,9 +69,13 @@ const queues = {
 /** Size of an event, in bytes. */
 const EVENT_BYTES = 12;
 
-/** What both halves work with: they run on one thread. */
+/** A reading in config space, live. */
+type Reading = { name: string; unit: string; value: number; sequence: number };
+
+/** The state of both halves, which run on one thread. */
 interface Shared {
-  /** The readings whose change no buffer took yet. */
+  readonly readings: readonly Reading[];
+  /** The indexes of changed readings that no buffer took yet. */
   readonly changed: Set<number>;
   /** Delivers changes; the data half sets it. */
   deliver(): void;
@@ -100,13 +104,13 @@ export default defineDevice({
       most: 3_600_000,
       default: 1000,
       needs: "hwmon",
-      about: "How often they are read",
+      about: "Read the inputs every MS milliseconds",
     },
   },
 
   async open({ options: { hwmon, interval }, config: view, announceConfig, log }) {
     const readings = [view.reading0, view.reading1, view.reading2, view.reading3];
-    const shared: Shared = { changed: new Set(), deliver() {} };
+    const shared: Shared = { readings, changed: new Set(), deliver() {} };
 
     function set(name: string, value: number, unit?: string) {
       if (value !== (value | 0)) {
@@ -160,14 +164,11 @@ export default defineDevice({
           about: 'Set a reading: {"name": "door", "value": 1, "unit": "open"}',
           run(body) {
             const { name, value, unit } = (body ?? {}) as Record<string, unknown>;
-            const isNamed = typeof name === "string" && name !== "";
-            if (
-              !isNamed || typeof value !== "number" ||
-              !["string", "undefined"].includes(typeof unit)
-            ) {
-              throw new TypeError("Expected a name, a value and perhaps a unit");
+            const isNamed = typeof name === "string" && /^[^\0]+$/.test(name);
+            if (isNamed && typeof value === "number" && typeof (unit ?? "") === "string") {
+              return set(name, value, unit as string | undefined);
             }
-            return set(name, value, unit as string | undefined);
+            throw new TypeError("Expected a name, a value and perhaps a unit");
           },
         },
       },
@@ -182,8 +183,7 @@ export default defineDevice({
     } satisfies OpenDevice<typeof queues, Record<never, never>, typeof config, Shared>;
   },
 
-  handlers({ shared, config: view, queues }) {
-    const readings = [view.reading0, view.reading1, view.reading2, view.reading3];
+  handlers({ shared, queues }) {
     const bytes = new Uint8Array(EVENT_BYTES);
     const event = new DataView(bytes.buffer);
 
@@ -201,8 +201,8 @@ export default defineDevice({
         }
         shared.changed.delete(index);
         event.setUint32(0, index, true);
-        event.setUint32(4, readings[index].value, true);
-        event.setUint32(8, readings[index].sequence, true);
+        event.setUint32(4, shared.readings[index].value, true);
+        event.setUint32(8, shared.readings[index].sequence, true);
         chain.writable.write(0, bytes);
         eventq.complete(chain, EVENT_BYTES);
       }
@@ -217,5 +217,3 @@ export default defineDevice({
 function report({ name, unit, value, sequence }: Reading) {
   return { name, unit, value: value | 0, sequence };
 }
-
-type Reading = { name: string; unit: string; value: number; sequence: number };

@@ -137,7 +137,7 @@ Deno.test("sensor reads its inputs again and again, and says which it cannot rea
 Deno.test("sensor refuses readings that it cannot hold, and changes nothing", async () => {
   await using setup = await Setup.create();
   for (
-    const body of [undefined, {}, { name: "a" }, { name: "", value: 1 }, { name: 1, value: 1 }]
+    const body of [undefined, {}, { name: "a" }, { name: "a\0", value: 1 }, { name: 1, value: 1 }]
   ) {
     assertThrows(() => setup.set(body), TypeError, "Expected a name");
   }
