@@ -235,7 +235,7 @@ async function printRecord(
   printing: ReturnType<typeof loadPrinting>,
 ): Promise<void> {
   const { recordText, isColoured } = await printing;
-  const text = recordText(server.record(), { coloured: isColoured(Deno.stderr) });
+  const text = recordText(await server.freshRecord(), { coloured: isColoured(Deno.stderr) });
   try {
     await Deno.stderr.write(new TextEncoder().encode(text));
   } catch {

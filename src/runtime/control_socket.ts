@@ -148,7 +148,7 @@ async function answer(host: DeviceHost, request: HttpRequest): Promise<HttpAnswe
       return json(200, index(host));
     case "record":
       expectMethod(request, "GET", "HEAD");
-      return json(200, host.record.toJSON());
+      return json(200, await host.freshRecord());
   }
   const commands = commandsOf(host);
   if (!Object.hasOwn(commands, name)) {

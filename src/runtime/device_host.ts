@@ -1,9 +1,9 @@
 /**
- * A device that was opened: its control half, its config space, the memory of
- * whichever guest is connected, and the engines that run its queues.
+ * A device that was opened: its control half, its config space, the memory of whichever guest is
+ * connected, and the engines that run its queues.
  *
- * All of it lives as long as the device is served. A connection borrows it and
- * leaves it as it found it.
+ * All of it lives as long as the device is served. A connection borrows it and leaves it as it
+ * found it.
  *
  * @module
  */
@@ -33,14 +33,15 @@ import { EnginePool } from "./engine_pool.ts";
 import { LateCode } from "./late_code.ts";
 import { Notices } from "./notices.ts";
 import { Patience } from "./patience.ts";
-import type {
-  BrokenEvent,
-  EngineCommand,
-  EngineEvent,
-  EngineSetup,
+import {
+  type BrokenEvent,
+  type EngineCommand,
+  type EngineEvent,
+  type EngineSetup,
+  MAX_MESSAGES,
 } from "./data_plane/messages.ts";
 import { DEFAULT_POLL_US } from "./defaults.ts";
-import { DeviceRecord } from "./record.ts";
+import { DeviceRecord, type RecordJson } from "./record.ts";
 import { Ring } from "./ring.ts";
 import { ThreadTransport } from "./thread_transport.ts";
 
@@ -52,6 +53,12 @@ const DEFAULT_THREADS = 8;
 
 /** How long a device may wait for requests in flight, in milliseconds. */
 const FENCE_MS = 20_000;
+
+/** How long a message may wait for its answer, in milliseconds. */
+const MESSAGE_MS = 30_000;
+
+/** How long the threads have to report for a record, in milliseconds. */
+const REPORT_MS = 1_000;
 
 /** What the framework itself offers for every device, as a mask. */
 export const OFFERED_BY_TRANSPORT: bigint = transportMask(
@@ -74,57 +81,45 @@ export interface DeviceHostOptions {
    */
   plane?: "thread" | "main";
   /**
-   * How many queue threads there may be, for a device that has several: the queues of a family
-   * are dealt out to them in turn. All of them start before there is a front-end.
+   * How many queue threads there may be, for a device that has several: the queues of a family are
+   * dealt out to them in turn. All of them start before there is a front-end.
    *
    * @default {One per processor, and no more than 8}
    */
   threads?: number;
   /**
-   * How long a queue thread may look for new requests before it sleeps, in
-   * microseconds; it does so where that brings something. Queues on the main
-   * thread are never polled.
+   * How long a queue thread may look for new requests before it sleeps, in microseconds; it does so
+   * where that brings something. Queues on the main thread are never polled.
    *
    * @default {32}
    */
   pollUs?: number;
   /**
-   * How long the device has to complete what it took when a queue is to stop, in
-   * milliseconds. Then the queue is broken, and guest memory is moved away from
-   * whatever still has it.
+   * How long the device has to complete what it took when a queue is to stop, in milliseconds. Then
+   * the queue is broken, and guest memory is moved away from whatever still has it.
    *
    * @default {30_000}
    */
   stopLimitMs?: number;
   /**
-   * Takes what the person who runs the device is told: what the device says, and
-   * faults, the first of each kind with the way out.
+   * Takes what the person who runs the device is told: what the device says, and faults, the first
+   * of each kind with the way out.
    *
    * @default {Nobody is told}
    */
   log?: (message: string, stack?: string) => void;
 }
 
-/** A device whose control half is open, and how its queues are to run. */
+/** What opening a device's control half led to. */
 interface Opened {
-  device: AnyDevice;
   control: DeviceHost["control"];
   config: ConfigSpace<ConfigLayout>;
-  /** The memory of config space. */
-  configMemory: SharedArrayBuffer;
-  /** The values of the device's options. */
-  values: Record<string, unknown>;
-  /** How many engines there may be. */
+  /** What all engines begin with. */
+  common: Pick<EngineSetup, "options" | "shared" | "config" | "pollUs">;
+  /** The most engines that there may be. */
   most: number;
-  pollUs: number;
-  stopLimitMs: number | undefined;
-  log: NonNullable<DeviceHostOptions["log"]>;
-  /** Makes an engine, here or on a thread. */
-  begin(
-    setup: EngineSetup,
-    memory: MemoryHandle,
-    emit: (event: EngineEvent) => void,
-  ): Transport;
+  /** Begins an engine, here or on a thread. */
+  begin(setup: EngineSetup, memory: MemoryHandle, emit: (event: EngineEvent) => void): Transport;
 }
 
 /** A device that is open. */
@@ -151,13 +146,24 @@ export class DeviceHost implements AsyncDisposable {
   readonly patience: Patience;
   readonly #lateCode = new LateCode(this.memory);
   readonly #engines: EnginePool;
+  /** Messages of the data half that the control half has not handled: an i32. */
+  readonly #unheard = new Int32Array(new SharedArrayBuffer(4));
+  /** Messages to the data half without an answer. */
+  #unanswered = 0;
+  /** What each engine reported last, and the reports that are under way. */
+  readonly #reports: unknown[] = [];
+  readonly #reporting = new Map<Engine, Promise<void>>();
 
-  private constructor({ device, control, config, log, ...opened }: Opened) {
+  private constructor(
+    device: AnyDevice,
+    { log = () => {}, stopLimitMs }: DeviceHostOptions,
+    { control, config, common, most, begin }: Opened,
+  ) {
     this.device = device;
     this.control = control;
     this.config = config;
     this.notices = new Notices(log);
-    this.patience = new Patience(opened.stopLimitMs);
+    this.patience = new Patience(stopLimitMs);
     const slots = layOutQueues(device.queues, control.queues);
     if (slots.length > MAX_QUEUES) {
       throw new RangeError(`Expected at most ${MAX_QUEUES} queues, got ${slots.length}`);
@@ -166,20 +172,14 @@ export class DeviceHost implements AsyncDisposable {
     const polling = new SharedArrayBuffer(4);
     // Queues with the same place in their families stay together.
     const places = Math.max(...slots.map(({ ordinal }) => ordinal + 1));
-    const engineCount = Math.max(1, Math.min(opened.most, places));
+    const engineCount = Math.max(1, Math.min(most, places));
     const slotsOf = (engine: number) =>
       slots.filter(({ ordinal }) => ordinal % engineCount === engine);
     const start = (i: number) => {
       const queues = slotsOf(i);
-      const setup: EngineSetup = {
-        ...{ queues, counters, polling },
-        options: opened.values,
-        shared: control.shared,
-        config: opened.configMemory,
-        pollUs: opened.pollUs,
-      };
+      const setup = { ...common, queues, counters, polling, unheard: this.#unheard.buffer };
       const emit = (event: EngineEvent) => this.#onEngineEvent(event);
-      return new Engine(opened.begin(setup, this.memory.handle, emit), {
+      return new Engine(begin(setup, this.memory.handle, emit), {
         ...{ queues, log },
         device: `${device.name} (${device.module})`,
         patience: this.patience,
@@ -212,7 +212,7 @@ export class DeviceHost implements AsyncDisposable {
       offered: this.offered,
       config,
       queues: this.queues,
-      report: control.report?.bind(control),
+      report: () => this.#report(),
       notices: this.notices,
     });
   }
@@ -245,18 +245,22 @@ export class DeviceHost implements AsyncDisposable {
       config: config.view,
       announceConfig: () => host?.onConfigChange?.(),
       fence: async () => await host?.fence(),
+      async post(message) {
+        if (host !== undefined) return await host.#post(message);
+        throw new Error("Expected no message before open() has returned");
+      },
       log,
       watch,
     }) ?? {};
     checkOpenDevice(device, control);
     if (control.config !== undefined) layout.assign(configMemory, control.config as object);
-    return host = new DeviceHost({
-      ...{ device, control, config, configMemory, values, log },
+    const pollUs = plane === "main" ? 0 : options.pollUs ?? DEFAULT_POLL_US;
+    return host = new DeviceHost(device, options, {
+      ...{ control, config },
+      common: { options: values, shared: control.shared, config: configMemory, pollUs },
       most: plane === "main" || device.threads === "one"
         ? 1
         : options.threads ?? Math.min(navigator.hardwareConcurrency, DEFAULT_THREADS),
-      pollUs: plane === "main" ? 0 : options.pollUs ?? DEFAULT_POLL_US,
-      stopLimitMs: options.stopLimitMs,
       begin(setup, memory, emit) {
         if (local !== undefined) return new local.LocalTransport(device, setup, memory, emit);
         const started = thread ?? new ThreadTransport(device);
@@ -269,17 +273,75 @@ export class DeviceHost implements AsyncDisposable {
   #onEngineEvent(event: EngineEvent): void {
     if (event.kind === "notice") this.notices.add(event.notice, event.count);
     else if (event.kind === "broken") this.onEvent?.(event);
+    else if (event.kind === "message") void this.#hear(event.value);
     else this.#lateCode.note(event);
+  }
+
+  /** Has the control half handle a message of the data half. */
+  async #hear(message: unknown): Promise<void> {
+    try {
+      // Not in the middle of the handler that sent it.
+      await null;
+      await this.control.onMessage?.(message);
+    } catch (error) {
+      this.#messageFailed("control", error);
+    } finally {
+      Atomics.sub(this.#unheard, 0, 1);
+    }
+  }
+
+  #post(value: unknown): Promise<unknown[]> {
+    const answers = this.#ask(value);
+    answers.catch((error) => this.#messageFailed("data", error));
+    return answers;
+  }
+
+  async #ask(value: unknown): Promise<unknown[]> {
+    if (this.#unanswered >= MAX_MESSAGES) {
+      throw new RangeError(`Expected at most ${MAX_MESSAGES} messages without an answer`);
+    }
+    this.#unanswered++;
+    const asked = this.#engines.ask({ kind: "message", value });
+    asked.catch(() => {}).finally(() => this.#unanswered--);
+    const answers = await this.patience.within(asked, MESSAGE_MS);
+    if (answers !== undefined) return answers.value;
+    throw new Error(`Expected an answer of the data half within ${MESSAGE_MS / 1000} s`);
+  }
+
+  #messageFailed(half: "control" | "data", error: unknown): void {
+    const why = error instanceof Error ? error.message : String(error);
+    this.notices.add({ what: `A message to the ${half} half failed`, why });
+  }
+
+  /** The record, with what the data half reports now; of a thread that is busy, what it did last. */
+  async freshRecord(): Promise<RecordJson> {
+    const reports = this.#engines.each((engine, i) => {
+      const report = this.#reporting.get(engine) ?? engine.ask({ kind: "report" })
+        .catch((error) => ({ error: `report() failed: ${error.message}` }))
+        .then((report) => {
+          if (engine.failure === undefined) this.#reports[i] = report;
+          this.#reporting.delete(engine);
+        });
+      this.#reporting.set(engine, report);
+      return report;
+    });
+    await this.patience.within(reports, REPORT_MS);
+    return this.record.toJSON();
+  }
+
+  /** What both halves of the device report. */
+  #report(): Record<string, unknown> {
+    const threads = this.#reports.filter((report) => report !== undefined);
+    return { ...this.control.report?.(), ...threads.length > 0 && { threads } };
   }
 
   /** Has all engines carry out a command that does not wait for the device. */
   async tell(command: EngineCommand): Promise<void> {
-    await this.#engines.tell(command);
+    await this.#engines.each((engine) => engine.call(command));
   }
 
   /**
-   * Moves guest memory away from chains and threads that were given up; no ring
-   * may be running.
+   * Moves guest memory away from chains and threads that were given up; no ring may be running.
    *
    * @returns Whether a thread was: what it uses besides has to stay.
    */
@@ -295,13 +357,15 @@ export class DeviceHost implements AsyncDisposable {
    * @throws {Error} When that takes too long.
    */
   async fence(): Promise<void> {
-    const done = await this.patience.within(this.#engines.fence(), FENCE_MS, FENCE_MS);
+    const fences = this.#engines.each((engine) => engine.ask({ kind: "fence" }));
+    const done = await this.patience.within(fences, FENCE_MS, FENCE_MS);
     if (done !== undefined) return;
     throw new Error(`Expected requests in flight to end within ${FENCE_MS / 1000} s`);
   }
 
   /** Ends the engines, then the control half; no connection may have the device. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.freshRecord();
     await this.#engines.close();
     this.record.finish();
     this.notices[Symbol.dispose]();

@@ -5,7 +5,7 @@
  */
 
 import { Engine } from "./engine.ts";
-import type { EngineCommand } from "./data_plane/messages.ts";
+import type { AnswerTo, EngineCommand } from "./data_plane/messages.ts";
 
 /**
  * Engines that start at once: most machines have no more processors free for that, and what starts
@@ -93,23 +93,24 @@ export class EnginePool {
     return this.#engines.filter((engine) => engine instanceof Engine);
   }
 
-  /** Has all engines carry out a command that does not wait for the device. */
-  async tell(command: EngineCommand): Promise<void> {
-    await this.#all((engine) => engine.call(command));
-  }
-
-  /** Resolves when what they took before is completed; the caller limits the time. */
-  async fence(): Promise<void> {
-    await this.#all((engine) => engine.ask({ kind: "fence" }));
-  }
-
-  async #all(work: (engine: Engine) => Promise<unknown>): Promise<void> {
-    await Promise.all(this.#started.map((engine) =>
-      work(engine).catch((error) => {
-        // Nothing is expected of an engine that does not answer.
+  /** Has all engines do something; nothing is expected of one that does not answer any more. */
+  async each(work: (engine: Engine, index: number) => Promise<unknown>): Promise<void> {
+    await Promise.all(this.#started.map((engine, i) =>
+      work(engine, i).catch((error) => {
         if (engine.failure === undefined) throw error;
       })
     ));
+  }
+
+  /**
+   * Asks all engines something, once they have started; the caller limits the time.
+   *
+   * @returns Their answers, in their order.
+   * @throws {Error} When one of them cannot be asked or refuses.
+   */
+  async ask<C extends EngineCommand>(command: C): Promise<AnswerTo<C>[]> {
+    await this.ready;
+    return await Promise.all(this.#engines.map((_, i) => this.get(i).ask(command)));
   }
 
   /** Whether one of them does not answer any more. */

@@ -130,9 +130,14 @@ export class DeviceServer implements AsyncDisposable {
     await this.#connected;
   }
 
-  /** The record as it is now. */
+  /** The record as it is now, with what queue threads reported for the last fresh one. */
   record(): RecordJson {
     return this.host.record.toJSON();
+  }
+
+  /** The record with what queue threads report now. */
+  async freshRecord(): Promise<RecordJson> {
+    return await this.host.freshRecord();
   }
 
   /** Closes the connection, the socket, its file, and the device. */

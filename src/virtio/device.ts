@@ -212,6 +212,13 @@ export interface DataContext<
   /** Guest memory: where indexes of parts lead. */
   readonly memory: { readonly u8: Uint8Array<ArrayBuffer>; readonly base: number };
   /**
+   * Sends a message to the control half's {@linkcode OpenDevice.onMessage}.
+   *
+   * @param message A value that can be copied (structured clone).
+   * @returns Whether it was sent: not while 256 messages of the device wait there.
+   */
+  post(message: unknown): boolean;
+  /**
    * Tells the person who runs the device of a fault. The first of each kind is a
    * line; of others the number is told now and then, so a guest can cause as
    * many as it likes.
@@ -250,6 +257,17 @@ export interface ControlContext<L extends ConfigLayout, O extends Options> {
    * @throws {Error} When that takes too long.
    */
   fence(): Promise<void>;
+  /**
+   * Sends a message to the data half: {@linkcode DataHalf.onMessage} is called on each of its
+   * threads. Possible from the end of `open` on. A failure is also told as a notice, so that
+   * nobody has to await the answers.
+   *
+   * @param message A value that can be copied (structured clone).
+   * @returns The answers of the threads: one where all queues run on one.
+   * @throws What a thread throws; {@linkcode RangeError} while 256 messages wait for an answer;
+   * {@linkcode Error} when there is none within 30 seconds.
+   */
+  post(message: unknown): Promise<unknown[]>;
   /** Says something to the person who runs the device, as one line. */
   log(message: string): void;
   /**
@@ -313,6 +331,8 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   onConfigRead?(offset: number, bytes: number): void;
   /** The device is reset: everything is as it was when it was opened. */
   onReset?(): void;
+  /** Takes a message of the data half. What it throws is told as a notice. */
+  onMessage?(message: unknown): void | Promise<void>;
   /** SIGHUP: look again at what the device stands for. */
   onReload?(): void | Promise<void>;
   /** Commands for the control socket. */

@@ -44,6 +44,7 @@ const OPEN_MEMBERS: Readonly<
   onConfigWritten: true,
   onConfigRead: true,
   onReset: true,
+  onMessage: true,
   onReload: true,
   commands: true,
   report: true,

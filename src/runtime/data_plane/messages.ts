@@ -10,6 +10,9 @@ import type { QueueSlot } from "../../virtio/queue_layout.ts";
 import type { RingOptions } from "../../virtqueue/mod.ts";
 import type { InflightPlace } from "../session/inflight_area.ts";
 
+/** The most messages between the halves of a device that wait in one direction. */
+export const MAX_MESSAGES = 256;
+
 /** What an engine needs to begin. */
 export interface EngineSetup {
   /** The queues of this engine. */
@@ -26,6 +29,8 @@ export interface EngineSetup {
   pollUs: number;
   /** How many threads of the device poll: an i32. */
   polling: SharedArrayBuffer;
+  /** How many messages of its data half the control half has not handled: an i32. */
+  unheard: SharedArrayBuffer;
 }
 
 /** Starts a ring. Descriptors stay the control plane's; -1 stands for none. */
@@ -97,6 +102,8 @@ export type EngineEvent =
   | BrokenEvent
   /** A notice of the device, and how often it came. */
   | { kind: "notice"; notice: DeviceNotice; count: number }
+  /** A message for the device's control half. */
+  | { kind: "message"; value: unknown }
   | LateEvent;
 
 /** A queue broke. */

@@ -13,7 +13,7 @@ import { BatchBudget } from "./batch_budget.ts";
 import type { EngineHost, QueueOwner } from "./engine_host.ts";
 import { EngineQueue, isPromise } from "./engine_queue.ts";
 import { LateChains } from "./late_chains.ts";
-import type { EngineCommand, EngineSetup } from "./messages.ts";
+import { type EngineCommand, type EngineSetup, MAX_MESSAGES } from "./messages.ts";
 import { Poller } from "./poller.ts";
 
 /** Runs some of a device's queues on the thread that it was made on. */
@@ -45,6 +45,7 @@ export class QueueEngine implements QueueOwner {
     const notices = new NoticeSender((notice, count) =>
       host.emit({ kind: "notice", notice, count })
     );
+    const unheard = new Int32Array(setup.unheard);
     this.half = device.handlers({
       notice: (notice) => notices.add(notice),
       options: setup.options,
@@ -55,6 +56,12 @@ export class QueueEngine implements QueueOwner {
       memory,
       watch: (fd, readiness, callback) => host.watch(fd, readiness, callback),
       keep: (promise) => this.#keep(promise),
+      post(value) {
+        if (Atomics.load(unheard, 0) >= MAX_MESSAGES) return false;
+        host.emit({ kind: "message", value });
+        Atomics.add(unheard, 0, 1);
+        return true;
+      },
       io: host.io,
     });
     checkHandlers(device, this.half);
@@ -75,7 +82,8 @@ export class QueueEngine implements QueueOwner {
     try {
       return await promise;
     } finally {
-      this.pending--;
+      // A task later: whoever awaits the promise goes on before the thread can block again.
+      setTimeout(() => this.pending--, 0);
     }
   }
 
@@ -150,7 +158,7 @@ export class QueueEngine implements QueueOwner {
       case "close":
         half.close?.();
     }
-    if (isPromise(answer)) this.#keep(answer).then(done, refuse);
+    if (isPromise(answer)) this.#keep(answer).then(done).catch(refuse);
     else done(answer);
   }
 

@@ -1,0 +1,104 @@
+/**
+ * A device for tests: pages that one queue writes and the other reads, kept in the heap of the
+ * thread, with commands that reach them there.
+ *
+ * @module
+ */
+
+import { type Chain, defineDevice } from "../../../mod.ts";
+
+/** What the control half asks of the data half. */
+type Message =
+  | { kind: "pages" }
+  | { kind: "erase"; page: number }
+  /** Is answered when the page has been written. */
+  | { kind: "await"; page: number }
+  /** Posts so many messages; is answered with how many were sent. */
+  | { kind: "flood"; messages: number }
+  /** Is answered with a value that cannot be copied. */
+  | { kind: "uncopied"; isLate: boolean };
+
+/** The notebook. */
+export default defineDevice({
+  name: "notebook",
+  deviceId: 42,
+  about: "Keeps pages of text",
+  module: import.meta.url,
+  threads: "one",
+  queues: {
+    writeq: { about: "A byte for the page, then its text", family: "pair" },
+    readq: { about: "A byte for the page, answered with its text", family: "pair" },
+  },
+
+  open({ post }) {
+    const written: unknown[] = [];
+    const drained = Promise.withResolvers<void>();
+    const command = (about: string, messageOf: (body: unknown) => Message) => ({
+      about,
+      run: async (body: unknown) => ({ answers: await post(messageOf(body)) }),
+    });
+    return {
+      queues: { pair: 2 },
+      commands: {
+        pages: command("The pages that are written", () => ({ kind: "pages" })),
+        erase: command("Erases a page", (page) => ({ kind: "erase", page: Number(page) })),
+        await: command("Waits for a page", (page) => ({ kind: "await", page: Number(page) })),
+        drain: { about: "Ends the flood", run: () => drained.resolve() },
+        flood: command("Posts messages", (body) => ({ kind: "flood", messages: Number(body) })),
+        uncopied: command("Fails", (body) => ({ kind: "uncopied", isLate: body === "late" })),
+      },
+      async onMessage(message) {
+        if (message !== "flood") return void written.push(message);
+        await drained.promise;
+        throw new Error("Expected no flood");
+      },
+      report: () => ({ written }),
+    };
+  },
+
+  handlers({ post }) {
+    const pages = new Map<number, Uint8Array>();
+    const awaited = new Map<number, PromiseWithResolvers<string>>();
+    function bytesOf({ readable, readableBytes }: Chain): Uint8Array {
+      const bytes = new Uint8Array(readableBytes);
+      readable.read(0, bytes);
+      return bytes;
+    }
+    return {
+      queues: {
+        writeq(chain, { index, ordinal }) {
+          const [page, ...text] = bytesOf(chain);
+          pages.set(page, Uint8Array.from(text));
+          awaited.get(page)?.resolve(`page ${page}`);
+          post({ page, index, ordinal });
+          return 0;
+        },
+        readq: (chain) => {
+          const [page] = bytesOf(chain);
+          return chain.writable.write(0, pages.get(page) ?? new Uint8Array());
+        },
+      },
+      onMessage(value) {
+        const message = value as Message;
+        switch (message.kind) {
+          case "pages":
+            return [...pages.keys()];
+          case "erase":
+            if (pages.delete(message.page)) return;
+            throw new RangeError(`Expected a page that is written, got ${message.page}`);
+          case "await": {
+            const waiting = awaited.get(message.page) ?? Promise.withResolvers<string>();
+            awaited.set(message.page, waiting);
+            return waiting.promise;
+          }
+          case "flood":
+            return Array.from({ length: message.messages }, () => post("flood"))
+              .filter((isSent) => isSent).length;
+          case "uncopied":
+            return message.isLate ? Promise.resolve(() => {}) : () => {};
+        }
+      },
+      report: () => ({ pages: pages.size }),
+    };
+  },
+});
