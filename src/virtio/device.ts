@@ -1,15 +1,14 @@
 /**
  * The device contract: what a device says of itself, and what it does.
  *
- * A device is a value. Its definition names its queues, its feature bits, its
- * config fields and its options; from it follow the wire layout, the command
- * line, `vhostd describe` and the record. It has two halves:
+ * A device is a value. Its definition names its queues, its feature bits, its config fields and its
+ * options; from it follow the wire layout, the command line, `vhostd describe` and the record. It
+ * has two halves:
  *
- * - the *control half*, {@linkcode DeviceDefinition.open}, runs once on the main
- *   thread: it opens files, says what is offered, and answers config writes and
- *   commands;
- * - the *data half*, {@linkcode DeviceDefinition.handlers}, runs on each queue
- *   thread (or on the main thread, when the device says so) and handles chains.
+ * - the *control half*, {@linkcode DeviceDefinition.open}, runs once on the main thread: it opens
+ *   files, says what is offered, and answers config writes and commands;
+ * - the *data half*, {@linkcode DeviceDefinition.handlers}, runs on each queue thread (or on the
+ *   main thread, when the device says so) and handles chains.
  *
  * They share numbers and plain values (`shared`), and the config space.
  *
@@ -36,16 +35,16 @@ export interface QueueDefinition {
    */
   readonly size?: number;
   /**
-   * `driver`: the driver sends requests, and the queue's handler is called with
-   * each. `device`: the driver supplies buffers, and the device takes them
-   * ({@linkcode QueueHandle.take}) when it has something to say.
+   * `driver`: the driver sends requests, and the queue's handler is called with each. `device`: the
+   * driver supplies buffers, and the device takes them ({@linkcode QueueHandle.take}) when it has
+   * something to say.
    *
    * @default {"driver"}
    */
   readonly sender?: "driver" | "device";
   /**
-   * The name of the family that it belongs to. There are as many queues of each kind of a family
-   * as the control half says ({@linkcode OpenDevice.queues}). They come in turn: `receiveq` and
+   * The name of the family that it belongs to. There are as many queues of each kind of a family as
+   * the control half says ({@linkcode OpenDevice.queues}). They come in turn: `receiveq` and
    * `transmitq` of one family are receiveq 0, transmitq 0, receiveq 1, transmitq 1.
    *
    * @default {none: there is one queue of this kind}
@@ -99,8 +98,8 @@ export interface QueueHandle {
    */
   take(): Chain | null;
   /**
-   * Gives back, unused, the chain that was taken last: the driver never learns of it, and it is
-   * the next one that is taken.
+   * Gives back, unused, the chain that was taken last: the driver never learns of it, and it is the
+   * next one that is taken.
    *
    * @throws {Error} When it was not the last, or was completed.
    */
@@ -108,22 +107,21 @@ export interface QueueHandle {
   /** Ends a pause that {@linkcode NOT_NOW} began. */
   resume(): void;
   /**
-   * Completes a chain with the number of bytes that were written to it. What is
-   * completed within a handler is published with its batch; completions from
-   * elsewhere are published by {@linkcode QueueHandle.flush}.
+   * Completes a chain with the number of bytes that were written to it. What is completed within a
+   * handler is published with its batch; completions from elsewhere are published by
+   * {@linkcode QueueHandle.flush}.
    */
   complete(chain: Chain, written: number): void;
   /** Publishes what was completed, and notifies the driver if it wants that. */
   flush(): void;
   /**
-   * Takes no further chain until those in flight are completed: for a request that
-   * takes long, so that a stop waits for that one and not for many of its kind.
+   * Takes no further chain until those in flight are completed: for a request that takes long, so
+   * that a stop waits for that one and not for many of its kind.
    */
   hold(): void;
   /**
-   * Ends the queue because of what the driver did, as an error that a handler
-   * throws: its error descriptor is signalled, and the record says why. For
-   * queues whose sender is the device.
+   * Ends the queue because of what the driver did, as an error that a handler throws: its error
+   * descriptor is signalled, and the record says why. For queues whose sender is the device.
    *
    * @param chain The chain that was wrong; the driver does not get it back.
    */
@@ -162,8 +160,8 @@ export interface DataHalf<Q extends Queues = Queues> {
   /** A ring starts. */
   onStart?(queue: QueueHandle): void;
   /**
-   * A ring is about to stop: chains in flight are to be completed soon. Of a queue whose sender
-   * is the device, buffers that are not completed when this returns, or when the promise that it
+   * A ring is about to stop: chains in flight are to be completed soon. Of a queue whose sender is
+   * the device, buffers that are not completed when this returns, or when the promise that it
    * returns settles, go back to the driver, unused.
    */
   onStop?(queue: QueueHandle): void | Promise<void>;
@@ -219,9 +217,8 @@ export interface DataContext<
    */
   post(message: unknown): boolean;
   /**
-   * Tells the person who runs the device of a fault. The first of each kind is a
-   * line; of others the number is told now and then, so a guest can cause as
-   * many as it likes.
+   * Tells the person who runs the device of a fault. The first of each kind is a line; of others
+   * the number is told now and then, so a guest can cause as many as it likes.
    */
   notice(notice: DeviceNotice): void;
   /**
@@ -250,17 +247,16 @@ export interface ControlContext<L extends ConfigLayout, O extends Options> {
   /** Tells the driver that config space changed, as soon as it can hear it. */
   announceConfig(): void;
   /**
-   * Resolves when every request that the data half took before is completed (not buffers of
-   * queues whose sender is the device). What it takes after sees what was stored in shared memory
-   * before.
+   * Resolves when every request that the data half took before is completed (not buffers of queues
+   * whose sender is the device). What it takes after sees what was stored in shared memory before.
    *
    * @throws {Error} When that takes too long.
    */
   fence(): Promise<void>;
   /**
    * Sends a message to the data half: {@linkcode DataHalf.onMessage} is called on each of its
-   * threads. Possible from the end of `open` on. A failure is also told as a notice, so that
-   * nobody has to await the answers.
+   * threads. Possible from the end of `open` on. A failure is also told as a notice, so that nobody
+   * has to await the answers.
    *
    * @param message A value that can be copied (structured clone).
    * @returns The answers of the threads: one where all queues run on one.
@@ -296,10 +292,10 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   /** Which of the device's features are offered; those not named are. */
   readonly offer?: { readonly [K in Names<F>]?: boolean };
   /**
-   * Which features that are not offered a driver may have all the same. One that
-   * negotiated with an earlier start of the device (with other options, say)
-   * keeps what it negotiated, as the front-end does not ask it again; the data
-   * half answers what it cannot do. With any other feature it is not served.
+   * Which features that are not offered a driver may have all the same. One that negotiated with an
+   * earlier start of the device (with other options, say) keeps what it negotiated, as the
+   * front-end does not ask it again; the data half answers what it cannot do. With any other
+   * feature it is not served.
    *
    * @default {none}
    */
@@ -313,16 +309,14 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   /** What config space holds at the start. */
   readonly config?: ConfigValues<L>;
   /**
-   * What the data half gets: plain values, numbers of descriptors and
-   * `SharedArrayBuffer`s, since it is copied to queue threads. Functions, open
-   * files and instances of classes cannot be.
+   * What the data half gets: plain values, numbers of descriptors and `SharedArrayBuffer`s, since
+   * it is copied to queue threads. Functions, open files and instances of classes cannot be.
    */
   readonly shared?: S;
   /** The driver acknowledged features: which of the device's own, by name. */
   onFeatures?(features: { readonly [K in Names<F>]: boolean }): void;
   /**
-   * The driver writes config space. Called before anything is applied; throwing
-   * refuses the write.
+   * The driver writes config space. Called before anything is applied; throwing refuses the write.
    */
   onConfigWrite?(write: ConfigWrite): void;
   /** The driver wrote config space; what it wrote is in place. */
@@ -338,8 +332,8 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   /** Commands for the control socket. */
   readonly commands?: Readonly<Record<string, DeviceCommand>>;
   /**
-   * What the device adds to the record: JSON. A BigInt becomes a number, or text
-   * where no number holds it; one that throws is told in its place.
+   * What the device adds to the record: JSON. A BigInt becomes a number, or text where no number
+   * holds it; one that throws is told in its place.
    */
   report?(): Record<string, unknown>;
 }
@@ -370,8 +364,8 @@ export interface DeviceDefinition<
   readonly options?: O;
   /**
    * Where its queues run. `each`: families are dealt out to threads, as many as the user allows;
-   * queues with the same place in their families share one. `one`: all share one thread, and so
-   * its objects. `main`: all are on the main thread, and share objects with the control half too.
+   * queues with the same place in their families share one. `one`: all share one thread, and so its
+   * objects. `main`: all are on the main thread, and share objects with the control half too.
    *
    * @default {"each"}
    */
@@ -391,8 +385,7 @@ export interface DeviceDefinition<
 export type AnyDevice = DeviceDefinition<any, any, any, any, any>;
 
 /**
- * Defines a device. The definition is checked here, once, so that everything
- * else can rely on it.
+ * Defines a device. The definition is checked here, once, so that everything else can rely on it.
  *
  * @throws {TypeError} When names, bits or sizes are not possible.
  *
