@@ -92,7 +92,7 @@ for (const isIndirect of [false, true]) {
     runLoad({ ring, requests, waiter, control, counters });
     assertEquals([ring.inFlight, ring.free], [0, 64]);
     // Those that came back with the one that ended it have no latency.
-    assertEquals(counters.completed, 1000);
+    assertEquals(counters.get("completed"), 1000);
     assertEquals(counters.latencies.count, 1000 - DEPTH);
   });
 }

@@ -19,10 +19,8 @@ const GUEST_ADDRESS = 2 ** 20;
 
 const MIB = 2 ** 20;
 
-/** The size of a store, in bytes. */
 export const STORE_BYTES = 256 * MIB;
 
-/** What a benchmark runs with. */
 export class Bench implements Disposable {
   readonly options: Options;
   /** Counts system calls, if this machine can. */

@@ -23,7 +23,6 @@ const UNTOUCHED = 255;
 
 /** How block requests are made. All of it can be sent to another thread. */
 export interface BlkRequestsOptions extends Operation {
-  /** How many are in flight. */
   depth: number;
   /** Guest physical address of memory for them, of {@linkcode blkRequestsBytes} bytes. */
   gpa: number;
@@ -31,7 +30,6 @@ export interface BlkRequestsOptions extends Operation {
   firstBlock: number;
   /** How many blocks they use; a multiple of those of one request. */
   blocks: number;
-  /** Chains are indirect ones. */
   isIndirect: boolean;
   /** By block: the generation it has. Without it, data means nothing. */
   generations?: Int32Array<SharedArrayBuffer>;
@@ -69,7 +67,6 @@ export class BlkRequests implements Requests {
   #random: number;
   #place = 0;
 
-  /** Prepares the memory of the requests. */
   constructor(memory: DriverMemory, options: BlkRequestsOptions) {
     const { depth, bytes, gpa, isWrite } = options;
     this.depth = depth;

@@ -1,6 +1,5 @@
 /** The cells of the table: what is measured, and against what. */
 
-/** Where the data is. */
 export const STORES = {
   "null": "nowhere: requests are answered at once",
   "tmpfs": "a file on tmpfs",
@@ -8,20 +7,16 @@ export const STORES = {
   "disk-direct": "a file on a disk, by O_DIRECT",
 } as const;
 
-/** A store's name. */
 export type StoreName = keyof typeof STORES;
 
-/** What each request does. */
 export interface Operation {
   /** Writes; reads otherwise. */
   isWrite: boolean;
-  /** How much. */
   bytes: number;
   /** One place after the other; random places otherwise. */
   isSequential: boolean;
 }
 
-/** The operations, by name. */
 export const OPERATIONS = {
   read4k: { isWrite: false, bytes: 4096, isSequential: false },
   write4k: { isWrite: true, bytes: 4096, isSequential: false },
@@ -29,7 +24,6 @@ export const OPERATIONS = {
   seqwrite128k: { isWrite: true, bytes: 131_072, isSequential: true },
 } as const satisfies Record<string, Operation>;
 
-/** An operation's name. */
 export type OperationName = keyof typeof OPERATIONS;
 
 /** How a device is driven. */
@@ -50,12 +44,10 @@ export interface Drive {
 
 /** The most requests in flight in a queue. */
 export const MAX_DEPTH = 128;
-/** The most queues. */
 export const MAX_QUEUES = 2;
 
 const DEPTHS = [1, 32, MAX_DEPTH] as const;
 
-/** A cell of the table. */
 export interface Cell {
   /** Such as `null/read4k/qd32`. */
   name: string;
@@ -85,7 +77,6 @@ const QUICK = new Set([
   "disk-direct/write4k/qd32",
 ]);
 
-/** Every cell, in the order of the table. */
 export function allCells(): Cell[] {
   return (Object.keys(STORES) as StoreName[]).flatMap((store) =>
     (Object.keys(OPERATIONS) as OperationName[]).flatMap((operation) =>
@@ -131,7 +122,6 @@ function cellsOf(store: StoreName, operation: OperationName, depth: number): Cel
   return cells;
 }
 
-/** The cells of the short version. */
 export function quickCells(): Cell[] {
   return allCells().filter(({ name }) => QUICK.has(name.replace(`/${POLLING_CLIENT}`, "")));
 }

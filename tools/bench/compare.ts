@@ -11,7 +11,6 @@ import { ToolError } from "../lib/tool_error.ts";
 /** How long each mode of the peer is tried. */
 const PROBE_SECONDS = 0.25;
 
-/** What a side did in a cell. */
 export interface SideResult {
   name: string;
   mode: string;
@@ -40,7 +39,6 @@ export interface Comparison {
   cpuRatio: Summary;
 }
 
-/** A cell's results. */
 export interface CellResult extends Comparison {
   name: string;
   /** What processors did while nothing ran on them. */

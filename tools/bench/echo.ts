@@ -8,7 +8,6 @@ const IDX = 1;
 const RING = 2;
 const VIRTQ_DESC_F_INDIRECT = 4; // virtio 1.3, 2.7.5
 
-/** What the echo answers. */
 export interface EchoOptions {
   /** After so many requests the load is told to stop. */
   requests: number;

@@ -92,9 +92,7 @@ async function collectionsOf(bench: Bench, requests: number): Promise<[number, n
   return [found, completed];
 }
 
-/** How fast random bytes come. */
 export interface RngResult {
-  /** Bytes of each request. */
   bytes: number;
   megabytesPerSecond: Summary;
   cpuUs: Summary;

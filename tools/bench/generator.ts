@@ -34,7 +34,7 @@ export function generatorCostNs({ memory, gpas, options }: Bench, depth: number)
     const start = performance.now();
     runLoad({ ring, requests, waiter, control, counters });
     // The first run is for V8.
-    if (run > 0) times.push((performance.now() - start) * 1e6 / counters.completed);
+    if (run > 0) times.push((performance.now() - start) * 1e6 / counters.get("completed"));
   }
   return summary(times)!;
 }

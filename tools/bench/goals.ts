@@ -1,15 +1,12 @@
 /** What the data path must reach, as ratios to what it is compared with. */
 import { type Cell, type Drive, OPERATIONS, type StoreName } from "./cells.ts";
 
-/** A limit. */
 export interface Goal {
   /** On which side of the limit it is met. */
   is: "at least" | "at most" | "below";
-  /** The limit. */
   limit: number;
 }
 
-/** The goals of a cell. */
 export interface CellGoals {
   /** Requests per second, as a ratio. */
   iops?: Goal;
@@ -57,7 +54,6 @@ function goalsAgainstOurs(name: string, store: StoreName, drive: Drive): CellGoa
   return variants.includes("2threads") && store === "tmpfs" ? { iops: atLeast(1.5) } : {};
 }
 
-/** The goals beside the cells. */
 export const goals = {
   /** Milliseconds from the start of the process until it listens. */
   startUpMs: atMost(80),

@@ -34,7 +34,6 @@ export class Histogram {
     this.#counts = new Uint32Array(buffer, 0, BUCKETS);
   }
 
-  /** Counts a number. */
   add(value: number): void {
     const exponent = 31 - Math.clz32(value | (STEPS - 1)) - (STEPS_BITS - 1);
     const at = exponent === 0
@@ -43,17 +42,14 @@ export class Histogram {
     this.#counts[at]++;
   }
 
-  /** Adds what another one counted. */
   merge(other: Histogram): void {
     for (let i = 0; i < BUCKETS; i++) this.#counts[i] += other.#counts[i];
   }
 
-  /** Forgets everything. */
   clear(): void {
     this.#counts.fill(0);
   }
 
-  /** How many numbers were counted. */
   get count(): number {
     return this.#counts.reduce((sum, count) => sum + count, 0);
   }

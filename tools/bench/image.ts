@@ -1,4 +1,5 @@
 /** The files that are served. */
+import { readFully, writeAll } from "../lib/process.ts";
 import { BLOCK_BYTES, BLOCK_WORDS, hasStamp, stampBlock } from "./pattern.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
@@ -7,9 +8,7 @@ const CHUNK_BLOCKS = 1024;
 
 /** A file in which each block has a stamp, and what is known of it. */
 export class Image {
-  /** Its path. */
   readonly path: string;
-  /** How many blocks it has. */
   readonly blocks: number;
   /** By block: the generation that it has. Load threads keep it. */
   readonly generations: Int32Array<SharedArrayBuffer>;
@@ -35,7 +34,7 @@ export class Image {
       const at = block % CHUNK_BLOCKS;
       stampBlock(words, at * BLOCK_WORDS, block, 0);
       const isLast = at === CHUNK_BLOCKS - 1 || block === image.blocks - 1;
-      if (isLast) await writeFully(file, new Uint8Array(words.buffer, 0, (at + 1) * BLOCK_BYTES));
+      if (isLast) await writeAll(file, new Uint8Array(words.buffer, 0, (at + 1) * BLOCK_BYTES));
     }
     await file.sync();
     return image;
@@ -73,18 +72,4 @@ export class Image {
       }
     }
   }
-}
-
-async function readFully(file: Deno.FsFile, bytes: Uint8Array): Promise<number> {
-  let at = 0;
-  while (at < bytes.length) {
-    const read = await file.read(bytes.subarray(at));
-    if (read === null) break;
-    at += read;
-  }
-  return at;
-}
-
-async function writeFully(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
 }

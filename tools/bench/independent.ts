@@ -16,7 +16,6 @@ const REQUEST_BYTES = 4096;
 const TRIAL_REQUESTS = 20_000;
 const MAX_REQUESTS = 100_000_000;
 
-/** What is driven. */
 const LOADS = [
   { store: "null", depth: 1 },
   { store: "null", depth: 32 },

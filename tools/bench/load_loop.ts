@@ -7,15 +7,10 @@ import type { Waiter } from "./waiter.ts";
 
 /** What a load consists of. */
 export interface Load {
-  /** The ring; nothing may be in flight. */
   ring: DriverRing;
-  /** The requests. */
   requests: Requests;
-  /** What to do while none comes back. */
   waiter: Waiter;
-  /** Says when to end. */
   control: LoadControl;
-  /** Tells what was done. */
   counters: LoadCounters;
 }
 
@@ -49,14 +44,14 @@ export function runLoad({ ring, requests, waiter, control, counters }: Load): vo
       for (let i = 0; i < added; i++) sent[batch[i]] = now;
       if (ring.publish()) {
         ring.kick();
-        counters.kicks = ++kicks;
+        counters.set("kicks", ++kicks);
       }
       added = 0;
     }
     let head = ring.poll();
     if (head < 0) {
       if (ring.inFlight === 0) return;
-      counters.waits = ++waits;
+      counters.set("waits", ++waits);
       waiter.wait();
       continue;
     }
@@ -73,6 +68,6 @@ export function runLoad({ ring, requests, waiter, control, counters }: Load): vo
       }
       head = ring.poll();
     } while (head >= 0);
-    counters.completed = completed;
+    counters.set("completed", completed);
   }
 }

@@ -13,7 +13,9 @@ export const phases = {
   ABORT: 3,
 } as const;
 
-const WORDS = { completed: 0, kicks: 1, waits: 2 } as const;
+/** What a load thread counts, by its word. */
+const counts = { completed: 0, kicks: 1, waits: 2 } as const;
+export type Count = keyof typeof counts;
 const COUNTERS_BYTES = 64;
 
 /** Tells all load threads of a run what to do. */
@@ -53,36 +55,17 @@ export class LoadCounters {
     this.#words = new Int32Array(buffer, HISTOGRAM_BYTES, COUNTERS_BYTES / 4);
   }
 
-  /** Sets all to 0. */
   clear(): void {
     this.latencies.clear();
     this.#words.fill(0);
   }
 
-  /** Requests that came back. */
-  get completed(): number {
-    return Atomics.load(this.#words, WORDS.completed) >>> 0;
+  /** Requests that came back, notifications of the device, or how often nothing had come back. */
+  get(count: Count): number {
+    return Atomics.load(this.#words, counts[count]) >>> 0;
   }
 
-  set completed(count: number) {
-    Atomics.store(this.#words, WORDS.completed, count);
-  }
-
-  /** Notifications of the device. */
-  get kicks(): number {
-    return Atomics.load(this.#words, WORDS.kicks) >>> 0;
-  }
-
-  set kicks(count: number) {
-    Atomics.store(this.#words, WORDS.kicks, count);
-  }
-
-  /** How many times nothing had come back. */
-  get waits(): number {
-    return Atomics.load(this.#words, WORDS.waits) >>> 0;
-  }
-
-  set waits(count: number) {
-    Atomics.store(this.#words, WORDS.waits, count);
+  set(count: Count, value: number): void {
+    Atomics.store(this.#words, counts[count], value);
   }
 }

@@ -1,6 +1,6 @@
 /** Load threads, which are kept: a new one would have to be compiled anew. */
 import { Histogram } from "./histogram.ts";
-import { LoadControl, LoadCounters, phases } from "./load_state.ts";
+import { type Count, LoadControl, LoadCounters, phases } from "./load_state.ts";
 import type { LoadOrder, LoadOutcome } from "./load_worker.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
@@ -10,7 +10,6 @@ const STOP_TIMEOUT_MS = 5000;
 /** What a thread is to do, without what it shares. */
 export type ThreadOrder = Omit<LoadOrder, "control" | "counters">;
 
-/** A thread for one queue. */
 class LoadThread {
   readonly counters = new LoadCounters();
   readonly #worker = new Worker(new URL("./load_worker.ts", import.meta.url), { type: "module" });
@@ -38,14 +37,6 @@ class LoadThread {
   }
 }
 
-/** What all threads of a run have done by now. */
-export interface LoadCounts {
-  completed: number;
-  kicks: number;
-  waits: number;
-}
-
-/** A load that runs. */
 export class RunningLoad {
   /** Rejects when a thread fails. Never resolves. */
   readonly failed: Promise<never>;
@@ -62,18 +53,11 @@ export class RunningLoad {
     this.failed.catch(() => {});
   }
 
-  /** What was done until now. */
-  counts(): LoadCounts {
-    const sum = { completed: 0, kicks: 0, waits: 0 };
-    for (const { counters } of this.#threads) {
-      sum.completed += counters.completed;
-      sum.kicks += counters.kicks;
-      sum.waits += counters.waits;
-    }
-    return sum;
+  /** What all threads have counted by now. */
+  count(what: Count): number {
+    return this.#threads.reduce((sum, { counters }) => sum + counters.get(what), 0);
   }
 
-  /** Begins to note latencies. */
   record(): void {
     this.#control.phase = phases.RECORD;
   }
@@ -96,14 +80,12 @@ export class RunningLoad {
     }
   }
 
-  /** Ends it, whatever is in flight. */
   async abort(): Promise<void> {
     this.#control.phase = phases.ABORT;
     await this.#ended.catch(() => {});
   }
 }
 
-/** The load threads. */
 export class LoadThreads implements Disposable {
   readonly #threads: LoadThread[] = [];
 

@@ -17,15 +17,12 @@ import { PollingWaiter, SleepingWaiter } from "./waiter.ts";
 export interface LoadOrder {
   /** The memory of ring and requests: the same one each time. */
   memory: SharedRegionHandle[];
-  /** The queue. */
   queue: DriverQueueHandle;
-  /** What to ask for. */
   requests:
     | { kind: "blk"; options: BlkRequestsOptions }
     | { kind: "rng"; options: RngRequestsOptions };
   /** So many requests per second; as many as come back without it. */
   rate?: number;
-  /** Never sleep. */
   isPolling: boolean;
   /** A {@linkcode LoadControl}'s. */
   control: SharedArrayBuffer;

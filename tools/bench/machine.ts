@@ -18,7 +18,6 @@ export interface Machine {
   versions: { vhostd: string; deno: string; v8: string; peers: string[] };
 }
 
-/** Looks at the machine. */
 export async function describeMachine({ diskDir }: Options): Promise<Machine> {
   const processor = Deno.readTextFileSync("/proc/cpuinfo").match(/^model name\s*: (.*)$/m)?.[1];
   return {

@@ -5,7 +5,6 @@ import { type Goal, goals, goalText, isMet } from "./goals.ts";
 import type { Report } from "./report.ts";
 import type { Summary } from "./statistics.ts";
 
-/** The report's text. */
 export function markdown(report: Report): string {
   return [
     head(report),

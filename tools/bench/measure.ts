@@ -19,7 +19,6 @@ const CONNECT_MS = 10_000;
 /** Room for three descriptors of each request. */
 const QUEUE_SIZE = 512;
 
-/** What is run. */
 export interface RunPlan {
   side: Side;
   store: StoreName;
@@ -37,7 +36,6 @@ export interface RunPlan {
 
 /** What one run found; per request and in microseconds unless said otherwise. */
 export interface Sample {
-  /** Requests per second. */
   iops: number;
   p50Us: number;
   p99Us: number;
@@ -73,7 +71,6 @@ export async function measure(bench: Bench, plan: RunPlan): Promise<Sample> {
   return sample;
 }
 
-/** Connects and starts all queues. */
 export async function startDriver(
   { memory }: Bench,
   { socketPath, failed }: Backend,
@@ -147,7 +144,6 @@ export interface DriveTime {
   requests?: number;
 }
 
-/** Runs a load, and measures. */
 export async function drive(
   { threads }: Bench,
   { seconds, warmSeconds, requests = 0 }: DriveTime,
@@ -162,7 +158,7 @@ export async function drive(
     await pause(seconds, load, backend);
     const after = readings(load, backend);
     const residentBytes = holding(backend.pid)!.residentBytes;
-    while (load.counts().completed < requests) await pause(0.01, load, backend);
+    while (load.count("completed") < requests) await pause(0.01, load, backend);
     await load.stop();
     const timeMs = after.timeMs - before.timeMs;
     const completed = (after.completed - before.completed) >>> 0;
@@ -177,7 +173,7 @@ export async function drive(
       loadUs: per("loadUs"),
       kicks: ((after.kicks - before.kicks) >>> 0) / completed,
       residentBytes,
-      completed: load.counts().completed,
+      completed: load.count("completed"),
     };
   } finally {
     await load.abort();
@@ -186,7 +182,8 @@ export async function drive(
 
 function readings(load: RunningLoad, backend: Backend) {
   return {
-    ...load.counts(),
+    completed: load.count("completed"),
+    kicks: load.count("kicks"),
     timeMs: performance.now(),
     cpuUs: backend.processorUs(),
     loadUs: processTime(Deno.pid) / 1000,
@@ -204,7 +201,7 @@ async function countSystemCalls(
     try {
       await pause(COUNTING_SECONDS, load, backend);
       await load.stop();
-      completed = load.counts().completed;
+      completed = load.count("completed");
     } finally {
       await load.abort();
     }

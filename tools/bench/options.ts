@@ -44,7 +44,6 @@ const OPTIONS = {
   diskDir: { type: "text", placeholder: "DIR", default: "/var/tmp", about: "where the disk is" },
 } as const;
 
-/** The command line. */
 export const BENCH: Tool<typeof OPTIONS> = {
   name: "bench",
   usage: "[options] [CELL...]",
@@ -80,10 +79,8 @@ Examples:
 `,
 };
 
-/** A command line, checked. */
 export type Options = ReturnType<typeof checkOptions>;
 
-/** Checks a command line. */
 export function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>) {
   const { quick, processors } = values;
   const text = values.seconds ?? (quick ? "0.3" : "1");
@@ -104,7 +101,6 @@ export function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>
   };
 }
 
-/** Reads a command line. */
 export const parseOptions = (args: readonly string[]): Options =>
   checkOptions(parseTool(BENCH, args));
 

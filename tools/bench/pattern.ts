@@ -19,7 +19,6 @@ export function blockWord(block: number, generation: number): number {
   return (Math.imul(block + 1, 0x9e3779b1) ^ Math.imul(generation + 1, 0x85ebca6b)) >>> 0;
 }
 
-/** Stamps a block. */
 export function stampBlock(
   words: Uint32Array<ArrayBuffer>,
   at: number,
@@ -31,7 +30,6 @@ export function stampBlock(
   words[at + BLOCK_WORDS - 1] = word;
 }
 
-/** Whether a block has its stamp. */
 export function hasStamp(
   words: Uint32Array<ArrayBuffer>,
   at: number,

@@ -23,9 +23,7 @@ export interface Extras {
 
 /** A result of `deno task bench`, as `--json` prints it. */
 export interface Report {
-  /** The version of this shape. */
   version: 2;
-  /** When it began. */
   date: string;
   machine: Machine;
   runs: number;

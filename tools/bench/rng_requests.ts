@@ -5,9 +5,7 @@ import { ToolError } from "../lib/tool_error.ts";
 
 /** How requests for random bytes are made. */
 export interface RngRequestsOptions {
-  /** How many are in flight. */
   depth: number;
-  /** How many bytes each asks for. */
   bytes: number;
   /** Guest physical address of memory for all of them. */
   gpa: number;

@@ -4,20 +4,15 @@ import { vhostdCommand } from "../lib/backend.ts";
 import { qemuOfVersion, type QemuVersion } from "../guest/programs.ts";
 import type { Drive, StoreName } from "./cells.ts";
 
-/** The peer's program. */
 export const PEER = "qemu-storage-daemon";
 
-/** What a back-end is to serve. */
 export interface Service {
-  /** Where it listens. */
   socketPath: string;
-  /** Where the data is. */
   store: StoreName;
   /** The file, if there is one. */
   file?: string;
   /** How many bytes, where there is no file. */
   bytes: number;
-  /** How many queues. */
   queues: number;
 }
 
@@ -27,15 +22,12 @@ export interface Side {
   name: string;
   /** Such as `io_uring, iothread`; may be empty. */
   mode: string;
-  /** What starts it. */
   command(service: Service): [string, ...string[]];
 }
 
 /** How vhostd is started, beyond what is measured. */
 export interface OwnOptions {
-  /** More flags of `vhostd blk`. */
   flags?: readonly string[];
-  /** Flags of V8. */
   v8Flags?: readonly string[];
 }
 
@@ -68,7 +60,6 @@ export function ownSide(
   };
 }
 
-/** A version of the peer. */
 export interface Peer {
   /** Such as `11.1.3`. */
   version: string;

@@ -1,12 +1,9 @@
 /** Medians and their spread. */
 
-/** Several measurements of one thing. */
 export interface Summary {
   /** The one in the middle, or between the two there. */
   median: number;
-  /** The smallest. */
   least: number;
-  /** The largest. */
   most: number;
 }
 

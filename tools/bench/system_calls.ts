@@ -1,37 +1,44 @@
 /** Counting a process's system calls, with what the machine has for that. */
-import { findProgram, spawn } from "../lib/process.ts";
+import { findProgram, kill, spawn } from "../lib/process.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
-/** A way of counting. */
+/** Counts what a process does while `during` runs. */
+type Count = (program: string, pid: number, during: () => Promise<void>) => Promise<number>;
+
 export interface SystemCallCounter {
   /** How it counts, for the table's notes. */
   readonly about: string;
-  /** Counts what a process does while `during` runs. */
   count(pid: number, during: () => Promise<void>): Promise<number>;
 }
 
 /** perf's name of every system call's entry. */
 const EVENT = "raw_syscalls:sys_enter";
 
-/** A counter if this machine allows one: perf, else strace. */
+/** The programs that count, the better one first. */
+const PROGRAMS: [name: string, count: Count, about: string][] = [
+  ["perf", countByPerf, `counted by perf (${EVENT}) in a short run of its own`],
+  [
+    "strace",
+    countByStrace,
+    "counted by strace -c -f, which slows it down, in a short run of its own",
+  ],
+];
+
+/** A counter, if this machine allows one. */
 export async function systemCallCounter(): Promise<SystemCallCounter | undefined> {
-  const perf = findProgram("perf");
-  if (perf) {
-    const counter = new Perf(perf);
-    if (await works(counter)) return counter;
-  }
-  const strace = findProgram("strace");
-  if (strace) {
-    const counter = new Strace(strace);
-    if (await works(counter)) return counter;
+  for (const [name, count, about] of PROGRAMS) {
+    const program = findProgram(name);
+    if (program !== undefined && await works(count, program)) {
+      return { about, count: (pid, during) => count(program, pid, during) };
+    }
   }
   return undefined;
 }
 
-async function works(counter: SystemCallCounter): Promise<boolean> {
+async function works(count: Count, program: string): Promise<boolean> {
   const child = spawn("sleep", ["60"], { stdin: "null" });
   try {
-    return Number.isFinite(await counter.count(child.pid, () => Promise.resolve()));
+    return Number.isFinite(await count(program, child.pid, () => Promise.resolve()));
   } catch (error) {
     if (error instanceof ToolError) return false;
     throw error;
@@ -41,71 +48,49 @@ async function works(counter: SystemCallCounter): Promise<boolean> {
   }
 }
 
-class Perf implements SystemCallCounter {
-  readonly about = `counted by perf (${EVENT}) in a short run of its own`;
-  readonly #program: string;
-
-  constructor(program: string) {
-    this.#program = program;
+async function countByPerf(program: string, pid: number, during: () => Promise<void>) {
+  // perf counts from before its command starts until that has ended.
+  const child = spawn(program, [
+    ...["stat", "-x;", "-e", EVENT, "-p", String(pid), "--"],
+    ...["sh", "-c", "echo; read end"],
+  ], { stdin: "piped", stdout: "piped", stderr: "piped" });
+  const stderr = new Response(child.stderr).text();
+  const reader = child.stdout.getReader();
+  try {
+    if ((await reader.read()).done) throw new ToolError(`perf: ${(await stderr).trim()}`);
+    await during();
+  } finally {
+    await child.stdin.close();
+    await reader.cancel();
+    await child.status;
   }
-
-  async count(pid: number, during: () => Promise<void>): Promise<number> {
-    // perf counts from before its command starts until that has ended.
-    const child = spawn(this.#program, [
-      ...["stat", "-x;", "-e", EVENT, "-p", String(pid), "--"],
-      ...["sh", "-c", "echo; read end"],
-    ], { stdin: "piped", stdout: "piped", stderr: "piped" });
-    const stderr = new Response(child.stderr).text();
-    const reader = child.stdout.getReader();
-    try {
-      if ((await reader.read()).done) throw new ToolError(`perf: ${(await stderr).trim()}`);
-      await during();
-    } finally {
-      await child.stdin.close();
-      await reader.cancel();
-      await child.status;
-    }
-    const [first] = (await stderr).trim().split("\n").pop()!.split(";");
-    // A process that never ran did nothing either.
-    const count = first === "<not counted>" ? 0 : Number(first || NaN);
-    if (Number.isNaN(count)) throw new ToolError(`perf: ${(await stderr).trim()}`);
-    return count;
-  }
+  const [first] = (await stderr).trim().split("\n").pop()!.split(";");
+  // A process that never ran did nothing either.
+  const count = first === "<not counted>" ? 0 : Number(first || NaN);
+  if (Number.isNaN(count)) throw new ToolError(`perf: ${(await stderr).trim()}`);
+  return count;
 }
 
-class Strace implements SystemCallCounter {
-  readonly about = "counted by strace -c -f, which slows it down, in a short run of its own";
-  readonly #program: string;
-
-  constructor(program: string) {
-    this.#program = program;
+async function countByStrace(program: string, pid: number, during: () => Promise<void>) {
+  const child = spawn(program, ["-c", "-f", "-U", "calls,name", "-p", String(pid)], {
+    ...{ stdin: "null", stdout: "null", stderr: "piped" },
+  });
+  const attached = Promise.withResolvers<void>();
+  let text = "";
+  const reading = (async () => {
+    for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
+      text += chunk;
+      if (/ attached( with \d+ threads)?\n/.test(text)) attached.resolve();
+    }
+    attached.reject(new ToolError(`strace: ${text.trim()}`));
+  })();
+  try {
+    await attached.promise;
+    await during();
+  } finally {
+    kill(child, "SIGINT");
   }
-
-  async count(pid: number, during: () => Promise<void>): Promise<number> {
-    const child = spawn(this.#program, ["-c", "-f", "-U", "calls,name", "-p", String(pid)], {
-      stdin: "null",
-      stdout: "null",
-      stderr: "piped",
-    });
-    const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
-    let text = "";
-    for (;;) {
-      const { value, done } = await reader.read();
-      text += value ?? "";
-      if (done) throw new ToolError(`strace: ${text.trim()}`);
-      if (/ attached( with \d+ threads)?\n/.test(text)) break;
-    }
-    try {
-      await during();
-    } finally {
-      child.kill("SIGINT");
-    }
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) break;
-      text += value;
-    }
-    await child.status;
-    return Number(text.match(/^\s*(\d+)\s+total$/m)?.[1] ?? 0);
-  }
+  await reading;
+  await child.status;
+  return Number(text.match(/^\s*(\d+)\s+total$/m)?.[1] ?? 0);
 }

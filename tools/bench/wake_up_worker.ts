@@ -8,7 +8,6 @@ export interface WakeUpOrder {
   eventfd: number;
   /** Word 0: when the signal was sent. */
   sent: SharedArrayBuffer;
-  /** How often. */
   count: number;
 }
 

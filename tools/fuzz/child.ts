@@ -62,7 +62,6 @@ function expectNothingLeft(before: ProcessState, after: ProcessState): void {
   }
 }
 
-/** What the open descriptors are. */
 function descriptors(): string {
   return [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => {
     try {

@@ -7,18 +7,15 @@ import { mix, Random } from "../lib/random.ts";
 export class Tally {
   readonly counts: Record<string, number> = {};
 
-  /** One more of these. */
   add(name: string, count = 1): void {
     this.counts[name] = (this.counts[name] ?? 0) + count;
   }
 }
 
-/** What a fuzzer is asked to do. */
 export interface FuzzRun {
   seed: number;
   cases: number;
   tally: Tally;
-  /** Is told how many cases are done. */
   progress(done: number): void;
 }
 

@@ -3,7 +3,7 @@ import { makeInk } from "../../src/cli/ink.ts";
 import { table } from "../../src/cli/table.ts";
 import type { ChildMessage } from "./child.ts";
 import { checkOptions, FUZZ, type Options } from "./options.ts";
-import { spawn } from "../lib/process.ts";
+import { kill, lines, spawn } from "../lib/process.ts";
 import { endOnSignals, Scratch } from "../lib/scratch.ts";
 import { loadTarget, TARGETS } from "./targets.ts";
 import { runTool, teller } from "../lib/tool.ts";
@@ -40,12 +40,8 @@ async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
     const outcome = await runTarget(name, options, scratch);
     const seconds = (performance.now() - started) / 1000;
     if (outcome.kind === "report") {
-      console.log(
-        describe(
-          `${name}: ${options.cases} cases in ${seconds.toFixed(0)} s, seed ${options.seed}`,
-          outcome,
-        ),
-      );
+      const run = `${options.cases} cases in ${seconds.toFixed(0)} s, seed ${options.seed}`;
+      console.log(describe(`${name}: ${run}`, outcome));
     } else {
       findings++;
       console.log(`${name}, seed ${options.seed}: ${outcome.message}\nrepeat it by: ${command}\n`);
@@ -58,33 +54,16 @@ async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
 /** Runs a target in a process of its own, to its end however it comes. */
 async function runTarget(name: string, options: Options, scratch: Scratch): Promise<Outcome> {
   const { seed, cases, coverage } = options;
-  const child = spawn(
-    Deno.execPath(),
-    [
-      "run",
-      "--quiet",
-      "--allow-all",
-      ...coverage === undefined ? [] : [`--coverage=${coverage}`],
-      new URL("./child.ts", import.meta.url).pathname,
-      name,
-      String(seed),
-      String(cases),
-    ],
-    {
-      // What it makes goes, also when it crashes.
-      env: { TMPDIR: scratch.directory() },
-      stdin: "null",
-      stdout: "piped",
-      stderr: "piped",
-    },
-  );
-  scratch.defer(() => {
-    try {
-      child.kill("SIGKILL");
-    } catch {
-      // It has ended.
-    }
+  const child = spawn(Deno.execPath(), [
+    ...["run", "--quiet", "--allow-all"],
+    ...coverage === undefined ? [] : [`--coverage=${coverage}`],
+    ...[new URL("./child.ts", import.meta.url).pathname, name, `${seed}`, `${cases}`],
+  ], {
+    // What it makes goes, also when it crashes.
+    env: { TMPDIR: scratch.directory() },
+    ...{ stdin: "null", stdout: "piped", stderr: "piped" },
   });
+  scratch.defer(() => kill(child));
   const stderr = tail(child.stderr);
   let done = 0;
   let told = performance.now();
@@ -116,15 +95,6 @@ async function runTarget(name: string, options: Options, scratch: Scratch): Prom
     ? `hung: it said nothing for ${SILENCE_MS / 1000} s`
     : `crashed with ${status.signal ?? `status ${status.code}`}`;
   return { kind: "finding", message: `${end}, after case ${done}${said && `\n${said}`}` };
-}
-
-async function* lines(stream: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGenerator<string> {
-  let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const parts = (rest + text).split("\n");
-    rest = parts.pop()!;
-    yield* parts;
-  }
 }
 
 async function tail(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> {

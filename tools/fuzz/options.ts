@@ -27,7 +27,6 @@ const OPTIONS = {
   list: { type: "flag", about: "prints the targets" },
 } as const;
 
-/** The command line. */
 export const FUZZ: Tool<typeof OPTIONS> = {
   name: "fuzz",
   usage: "[options] TARGET...",
@@ -55,10 +54,8 @@ Examples:
   usageStatus: 2,
 };
 
-/** A command line, checked. */
 export type Options = ReturnType<typeof checkOptions>;
 
-/** Checks a command line. */
 export function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>) {
   return {
     ...values,
@@ -67,7 +64,6 @@ export function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>
   };
 }
 
-/** Reads a command line. */
 export const parseOptions = (args: readonly string[]): Options =>
   checkOptions(parseTool(FUZZ, args));
 

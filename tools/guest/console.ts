@@ -39,7 +39,6 @@ export class Console {
     return this.#log;
   }
 
-  /** Types a text. */
   async write(text: string): Promise<void> {
     await this.#writer.write(toBytes(text));
   }
@@ -108,7 +107,6 @@ export class Console {
   }
 }
 
-/** What was found, and where. */
 function find(text: string, end: string | RegExp): [found?: string, index?: number] {
   if (typeof end === "string") {
     const index = text.indexOf(end);

@@ -2,7 +2,7 @@
 import { Console, toBytes } from "./console.ts";
 import { initramfs } from "./initramfs.ts";
 import { debianKernel } from "./kernel.ts";
-import { spawn, withTimeout } from "../lib/process.ts";
+import { kill, spawn, withTimeout } from "../lib/process.ts";
 import {
   type BootFiles,
   hasKvm,
@@ -32,13 +32,11 @@ export interface GuestOptions extends MachineOptions {
   append?: string;
   /** How long the guest may take to its shell's prompt. @default {60_000} */
   bootTimeoutMs?: number;
-  /** Ends QEMU. */
   signal?: AbortSignal;
 }
 
 /** What a command in the guest has done. */
 export interface CommandResult {
-  /** Its exit status. */
   status: number;
   /** What it printed on stdout and stderr, as UTF-8. */
   output: string;
@@ -180,7 +178,6 @@ export class Guest {
     }
   }
 
-  /** The process id of QEMU. */
   get pid(): number {
     return this.#process.pid;
   }
@@ -212,7 +209,6 @@ export class Guest {
     return { status, output: new TextDecoder().decode(bytes), bytes };
   }
 
-  /** Runs a QMP command. */
   async qmp(command: string, args?: object): Promise<unknown> {
     return await this.#qmp.execute(command, args);
   }
@@ -255,13 +251,8 @@ export class Guest {
     if (!success) throw new ToolError(await this.#whyEnded());
   }
 
-  /** Ends QEMU, whatever it is doing. */
   async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      this.#process.kill("SIGKILL");
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error; // It has ended.
-    }
+    kill(this.#process);
     await this.#process.status;
     await Promise.all([
       this.#console[Symbol.asyncDispose](),

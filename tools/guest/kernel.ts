@@ -21,11 +21,9 @@ const NEEDED = [
   "SERIAL_8250_CONSOLE",
 ];
 
-/** A kernel, unpacked. */
 export interface Kernel {
   /** The kernel's version, such as `6.1.0-56-cloud-amd64`. */
   version: string;
-  /** The path of the bootable image. */
   image: string;
   /** The directory of its modules, with a `modules.dep`. */
   modules: string;

@@ -73,7 +73,6 @@ const OPTIONS = {
   print: { type: "flag", about: "prints the commands instead of running them" },
 } as const;
 
-/** The command line. */
 export const GUEST: Tool<typeof OPTIONS> = {
   name: "guest",
   usage: "[options] [-- QEMU arguments]",
@@ -97,7 +96,6 @@ Examples:
 export interface DeviceOption {
   /** The device's name, such as `blk`, or the path of its module. */
   name: string;
-  /** The flags for `vhostd NAME`. */
   flags: string[];
   /** Nobody asked for it: one of the same type takes its place. */
   isDefault?: boolean;
@@ -112,10 +110,8 @@ const DEFAULT_DEVICES: DeviceOption[] = [
 /** Flags of blk that say what it stores on. */
 const STORE_FLAGS = ["--blk-file", "--size", "--null"];
 
-/** A command line, checked. */
 export type Options = ReturnType<typeof checkOptions>;
 
-/** Checks a command line. */
 export function checkOptions({ values, rest }: ToolArguments<typeof OPTIONS>) {
   const { memory, device, without } = values;
   if (!/^[1-9]\d{0,6}[MG]$/.test(memory)) {

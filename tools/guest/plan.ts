@@ -14,13 +14,10 @@ import { ToolError } from "../lib/tool_error.ts";
 export interface ServedDevice {
   /** The device's name, such as `blk`, or the path of its module. */
   name: string;
-  /** The flags for `vhostd NAME`. */
   flags: string[];
-  /** QEMU's side of it. */
   frontend: QemuFrontend;
   /** The socket on which its back-end listens. */
   socketPath: string;
-  /** Where its back-end writes the record. */
   recordPath: string;
 }
 
@@ -30,9 +27,7 @@ export interface Plan {
   directory: string;
   /** The image to copy, and where to, if the root disk is a throw-away one. */
   copy?: { from: string; to: string };
-  /** The back-ends. */
   served: ServedDevice[];
-  /** The guest. */
   guest: GuestOptions;
 }
 

@@ -14,7 +14,6 @@ const PACKAGES = {
   "systemd-analyze": "systemd",
 } as const;
 
-/** The name of a program. */
 export type Program = keyof typeof PACKAGES;
 
 /**
@@ -122,7 +121,6 @@ const QEMU_PACKAGES = {
   "qemu-img": DISK_TOOLS,
 } as const;
 
-/** A program of QEMU's. */
 export type QemuProgram = keyof typeof QEMU_PACKAGES;
 
 const foundVersions = new Map<string, Promise<string>>();
@@ -170,7 +168,6 @@ async function findOrUnpackVersion(version: QemuVersion, name: QemuProgram): Pro
   return path;
 }
 
-/** The version of a QEMU, such as `10.0`. */
 async function versionOf(path: string): Promise<string | undefined> {
   return (await run(path, ["--version"])).match(/ version (\d+\.\d+)/)?.[1];
 }

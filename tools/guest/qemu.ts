@@ -24,7 +24,6 @@ export async function qemuProgram(
 /** The kinds of machine: `q35` has PCI, `microvm` has virtio-mmio only. */
 export const MACHINES = ["q35", "microvm"] as const;
 
-/** A kind of machine. */
 export type Machine = typeof MACHINES[number];
 
 /** A virtio device that a vhost-user back-end serves. */
@@ -46,7 +45,6 @@ export interface GuestDevice {
   reconnectMs?: number;
 }
 
-/** What the machine is made of. */
 export interface MachineOptions {
   /** The path of QEMU. @default {what {@linkcode qemuProgram} finds} */
   qemu?: string;
@@ -54,21 +52,16 @@ export interface MachineOptions {
   machine?: Machine;
   /** The size of memory, as QEMU takes it. @default {"256M"} */
   memory?: string;
-  /** The number of processors. @default {1} */
   cpus?: number;
   /** The devices, in the order in which the guest sees them. */
   devices?: GuestDevice[];
-  /** More arguments for QEMU. */
   qemuArguments?: string[];
 }
 
-/** What the machine boots. */
 export interface BootFiles {
-  /** The path of the kernel. */
   kernel: string;
   /** The path of the initramfs, if there is one. */
   initrd?: string;
-  /** The kernel's command line. */
   commandLine: string;
 }
 
@@ -118,7 +111,6 @@ export async function machineArguments(
   ];
 }
 
-/** QEMU's arguments for one device. */
 export async function qemuDeviceArguments(
   qemu: string,
   device: GuestDevice,

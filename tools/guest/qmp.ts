@@ -1,4 +1,5 @@
 /** QMP, by which QEMU is told what to do and tells what happened. */
+import { lines, writeAll } from "../lib/process.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
 /** What QEMU sends: an answer, an error or an event. */
@@ -10,7 +11,6 @@ interface Message {
   id?: number;
 }
 
-/** A connection to QEMU's monitor. */
 export class Qmp {
   #connection: Deno.Conn;
   #answers = new Map<number, PromiseWithResolvers<unknown>>();
@@ -70,11 +70,8 @@ export class Qmp {
   }
 
   async #read(): Promise<void> {
-    const lines = this.#connection.readable
-      .pipeThrough(new TextDecoderStream())
-      .pipeThrough(new LineStream());
     try {
-      for await (const line of lines) this.#receive(JSON.parse(line));
+      for await (const line of lines(this.#connection.readable)) this.#receive(JSON.parse(line));
     } catch {
       // The connection is gone, which is no news at the end of QEMU.
     }
@@ -94,26 +91,5 @@ export class Qmp {
       if (error) answer?.reject(new ToolError(error.desc));
       else answer?.resolve(result);
     }
-  }
-}
-
-/** Takes a text apart into its lines. */
-class LineStream extends TransformStream<string, string> {
-  constructor() {
-    let rest = "";
-    super({
-      transform(text, controller) {
-        const lines = (rest + text).split("\n");
-        rest = lines.pop()!;
-        for (const line of lines) controller.enqueue(line);
-      },
-    });
-  }
-}
-
-async function writeAll(connection: Deno.Conn, text: string): Promise<void> {
-  let bytes = new TextEncoder().encode(text);
-  while (bytes.length > 0) {
-    bytes = bytes.subarray(await connection.write(bytes));
   }
 }

@@ -2,6 +2,8 @@
 import { isColoured } from "../../src/cli/ink.ts";
 import { recordText } from "../../src/cli/record_text.ts";
 import { Backend, vhostdCommand } from "../lib/backend.ts";
+import { writeAll } from "../lib/process.ts";
+import { SIGNALS } from "../lib/scratch.ts";
 import { exists } from "./cache.ts";
 import { bootFiles, Guest, type GuestOptions } from "./guest.ts";
 import type { Plan, ServedDevice } from "./plan.ts";
@@ -10,9 +12,6 @@ import { copyImage } from "./root_image.ts";
 import { runOnTerminal } from "./terminal.ts";
 import { progress } from "./progress.ts";
 import { ToolError } from "../lib/tool_error.ts";
-
-/** The signals that end the guest, and their numbers. */
-const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 
 /**
  * Runs a guest until it powers off, or until a signal comes.
@@ -86,8 +85,7 @@ async function printRecord(
   if (!await exists(path)) return;
   const coloured = isColoured(stream);
   const text = recordText(JSON.parse(await Deno.readTextFile(path)), { coloured });
-  const bytes = new TextEncoder().encode(`\n${text}`);
-  for (let at = 0; at < bytes.length;) at += await stream.write(bytes.subarray(at));
+  await writeAll(stream, `\n${text}`);
 }
 
 async function startBackends(
@@ -121,7 +119,7 @@ async function runCommand(options: GuestOptions, command: string): Promise<numbe
   progress("starting QEMU");
   await using guest = await Guest.boot(options);
   const { status, bytes } = await guest.run(command, { timeoutMs: Infinity });
-  await new Blob([bytes]).stream().pipeTo(Deno.stdout.writable, { preventClose: true });
+  await writeAll(Deno.stdout, bytes);
   await guest.powerOff();
   return status;
 }

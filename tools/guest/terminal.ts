@@ -1,7 +1,7 @@
 /** A guest whose console is the user's terminal. */
 import { toText } from "./console.ts";
 import { PROMPT } from "./guest.ts";
-import { spawn } from "../lib/process.ts";
+import { spawn, writeAll } from "../lib/process.ts";
 
 /** Ctrl-D, by which a terminal says that nothing more will be typed. */
 const END_OF_TEXT = new Uint8Array([4]);
@@ -30,7 +30,6 @@ export const TERMINAL_ARGUMENTS = [
   ...["-serial", "chardev:console", "-mon", "chardev=console"],
 ];
 
-/** QEMU takes the terminal over. */
 async function runInteractively(
   program: string,
   args: string[],
@@ -82,7 +81,7 @@ async function runOnPipe(
   }
 
   for await (const chunk of qemu.stdout) {
-    await writeAll(chunk);
+    await writeAll(Deno.stdout, chunk);
     tail = (tail + toText(chunk)).slice(-80);
     if (!PROMPT.test(tail)) continue;
     // QEMU may end while something is being typed.
@@ -90,10 +89,4 @@ async function runOnPipe(
     await sayEnd();
   }
   return await qemu.status;
-}
-
-async function writeAll(bytes: Uint8Array): Promise<void> {
-  while (bytes.length > 0) {
-    bytes = bytes.subarray(await Deno.stdout.write(bytes));
-  }
 }

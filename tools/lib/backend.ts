@@ -1,7 +1,7 @@
 /** A back-end that runs in a process of its own: vhostd, or what it is compared with. */
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { processTime } from "./clock.ts";
-import { spawn, withTimeout } from "./process.ts";
+import { kill, spawn, withTimeout } from "./process.ts";
 import { ToolError } from "./tool_error.ts";
 
 const VHOSTD = new URL("../../main.ts", import.meta.url).pathname;
@@ -45,9 +45,7 @@ function configOf(module: string): string | undefined {
 export interface BackendOptions {
   /** What it is called in messages. @default {the socket's path} */
   name?: string;
-  /** The socket that it listens on. */
   socketPath: string;
-  /** Its control socket. */
   controlPath?: string;
   /** A Ctrl-C is not for it: the tool ends it. @default {false} */
   isDetached?: boolean;
@@ -74,7 +72,6 @@ export class Backend implements AsyncDisposable {
   #words = "";
   #isEnding = false;
 
-  /** Starts it. */
   constructor([program, ...args]: readonly [string, ...string[]], options: BackendOptions) {
     this.#options = options;
     this.socketPath = options.socketPath;
@@ -148,12 +145,10 @@ export class Backend implements AsyncDisposable {
     return processTime(this.pid) / 1000;
   }
 
-  /** Runs a command of its control socket. */
   async post(command: string, body: unknown): Promise<void> {
     await this.#ask("POST", command, JSON.stringify(body));
   }
 
-  /** Its record as it is now. */
   async record(): Promise<RecordJson> {
     return JSON.parse(await this.#ask("GET", "record"));
   }
@@ -181,8 +176,8 @@ export class Backend implements AsyncDisposable {
     this.#isEnding = true;
     this.#control?.close();
     this.#control = undefined;
-    this.#kill(signal);
-    const timer = setTimeout(() => this.#kill("SIGKILL"), patienceMs);
+    kill(this.#child, signal);
+    const timer = setTimeout(() => kill(this.#child), patienceMs);
     const status = await this.ended;
     clearTimeout(timer);
     await this.#reading;
@@ -190,20 +185,11 @@ export class Backend implements AsyncDisposable {
     return status;
   }
 
-  #kill(signal: Deno.Signal): void {
-    try {
-      this.#child.kill(signal);
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error; // It has ended.
-    }
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     await this.end();
   }
 }
 
-/** What a process holds. */
 export interface Holding {
   /** Resident memory in bytes, without the guest's, which is shared. */
   residentBytes: number;

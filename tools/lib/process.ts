@@ -83,3 +83,40 @@ export async function withTimeout<T>(
     clearTimeout(timer);
   }
 }
+
+/** Sends a signal to a program that may have ended. */
+export function kill(child: Deno.ChildProcess, signal: Deno.Signal = "SIGKILL"): void {
+  try {
+    child.kill(signal);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error; // It has ended.
+  }
+}
+
+/** The lines of what a program says, without what follows the last of them. */
+export async function* lines(stream: ReadableStream<Uint8Array<ArrayBuffer>>) {
+  let rest = "";
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+    const parts = (rest + text).split("\n");
+    rest = parts.pop()!;
+    yield* parts;
+  }
+}
+
+/** Writes all of some bytes or a text. */
+export async function writeAll(
+  to: { write(bytes: Uint8Array): Promise<number> },
+  what: Uint8Array | string,
+): Promise<void> {
+  const bytes = typeof what === "string" ? new TextEncoder().encode(what) : what;
+  for (let at = 0; at < bytes.length;) at += await to.write(bytes.subarray(at));
+}
+
+/** Reads until a buffer is full or the file has ended; returns how many bytes there were. */
+export async function readFully(file: Deno.FsFile, bytes: Uint8Array): Promise<number> {
+  let at = 0;
+  for (let read: number | null = 0; read !== null && at < bytes.length; at += read ?? 0) {
+    read = await file.read(bytes.subarray(at));
+  }
+  return at;
+}

@@ -1,6 +1,5 @@
 /** What this process holds, for tests that nothing is left behind. */
 
-/** Counts of what a process holds. */
 export interface ProcessState {
   fds: number;
   /** Mappings of memory files and spans: what guests' memory is made of. */

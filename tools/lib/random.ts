@@ -9,7 +9,6 @@ export class Random {
     this.#state = mix(seed) || 1;
   }
 
-  /** The next number of 32 bits. */
   u32(): number {
     let x = this.#state;
     x ^= x << 13;
@@ -34,7 +33,6 @@ export class Random {
     return this.below(of) < times;
   }
 
-  /** One of some things. */
   pick<T>(things: readonly T[]): T {
     return things[this.below(things.length)];
   }

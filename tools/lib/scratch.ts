@@ -3,9 +3,8 @@
 import { findProgram, run } from "./process.ts";
 
 /** The signals that end a command, and their numbers. */
-const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+export const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 
-/** Makes directories, and removes them. */
 export class Scratch implements Disposable {
   static readonly #all = new Set<Scratch>();
   readonly #made = new Set<string>();
@@ -35,7 +34,6 @@ export class Scratch implements Disposable {
     return path;
   }
 
-  /** Removes everything. */
   [Symbol.dispose](): void {
     for (const undo of this.#undo.splice(0).reverse()) undo();
     for (const path of this.#made) {

@@ -19,7 +19,6 @@ import { ToolError } from "./tool_error.ts";
 /** Option definitions by name; a text that may be given many times has `each`. */
 type ToolOptions = Readonly<Record<string, OptionDefinition & { readonly each?: true }>>;
 
-/** A tool's command line. */
 export interface Tool<O extends ToolOptions> {
   /** Its name: `deno task NAME` runs it. */
   name: string;
@@ -37,7 +36,6 @@ export interface Tool<O extends ToolOptions> {
   usageStatus?: number;
 }
 
-/** A command line, taken apart. */
 export interface ToolArguments<O extends ToolOptions> {
   /** The options' values, with defaults. */
   values:
@@ -89,7 +87,6 @@ export function parseTool<O extends ToolOptions>(
   };
 }
 
-/** The help text of a tool. */
 export function toolHelp({ name, usage, about, options, notes }: Tool<ToolOptions>): string {
   const lines = optionLines({ ...options, ...HELP }, helpWidth());
   return `Usage: deno task ${name} ${usage}\n\n${about}\nOptions:\n${lines}\n${notes}`.trimEnd();

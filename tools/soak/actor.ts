@@ -6,7 +6,6 @@ import type { ProcessTable } from "./processes.ts";
 export class Tally {
   /** What it is called in the report. */
   readonly name: string;
-  /** Requests that came back. */
   requests = 0;
   /** Bytes that were read and found right. */
   checkedBytes = 0;
@@ -21,7 +20,6 @@ export class Tally {
     this.name = name;
   }
 
-  /** Notes that something was done to it. */
   fault(kind: string): void {
     this.faults.set(kind, (this.faults.get(kind) ?? 0) + 1);
   }
@@ -61,14 +59,12 @@ export interface World {
   readonly over: AbortSignal;
   /** Random numbers of one's own, from the seed. */
   random(name: string): Random;
-  /** Notes that something was done to a device. */
   fault(tally: Tally, kind: string): void;
 }
 
 /** A device, its load and what is done to it. */
 export interface Actor extends AsyncDisposable {
   readonly tally: Tally;
-  /** Starts what takes part. */
   start(): Promise<void>;
   /**
    * Goes on until it is over, then looks at everything once more.

@@ -16,7 +16,6 @@ export class LastingBackend implements AsyncDisposable {
   readonly #world: World;
   #process: { backend: Backend; seen: Process } | undefined;
 
-  /** Nothing is started yet. */
   constructor(world: World, name: string, device: string, flags: readonly string[]) {
     this.#world = world;
     this.name = name;
@@ -29,7 +28,6 @@ export class LastingBackend implements AsyncDisposable {
     [this.failed, this.#fail] = [promise, reject];
   }
 
-  /** The process that runs. */
   get now(): Backend {
     return this.#process!.backend;
   }
@@ -61,7 +59,6 @@ export class LastingBackend implements AsyncDisposable {
     );
   }
 
-  /** Ends it, whatever it does. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.end("SIGKILL");
   }

@@ -21,7 +21,6 @@ export function fillBlock(
   for (let i = 0; i < WORDS; i++) words[i] = start + Math.imul(i, 0x9e3779b1);
 }
 
-/** What a disk should contain. */
 export class DiskContent {
   /** How often each block was written; 0 for zeroes, or {@linkcode UNKNOWN}. */
   readonly generations: Int32Array;
@@ -29,7 +28,6 @@ export class DiskContent {
   readonly #expected = new Uint32Array(WORDS);
   #written = 0;
 
-  /** Begins with a disk of zeroes. */
   constructor(blocks: number, seed: number) {
     this.generations = new Int32Array(blocks);
     this.#seed = seed;

@@ -13,7 +13,6 @@ const LANES = 16;
 const BLOCKS_PER_LANE = 128;
 const BLOCKS = LANES * BLOCKS_PER_LANE;
 
-/** The most blocks of a request. */
 const MAX_BLOCKS = 8;
 
 /** The longest that a lane rests after a round: others want the processors too. */
@@ -50,7 +49,6 @@ export class DiskLoad {
     this.#content = new DiskContent(BLOCKS, this.#random.u32());
   }
 
-  /** Goes on until it is told to stop. */
   async run(over: AbortSignal): Promise<void> {
     await Promise.all(Array.from({ length: LANES }, (_, lane) => this.#runLane(lane, over)));
   }
@@ -134,12 +132,10 @@ export class DiskLoad {
     );
   }
 
-  /** What was cut off is gone. */
   loseTail(): void {
     this.#content.generations.fill(UNKNOWN, TAIL_BYTES / BLOCK_BYTES);
   }
 
-  /** Reads every block once more. */
   async readAll(): Promise<void> {
     for (let block = 0; block < BLOCKS; block += MAX_BLOCKS) {
       await this.#read(block, MAX_BLOCKS, block / MAX_BLOCKS % this.#queues, false);

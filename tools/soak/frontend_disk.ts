@@ -15,15 +15,12 @@ const MAX_TROUBLE_MS = 700;
 /** What becomes of the file while it is larger, in bytes. */
 const GROWN_BYTES = DISK_BYTES + 2 ** 20;
 
-/** What is done to storage. */
 export type StorageFault = "resized" | "file cut off" | "file system full";
 
-/** A disk and what may be done to it. */
 export interface FrontendDiskOptions {
   name: string;
   /** The directory of its file; no file if it keeps nothing. */
   directory?: string;
-  /** More flags of the device. */
   flags: readonly string[];
   driver: Omit<VirtioDriverOptions, "queues">;
   queues: number;
@@ -118,7 +115,6 @@ export class FrontendDisk extends ServedActor {
   }
 }
 
-/** Fills a file system up. */
 async function fill(path: string): Promise<void> {
   using file = await Deno.create(path);
   for (let bytes = 2 ** 20; bytes >= 4096; bytes /= 16) {

@@ -19,7 +19,6 @@ const MAX_PEACE_MS = 300;
 /** Buffers wait for as long as nobody types. */
 const FOR_EVER_MS = 2 ** 31 - 1;
 
-/** Types, and looks at what arrives. */
 export class FrontendInput extends ServedActor {
   /** Type, code and value of each event that came and was not looked at yet. */
   readonly #events: [type: number, code: number, value: number][] = [];
@@ -39,7 +38,6 @@ export class FrontendInput extends ServedActor {
     await Promise.all(lanes);
   }
 
-  /** Keeps one buffer in the event queue. */
   async #receive(): Promise<void> {
     try {
       for (;;) {

@@ -2,6 +2,7 @@
  * A disk that a real guest writes: what the guest was told is done is compared in the guest and in
  * the disk's file.
  */
+import { readFully } from "../lib/process.ts";
 import type { Random } from "../lib/random.ts";
 import type { LastingBackend } from "./backend.ts";
 import {
@@ -31,13 +32,11 @@ export const GUEST_DISK_BYTES = REGIONS * REGION_BYTES + FIO_BYTES;
 export const FIO_MOUNT = "/fio";
 const FIO = `${FIO_MOUNT}/fio`;
 
-/** A write of one region. */
 export interface RegionWrite {
   region: number;
   generation: number;
 }
 
-/** One disk of a guest. */
 export class GuestDisk {
   /** The guest's name of it, such as `vda`. */
   readonly device: string;
@@ -56,7 +55,6 @@ export class GuestDisk {
     this.#random = random;
   }
 
-  /** Chooses regions to write, each once. */
   choose(count: number): RegionWrite[] {
     const regions = new Set<number>();
     while (regions.size < count) regions.add(this.#random.below(REGIONS));
@@ -104,15 +102,12 @@ export class GuestDisk {
     return this.check(region, generation);
   }
 
-  /** Compares a region of the file. */
   async check(region: number, orGeneration?: number): Promise<number> {
     const bytes = new Uint8Array(REGION_BYTES);
     using file = await Deno.open(this.path);
     await file.seek(region * REGION_BYTES, Deno.SeekMode.Start);
-    for (let at = 0; at < bytes.length;) {
-      const count = await file.read(bytes.subarray(at));
-      if (count === null) throw new ToolError(`${this.path} ends in region ${region}`);
-      at += count;
+    if (await readFully(file, bytes) < bytes.length) {
+      throw new ToolError(`${this.path} ends in region ${region}`);
     }
     const generations = [this.#generations[region]];
     if (orGeneration !== undefined) generations.push(orGeneration);
@@ -128,7 +123,6 @@ export class GuestDisk {
     );
   }
 
-  /** Compares the whole file. */
   async checkAll(): Promise<number> {
     let checked = 0;
     for (let region = 0; region < REGIONS; region++) checked += await this.check(region);

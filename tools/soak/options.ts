@@ -5,7 +5,6 @@ import { OptionError } from "../../src/virtio/options.ts";
 /** Those that take part. */
 export const NAMES = ["tmpfs", "disk", "null", "rng", "input", "guest"] as const;
 
-/** One of these. */
 export type Name = typeof NAMES[number];
 
 const OPTIONS = {
@@ -38,7 +37,6 @@ const OPTIONS = {
   diskDir: { type: "text", placeholder: "DIR", default: "/var/tmp", about: "where the disk is" },
 } as const;
 
-/** The command line. */
 export const SOAK: Tool<typeof OPTIONS> = {
   name: "soak",
   usage: "[options]",
@@ -66,10 +64,8 @@ Examples:
 
 const DEFAULT_PLOT = new URL("../../.cache/soak.svg", import.meta.url).pathname;
 
-/** A command line, checked. */
 export type Options = ReturnType<typeof checkOptions>;
 
-/** Checks a command line. */
 export function checkOptions({ values }: ToolArguments<typeof OPTIONS>) {
   return {
     ...values,
@@ -80,7 +76,6 @@ export function checkOptions({ values }: ToolArguments<typeof OPTIONS>) {
   };
 }
 
-/** Reads a command line. */
 export const parseOptions = (args: readonly string[]): Options =>
   checkOptions(parseTool(SOAK, args));
 

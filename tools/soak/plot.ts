@@ -50,7 +50,6 @@ interface Line {
   pieces: [atS: number, value: number][][];
 }
 
-/** Draws a soak. */
 export function draw(report: Report): string {
   const { moments, processes, seconds, seed, findings, marks, date } = report;
   const rate = moments.slice(1).map(({ atS, requests }, i): [number, number] => [

@@ -12,7 +12,6 @@ export const LEAK = {
   memoryPart: 0.05,
   /** And in addition, in bytes: the garbage collector's moods. */
   memoryBytes: 8 * MIB,
-  /** Its descriptors. */
   fds: 2,
   /** Its threads: the platform's own pool comes and goes. */
   threads: 2,
@@ -36,14 +35,12 @@ export interface Process {
 export class ProcessTable {
   readonly all: Process[] = [];
 
-  /** Begins to watch a process. */
   add(name: string, pid: number): Process {
     const process: Process = { name, pid, samples: [], hasEnded: false };
     this.all.push(process);
     return process;
   }
 
-  /** Looks at each process that lives. */
   sample(atS: number): void {
     for (const process of this.all) {
       if (process.hasEnded) continue;

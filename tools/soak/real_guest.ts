@@ -63,7 +63,6 @@ const KILL = "guest's disk kill -9";
 /** The two parts of a driver's life. */
 const DRIVER = "/sys/bus/virtio/drivers/virtio_blk";
 
-/** A guest and what is done to it. */
 export class RealGuest implements Actor {
   readonly tally = new Tally("guest");
   readonly #world: World;
@@ -79,7 +78,6 @@ export class RealGuest implements Actor {
   #keyboard!: LastingBackend;
   #guest!: Guest;
 
-  /** Nothing is started yet. */
   constructor(world: World, directories: readonly string[]) {
     this.#world = world;
     this.#random = world.random("guest");

@@ -1,4 +1,6 @@
 /** What a soak found, as text. */
+import { makeInk } from "../../src/cli/ink.ts";
+import { table } from "../../src/cli/table.ts";
 import { LEAK, type Process } from "./processes.ts";
 import type { Mark, Tally } from "./actor.ts";
 
@@ -17,7 +19,6 @@ export interface Moment {
   threads: number;
 }
 
-/** What a soak did and found. */
 export interface Report {
   version: number;
   date: string;
@@ -33,7 +34,6 @@ export interface Report {
   findings: readonly string[];
 }
 
-/** The report for people. */
 export function describe(report: Report): string {
   const { tallies, seconds, seed, command, findings } = report;
   const total = (of: (tally: Tally) => number) => tallies.reduce((sum, each) => sum + of(each), 0);
@@ -49,7 +49,7 @@ export function describe(report: Report): string {
       (total(({ checkedBytes }) => checkedBytes) / MIB).toFixed(0)
     } MiB checked`,
     "",
-    ...table(
+    ...columns(
       ["device", "requests", "refused", "MiB checked", "faults", "pause p50", "p99", "most"],
       tallies.map((tally) => [
         tally.name,
@@ -61,14 +61,14 @@ export function describe(report: Report): string {
       ]),
     ),
     "",
-    ...table(["fault", "times"], [...faults].sort().map(([kind, count]) => [kind, `${count}`])),
+    ...columns(["fault", "times"], [...faults].sort().map(([kind, count]) => [kind, `${count}`])),
     "",
-    ...table(
+    ...columns(
       ["second", "requests/s", "MiB resident", "descriptors", "threads"],
       rowsOverTime(report),
     ),
     "",
-    ...table(
+    ...columns(
       ["process", "lives", "MiB first", "MiB last", "most", "descriptors", "threads"],
       rowsOfProcesses(report),
     ),
@@ -102,7 +102,6 @@ function rowsOverTime({ moments }: Report): string[][] {
   return rows;
 }
 
-/** One row for all processes of a name. */
 function rowsOfProcesses({ processes }: Report): string[][] {
   const byName = Map.groupBy(
     processes.filter(({ samples }) => samples.length > 0),
@@ -131,13 +130,7 @@ function milliseconds(values: readonly number[], part: number): string {
 }
 
 /** Columns: the first to the left, the others to the right. */
-function table(head: string[], rows: string[][]): string[] {
-  const widths = head.map((name, column) =>
-    Math.max(name.length, ...rows.map((row) => row[column].length))
-  );
-  return [head, ...rows].map((row) =>
-    row.map((cell, column) =>
-      column === 0 ? cell.padEnd(widths[column]) : cell.padStart(widths[column])
-    ).join("  ").trimEnd()
-  );
+function columns([first, ...others]: string[], rows: string[][]): string[] {
+  const right = others.map((title) => ({ title, align: "right" }) as const);
+  return table([{ title: first }, ...right], rows, { ink: makeInk(false), indent: "" });
 }

@@ -11,7 +11,6 @@ export const REQUEST_TIMEOUT_MS = 30_000;
 /** What may happen to a device and its driver under load. */
 export const DISTURBANCES = ["kill -9", "SIGTERM", "reconnect", "rings stopped"] as const;
 
-/** One of these. */
 export type Disturbance = typeof DISTURBANCES[number];
 
 /** A back-end and its driver, under a load. */
@@ -24,7 +23,6 @@ export abstract class ServedActor implements Actor {
   readonly #driverOptions: VirtioDriverOptions;
   #gate: PromiseWithResolvers<void> | undefined;
 
-  /** Nothing is started yet. */
   constructor(
     world: World,
     name: string,
@@ -94,7 +92,6 @@ export abstract class ServedActor implements Actor {
     }
   }
 
-  /** Ends both in good order. */
   async end(): Promise<void> {
     await this.driver.close();
     await this.backend.end("SIGTERM");

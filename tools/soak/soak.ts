@@ -15,7 +15,6 @@ import type { Moment, Report } from "./report.ts";
 /** How often all processes are looked at. */
 const SAMPLE_MS = 1000;
 
-/** How often progress is told. */
 const PROGRESS_MS = 10_000;
 
 /** A tmpfs has room for its disks, and little more. */

@@ -4,7 +4,7 @@
  */
 import { debianRelease, unpackPackages } from "../../../tools/guest/apt.ts";
 import { cached } from "../../../tools/guest/cache.ts";
-import { spawn, withTimeout } from "../../../tools/lib/process.ts";
+import { kill, spawn, withTimeout } from "../../../tools/lib/process.ts";
 import { progress } from "../../../tools/guest/progress.ts";
 import { ToolError } from "../../../tools/lib/tool_error.ts";
 
@@ -110,11 +110,7 @@ export class Libvirt implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      this.#process.kill("SIGKILL");
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error; // It has ended.
-    }
+    kill(this.#process);
     await this.#writer.close().catch(() => {});
     await this.#process.status;
     await this.#reading;

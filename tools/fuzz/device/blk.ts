@@ -36,7 +36,6 @@ const NAMES: Record<number, string> = {
 /** Where files are: on a disk, and in memory, where they are mapped. */
 const DISK = "/var/tmp", MEMORY = "/dev/shm";
 
-/** The disks, by options. */
 const DISKS: { name: string; directory?: string; options: Record<string, unknown> }[] = [
   { name: "memory", options: {} },
   { name: "memory, read-only", options: { readOnly: true } },

@@ -2,10 +2,8 @@
 
 const SECTOR_BYTES = 512, SEGMENT_BYTES = 16, HEADER_BYTES = 16, ID_BYTES = 20;
 
-/** Request types. */
 export const IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, WRITE_ZEROES = 13;
 
-/** Statuses. */
 const OK = 0, IOERR = 1, UNSUPP = 2;
 
 const MAX_SEGMENTS = 64;
@@ -29,7 +27,6 @@ export interface DiskAnswer {
   data: Uint8Array | undefined;
 }
 
-/** The model. */
 export class DiskModel {
   readonly traits: DiskTraits;
   content: Uint8Array<ArrayBuffer>;

@@ -28,7 +28,6 @@ export async function liveAsInput(random: Random, cases: number, tally: Tally): 
 class InputLife {
   readonly #life: Life;
   readonly #hasKeys: boolean;
-  /** What was said on statusq. */
   #said = 0;
 
   constructor(life: Life, hasKeys: boolean) {
@@ -78,7 +77,6 @@ class InputLife {
     this.#life.tally.add(`input: answers ${size === 0 ? "of nothing" : "of something"}`);
   }
 
-  /** The driver says something on statusq. */
   async #say(): Promise<void> {
     const { random, driver, tally } = this.#life;
     if (random.chance(1, 10)) {

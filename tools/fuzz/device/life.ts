@@ -16,7 +16,6 @@ const MAX_PARTS = 12;
 /** SET_CONFIG, flags: the front-end restores the space of a migrated device. */
 const MIGRATION = 1;
 
-/** A device's life. */
 export interface Life {
   random: Random;
   tally: Tally;
@@ -24,7 +23,6 @@ export interface Life {
   driver: VirtioDriver;
 }
 
-/** What a life is lived as. */
 export interface Setup {
   /** What failures begin with. */
   name: string;

@@ -110,7 +110,6 @@ class Collector {
     }
   }
 
-  /** Where an indirect table is. */
   table({ gpa, bytes }: RawDescriptor): number {
     const region = this.#world.regions.find(({ guestAddress, bytes: size }) =>
       gpa >= guestAddress && gpa + bytes <= guestAddress + size

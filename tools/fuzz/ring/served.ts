@@ -25,7 +25,6 @@ const TIMEOUT_MS = 60_000;
 
 const DISK_BYTES = 0x10_0000;
 
-/** Plays rings of a served disk. */
 export async function playServedRings(run: FuzzRun): Promise<void> {
   if (run.cases === 0) return;
   // In memory, so that what the guest flushes costs little.

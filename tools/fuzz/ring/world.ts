@@ -24,7 +24,6 @@ const MAX_SIZE = 64;
 /** The flags of a descriptor: NEXT, WRITE, INDIRECT, and those of packed rings. */
 export const NEXT = 1, WRITE = 2, INDIRECT = 4, AVAIL = 1 << 7, USED = 1 << 15;
 
-/** A descriptor to write. */
 export interface Descriptor {
   gpa: number;
   bytes: number;
@@ -43,13 +42,11 @@ class WatchedTable extends RegionTable {
   }
 }
 
-/** Where a range of bytes is. */
 interface Range {
   start: number;
   end: number;
 }
 
-/** One guest. */
 export class World {
   readonly memory: MemoryView;
   readonly options: RingOptions & { base: number };
@@ -57,7 +54,6 @@ export class World {
   readonly record: InflightRegion | undefined;
   /** Called while the ring reads a chain, between one descriptor and the next. */
   onTranslate: () => void = () => {};
-  /** How often an address was looked up. */
   translations = 0;
   /** The ring's parts do not lie over each other. */
   readonly isApart: boolean;
@@ -117,18 +113,15 @@ export class World {
     return this.#view;
   }
 
-  /** The regions. */
   get regions(): readonly Readonly<Region>[] {
     return this.memory.regions.regions;
   }
 
-  /** The driver writes 16 bits. */
   setU16(at: number, value: number): void {
     this.#view.setUint16(at, value, true);
     this.#copy.setUint16(at, value, true);
   }
 
-  /** The driver writes 32 bits. */
   setU32(at: number, value: number): void {
     this.#view.setUint32(at, value, true);
     this.#copy.setUint32(at, value, true);
@@ -192,7 +185,6 @@ export class World {
     }
   }
 
-  /** A descriptor of anything. */
   descriptor(): Descriptor {
     const bytes = this.length();
     return { gpa: this.address(bytes), bytes, flags: this.#flags(), next: this.#u16() };

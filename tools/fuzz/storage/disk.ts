@@ -18,7 +18,6 @@ export interface DiskRequest {
   kind: Kind;
   sector: number;
   sectors: number;
-  /** What OUT writes. */
   data: Uint8Array<ArrayBuffer>;
 }
 

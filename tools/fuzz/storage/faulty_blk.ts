@@ -27,10 +27,8 @@ export const FLUSHES: number = MAX_STRIPES + 1;
 /** How often it is looked at what is answered later. */
 const PERIOD_MS = 1;
 
-/** How the store answers. */
 export type Manner = "now" | "promise" | "later";
 
-/** The faulty block device. */
 export default defineDevice({
   ...blk,
   name: "faulty-blk",

@@ -40,7 +40,6 @@ const MEMORY = "/dev/shm";
 
 /** One troublesome file, and what is done with it. */
 class File {
-  /** The disk's file. */
   path: string;
 
   constructor(

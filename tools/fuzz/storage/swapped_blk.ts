@@ -9,7 +9,6 @@ import { openFile } from "../../../src/linux/mod.ts";
 
 const { open, handlers, ...others } = blk;
 
-/** The block device. */
 export default defineDevice({
   ...others,
   name: "swapped-blk",

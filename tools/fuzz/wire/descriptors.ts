@@ -45,7 +45,6 @@ export const descriptorKinds = [
   "write-sealed memory",
 ] as const;
 
-/** One of the kinds. */
 export type DescriptorKind = typeof descriptorKinds[number];
 
 /** A descriptor to be sent: of a kind, or memory of a size. */
@@ -155,7 +154,6 @@ export class DescriptorPool implements Disposable {
     }
   }
 
-  /** Closes all of them. */
   [Symbol.dispose](): void {
     this.#made[Symbol.dispose]();
   }

@@ -4,7 +4,6 @@
  */
 import { defineDevice, packed, u32, u8 } from "../../../mod.ts";
 
-/** The device. */
 export default defineDevice({
   name: "target",
   deviceId: 42,

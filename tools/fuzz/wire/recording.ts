@@ -4,7 +4,6 @@
  */
 import type { Descriptor, DescriptorKind } from "./descriptors.ts";
 
-/** A message as it stands in a file. */
 export interface RecordedMessage {
   /** Header and payload. */
   hex: string;
@@ -12,13 +11,11 @@ export interface RecordedMessage {
   fds?: string[];
 }
 
-/** A message of a sequence. */
 export interface Message {
   bytes: Uint8Array;
   fds: Descriptor[];
 }
 
-/** Reads a recording. */
 export function readRecording(messages: readonly RecordedMessage[]): Message[] {
   return messages.map(({ hex, fds = [] }) => ({
     bytes: Uint8Array.fromHex(hex),
