@@ -6,6 +6,7 @@
  * @module
  */
 
+import { elapsed, microseconds } from "../clock.ts";
 import { Epoll, EPOLLET, EPOLLIN } from "./epoll.ts";
 import { createEventfd, drainEventfd, signalEventfd } from "./eventfd.ts";
 import type { Fd } from "../fd.ts";
@@ -23,6 +24,9 @@ import {
 
 /** How many operations can be prepared between two waits; more are submitted on the way. */
 const ENTRIES = 256;
+
+/** How long the event loop waits for its turn while there is always something ready, in microseconds. */
+const LOOP_PERIOD_US = 2_000;
 
 /** Data of what nobody waits for: no watch has this key. */
 const NOBODY = 0;
@@ -101,6 +105,8 @@ export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
   /** Ends a wait that leaves the event loop its turn. */
   #wake: Fd | undefined;
   #isWaiting = false;
+  /** When the event loop had its turn last, in microseconds. */
+  #loopTurned = 0;
   readonly #users: User[] = [];
   readonly #complete = (data: number, result: number, flags: number): void => {
     if (data < OPERATION) return this.#notice(data, result, flags);
@@ -199,13 +205,15 @@ export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
   async turnAsync(): Promise<void> {
     this.#epoll ??= this.#makeAsync();
     this.ring.enter(false);
-    if (!this.ring.hasCompletions && this.#deferred.length === 0) {
+    const isReady = this.ring.hasCompletions || this.#deferred.length > 0;
+    if (!isReady || elapsed(this.#loopTurned, microseconds()) >= LOOP_PERIOD_US) {
       this.#isWaiting = true;
       try {
-        await this.#epoll.waitAsync(-1);
+        await this.#epoll.waitAsync(isReady ? 0 : -1);
       } finally {
         this.#isWaiting = false;
       }
+      this.#loopTurned = microseconds();
     }
     this.#dispatch();
   }

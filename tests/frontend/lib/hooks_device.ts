@@ -1,0 +1,73 @@
+/**
+ * A device whose data half has every hook.
+ *
+ * @module
+ */
+
+import { defineDevice, LATER } from "../../../mod.ts";
+
+/** What the first byte of a request asks for. */
+export const Ask = {
+  /** To be counted. */
+  COUNT: 0,
+  /** To be completed by a timer, without a promise. */
+  KEPT: 1,
+  /** A promise that a timer settles. */
+  PROMISE: 2,
+  /** To keep the thread busy for a while. */
+  SPIN: 3,
+} as const;
+
+const LATER_MS = 5, SPIN_MS = 2;
+
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+/** The device. */
+export default defineDevice({
+  name: "hooks",
+  deviceId: 42,
+  about: "Counts",
+  module: import.meta.url,
+  threads: "one",
+  queues: { firstq: { about: "Requests" }, secondq: { about: "Requests" } },
+  handlers({ keep }) {
+    let count = 0, resets = 0;
+    const running = new Set<string>();
+    const handle = (op: number) => {
+      if (op === Ask.COUNT) count++;
+      if (op === Ask.SPIN) { for (const end = Date.now() + SPIN_MS; Date.now() < end;); }
+      return op === Ask.PROMISE ? sleep(LATER_MS).then(() => 0) : 0;
+    };
+    return {
+      queues: {
+        firstq({ readable }) {
+          return handle(readable.u8(0));
+        },
+        secondq(chain, queue) {
+          if (chain.readable.u8(0) !== Ask.KEPT) return handle(chain.readable.u8(0));
+          void keep(sleep(LATER_MS)).then(() => {
+            queue.complete(chain, 0);
+            queue.flush();
+          });
+          return LATER;
+        },
+      },
+      onStart: ({ name }) => void running.add(name),
+      onStop: ({ name }) => void running.delete(name),
+      onReset() {
+        count = 0;
+        resets++;
+      },
+      save: () => ({ count }),
+      load(state) {
+        count = (state as { count: number }).count;
+      },
+      report: () => ({ count, resets, running: [...running] }),
+      async onMessage(message) {
+        if (message === "fail") throw new RangeError("Expected another message");
+        await sleep(1);
+        return { message, count };
+      },
+    };
+  },
+});
