@@ -21,9 +21,9 @@ declare const self: {
 
 /** Commands that have come and are not carried out yet. */
 const commands: ThreadCommand[] = [];
-/** How many have come. */
+/** Number of commands that have come. */
 let received = 0;
-/** Resolves with the next one. */
+/** Resolves when the next one comes. */
 let arrival = Promise.withResolvers<void>();
 
 self.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
@@ -40,12 +40,12 @@ self.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
 
 async function main(start: ThreadStart): Promise<void> {
   const closeId = await run(start);
-  // Who asked for the end terminates this thread: what it holds is given back before that.
+  // This thread is terminated once the answer is there, so it has released everything before.
   self.postMessage({ kind: "answer", id: closeId, result: 0 });
   self.close();
 }
 
-/** Runs the engine until it is closed; returns the number of the command that asked for that. */
+/** Runs the engine until it is closed; returns the number of the closing command. */
 async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Promise<number> {
   const { default: device } = await import(module) as { default?: AnyDevice };
   if (device?.handlers === undefined) {
@@ -71,7 +71,14 @@ async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Prom
   });
 
   const execute = ({ id, command }: ThreadCommand) => {
-    const refuse = (error: unknown) => send({ kind: "refused", id, error: error as Error });
+    const refuse = (error: unknown) => {
+      try {
+        send({ kind: "refused", id, error: error as Error });
+      } catch {
+        // A device can throw what cannot be copied.
+        send({ kind: "refused", id, error: new Error(String(error)) });
+      }
+    };
     try {
       engine.execute(command, (result) => {
         if (command.kind === "close") closeId = id;
@@ -99,8 +106,8 @@ async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Prom
       arrival = Promise.withResolvers();
       await arrival.promise;
     } else if (engine.isPending) {
-      // Promises of the device need the event loop; without any, blocking in the
-      // wait itself saves two thread changes per wake-up.
+      // Promises of the device need the event loop; without any, blocking in the wait itself saves
+      // two thread changes per wake-up.
       await reactor.turnAsync();
     } else {
       reactor.turn();

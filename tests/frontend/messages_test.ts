@@ -81,7 +81,8 @@ for (const plane of ["thread", "main"] as const) {
       await assertRejects(() => run("erase", 9), RangeError, "page that is written, got 9");
       assert(said.some((line) => line.includes("A message to the data half failed")), said.join());
       if (plane === "thread") {
-        await assertRejects(() => run("uncopied"), Error, "could not be cloned");
+        await assertRejects(() => run("uncopied", "thrown"), Error, "Symbol(torn)");
+        await assertRejects(() => run("uncopied", "now"), Error, "could not be cloned");
         await assertRejects(() => run("uncopied", "late"), Error, "could not be cloned");
       }
       assertEquals(await run("flood", 1000), [256]);

@@ -15,8 +15,8 @@ type Message =
   | { kind: "await"; page: number }
   /** Posts so many messages; is answered with how many were sent. */
   | { kind: "flood"; messages: number }
-  /** Is answered with a value that cannot be copied. */
-  | { kind: "uncopied"; isLate: boolean };
+  /** Is answered with a value that cannot be copied, a promise of it, or by throwing it. */
+  | { kind: "uncopied"; how: "now" | "late" | "thrown" };
 
 /** The notebook. */
 export default defineDevice({
@@ -45,7 +45,7 @@ export default defineDevice({
         await: command("Waits for a page", (page) => ({ kind: "await", page: Number(page) })),
         drain: { about: "Ends the flood", run: () => drained.resolve() },
         flood: command("Posts messages", (body) => ({ kind: "flood", messages: Number(body) })),
-        uncopied: command("Fails", (body) => ({ kind: "uncopied", isLate: body === "late" })),
+        uncopied: command("Fails", (body) => ({ kind: "uncopied", how: body as "now" })),
       },
       async onMessage(message) {
         if (message !== "flood") return void written.push(message);
@@ -95,7 +95,8 @@ export default defineDevice({
             return Array.from({ length: message.messages }, () => post("flood"))
               .filter((isSent) => isSent).length;
           case "uncopied":
-            return message.isLate ? Promise.resolve(() => {}) : () => {};
+            if (message.how === "thrown") throw Symbol("torn");
+            return message.how === "late" ? Promise.resolve(() => {}) : () => {};
         }
       },
       report: () => ({ pages: pages.size }),
