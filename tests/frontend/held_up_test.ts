@@ -8,6 +8,7 @@ import { type DeviceServer, serve } from "../../mod.ts";
 import {
   type FrontendMessage,
   frontendMessages,
+  protocolFeatureMask,
   UnixConnection,
   VirtioDriver,
 } from "../../src/frontend/mod.ts";
@@ -114,6 +115,11 @@ Deno.test("A lingering socket that comes where an eventfd belongs is refused, an
     }
     await recorded(server, "closing socket:[");
     // The connection itself goes on.
+    await give(
+      connection,
+      { request: "SET_PROTOCOL_FEATURES", value: protocolFeatureMask("MQ") },
+      [],
+    );
     await give(connection, { request: "GET_QUEUE_NUM" }, []);
     await connection.receive(answer);
     assertEquals(answer[12], 2);

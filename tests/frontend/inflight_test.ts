@@ -214,6 +214,7 @@ Deno.test("A ring that is larger than its record runs without one", () =>
     await using driver = await VirtioDriver.connect(path, {
       ...{ queues: [64, 32, 64], timeoutMs: TIMEOUT_MS },
     });
+    await driver.connection.setProtocolFeatures(await driver.connection.getProtocolFeatures());
     await driver.connection.setInflightFd(area);
     await driver.restart();
     for (const [queue, tracked] of [[0, false], [1, true]] as const) {

@@ -8,6 +8,7 @@ import {
   FrontendConnection,
   FrontendError,
   frontendMessages,
+  protocolFeatureMask,
   SharedMemory,
   UnixConnection,
   VirtioDriver,
@@ -152,6 +153,7 @@ Deno.test("the record remembers the last of each thing, and how many there were"
   withEcho(async (server, path) => {
     for (let i = 0; i < 20; i++) {
       await using connection = await FrontendConnection.connect(path);
+      await connection.setProtocolFeatures(protocolFeatureMask("STATUS"));
       for (let j = 0; j < 5; j++) {
         await connection.setStatus(j);
         await connection.tell({ request: "SET_VRING_NUM", index: 99, num: 1 });

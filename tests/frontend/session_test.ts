@@ -1,4 +1,11 @@
-import { assert, assertEquals, assertGreater, assertLessOrEqual, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertLessOrEqual,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import {
   FrontendConnection,
   FrontendError,
@@ -20,7 +27,11 @@ import {
 } from "../../mod.ts";
 import rng from "../../backends/rng/mod.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
-import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
+import {
+  frontendRequests,
+  protocolFeatureMask,
+  type RequestRule,
+} from "../../src/vhost_user/mod.ts";
 import { processState } from "../../tools/lib/process_state.ts";
 import { packedRing, splitRing } from "./lib/raw_rings.ts";
 
@@ -542,6 +553,35 @@ forBothPlanes(
       await request(Answer.NOW, 5);
       assertEquals(done, [0, 1, 5]);
     }
+  },
+);
+
+forBothPlanes(
+  "A request is refused while its protocol feature is offered but not negotiated",
+  async (server, path) => {
+    await using connection = await FrontendConnection.connect(path);
+    const offered = await connection.getProtocolFeatures();
+    await connection.setProtocolFeatures(protocolFeatureMask("REPLY_ACK"));
+    using fd = createEventfd();
+    const requests: [FrontendMessage, number[]][] = [
+      [{ request: "SET_BACKEND_REQ_FD" }, [fd.number]],
+      [{ request: "SET_CONFIG", offset: 0, size: 0, flags: 0, data: new Uint8Array() }, []],
+      [{ request: "RESET_DEVICE" }, []],
+      [{ request: "SET_STATUS", value: 1n }, []],
+    ];
+    for (const [message, fds] of requests) {
+      const { requires }: RequestRule = frontendRequests[message.request];
+      assert((offered & protocolFeatureMask(requires!)) !== 0n, message.request);
+      await assertRejects(() => connection.tell(message, fds), FrontendError);
+      assertStringIncludes(
+        server.record().errors.latest.at(-1)!.message,
+        `Expected the protocol feature ${requires} to be negotiated before ${message.request}`,
+      );
+    }
+    await assertRejects(() => connection.getQueueNum());
+    await connection.setProtocolFeatures(offered);
+    for (const [message] of requests.slice(2)) await connection.tell(message);
+    assertEquals(await connection.getQueueNum(), server.record().queues.length);
   },
 );
 

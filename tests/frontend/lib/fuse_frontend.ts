@@ -13,7 +13,11 @@
  * @module
  */
 
-import { type FrontendMessage, frontendMessages } from "../../../src/frontend/mod.ts";
+import {
+  type FrontendMessage,
+  frontendMessages,
+  protocolFeatureMask,
+} from "../../../src/frontend/mod.ts";
 import { check } from "../../../src/linux/errors.ts";
 import { pinnedBuffer, UnixConnection } from "../../../src/linux/mod.ts";
 
@@ -138,8 +142,11 @@ const requests: FrontendMessage[] = [
   },
   { request: "SET_BACKEND_REQ_FD" },
 ];
+const value = protocolFeatureMask("CONFIGURE_MEM_SLOTS", "INFLIGHT_SHMFD", "BACKEND_REQ");
+const negotiation = frontendMessages.encode({ request: "SET_PROTOCOL_FEATURES", value });
 for (const message of requests) {
   const connection = UnixConnection.connect(socketPath);
+  await connection.send(negotiation);
   await connection.send(frontendMessages.encode(message, { needReply: true }), [file]);
   const head = new Uint8Array(12);
   const { bytes } = await connection.receive(head);
