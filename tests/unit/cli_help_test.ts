@@ -164,3 +164,11 @@ Deno.test("optionsOf() refuses a device's option that is one of vhostd's own", (
   const device = { ...sensor, options: { fd: sharedOptions.fd } } as unknown as AnyDevice;
   assertThrows(() => optionsOf(device), Error, "to leave --fd to vhostd");
 });
+
+Deno.test("optionsOf() has only the flags that have an effect where the queues run", () => {
+  const flags = (threads: AnyDevice["threads"]) =>
+    Object.keys(optionsOf({ ...sensor, threads })).filter((name) => /threads|pollUs/.test(name));
+  assertEquals(flags(undefined), ["threads", "pollUs"]);
+  assertEquals(flags("one"), ["pollUs"]);
+  assertEquals(flags("main"), []);
+});
