@@ -19,6 +19,7 @@ import {
   defaultOptions,
   expectEffect,
   featureMask,
+  type Features,
   type OpenDevice,
   packed,
   type Queues,
@@ -376,11 +377,9 @@ export class DeviceHost implements AsyncDisposable {
 
 /** The device's own features of which something is true, as a mask. */
 function featuresWhere(device: AnyDevice, isTrue: (name: string) => boolean): bigint {
-  let mask = 0n;
-  for (
-    const [name, { bit }] of Object.entries(device.features ?? {}) as [string, { bit: number }][]
-  ) {
-    if (isTrue(name)) mask |= featureMask(bit);
-  }
-  return mask;
+  const features = Object.entries((device.features ?? {}) as Features);
+  return features.reduce(
+    (mask, [name, { bit }]) => isTrue(name) ? mask | featureMask(bit) : mask,
+    0n,
+  );
 }

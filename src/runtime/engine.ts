@@ -113,7 +113,10 @@ export class Engine {
   async stop(queue: number): Promise<Stopped> {
     const late: Stopped = { base: undefined, isLate: true };
     const { patience, log } = this.#options;
-    const note = setTimeout(() => log(this.#stillWaits(queue)), NOTE_MS);
+    const note = setTimeout(() => {
+      const times = `stopping for ${NOTE_MS / 1000} s, given up after ${patience.limitMs / 1000} s`;
+      log(`Expected ${this.#held(queue)} to be completed, still waiting: ${times}`);
+    }, NOTE_MS);
     try {
       const stop = this.ask({ kind: "stop", queue });
       let stopped = await patience.within(stop);
@@ -122,7 +125,9 @@ export class Engine {
         stopped = await patience.within(stop, CANCEL_MS);
       }
       if (stopped !== undefined) return { base: stopped.value, isLate: false };
-      const message = this.#notCompleted(queue);
+      const message = `Expected ${
+        this.#held(queue)
+      } to be completed when the queue was to stop, still waiting`;
       const giveUp = this.ask({ kind: "giveUp", queue, incident: ++incidents, message });
       const given = await patience.within(giveUp, ANSWER_MS);
       if (given === undefined) {
@@ -140,24 +145,12 @@ export class Engine {
     }
   }
 
-  #name(queue: number): string {
-    const { queues, device } = this.#options;
-    const slot = queues.find(({ index }) => index === queue);
-    return `queue ${queue} (${slot?.name}) of ${device}`;
-  }
-
-  #stillWaits(queue: number): string {
-    const { inFlight, patience } = this.#options;
-    return `${this.#name(queue)} is to stop, and the device still has ${
-      chains(inFlight(queue))
-    } after ${NOTE_MS / 1000} s; it is given up after ${patience.limitMs / 1000} s`;
-  }
-
-  #notCompleted(queue: number): string {
-    const { inFlight } = this.#options;
-    return `Expected ${chains(inFlight(queue))} of ${
-      this.#name(queue)
-    } to be completed when the queue was to stop, still waiting`;
+  /** What the device has of a queue, in words. */
+  #held(queue: number): string {
+    const { queues, device, inFlight } = this.#options;
+    const count = inFlight(queue);
+    const name = queues.find(({ index }) => index === queue)?.name;
+    return `${count} chain${count === 1 ? "" : "s"} of queue ${queue} (${name}) of ${device}`;
   }
 
   /** The thread does not answer: its queues are dead, and what it may still touch is not the guest's. */
@@ -180,8 +173,4 @@ export class Engine {
     const closed = await patience.within(this.#transport.close(), ANSWER_MS, ANSWER_MS);
     if (closed === undefined) this.#abandon("close");
   }
-}
-
-function chains(count: number): string {
-  return count === 1 ? "1 chain" : `${count} chains`;
 }
