@@ -71,14 +71,13 @@ export * from "./file/file_lock.ts";
 export { kindAt, readKernelFile, readLink, type SocketAccess } from "./file/path.ts";
 
 // Sockets
+export { type Received, UnixConnection } from "./socket/connection.ts";
+export { UnixListener } from "./socket/listener.ts";
 export {
   type InheritedSocket,
   inspectSocket,
   MAX_SOCKET_PATH_BYTES,
-  type Received,
-  UnixConnection,
-  UnixListener,
-} from "./socket.ts";
+} from "./socket/unix_socket.ts";
 
 // Waits
 export { elapsed, microseconds } from "./clock.ts";
