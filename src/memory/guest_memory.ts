@@ -4,16 +4,21 @@
  * @module
  */
 
-import { bufferAt, LinuxError, PAGE_BYTES } from "../linux/mod.ts";
-import {
-  inspectMemoryFile,
-  isLocalFile,
-  isSealedAgainstShrinking,
-} from "../linux/file/memory_file.ts";
+import { bufferAt, LinuxError } from "../linux/mod.ts";
 import { type KeptBytes, Span, tryMapping } from "../linux/mapping.ts";
 import { Quarantine, sealAgainstShrinking } from "../linux/quarantine.ts";
 import { type GuardedPlace, MemoryGuard } from "./guard/memory_fault.ts";
-import { MAX_REGIONS, type MemoryView, type Region, RegionTable } from "./regions.ts";
+import {
+  checkRegion,
+  hex,
+  isSealedMemory,
+  nameOf,
+  overlaps,
+  RegionError,
+  type RegionRequest,
+} from "./region_check.ts";
+import { type Region, RegionTable } from "./regions.ts";
+import type { MemoryHandle } from "./span_view.ts";
 
 /**
  * How many addresses a guest's span covers. A region whose guest addresses do
@@ -26,22 +31,8 @@ export const SPAN_BYTES: number = 2 ** 42;
 const GUEST_PLACES = [0, 2 ** 20, 2 ** 24];
 const GUEST_PLACE_BYTES = 65_536;
 
-/** A region as the front-end announces it. */
-export interface RegionRequest {
-  /** Its first guest physical address. */
-  guestAddress: bigint;
-  /** Its size in bytes. */
-  size: bigint;
-  /** Its first address in the front-end's own address space. */
-  userAddress: bigint;
-  /** Where it starts in the file that came with it. */
-  mmapOffset: bigint;
-}
-
-/** A region that cannot be mapped or removed as asked. */
-export class RegionError extends Error {
-  override name = "RegionError";
-}
+/** The most bytes of guest memory that are copied for late code to read. */
+const MAX_KEPT_BYTES = 67_108_864;
 
 /** A part of the span. */
 interface Extent {
@@ -49,25 +40,25 @@ interface Extent {
   end: number;
 }
 
+/** A region and the part of the span where its pages are mapped. */
 interface Placement extends Extent {
   region: Region;
-  /** The part of the span that is mapped is the region, rounded out to these. */
   pageBytes: number;
   /** Watches over it, where its file can become shorter. */
   guard?: GuardedPlace;
-  /** Its file became shorter: it is nobody's memory any more, and stays to be removed. */
+  /** Its file became shorter: it is not the guest's any more, and stays to be removed. */
   isLost: boolean;
 }
 
-/** A placement that can be mapped, with all that this takes but the mapping itself. */
+/** A placement that is checked and prepared, and not mapped yet. */
 interface PlannedPlacement extends Placement {
   fd: number;
   fileOffset: number;
-  /** Shows that it can be. */
+  /** Shows that it can be mapped. */
   trial: Disposable;
 }
 
-/** A change of memory for which everything is there. */
+/** A change of memory that is checked and prepared. */
 export interface MemoryPlan extends Disposable {
   /** All that was there before goes away. */
   readonly isReplacing: boolean;
@@ -75,10 +66,7 @@ export interface MemoryPlan extends Disposable {
   readonly placements: PlannedPlacement[];
 }
 
-/** The most bytes of guest memory that are copied for late code to read. */
-const MAX_KEPT_BYTES = 67_108_864;
-
-/** Guest memory whose file became shorter: it is zeros from now on, and the guest's no more. */
+/** Guest memory whose file became shorter: it reads as zeros from now on, and is the guest's no more. */
 export interface LostMemory {
   /** The first guest physical address of its region. */
   guestAddress: number;
@@ -86,69 +74,22 @@ export interface LostMemory {
   bytes: number;
 }
 
-/** What another thread needs to see the same memory. */
-export interface MemoryHandle {
-  /** The address of the span. */
-  base: number;
-  /** Its size. */
-  bytes: number;
-}
-
-/**
- * The memory as a thread sees it. The view of all of the span is made when it is
- * first needed: V8 counts every byte of it as garbage to come, and collects for
- * each few kilobytes that are allocated while there is one. A thread that
- * allocates can give it up while there is no guest.
- */
-export class SpanView implements MemoryView {
-  readonly #handle: MemoryHandle;
-  #u8: Uint8Array<ArrayBuffer> | undefined;
-  /** The regions in force; replaced whole when they change. */
-  regions: RegionTable;
-
-  /** @param handle The memory, of whichever thread */
-  constructor(handle: MemoryHandle, regions: RegionTable = new RegionTable()) {
-    this.#handle = handle;
-    this.regions = regions;
-  }
-
-  /** The address of index 0. */
-  get base(): number {
-    return this.#handle.base;
-  }
-
-  /** The span as bytes. */
-  get u8(): Uint8Array<ArrayBuffer> {
-    return this.#u8 ??= new Uint8Array(bufferAt(this.#handle.base, this.#handle.bytes));
-  }
-
-  /** Gives the view up; another one is made when it is needed. */
-  release(): void {
-    this.#u8 = undefined;
-  }
-}
-
-/** Makes a thread's view of a span. The span must outlive every use of it. */
-export function viewMemory(handle: MemoryHandle, regions?: RegionTable): SpanView {
-  return new SpanView(handle, regions);
-}
-
 /**
  * Owns a span and the regions in it. Regions may only be removed while no
  * queue can touch them.
  */
 export class GuestMemory implements Disposable {
-  #span = new Span(SPAN_BYTES);
+  readonly #span = new Span(SPAN_BYTES);
   #placements: Placement[] = [];
   /** Where regions were that late code may still touch. */
   readonly #left = new Set<Extent>();
   #table = new RegionTable();
   #guard: MemoryGuard | undefined;
   readonly #quarantine: Quarantine;
-  /** Told when memory is lost while it is mapped, after whoever touched it went on. */
+  /** Called when memory is lost while it is mapped, after the thread that touched it went on. */
   onLost: ((lost: LostMemory) => void) | undefined;
 
-  /** @param quarantine For what its files' other holders can hold up. */
+  /** @param quarantine Runs calls that other holders of a file can hold up. */
   constructor(quarantine: Quarantine = new Quarantine()) {
     this.#quarantine = quarantine;
   }
@@ -163,7 +104,7 @@ export class GuestMemory implements Disposable {
     return this.#table;
   }
 
-  /** Whether bytes of the span lie in a region and are all zero: for a look now and then. */
+  /** Whether bytes of the span lie in a region and are all zero. Slow: not for each request. */
   isZero(index: number, bytes: number): boolean {
     const isInside = this.#table.regions.some((region) =>
       index >= region.index && index + bytes <= region.index + region.bytes
@@ -172,10 +113,7 @@ export class GuestMemory implements Disposable {
     return new Uint8Array(bufferAt(this.#span.base + index, bytes)).every((byte) => byte === 0);
   }
 
-  /**
-   * Whether memory is zero wherever a guest that has begun to run has written:
-   * where it starts, and where firmware and kernels are. For a look now and then.
-   */
+  /** Whether memory is zero wherever firmware and kernels begin: no guest has run. Slow too. */
   get isUntouched(): boolean {
     return this.#table.regions.every(({ index, bytes }) =>
       GUEST_PLACES.every((place) =>
@@ -198,10 +136,10 @@ export class GuestMemory implements Disposable {
   }
 
   /**
-   * Maps a region, whose file was given to {@linkcode GuestMemory.prepare}. The descriptor stays the caller's and may be closed at once.
+   * Maps a region, whose file was given to {@linkcode GuestMemory.prepare}. The descriptor stays
+   * the caller's and may be closed at once.
    *
-   * @throws {RegionError} When the region is empty, overlaps another one, does
-   * not fit, or its file is too short; nothing has changed then.
+   * @throws {RegionError} As {@linkcode GuestMemory.plan}; nothing has changed then.
    */
   add(request: RegionRequest, fd: number): void {
     using plan = this.plan([request], [fd], false);
@@ -209,10 +147,9 @@ export class GuestMemory implements Disposable {
   }
 
   /**
-   * Puts regions in the place of all that there are.
+   * Puts regions in the place of all others.
    *
-   * @throws {RegionError} As {@linkcode GuestMemory.add}; what was there before
-   * is there still then.
+   * @throws {RegionError} As {@linkcode GuestMemory.plan}; nothing has changed then.
    */
   replace(requests: readonly RegionRequest[], fds: readonly number[]): void {
     using plan = this.plan(requests, fds, true);
@@ -220,12 +157,13 @@ export class GuestMemory implements Disposable {
   }
 
   /**
-   * Checks and gets everything that regions need, and changes nothing; what
-   * follows is {@linkcode GuestMemory.commit}, or the plan is disposed of. The
+   * Checks and gets everything that regions need, and changes nothing.
+   * {@linkcode GuestMemory.commit} follows, or the plan is disposed of. The
    * descriptors have to stay open till then.
    *
-   * @param isReplacing They come in the place of all that there are, and not beside them
-   * @throws {RegionError} As {@linkcode GuestMemory.add}.
+   * @param isReplacing They come in the place of all others, and not beside them
+   * @throws {RegionError} When a region is empty, overlaps another one, does not fit, or its file
+   * is too short or not prepared.
    */
   plan(
     requests: readonly RegionRequest[],
@@ -235,24 +173,7 @@ export class GuestMemory implements Disposable {
     const others: Placement[] = isReplacing ? [] : [...this.#placements];
     using made = new DisposableStack();
     const placements = requests.map((request, i) => {
-      const fd = fds[i];
-      const checked = checkRegion(request, fd, others.map(({ region }) => region));
-      const { fileOffset, pageBytes, isSealed, ...region } = checked;
-      const { slack, mapped } = pagesOf(checked);
-      const from = fileOffset - slack;
-      const trial = made.use(tryMapping(mapped, fd, from));
-      const start = this.#place(
-        region.guestAddress - slack,
-        mapped,
-        pageBytes,
-        nameOf(region),
-        others,
-      );
-      const placement: PlannedPlacement = {
-        ...{ region: { ...region, index: start + slack }, start, end: start + mapped },
-        ...{ fd, fileOffset: from, trial, pageBytes, isLost: false },
-      };
-      if (!isSealed) placement.guard = made.use(this.#guarded(placement, pageBytes));
+      const placement = this.#planOne(request, fds[i], others, made);
       others.push(placement);
       return placement;
     });
@@ -269,12 +190,29 @@ export class GuestMemory implements Disposable {
     };
   }
 
-  #guarded(placement: PlannedPlacement, pageBytes: number): GuardedPlace {
-    if (this.#guard === undefined) {
-      throw new TypeError("Expected a file that was prepared, got one that can become shorter");
+  #planOne(
+    request: RegionRequest,
+    fd: number,
+    others: readonly Placement[],
+    made: DisposableStack,
+  ): PlannedPlacement {
+    const checked = checkRegion(request, fd, others.map(({ region }) => region));
+    const { region, fileOffset, slack, mappedBytes, pageBytes } = checked;
+    const trial = made.use(tryMapping(mappedBytes, fd, fileOffset));
+    const wanted = region.guestAddress - slack;
+    const start = this.#place(wanted, mappedBytes, pageBytes, nameOf(region), others);
+    const placement: PlannedPlacement = {
+      region: { ...region, index: start + slack },
+      ...{ start, end: start + mappedBytes, pageBytes, isLost: false, fd, fileOffset, trial },
+    };
+    if (!checked.isSealed) {
+      if (this.#guard === undefined) {
+        throw new TypeError("Expected a file that was prepared, got one that can become shorter");
+      }
+      const mapping = { fd, fileOffset, pageBytes };
+      placement.guard = made.use(this.#guard.prepare(mapping, () => this.#lose(placement)));
     }
-    const { fd, fileOffset } = placement;
-    return this.#guard.prepare({ fd, fileOffset, pageBytes }, () => this.#lose(placement));
+    return placement;
   }
 
   /**
@@ -292,7 +230,7 @@ export class GuestMemory implements Disposable {
         trial[Symbol.dispose]();
         this.#span.map(start, end - start, fd, fileOffset);
         guard?.begin(this.#span.base + start, end - start);
-        // What is left in the plan goes with it.
+        // What stays in the plan is disposed of with it.
         this.#placements.push(...plan.placements.splice(0, 1));
       }
     } finally {
@@ -300,7 +238,7 @@ export class GuestMemory implements Disposable {
     }
   }
 
-  /** Takes a region out of the table; what is mapped there stays until {@linkcode GuestMemory.dropLost}. */
+  /** Takes a region out of the table; its pages stay mapped until {@linkcode GuestMemory.dropLost}. */
   #lose(placement: Placement): void {
     if (placement.isLost) return;
     placement.isLost = true;
@@ -309,9 +247,8 @@ export class GuestMemory implements Disposable {
   }
 
   /**
-   * Gives up what is mapped in the place of lost regions, which is memory of
-   * this process. No queue may touch it any more. The regions are there still
-   * to be removed.
+   * Unmaps lost regions, in whose place are zeros of this process. No queue may touch them any
+   * more. The regions still have to be removed.
    */
   dropLost(): void {
     for (const placement of this.#placements) {
@@ -335,19 +272,19 @@ export class GuestMemory implements Disposable {
   #place(
     wanted: number,
     bytes: number,
-    page: number,
+    pageBytes: number,
     name: string,
     others: readonly Extent[],
   ): number {
     const taken = [...others, ...this.#left];
-    const free = (start: number) =>
+    const isFree = (start: number) =>
       start >= 0 && start + bytes <= this.#span.bytes &&
       !taken.some((other) => overlaps(start, bytes, other.start, other.end - other.start));
-    if (wanted % page === 0 && free(wanted)) return wanted;
+    if (wanted % pageBytes === 0 && isFree(wanted)) return wanted;
     const ends = [this.#span.bytes, ...taken.map((other) => other.start)];
     for (const end of ends.sort((a, b) => b - a)) {
-      const start = Math.floor((end - bytes) / page) * page;
-      if (free(start)) return start;
+      const start = Math.floor((end - bytes) / pageBytes) * pageBytes;
+      if (isFree(start)) return start;
     }
     throw new RegionError(
       `Expected room for region ${name} in ${hex(this.#span.bytes)} addresses, got none`,
@@ -359,17 +296,14 @@ export class GuestMemory implements Disposable {
    *
    * @throws {RegionError} When there is no such region.
    */
-  remove(request: RegionRequest): void {
+  remove({ guestAddress, userAddress, size }: RegionRequest): void {
     const at = this.#placements.findIndex(({ region }) =>
-      region.guestAddress === Number(request.guestAddress) &&
-      region.userAddress === Number(request.userAddress) &&
-      region.bytes === Number(request.size)
+      region.guestAddress === Number(guestAddress) &&
+      region.userAddress === Number(userAddress) && region.bytes === Number(size)
     );
     if (at < 0) {
       throw new RegionError(
-        `Expected a region that was added, got 0x${request.guestAddress.toString(16)}+0x${
-          request.size.toString(16)
-        }`,
+        `Expected a region that was added, got ${hex(guestAddress)}+${hex(size)}`,
       );
     }
     for (const removed of this.#placements.splice(at, 1)) this.#unmap(removed);
@@ -383,13 +317,12 @@ export class GuestMemory implements Disposable {
   }
 
   /**
-   * Moves all regions to other places of the span, while no ring runs, and puts
-   * memory that is nobody's where they were: whoever still has old places finds
-   * it there, and reaches the guest's no more.
+   * Moves all regions to other places of the span, while no ring runs, and maps zeros of this
+   * process where they were: late code that uses old places touches those, and not the guest. A
+   * region for which no other place can be found is lost.
    *
-   * @param kept What stays readable at its old place, as far as it is no more than 64 MiB
-   * @returns What gives the old places up, once nobody can touch them. A region that no other place
-   * can be found for is lost.
+   * @param kept What stays readable at its old place, up to 64 MiB
+   * @returns Gives the old places up, once nobody can touch them.
    */
   withdraw(kept: readonly KeptBytes[]): Disposable {
     let room = MAX_KEPT_BYTES;
@@ -416,7 +349,7 @@ export class GuestMemory implements Disposable {
     };
   }
 
-  /** Shows a region elsewhere too; where that cannot be it is lost. */
+  /** Maps a region elsewhere too; where that fails it is lost. */
   #move(placement: Placement): void {
     const { region, start, end, pageBytes, guard } = placement;
     const bytes = end - start;
@@ -436,8 +369,8 @@ export class GuestMemory implements Disposable {
   }
 
   #publish(): void {
-    const there = this.#placements.filter(({ isLost }) => !isLost);
-    this.#table = new RegionTable(there.map(({ region }) => region));
+    const present = this.#placements.filter(({ isLost }) => !isLost);
+    this.#table = new RegionTable(present.map(({ region }) => region));
   }
 
   /** Gives everything back. No view may be touched afterwards, on any thread. */
@@ -448,95 +381,4 @@ export class GuestMemory implements Disposable {
     // Late code may outlive the device: then its addresses do too.
     if (this.#left.size === 0) this.#span[Symbol.dispose]();
   }
-}
-
-/** A region that can be mapped. */
-interface CheckedRegion extends Omit<Region, "index"> {
-  fileOffset: number;
-  /** The unit in which its file is mapped. */
-  pageBytes: number;
-  /** Its pages cannot go away. */
-  isSealed: boolean;
-}
-
-/** What is mapped for a region: its pages, and how far into the first one it begins. */
-function pagesOf({ fileOffset, bytes, pageBytes }: CheckedRegion): {
-  slack: number;
-  mapped: number;
-} {
-  const slack = fileOffset % pageBytes;
-  return { slack, mapped: Math.ceil((slack + bytes) / pageBytes) * pageBytes };
-}
-
-/** Checks what a front-end says of a region, whole, beside the regions that there are. */
-function checkRegion(
-  request: RegionRequest,
-  fd: number,
-  others: readonly Omit<Region, "index">[],
-): CheckedRegion {
-  const guestAddress = toNumber(request.guestAddress, "guest address");
-  const bytes = toNumber(request.size, "size");
-  const userAddress = toNumber(request.userAddress, "user address");
-  const fileOffset = toNumber(request.mmapOffset, "mmap offset");
-  const name = nameOf({ guestAddress, bytes });
-  if (bytes === 0) throw new RegionError(`Expected a region with a size, got ${name}`);
-  if (others.length >= MAX_REGIONS) {
-    throw new RegionError(`Expected at most ${MAX_REGIONS} memory regions, got one more: ${name}`);
-  }
-  for (const other of others) {
-    if (
-      overlaps(guestAddress, bytes, other.guestAddress, other.bytes) ||
-      overlaps(userAddress, bytes, other.userAddress, other.bytes)
-    ) {
-      throw new RegionError(`Expected regions apart, got ${name} over ${nameOf(other)}`);
-    }
-  }
-  if (!isLocalFile(fd)) {
-    throw new RegionError(
-      `Expected the file of region ${name} in memory or on a disk, got one of another process`,
-    );
-  }
-  // What its size is when it is sealed, it stays.
-  const isSealed = isSealedMemory(fd);
-  const file = inspectMemoryFile(fd);
-  if (file.kind !== "file") {
-    throw new RegionError(`Expected a memory file for region ${name}, got another kind of file`);
-  }
-  if (file.bytes < fileOffset + bytes) {
-    throw new RegionError(
-      `Expected a memory file of at least ${
-        fileOffset + bytes
-      } bytes for region ${name}, got ${file.bytes}`,
-    );
-  }
-  // A huge page file (its block size is the page size) maps in huge pages only.
-  const pageBytes = Math.max(PAGE_BYTES, file.blockBytes);
-  return { guestAddress, bytes, userAddress, fileOffset, pageBytes, isSealed };
-}
-
-/**
- * Whether the pages of a file are there to stay: it is sealed, and is no huge
- * page file, which can be out of pages where the front-end gave some back.
- */
-function isSealedMemory(fd: number): boolean {
-  return isSealedAgainstShrinking(fd) && inspectMemoryFile(fd).blockBytes <= PAGE_BYTES;
-}
-
-function nameOf({ guestAddress, bytes }: Pick<Region, "guestAddress" | "bytes">): string {
-  return `${hex(guestAddress)}+${hex(bytes)}`;
-}
-
-function overlaps(a: number, aBytes: number, b: number, bBytes: number): boolean {
-  return a < b + bBytes && b < a + aBytes;
-}
-
-function toNumber(value: bigint, what: string): number {
-  if (value > 0x1f_ffff_ffff_ffffn / 2n) {
-    throw new RegionError(`Expected a region's ${what} below 2^52, got 0x${value.toString(16)}`);
-  }
-  return Number(value);
-}
-
-function hex(value: number): string {
-  return `0x${value.toString(16)}`;
 }

@@ -6,4 +6,6 @@
 
 export * from "./guard/memory_fault.ts";
 export * from "./guest_memory.ts";
+export { RegionError, type RegionRequest } from "./region_check.ts";
 export * from "./regions.ts";
+export * from "./span_view.ts";

@@ -1,0 +1,53 @@
+/**
+ * Guest memory as a thread sees it.
+ *
+ * @module
+ */
+
+import { bufferAt } from "../linux/mod.ts";
+import { type MemoryView, RegionTable } from "./regions.ts";
+
+/** What another thread needs to see the same memory. */
+export interface MemoryHandle {
+  /** The address of the span. */
+  base: number;
+  /** Its size. */
+  bytes: number;
+}
+
+/**
+ * A thread's view of a span, which has to outlive it. The bytes are made visible when they are first
+ * used: V8 counts the whole span as garbage to come, and while it is visible collects after every
+ * few kilobytes that are allocated. A thread that allocates can release them while there is no guest.
+ */
+export class SpanView implements MemoryView {
+  readonly #handle: MemoryHandle;
+  #u8: Uint8Array<ArrayBuffer> | undefined;
+  /** The regions in force; replaced whole when they change. */
+  regions: RegionTable = new RegionTable();
+
+  /** @param handle The memory, of whichever thread */
+  constructor(handle: MemoryHandle) {
+    this.#handle = handle;
+  }
+
+  /** The address of index 0. */
+  get base(): number {
+    return this.#handle.base;
+  }
+
+  /** The span as bytes. */
+  get u8(): Uint8Array<ArrayBuffer> {
+    return this.#u8 ??= new Uint8Array(bufferAt(this.#handle.base, this.#handle.bytes));
+  }
+
+  /** Gives the bytes up until they are used again. */
+  release(): void {
+    this.#u8 = undefined;
+  }
+}
+
+/** Makes a thread's view of a span. */
+export function viewMemory(handle: MemoryHandle): SpanView {
+  return new SpanView(handle);
+}
