@@ -15,6 +15,8 @@ const MAP_PRIVATE = 0x2;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
+/** Memory of this process alone, which takes none until it is touched. */
+const MAP_OWN = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 const MREMAP_MAYMOVE = 1;
 const MREMAP_FIXED = 2;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
@@ -46,20 +48,11 @@ function mmap(
   bytes: number,
   prot: number,
   flags: number,
-  fd: number,
-  offset: number,
+  fd = -1,
+  offset = 0,
 ): bigint {
-  const result = libc.mmap(
-    address,
-    BigInt(bytes),
-    prot,
-    flags,
-    fd,
-    BigInt(offset),
-  );
-  if (result === MAP_FAILED) {
-    throw new LinuxError("mmap", undefined, `${bytes} bytes`);
-  }
+  const result = libc.mmap(address, BigInt(bytes), prot, flags, fd, BigInt(offset));
+  if (result === MAP_FAILED) throw new LinuxError("mmap", undefined, `${bytes} bytes`);
   return result;
 }
 
@@ -80,16 +73,8 @@ export class Span implements Disposable {
   constructor(bytes: number) {
     this.bytes = bytes;
     this.#reservedBytes = bytes + SPAN_ALIGN_BYTES;
-    this.#reserved = mmap(
-      0n,
-      this.#reservedBytes,
-      PROT_NONE,
-      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-      -1,
-      0,
-    );
-    this.base = Math.ceil(Number(this.#reserved) / SPAN_ALIGN_BYTES) *
-      SPAN_ALIGN_BYTES;
+    this.#reserved = mmap(0n, this.#reservedBytes, PROT_NONE, MAP_OWN);
+    this.base = Math.ceil(Number(this.#reserved) / SPAN_ALIGN_BYTES) * SPAN_ALIGN_BYTES;
   }
 
   /**
@@ -99,14 +84,8 @@ export class Span implements Disposable {
    */
   map(index: number, bytes: number, fd: number, fileOffset: number): void {
     try {
-      mmap(
-        BigInt(this.base + index),
-        bytes,
-        PROT_READ_WRITE,
-        MAP_SHARED | MAP_FIXED,
-        fd,
-        fileOffset,
-      );
+      const flags = MAP_SHARED | MAP_FIXED;
+      mmap(BigInt(this.base + index), bytes, PROT_READ_WRITE, flags, fd, fileOffset);
     } catch (error) {
       // A kernel may have taken the reservation away before the mapping failed.
       this.unmap(index, bytes);
@@ -137,8 +116,7 @@ export class Span implements Disposable {
   /** As {@linkcode Span.clear}, but some of it is as it was: there is no moment at which it is not. */
   detach(index: number, bytes: number, kept: readonly KeptBytes[]): void {
     if (kept.length === 0) return this.clear(index, bytes);
-    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    const copy = mmap(0n, bytes, PROT_READ_WRITE, flags, -1, 0);
+    const copy = mmap(0n, bytes, PROT_READ_WRITE, MAP_OWN);
     for (const { index: from, bytes } of kept) {
       copyMemory(Number(copy) + from - index, this.base + from, bytes);
     }
@@ -147,14 +125,7 @@ export class Span implements Disposable {
 
   /** Makes a part empty again. */
   unmap(index: number, bytes: number): void {
-    mmap(
-      BigInt(this.base + index),
-      bytes,
-      PROT_NONE,
-      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-      -1,
-      0,
-    );
+    mmap(BigInt(this.base + index), bytes, PROT_NONE, MAP_OWN | MAP_FIXED);
   }
 
   /** Gives the addresses back. No view of the span may be touched afterwards, on any thread. */
@@ -196,14 +167,7 @@ export function tryMapping(bytes: number, fd: number, fileOffset: number): Dispo
 
 /** Puts zeros in the place of whatever is mapped at an address, on every thread at once. */
 export function mapZeros(address: number, bytes: number): void {
-  mmap(
-    BigInt(address),
-    bytes,
-    PROT_READ_WRITE,
-    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-    -1,
-    0,
-  );
+  mmap(BigInt(address), bytes, PROT_READ_WRITE, MAP_OWN | MAP_FIXED);
 }
 
 const MADV_POPULATE_READ = 22;
@@ -262,10 +226,8 @@ function populate(address: number, bytes: number, how: number): boolean {
  * to see it. The memory stays its owner's: nothing is freed with the buffer.
  */
 export function bufferAt(address: number, bytes: number): ArrayBuffer {
-  return Deno.UnsafePointerView.getArrayBuffer(
-    Deno.UnsafePointer.create(BigInt(address))!,
-    bytes,
-  );
+  const pointer = Deno.UnsafePointer.create(BigInt(address))!;
+  return Deno.UnsafePointerView.getArrayBuffer(pointer, bytes);
 }
 
 /** A file that is mapped shared and writable by itself. */
@@ -281,9 +243,7 @@ export class Mapping implements Disposable {
   /** Maps `bytes` of a file from `fileOffset`, a multiple of a page. */
   constructor(fd: number, bytes: number, fileOffset = 0) {
     this.bytes = bytes;
-    this.address = Number(
-      mmap(0n, bytes, PROT_READ_WRITE, MAP_SHARED, fd, fileOffset),
-    );
+    this.address = Number(mmap(0n, bytes, PROT_READ_WRITE, MAP_SHARED, fd, fileOffset));
     this.buffer = bufferAt(this.address, bytes);
   }
 
@@ -292,7 +252,7 @@ export class Mapping implements Disposable {
    * for whoever may still touch it.
    */
   move(): void {
-    const to = mmap(0n, this.bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const to = mmap(0n, this.bytes, PROT_NONE, MAP_OWN);
     remap(this.address, 0, this.bytes, Number(to));
     mapZeros(this.address, this.bytes);
     this.address = Number(to);

@@ -16,11 +16,6 @@ const EPOLL_CTL_DEL = 2;
 export const EPOLLIN = 0x1;
 /** Writable. */
 export const EPOLLOUT = 0x4;
-/** An error; always reported. */
-export const EPOLLERR = 0x8;
-/** The other side hung up; always reported. */
-export const EPOLLHUP = 0x10;
-
 /** Report an event once, not for as long as it is ready. */
 export const EPOLLET = 0x8000_0000;
 
@@ -30,10 +25,7 @@ const PACKED = Deno.build.arch === "x86_64";
 const EVENT_WORDS = PACKED ? 3 : 4;
 const DATA_WORD = PACKED ? 1 : 2;
 
-/**
- * An epoll instance. Each descriptor is added with a 32-bit key that comes
- * back with its events.
- */
+/** An epoll instance. Each descriptor is added with a 32-bit key, which its events have. */
 export class Epoll implements Disposable {
   #fd: Fd;
   #change = new Uint32Array(pinnedBuffer(16), 0, EVENT_WORDS);
@@ -42,22 +34,17 @@ export class Epoll implements Disposable {
 
   /** Creates an instance. */
   constructor() {
-    this.#fd = new Fd(
-      check(libc.epoll_create1(EPOLL_CLOEXEC), "epoll_create1"),
-    );
+    this.#fd = new Fd(check(libc.epoll_create1(EPOLL_CLOEXEC), "epoll_create1"));
   }
 
   /** Watches a descriptor for `events` (a mask of `EPOLLIN` and so on). */
   add(fd: number, events: number, key: number): void {
     this.#change[0] = events;
     this.#change[DATA_WORD] = key;
-    check(
-      libc.epoll_ctl(this.#fd.number, EPOLL_CTL_ADD, fd, this.#change),
-      "epoll_ctl",
-    );
+    check(libc.epoll_ctl(this.#fd.number, EPOLL_CTL_ADD, fd, this.#change), "epoll_ctl");
   }
 
-  /** Watches a descriptor no longer. */
+  /** Ends the watch of a descriptor. */
   remove(fd: number): void {
     libc.epoll_ctl(this.#fd.number, EPOLL_CTL_DEL, fd, this.#change);
   }
@@ -65,32 +52,22 @@ export class Epoll implements Disposable {
   /**
    * Blocks this thread until something is ready.
    *
-   * @param timeoutMs At most so long; -1 for ever.
+   * @param timeoutMs The longest wait; -1 for ever.
    * @returns How many events {@linkcode Epoll.key} and {@linkcode Epoll.events} hold.
    */
   wait(timeoutMs: number): number {
-    const count = libc.epoll_wait(
-      this.#fd.number,
-      this.#eventsAt,
-      MAX_EVENTS,
-      timeoutMs,
-    );
+    const count = libc.epoll_wait(this.#fd.number, this.#eventsAt, MAX_EVENTS, timeoutMs);
     if (count >= 0) return count;
     const code = errno();
     if (code === Errno.EINTR) return 0;
     throw new LinuxError("epoll_wait", code);
   }
 
-  /** As {@linkcode Epoll.wait}, but this thread's event loop goes on. */
+  /** Waits as {@linkcode Epoll.wait} does, while this thread's event loop goes on. */
   async waitAsync(timeoutMs: number): Promise<number> {
-    const count = await libc.epoll_wait_async(
-      this.#fd.number,
-      this.#eventsAt,
-      MAX_EVENTS,
-      timeoutMs,
-    );
-    // errno belongs to another thread here; what is wrong shows in the next wait.
-    return Math.max(count, 0);
+    const { number } = this.#fd;
+    // errno is the other thread's: an error shows in the next wait.
+    return Math.max(0, await libc.epoll_wait_async(number, this.#eventsAt, MAX_EVENTS, timeoutMs));
   }
 
   /** The key of event `i` of the last wait. */

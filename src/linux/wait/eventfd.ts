@@ -13,7 +13,7 @@ const EFD_CLOEXEC = 0o2000000;
 const EFD_NONBLOCK = 0o4000;
 
 const one = new Uint8Array(new BigUint64Array([1n]).buffer);
-const drained = new Uint8Array(64);
+const counter = new Uint32Array(2);
 
 /** A new non-blocking eventfd. */
 export function createEventfd(): Fd {
@@ -48,18 +48,13 @@ export function signalEventfd(fd: number): boolean {
  */
 export function drainEventfd(fd: number): boolean {
   for (;;) {
-    const count = libc.read(fd, drained, drained.length);
+    const count = libc.read(fd, counter, 8);
     if (count >= 0) return count > 0;
     if (errno() !== Errno.EINTR) return false;
   }
 }
 
-const counter = new Uint32Array(2);
-
 /** Takes the signals of an eventfd; returns how many there were. */
 export function countSignals(fd: number): number {
-  for (;;) {
-    if (libc.read(fd, counter, 8) === 8) return counter[0];
-    if (errno() !== Errno.EINTR) return 0;
-  }
+  return drainEventfd(fd) ? counter[0] : 0;
 }

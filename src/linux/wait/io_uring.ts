@@ -195,56 +195,54 @@ export class IoUring implements Disposable {
     return at;
   }
 
-  #setOffset(at: number, offset: number): void {
-    this.#sqes[at + 2] = offset >>> 0;
-    this.#sqes[at + 3] = Math.floor(offset / 2 ** 32) >>> 0;
-  }
-
-  #setAddress(at: number, address: number, length: number): void {
-    this.#sqes[at + 4] = address >>> 0;
-    this.#sqes[at + 5] = (address / 2 ** 32) >>> 0;
-    this.#sqes[at + 6] = length;
+  /** Begins an operation that names memory (or something else of 64 bits), and an offset. */
+  #transfer(
+    opcode: number,
+    file: number,
+    address: number,
+    length: number,
+    offset: number,
+    data: number,
+  ): number {
+    const at = this.#begin(opcode, file, data);
+    const sqes = this.#sqes;
+    sqes[at + 2] = offset >>> 0;
+    sqes[at + 3] = Math.floor(offset / 2 ** 32) >>> 0;
+    sqes[at + 4] = address >>> 0;
+    sqes[at + 5] = (address / 2 ** 32) >>> 0;
+    sqes[at + 6] = length;
+    return at;
   }
 
   /** Reads at an offset into memory at an address. */
   read(file: number, address: number, bytes: number, offset: number, data: number): void {
-    const at = this.#begin(IORING_OP_READ, file, data);
-    this.#setOffset(at, offset);
-    this.#setAddress(at, address, bytes);
+    this.#transfer(IORING_OP_READ, file, address, bytes, offset, data);
   }
 
   /** Writes at an offset from memory at an address. */
   write(file: number, address: number, bytes: number, offset: number, data: number): void {
-    const at = this.#begin(IORING_OP_WRITE, file, data);
-    this.#setOffset(at, offset);
-    this.#setAddress(at, address, bytes);
+    this.#transfer(IORING_OP_WRITE, file, address, bytes, offset, data);
   }
 
   /** Reads at an offset into `count` iovec entries at an address. */
   readVectors(file: number, vectors: number, count: number, offset: number, data: number): void {
-    const at = this.#begin(IORING_OP_READV, file, data);
-    this.#setOffset(at, offset);
-    this.#setAddress(at, vectors, count);
+    this.#transfer(IORING_OP_READV, file, vectors, count, offset, data);
   }
 
   /** Writes at an offset from `count` iovec entries at an address. */
   writeVectors(file: number, vectors: number, count: number, offset: number, data: number): void {
-    const at = this.#begin(IORING_OP_WRITEV, file, data);
-    this.#setOffset(at, offset);
-    this.#setAddress(at, vectors, count);
+    this.#transfer(IORING_OP_WRITEV, file, vectors, count, offset, data);
   }
 
   /** Receives from a socket into memory at an address; `flags` are recv(2)'s. */
   receive(file: number, address: number, bytes: number, flags: number, data: number): void {
-    const at = this.#begin(IORING_OP_RECV, file, data);
-    this.#setAddress(at, address, bytes);
+    const at = this.#transfer(IORING_OP_RECV, file, address, bytes, 0, data);
     this.#sqes[at + 7] = flags;
   }
 
   /** Sends to a socket from memory at an address; `flags` are send(2)'s. */
   send(file: number, address: number, bytes: number, flags: number, data: number): void {
-    const at = this.#begin(IORING_OP_SEND, file, data);
-    this.#setAddress(at, address, bytes);
+    const at = this.#transfer(IORING_OP_SEND, file, address, bytes, 0, data);
     this.#sqes[at + 7] = flags;
   }
 
@@ -266,10 +264,8 @@ export class IoUring implements Disposable {
 
   /** Allocates, frees or zeroes a range; `mode` is fallocate(2)'s. */
   allocate(file: number, mode: number, offset: number, bytes: number, data: number): void {
-    const at = this.#begin(IORING_OP_FALLOCATE, file, data);
-    this.#setOffset(at, offset);
     // fallocate's length stands where other operations have an address.
-    this.#setAddress(at, bytes, mode);
+    this.#transfer(IORING_OP_FALLOCATE, file, bytes, mode, offset, data);
   }
 
   /**
