@@ -1,12 +1,11 @@
 /**
- * Calls that others can make sleep.
+ * Calls that other processes can hold up.
  *
- * Who sends a descriptor decides how long calls on it take. `close` waits for a
+ * The sender of a descriptor decides how long calls on it take. `close` waits for a
  * FUSE server to answer FLUSH, and for a socket with SO_LINGER to send what it
- * holds; a memory file is sealed when nobody writes to it; a message whose
- * descriptors there is no room for, or a socket that holds such messages, lets
- * go of the last hold on them. No thread that others need makes such a call: it
- * is made on one of Deno's threads, and waited for so long and no longer.
+ * holds; sealing a memory file waits until no process writes to it; receiving a message
+ * without room for its descriptors, or closing a socket that holds such messages, may close
+ * the last descriptor of a file. Such calls are made on Deno's own threads, with a time limit.
  *
  * @module
  */
@@ -17,30 +16,27 @@ import { libc } from "./libc.ts";
 import { canBeSealed, knowsSeals, sealForeign } from "./file/memory_file.ts";
 import { readLink } from "./file/path.ts";
 
-/**
- * How long such a call is waited for, in milliseconds. What waits at the end of a
- * process has to fit into the time that it has for that.
- */
+/** Time limit of such a call, in milliseconds. A process that ends may have to wait for some. */
 export const FOREIGN_CALL_MS = 1000;
 
-/** How many calls of a quarantine are under way at a time, beside those that are stuck. */
+/** The most calls of a quarantine that run at a time, beside those that are stuck. */
 const MAX_CALLS = 2;
 
 /**
- * How many calls may be stuck before nobody new is let in, and how many threads
- * they have at the most. Deno has 32 for all that takes long in a process.
+ * The most calls that may be stuck: with so many, no new connection is taken. Each occupies one of
+ * the 32 threads that Deno has for blocking calls.
  */
 export const MAX_STUCK = 8;
 
-/** How much of what the kernel calls a descriptor is told, in characters. */
+/** The longest name of a descriptor in messages, in characters. */
 const MAX_NAME_CHARACTERS = 80;
 
-/** A call that was not done in time; it is left to itself. */
+/** A call that did not end in time. It goes on, and nobody waits for it. */
 export class StuckError extends Error {
   override name = "StuckError";
 }
 
-/** A call, from when it is asked for to its end. */
+/** A call that waits for a thread, or runs. */
 interface Call {
   what: string;
   start(): void;
@@ -48,18 +44,18 @@ interface Call {
   isStuck: boolean;
 }
 
-/** What is held up by others, for those that share one fate: the front-ends of a device. */
+/** The calls that the front-ends of one device can hold up. */
 export class Quarantine {
   readonly #calls = new Set<Call>();
-  /** The end of a call that somebody waits for. */
+  /** Resolves at the end of the next call. */
   #end: PromiseWithResolvers<void> | undefined;
 
-  /** What is stuck now: what was to be done, and with what. */
+  /** What each stuck call does, for people. */
   get stuck(): string[] {
     return [...this.#calls].filter(({ isStuck }) => isStuck).map(({ what }) => what);
   }
 
-  /** Whether so much is stuck that there should be no more of it. */
+  /** Whether the most calls are stuck that may be. */
   get isFull(): boolean {
     return this.stuck.length >= MAX_STUCK;
   }
@@ -69,7 +65,7 @@ export class Quarantine {
     while (this.isFull) await this.#oneEnded();
   }
 
-  /** Resolves when no call is under way. */
+  /** Resolves when no call runs or waits for a thread. */
   async ended(): Promise<void> {
     while (this.#calls.size > 0) await this.#oneEnded();
   }
@@ -81,9 +77,9 @@ export class Quarantine {
   /**
    * Makes a call on another thread.
    *
-   * @param what What is done, for people, as in "closing a socket"
-   * @param make Makes the call; it has to be a nonblocking one
-   * @param onLate Takes the result when it comes too late to be returned
+   * @param what What it does, for people, as in "closing a socket"
+   * @param make Makes the call, which has to be a nonblocking one
+   * @param onLate Called with the result when it comes too late to be returned
    * @throws {StuckError} When it takes longer than {@linkcode FOREIGN_CALL_MS}.
    */
   async call<T>(what: string, make: () => Promise<T>, onLate?: (result: T) => void): Promise<T> {
@@ -140,10 +136,10 @@ export class Quarantine {
   }
 
   /**
-   * Closes descriptors that others made: at once where that cannot sleep, else
-   * elsewhere. They are not the caller's any more.
+   * Closes descriptors of other processes: at once where that cannot wait, else on
+   * another thread. They are not the caller's any more.
    *
-   * @throws {StuckError} When one takes too long; it stays open till it does not.
+   * @throws {StuckError} When one takes too long; its closing goes on.
    */
   async letGo(fds: readonly Fd[]): Promise<void> {
     let closing: Promise<unknown>[] | undefined;
@@ -165,7 +161,7 @@ export class Quarantine {
   }
 }
 
-/** Whether closing a descriptor waits for nobody: what it is, its file system is not asked. */
+/** Whether closing a descriptor waits for no other process. Its file system is not asked. */
 function isHarmless(fd: number): boolean {
   return isEventfd(fd) || knowsSeals(fd);
 }

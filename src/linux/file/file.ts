@@ -25,11 +25,11 @@ export const FALLOCATE_PUNCH_HOLE: number = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEE
 export interface OpenOptions {
   /** Open for writing too. */
   write?: boolean;
-  /** Do not wait, as for character devices that are read when they are ready. */
+  /** Do not wait in reads and writes: EAGAIN, as for character devices that are watched. */
   nonblocking?: boolean;
   /** Past the page cache. */
   direct?: boolean;
-  /** A block device alone: not while it is mounted, or others have opened it so. */
+  /** Claim a block device: fails while it is mounted, or another program has claimed it. */
   exclusive?: boolean;
 }
 
@@ -37,9 +37,10 @@ const SIGXFSZ = 25;
 const SIG_IGN = 1n;
 
 /**
- * Opens a file that exists. Opening one for writing has this process ignore
- * SIGXFSZ: a write beyond RLIMIT_FSIZE would end it otherwise, and fails with
- * EFBIG now.
+ * Opens a file that exists. Opening for writing also makes this process ignore
+ * SIGXFSZ: a write beyond RLIMIT_FSIZE then fails with EFBIG, and does not end the process.
+ *
+ * @throws {LinuxError} When it cannot be opened.
  */
 export function openFile(path: string, options: OpenOptions = {}): Fd {
   if (options.write) libc.signal(SIGXFSZ, SIG_IGN);
@@ -47,17 +48,17 @@ export function openFile(path: string, options: OpenOptions = {}): Fd {
     (options.nonblocking ? O_NONBLOCK : 0) | (options.direct ? O_DIRECT : 0) |
     (options.exclusive ? O_EXCL : 0);
   const name = cString(path);
-  // Keeping the time of access costs something with each read; whoever owns the
-  // file may leave it out.
+  // Keeping the time of access costs something with each read; the file's owner may leave it out.
   const fd = libc.open(name, flags | O_NOATIME, 0);
   if (fd >= 0) return new Fd(fd);
   return new Fd(retry("open", () => libc.open(name, flags, 0), path));
 }
 
 /**
- * Opens the file of a descriptor once more: the same one, whatever its path names
- * now. It is another open file, with its own flags and its own report of lost
- * writes.
+ * Opens the file of a descriptor once more, whatever its path names now. The new open file has its
+ * own flags and its own report of lost writes.
+ *
+ * @throws {LinuxError} When it cannot be opened.
  */
 export function reopenFile(fd: number, options: OpenOptions = {}): Fd {
   return openFile(`/proc/self/fd/${fd}`, options);
@@ -72,7 +73,7 @@ export function fileBytes(fd: number): number {
 const AT_EMPTY_PATH = 0x1000;
 const STATX_DIOALIGN = 0x2000;
 
-/** What O_DIRECT asks of a request on a file, in bytes. */
+/** What O_DIRECT requires of a request on a file, in bytes. */
 export interface DirectAlignment {
   /** Addresses are multiples of this. */
   memoryBytes: number;
@@ -80,7 +81,7 @@ export interface DirectAlignment {
   offsetBytes: number;
 }
 
-/** What O_DIRECT asks for on a file; undefined where the kernel does not say (before 6.1). */
+/** What O_DIRECT requires on a file; undefined where the kernel does not say (before 6.1). */
 export function directAlignment(fd: number): DirectAlignment | undefined {
   const info = new Uint32Array(pinnedBuffer(256), 0, 64);
   check(libc.statx(fd, cString(""), AT_EMPTY_PATH, STATX_DIOALIGN, info), "statx");
@@ -93,7 +94,7 @@ export function resizeFile(fd: number, bytes: number): void {
   retry("ftruncate", () => libc.ftruncate(fd, BigInt(bytes)), `${bytes} bytes`);
 }
 
-/** What a file is, as far as it matters. */
+/** The kind of a file. */
 export type FileKind = "file" | "block" | "directory" | "pipe" | "socket" | "link" | "other";
 
 // inode(7)
@@ -113,7 +114,7 @@ const STAT_BLOCK_BYTES = 512;
 
 /** What the kernel knows of a file. */
 export interface FileStat {
-  /** What it is. */
+  /** Its kind. */
   kind: FileKind;
   /** The same for two names of one file, and for nothing else while the file is open. */
   identity: string;
@@ -123,9 +124,9 @@ export interface FileStat {
   bytes: number;
   /** The size of a block of its file system; of a huge page file that of its pages. */
   blockBytes: number;
-  /** How much space it takes. */
+  /** The space that it takes on its file system. */
   allocatedBytes: number;
-  /** When it was changed last, in seconds since 1970. */
+  /** Its last change (ctime), in seconds since 1970. */
   changedAt: number;
 }
 
@@ -174,12 +175,12 @@ export function isInMemory(fd: number): boolean {
   return info[0] === TMPFS_MAGIC;
 }
 
-/** Makes data (not times) durable; returns a negative number with errno set when it fails. */
+/** Makes data (not times) durable. Negative on failure. */
 export function dataSync(fd: number): number {
   return libc.fdatasync(fd);
 }
 
-/** Gives a part of a file back to its file system; it reads as zeroes. Negative on failure. */
+/** Frees the space of a part of a file, which then reads as zeroes. Negative on failure. */
 export function punchHole(fd: number, offset: number, bytes: number): number {
   return libc.fallocate(
     fd,

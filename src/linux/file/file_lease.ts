@@ -1,6 +1,5 @@
 /**
- * Leases: the kernel's promise that nobody else opens a file before we are
- * ready for it.
+ * Leases: the kernel's promise that no other open of a file succeeds before the lease is given back.
  *
  * Source: fcntl(2), "Leases".
  *
@@ -16,22 +15,21 @@ const F_UNLCK = 2;
 
 /**
  * Takes a write lease on a file: while it is whole, nobody else has the file
- * open. Somebody who opens it (or truncates it by its path) waits until the
- * lease is given back, or has `EWOULDBLOCK` if it does not want to wait. The
- * kernel sends SIGIO then, and waits 45 s (`/proc/sys/fs/lease-break-time`).
+ * open. An open (or a truncate by path) waits until the lease is given back, or fails
+ * with `EWOULDBLOCK` if it must not wait. The kernel then sends SIGIO, and takes the
+ * lease away after 45 s (`/proc/sys/fs/lease-break-time`).
  *
  * This process has to listen to SIGIO ({@linkcode onLeaseBreak}), which would
- * end it. A thread that opens the file itself waits like all others, so the
- * thread that gives the lease back may not.
+ * end it. The thread that gives the lease back must not open the file itself: it would wait too.
  *
- * @returns Whether the lease could be had: nobody else may have the file open,
- * it has to be ours, and its file system has to know leases.
+ * @returns Whether it was taken: nobody else may have the file open, this user has to own it,
+ * and its file system has to know leases.
  */
 export function takeLease(fd: number): boolean {
   return libc.fcntl(fd, F_SETLEASE, F_WRLCK) >= 0;
 }
 
-/** Whether a lease is held for which nobody waits. */
+/** Whether a lease is held and no other open waits for it. */
 export function isLeaseWhole(fd: number): boolean {
   return libc.fcntl(fd, F_GETLEASE, 0) === F_WRLCK;
 }
@@ -47,7 +45,7 @@ function tell(): void {
   for (const listener of listeners) listener();
 }
 
-/** Calls `listener` when somebody waits for a lease of this process, whichever; main thread only. */
+/** Calls `listener` when an open waits for any lease of this process; main thread only. */
 export function onLeaseBreak(listener: () => void): Disposable {
   if (listeners.size === 0) Deno.addSignalListener("SIGIO", tell);
   listeners.add(listener);

@@ -18,7 +18,7 @@ const AT_EMPTY_PATH = 0x1000;
 /** Asks for what the kernel knows, not for what another process says about its file. */
 const AT_STATX_DONT_SYNC = 0x4000;
 
-/** Looks at a file without asking anybody outside of the kernel. */
+/** What the kernel knows of a file, without asking another process. */
 export function inspectMemoryFile(fd: number): FileStat {
   return readStat(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC);
 }
@@ -50,17 +50,16 @@ export function sealOwn(fd: number): void {
   check(libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), "fcntl");
 }
 
-/** File systems of the kernel's own: reading one waits for a disk, never for another process. */
+/** File systems of the kernel's own: reading waits for a disk, never for another process. */
 const LOCAL_FILE_SYSTEMS = new Set(
   ["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "xfs", "zfs"],
 );
 
 /**
- * Whether the kernel alone keeps a file. The pages of any other (FUSE, NFS, 9p)
- * come from another process when it likes, and so do its size and its end: who
- * touches one may wait for ever. The file itself is not asked here: what the
- * kernel knows of descriptors and mounts tells. Mounts of another namespace are
- * not among them, whatever they are.
+ * Whether the kernel alone keeps a file. The pages and the size of any other (FUSE, NFS, 9p) come
+ * from another process, for which a thread that touches them may wait for ever. The file itself
+ * is not asked: the kernel's lists of descriptors and mounts tell. A mount of another namespace
+ * is in none, and counts as another process's.
  */
 export function isLocalFile(fd: number): boolean {
   if (knowsSeals(fd)) return true;

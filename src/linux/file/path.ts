@@ -1,7 +1,6 @@
 /**
- * What is at a path. By libc like all else here, so that a device needs no
- * permission of Deno's beside `--allow-ffi`, and none for `/proc`, which Deno
- * shows only to who may do everything.
+ * Files by their paths. By libc, so that a device needs no permission of Deno's
+ * beside `--allow-ffi`: for `/proc`, Deno wants all permissions.
  *
  * @module
  */
@@ -21,19 +20,19 @@ const O_PATH = 0o10000000;
 const O_NOFOLLOW = Deno.build.arch === "x86_64" ? 0o400000 : 0o100000;
 const O_CLOEXEC = 0o2000000;
 
-/** The permissions of a file that is its owner's alone. */
+/** The mode of a file that only its owner may read and write. */
 const OWNERS_ALONE = 0o600;
 
 /** chown(2): leave it as it is. */
 const SAME = 0xffff_ffff;
 
-/** The most that is read of a file in one call, and of a link. */
+/** Bytes per read of a kernel file, and the longest link that is read. */
 const SMALL_BYTES = 4096;
 
 const buffer = new Uint8Array(pinnedBuffer(SMALL_BYTES), 0, SMALL_BYTES);
 const decoder = new TextDecoder();
 
-/** What is at a path, without following a link there; undefined when there is nothing. */
+/** The kind of file at a path, a link itself if it is one; undefined when there is nothing. */
 export function kindAt(path: string): FileKind | undefined {
   return statAt(path)?.kind;
 }
@@ -47,25 +46,25 @@ function statAt(path: string): FileStat | undefined {
   }
 }
 
-/** Removes a name; that there is none is no error. */
+/** Removes a name, if it exists. */
 function removeName(path: string): void {
   if (libc.unlink(cString(path)) >= 0 || errno() === Errno.ENOENT) return;
   throw new LinuxError("unlink", undefined, path);
 }
 
-/** Who may use a file. */
+/** Owner and mode of a socket's file. What is not given stays as it is. */
 export interface SocketAccess {
-  /** Its permission bits, such as `0o660`; as they are if not given. */
+  /** Its permission bits, such as `0o660`. */
   mode?: number;
-  /** The number of its user; as it is if not given. */
+  /** The number of its user. */
   uid?: number;
-  /** The number of its group; as it is if not given. */
+  /** The number of its group. */
   gid?: number;
 }
 
 /**
- * The file of a socket, found once and from then on by a descriptor: its path
- * may come to mean another file, which is left alone.
+ * The file of a socket. A descriptor keeps hold of it: if its path names another
+ * file later, that one is not touched.
  */
 export class SocketFile implements Disposable {
   /** The path by which it was found. */
@@ -89,7 +88,7 @@ export class SocketFile implements Disposable {
   }
 
   /**
-   * Changes who may use it.
+   * Changes its owner and mode.
    *
    * @throws {LinuxError} EPERM when this user may not.
    */
@@ -107,7 +106,7 @@ export class SocketFile implements Disposable {
     }
   }
 
-  /** Removes its name, if that is still the socket's, and forgets the socket. */
+  /** Removes the name at its path if it is still the socket's, and closes the descriptor. */
   remove(): void {
     if (!this.#fd.isOpen) return;
     try {
@@ -118,15 +117,15 @@ export class SocketFile implements Disposable {
     }
   }
 
-  /** Forgets the socket, and leaves its name. */
+  /** Closes the descriptor, and leaves the name. */
   [Symbol.dispose](): void {
     this.#fd.close();
   }
 }
 
-/** Does something while the files that this process makes lack these permissions and no others. */
-export function withUmask<T>(lacking: number, make: () => T): T {
-  const before = libc.umask(lacking);
+/** Runs `make` under a umask, which is the whole process's. */
+export function withUmask<T>(umask: number, make: () => T): T {
+  const before = libc.umask(umask);
   try {
     return make();
   } finally {
@@ -135,11 +134,11 @@ export function withUmask<T>(lacking: number, make: () => T): T {
 }
 
 /**
- * Puts a text into a file of this user's alone, which takes the place of the
- * one that has the path: whoever reads it sees the one or the other, whole.
+ * Replaces a file, or creates it, with a text that only this user may read. Readers see the old or
+ * the new file, whole.
  *
  * @throws {TypeError} When something other than a file is there, such as a link.
- * @throws {LinuxError} When it cannot be written; what was there is there still.
+ * @throws {LinuxError} When it cannot be written; the old file is left as it was.
  */
 export function replaceFile(path: string, text: string): void {
   const kind = kindAt(path);
@@ -164,13 +163,13 @@ export function replaceFile(path: string, text: string): void {
   }
 }
 
-/** Where a symbolic link leads, as it is written. */
+/** The text of a symbolic link. */
 export function readLink(path: string): string {
   const bytes = check(libc.readlink(cString(path), buffer, SMALL_BYTES), "readlink", path);
   return decoder.decode(buffer.subarray(0, bytes));
 }
 
-/** The text of a file that the kernel makes up, such as those of `/proc`. */
+/** The text of a file of the kernel's, such as those in `/proc`. */
 export function readKernelFile(path: string): string {
   using fd = openFile(path);
   const decoder = new TextDecoder();
