@@ -73,15 +73,15 @@ export function duplicateFd(fd: number): Fd {
   return new Fd(check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 3), "fcntl"));
 }
 
-/** More descriptors than a Worker needs to start: its modules are read at the same time. */
+/** Descriptors that a Worker needs to start, at most: its modules are read at the same time. */
 export const WORKER_DESCRIPTORS = 64;
 
 /**
- * Checks that a process has room for `count` more descriptors. Deno ends the
- * process when a Worker finds none for its event loop. None is taken for that:
- * a thread that starts just now may need it.
+ * Checks that the process has room for `count` more descriptors: Deno ends the
+ * process when a Worker finds none for its event loop. It opens none to check, as
+ * a thread that is starting may need it.
  *
- * @throws {LinuxError} EMFILE when it has not
+ * @throws {LinuxError} EMFILE when there is no room
  */
 export function expectDescriptors(count: number): void {
   const limits = new BigUint64Array(2); // struct rlimit: soft, hard
@@ -95,12 +95,12 @@ export function expectDescriptors(count: number): void {
   }
 }
 
-/** Closes descriptors that came with a message nobody wants. */
+/** Closes descriptors. */
 export function closeAll(fds: readonly Fd[]): void {
   for (const fd of fds) fd.close();
 }
 
-/** Keeps a descriptor that was inherited from being inherited further. */
+/** Keeps child processes from inheriting a descriptor. */
 export function setCloseOnExec(fd: number): void {
   check(libc.fcntl(fd, F_SETFD, FD_CLOEXEC), "fcntl");
 }

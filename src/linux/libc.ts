@@ -4,7 +4,7 @@
  * @module
  */
 
-/** The symbols of libc that the floors above reach through `src/linux`. */
+/** The symbols of libc that are used. */
 const symbols = {
   __errno_location: { parameters: [], result: "pointer" },
   strerror: { parameters: ["i32"], result: "pointer" },
@@ -122,7 +122,7 @@ const symbols = {
 
 type Libc = Deno.DynamicLibrary<typeof symbols>["symbols"];
 
-/** Looks functions of libc up; the one place that turns a failed load into a clear error. */
+/** Looks a function of libc up, with a clear error. */
 function lookUp<Name extends keyof Libc>(name: Name): Libc[Name] {
   try {
     return Deno.dlopen("libc.so.6", { [name]: symbols[name] } as unknown as typeof symbols)
@@ -162,12 +162,10 @@ function openLibc(): Libc {
 }
 
 /**
- * libc's functions, by name. Each is looked up when it is first asked for, as
- * Deno compiles a way into it then: for all of them that takes as long as
- * starting Deno, on every thread again, and a thread needs few.
+ * libc's functions, by name. Each is looked up when it is first used, because Deno then compiles a
+ * trampoline: for all of them that takes as long as starting Deno, on each thread.
  *
- * Deno's tests take what is looked up for a leak, and `tests/preload.ts` asks
- * for everything before they begin.
+ * Deno's test runner counts a lookup as a leak, so `tests/preload.ts` looks everything up first.
  */
 export const libc: Libc = openLibc();
 
@@ -183,7 +181,11 @@ export function errno(): number {
   return errnoView[0];
 }
 
-/** Text as libc takes it: UTF-8, ended by a zero byte. */
+/**
+ * Text as libc takes it: UTF-8, ended by a zero byte.
+ *
+ * @throws {TypeError} When it has a zero byte itself.
+ */
 export function cString(text: string): Uint8Array<ArrayBuffer> {
   if (text.includes("\0")) {
     throw new TypeError("Expected a text without zero bytes");

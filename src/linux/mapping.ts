@@ -57,9 +57,8 @@ function mmap(
 }
 
 /**
- * One large span of virtual addresses, reserved once, into which files are
- * mapped and from which they are removed again while one `ArrayBuffer` covers
- * all of it. Touching a part where nothing is mapped ends the process.
+ * One large span of virtual addresses, reserved once. Files are mapped into it and unmapped again
+ * while one `ArrayBuffer` covers all of it. Touching a part where nothing is mapped ends the process.
  */
 export class Span implements Disposable {
   /** The address of index 0, aligned to 4 GiB. */
@@ -94,9 +93,9 @@ export class Span implements Disposable {
   }
 
   /**
-   * Shows what is mapped at an index at another one too, where nothing is.
+   * Maps what is mapped at an index at another one too, where nothing is.
    *
-   * @throws {LinuxError} When it cannot be shown there; that part is empty then.
+   * @throws {LinuxError} When it cannot be mapped there; that part is empty then.
    */
   duplicate(index: number, to: number, bytes: number): void {
     try {
@@ -108,12 +107,12 @@ export class Span implements Disposable {
     }
   }
 
-  /** Puts memory of its own, of zeros, in the place of what is mapped. */
+  /** Maps zeros of this process in the place of what is mapped. */
   clear(index: number, bytes: number): void {
     mapZeros(this.base + index, bytes);
   }
 
-  /** As {@linkcode Span.clear}, but some of it is as it was: there is no moment at which it is not. */
+  /** Clears as {@linkcode Span.clear} does, except that some bytes stay as they are at every moment. */
   detach(index: number, bytes: number, kept: readonly KeptBytes[]): void {
     if (kept.length === 0) return this.clear(index, bytes);
     const copy = mmap(0n, bytes, PROT_READ_WRITE, MAP_OWN);
@@ -136,7 +135,7 @@ export class Span implements Disposable {
   }
 }
 
-/** A part of a span of which a copy is kept. */
+/** A part of a span that is kept as it is. */
 export interface KeptBytes {
   index: number;
   bytes: number;
@@ -149,8 +148,8 @@ function remap(from: number, oldBytes: number, bytes: number, to: number): void 
 }
 
 /**
- * Maps a part of a file for the time being: what can be mapped now can be
- * mapped elsewhere as soon as this one is disposed of.
+ * Maps a part of a file, to show that it can be mapped. Disposing unmaps it and makes room to map it
+ * elsewhere.
  *
  * @throws {LinuxError} When it cannot be mapped.
  */
@@ -165,7 +164,7 @@ export function tryMapping(bytes: number, fd: number, fileOffset: number): Dispo
   };
 }
 
-/** Puts zeros in the place of whatever is mapped at an address, on every thread at once. */
+/** Maps zeros in the place of what is mapped at an address, for all threads at once. */
 export function mapZeros(address: number, bytes: number): void {
   mmap(BigInt(address), bytes, PROT_READ_WRITE, MAP_OWN | MAP_FIXED);
 }
@@ -173,14 +172,13 @@ export function mapZeros(address: number, bytes: number): void {
 const MADV_POPULATE_READ = 22;
 const MADV_POPULATE_WRITE = 23;
 
-/** How much of a mapping is looked at in one call, in pages. */
+/** Pages per call of mincore. */
 const LOOK_PAGES = 16_384;
 
 /**
- * Whether the pages of a mapped file can be had, without taking memory for
- * more than one of them: those that are there are read, and the first of
- * those that are not is asked for. Where there is no room for it there is none
- * for the others. Where it cannot be told (before Linux 5.14), they can be had.
+ * Whether every page of a mapped file is in memory or can be put there. It takes memory for at most
+ * one page: present pages are read, and the first missing one is populated; without room for it there
+ * is none for the others. True where the kernel cannot tell (before Linux 5.14).
  *
  * @param pageBytes The unit in which the file is mapped
  */
@@ -222,8 +220,8 @@ function populate(address: number, bytes: number, how: number): boolean {
 }
 
 /**
- * An `ArrayBuffer` over memory at an address, made on whichever thread wants
- * to see it. The memory stays its owner's: nothing is freed with the buffer.
+ * An `ArrayBuffer` over memory at an address, for this thread. The memory stays its owner's, who
+ * must keep it mapped as long as the buffer is used.
  */
 export function bufferAt(address: number, bytes: number): ArrayBuffer {
   const pointer = Deno.UnsafePointer.create(BigInt(address))!;
@@ -248,8 +246,8 @@ export class Mapping implements Disposable {
   }
 
   /**
-   * Shows the file at another address, and leaves zeros at the old one for ever,
-   * for whoever may still touch it.
+   * Maps the file at another address, and leaves zeros at the old one for ever:
+   * late code may still touch it.
    */
   move(): void {
     const to = mmap(0n, this.bytes, PROT_NONE, MAP_OWN);
@@ -268,8 +266,8 @@ export class Mapping implements Disposable {
 }
 
 /**
- * Tells which pages of a mapped file are in memory, a byte for each: bit 0 says
- * so. `address` is a multiple of a page.
+ * Sets bit 0 of a byte for each page of a mapped file that is in memory. `address` is a multiple of
+ * a page.
  */
 export function residentPages(address: number, bytes: number, pages: Uint8Array): void {
   retry("mincore", () => libc.mincore(BigInt(address), BigInt(bytes), pages));

@@ -5,9 +5,8 @@
  */
 
 /**
- * The most regions a table holds; the memory slots that a back-end offers. As
- * many as the kernel's vhost and other back-ends have, and QEMU gives a guest
- * that is to have 256 DIMMs.
+ * The most regions a table holds: the memory slots that a back-end offers. The kernel's vhost has as
+ * many, and QEMU uses them for a guest with 256 DIMMs.
  */
 export const MAX_REGIONS = 509;
 

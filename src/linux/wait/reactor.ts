@@ -16,7 +16,7 @@ import {
   Watches,
 } from "./watch.ts";
 
-/** How many glances there are to a look. */
+/** Calls of {@linkcode Reactor.glance} per system call. */
 const GLANCES_PER_LOOK = 256;
 
 /** The key of the reactor's own eventfd; no watch has it. */
@@ -38,7 +38,7 @@ export interface ThreadReactor extends Disposable {
   defer(callback: () => void): void;
   /** Waits once, blocking this thread, and calls what is ready. */
   turn(): void;
-  /** Takes what is there without waiting, as often as it is cheap: for a thread that polls. */
+  /** Calls what is ready without waiting, and looks only as often as is cheap: for polling. */
   glance(): void;
   /** Waits once, without blocking the event loop, and calls what is ready. */
   turnAsync(): Promise<void>;
@@ -113,7 +113,7 @@ export class Reactor implements ThreadReactor, Watcher {
   }
 
   glance(): void {
-    // Every look is a system call here, so most are left out.
+    // A look is a system call here, so most are left out.
     if (++this.#glances % GLANCES_PER_LOOK === 0) this.#dispatch(this.#epoll.wait(0));
   }
 

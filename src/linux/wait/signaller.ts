@@ -1,5 +1,5 @@
 /**
- * Signals on eventfds that others hold too.
+ * Signals on eventfds that other processes hold too.
  *
  * @module
  */
@@ -28,17 +28,16 @@ const RING_BYTES = 32;
 const RING_MAGIC = 0xa10a_10a1;
 
 /**
- * Signals eventfds in a way that cannot block, for one thread.
+ * Signals eventfds without ever blocking, for one thread.
  *
- * write(2) waits while an eventfd's counter is full, unless O_NONBLOCK is set,
- * and whoever else holds it can fill the counter and clear the flag at any
- * time. So the kernel is asked for an operation that is done at once (to poll
- * an eventfd that has room), and to tell of its end on the other one: it adds
- * to the counter then as far as there is room, and never waits. It takes a
- * fifth longer than write(2).
+ * write(2) waits while an eventfd's counter is full, unless O_NONBLOCK is set, and
+ * another process that holds it can fill the counter and clear the flag at any
+ * time. So the kernel is given an operation that completes at once (the poll of
+ * an eventfd that has room) and signals its completion on the other eventfd, which
+ * never waits. This takes a fifth longer than write(2).
  *
- * Where the kernel has no such operations (they are those of io_submit(2)) an
- * eventfd is written to if it has room.
+ * Where the kernel has no such operations (those of io_submit(2)) an eventfd that
+ * has room is written to.
  */
 export class Signaller implements Disposable {
   readonly #ready = createEventfd();

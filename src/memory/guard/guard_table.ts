@@ -1,5 +1,5 @@
 /**
- * The mappings that may lose their pages, as the guard and its watcher share them.
+ * The guarded mappings, shared by the guard and its watcher.
  *
  * @module
  */
@@ -28,8 +28,8 @@ const FIELDS = 8;
 const LOCK_BYTES = 8;
 
 /**
- * A table of mappings in shared memory, with a lock. It is held for a few
- * system calls at the most, and nobody who holds it touches guest memory.
+ * A table of mappings in shared memory, with a lock. A thread holds the lock for a few system calls
+ * at most, and touches no guest memory meanwhile.
  */
 export class GuardTable {
   /** The memory of the table. */
@@ -37,7 +37,7 @@ export class GuardTable {
   readonly #lock: Int32Array;
   readonly #entries: Float64Array[];
 
-  /** Makes a table, or shows the one that another thread made. */
+  /** Makes a table, or uses the memory of one that another thread made. */
   constructor(memory = new SharedArrayBuffer(LOCK_BYTES + MAX_GUARDED * FIELDS * 8)) {
     this.memory = memory;
     this.#lock = new Int32Array(memory, 0, 1);
@@ -47,7 +47,7 @@ export class GuardTable {
     );
   }
 
-  /** Does something with the entries while nobody else does; see {@linkcode Guarded}. */
+  /** Runs `work` on the entries with the lock held; see {@linkcode Guarded}. */
   locked<T>(work: (entries: readonly Float64Array[]) => T): T {
     while (Atomics.compareExchange(this.#lock, 0, 0, 1) !== 0) Atomics.wait(this.#lock, 0, 1);
     try {

@@ -1,21 +1,17 @@
 /**
- * Faults in memory that others own.
+ * Faults in memory whose file another process can make shorter.
  *
- * Who touches a mapped page that its file has no longer, because somebody made
- * the file shorter, gets SIGBUS; by default that ends the process. A memfd can
- * be sealed against it (`memory_file.ts`). For other files there is the guard:
+ * A thread that touches a mapped page beyond the end of its file gets SIGBUS, which by default ends
+ * the process. A memfd can be sealed against it (`memory_file.ts`). For other files there is the
+ * guard:
  *
- * - A worker listens for SIGBUS through Deno. Deno's handler of a signal writes
- *   to a pipe and returns; the faulting instruction is tried again, and faults
- *   again, until the worker has put zeros where the file's pages were. The
- *   thread that touched them, whichever it is, goes on a fraction of a
- *   millisecond later and reads zeros.
- * - The worker itself never touches guarded memory, so it is never the one that
- *   waits.
- * - A SIGBUS that no guarded mapping explains gets its default effect back, and
- *   ends the process as ever.
+ * - A worker listens for SIGBUS through Deno. Deno's signal handler writes to a pipe and returns;
+ *   the instruction is retried and faults again until the worker has mapped zeros in the place of
+ *   the missing pages. A fraction of a millisecond later the thread reads zeros.
+ * - The worker itself never touches guarded memory, so it never waits for itself.
+ * - A SIGBUS that no guarded mapping explains gets its default effect back, and ends the process.
  *
- * System calls are not concerned: they fail with EFAULT.
+ * System calls do not fault: they fail with EFAULT.
  *
  * Sources: signal-safety(7), sigaction(2), mmap(2); Deno's `Deno.addSignalListener`.
  *
@@ -56,13 +52,13 @@ export interface WatcherStart {
   table: SharedArrayBuffer;
 }
 
-/** What the watcher says: it is ready, or pages of a mapping are gone and are zeros now. */
+/** What the watcher says: it is ready, it failed, or pages of a mapping were replaced by zeros. */
 export type WatcherMessage =
   | { kind: "ready" }
   | { kind: "failed"; message: string }
   | { kind: "lost"; id: number; offset: number; bytes: number };
 
-/** Guards mappings of this process. There is one for each thread that needs one. */
+/** Guards mappings of this process; one for each thread that needs it. */
 export class MemoryGuard implements Disposable {
   readonly #table = new GuardTable();
   readonly #worker: Worker;
@@ -73,9 +69,8 @@ export class MemoryGuard implements Disposable {
   static #shared: Promise<MemoryGuard> | undefined;
   static #users = 0;
   /**
-   * There is a listener that stays: of faults that were mended signals may
-   * still be under way when the worker ends, and those that nobody listens to
-   * Deno gives their default effect.
+   * A listener stays when the worker ends: signals of mended faults may still be under way, and
+   * without a listener Deno gives SIGBUS its default effect.
    */
   static #listens = false;
 
@@ -85,8 +80,10 @@ export class MemoryGuard implements Disposable {
   }
 
   /**
-   * The guard of this thread; it is started for its first user and ended by its
-   * last one, with {@linkcode MemoryGuard[Symbol.dispose]}.
+   * The guard of this thread, which its first user starts and its last one ends, with
+   * {@linkcode MemoryGuard[Symbol.dispose]}.
+   *
+   * @throws {Error} When it cannot be started.
    */
   static async acquire(): Promise<MemoryGuard> {
     MemoryGuard.#users++;
@@ -120,7 +117,7 @@ export class MemoryGuard implements Disposable {
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      restoreBusErrors(); // without the worker a fault would be tried again for ever
+      restoreBusErrors(); // without the worker a fault would be retried for ever
       ready.reject(new Error(`The memory guard ended: ${event.message}`));
     };
     const start: WatcherStart = { table: guard.#table.memory };
@@ -135,12 +132,11 @@ export class MemoryGuard implements Disposable {
   }
 
   /**
-   * Makes ready to guard a mapping that is still to be made, and holds a
-   * descriptor of its file. It is guarded once {@linkcode GuardedPlace.begin}
-   * says where it is, until the place is disposed of, which has to come before
-   * the mapping ends.
+   * Prepares to guard a mapping that is still to be made, and holds a
+   * descriptor of its file. It is guarded from {@linkcode GuardedPlace.begin} until
+   * the place is disposed of, which has to come before the mapping ends.
    *
-   * @param onLost Told, soon after, which part of it is zeros from now on
+   * @param onLost Called soon after a part of it became zeros
    * @throws {LinuxError} When there is no room for one more descriptor.
    * @throws {RangeError} When {@linkcode MAX_GUARDED} mappings are guarded.
    */
@@ -202,9 +198,8 @@ const FOLDERS = ["./", "../../linux/", "../../linux/file/", "../../linux/wait/"]
   .map((folder) => new URL(folder, import.meta.url));
 
 /**
- * The worker is started when it is needed, long after everything else, and its
- * modules are read then: they have to be those that run here. To start it before
- * would cost every device 17 MB.
+ * Checks that the worker's modules are those that run here: they are read when the worker starts,
+ * long after everything else. Starting it early would cost every device 17 MB.
  *
  * @throws {Error} When one of its modules was changed meanwhile.
  */
@@ -243,10 +238,9 @@ export function restoreBusErrors(): void {
 /**
  * Has Deno call a listener for SIGBUS, and nothing else happen.
  *
- * Deno's handler first calls the one that it replaced, and the one of Rust's
- * runtime would end the process, so there must be none. And Deno replaces a
- * handler only once in the life of a process: afterwards it has to be put back
- * from another signal, as it is the same for all.
+ * Deno's handler first calls the one that it replaced. That of Rust's runtime would end the process,
+ * so it is removed before. Deno installs its handler only once in the life of a process: later it is
+ * copied from another signal, as it is the same for all.
  */
 export function listenForBusErrors(listener: () => void): void {
   const none = () => {};

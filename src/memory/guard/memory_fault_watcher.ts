@@ -19,11 +19,11 @@ declare const self: {
   postMessage(message: WatcherMessage): void;
 };
 
-/** Faults that are so close belong together: a thread faults again and again until it is helped. */
+/** Faults that are so close are one: a thread faults again and again until its page is replaced. */
 const TOGETHER_MS = 50;
-/** After so long, mappings whose files were changed are given up, or have pages that cannot be had. */
+/** After so long, mappings whose files changed, or that have no room for a page, are replaced. */
 const SUSPECT_MS = 100;
-/** After so long, the fault is somebody else's and ends the process. */
+/** After so long, the fault has another cause and ends the process. */
 const UNEXPLAINED_MS = 1000;
 
 self.onmessage = ({ data }) => {
