@@ -36,6 +36,7 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
   "mod.ts": ["src/linux/", "src/virtqueue/", "src/virtio/", "src/runtime/"],
   "backends/": ["mod.ts", "src/linux/mod.ts"],
   "main.ts": ["mod.ts", "src/cli/", "backends/"],
+  "tools/test.ts": ["src/", "tools/", "tests/"],
   "tools/": ["src/", "backends/", "mod.ts", "main.ts"],
 };
 
