@@ -11,6 +11,7 @@ export * from "./config/layout.ts";
 export type { ConfigObservation } from "./config/observation.ts";
 export * from "./config/self_describing.ts";
 export * from "./config/space.ts";
+export * from "./define_device.ts";
 export * from "./device.ts";
 export * from "./features.ts";
 export * from "./options.ts";

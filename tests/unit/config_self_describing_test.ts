@@ -11,7 +11,7 @@ import {
   statusField,
 } from "../../src/virtio/config/self_describing.ts";
 import { ConfigSpace } from "../../src/virtio/config/space.ts";
-import { defineDevice } from "../../src/virtio/device.ts";
+import { defineDevice } from "../../src/virtio/define_device.ts";
 
 const layout = selfDescribing({
   status: statusField(1),
