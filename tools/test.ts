@@ -2,10 +2,10 @@
 import { UsageError } from "../src/cli/usage_error.ts";
 import { libvirtPackages } from "../tests/guest/lib/libvirt.ts";
 import { type Program, programPath, QEMU_VERSIONS, qemuOfVersion } from "./guest/programs.ts";
-import { runTool, teller, type Tool, type ToolArguments } from "./lib/tool.ts";
+import { defineTool, runTool, teller, type ToolArguments } from "./lib/tool.ts";
 import { ToolError } from "./lib/tool_error.ts";
 
-const TEST: Tool<Record<never, never>> = {
+const TEST = defineTool({
   name: "test",
   usage: "[LAYER...] [-- DENO TEST ARGUMENTS]",
   hasOperands: true,
@@ -20,7 +20,18 @@ Examples:
   deno task test guest -- --filter=resize
 `,
   usageStatus: 2,
-};
+  check: checkLayers,
+});
+
+function checkLayers({ operands, rest }: ToolArguments<Record<never, never>>) {
+  const unknown = operands.find((name) => !(name in LAYERS));
+  if (unknown !== undefined) {
+    throw new UsageError(
+      `expected layers (${Object.keys(LAYERS).join(", ")}), got ${JSON.stringify(unknown)}`,
+    );
+  }
+  return { operands, rest };
+}
 
 const tell = teller("test");
 
@@ -137,13 +148,7 @@ async function fetchWhatMayBeMissing(): Promise<void> {
   }
 }
 
-async function main({ operands, rest }: ToolArguments<Record<never, never>>): Promise<number> {
-  const unknown = operands.find((name) => !(name in LAYERS));
-  if (unknown !== undefined) {
-    throw new UsageError(
-      `expected layers (${Object.keys(LAYERS).join(", ")}), got ${JSON.stringify(unknown)}`,
-    );
-  }
+async function main({ operands, rest }: ReturnType<typeof checkLayers>): Promise<number> {
   const layers = Object.entries(LAYERS).filter(([name]) =>
     operands.length === 0 || operands.includes(name)
   );

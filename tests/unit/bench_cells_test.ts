@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { allCells, quickCells, selectCells } from "../../tools/bench/cells.ts";
 import { goalsOf, goalText, isMet } from "../../tools/bench/goals.ts";
-import { parseOptions } from "../../tools/bench/options.ts";
+import { BENCH } from "../../tools/bench/options.ts";
+import { parseTool } from "../../tools/lib/tool.ts";
 
 function cell(name: string) {
   const found = allCells().find((cell) => cell.name === name);
@@ -69,14 +70,14 @@ Deno.test("isMet() judges by what is shown", () => {
   assertEquals(goalText({ is: "at most", limit: 0.7 }), "≤ 0.7");
 });
 
-Deno.test("parseOptions() chooses cells and times", () => {
-  const all = parseOptions([]);
+Deno.test("parseTool() chooses cells and times", () => {
+  const all = parseTool(BENCH, []);
   assertEquals([all.cells.length, all.withExtras, all.runs], [allCells().length, true, 5]);
-  const quick = parseOptions(["--quick", "--runs=1"]);
+  const quick = parseTool(BENCH, ["--quick", "--runs=1"]);
   assertEquals([quick.cells.length, quick.seconds, quick.runs], [22, 0.3, 1]);
   assertEquals(quick.processors, ["asleep", "awake"]);
-  assertEquals(parseOptions(["--processors=awake"]).processors, ["awake"]);
-  const some = parseOptions([
+  assertEquals(parseTool(BENCH, ["--processors=awake"]).processors, ["awake"]);
+  const some = parseTool(BENCH, [
     "null/read4k/qd32",
     "null/read4k/qd1/poll",
     "--seconds=0.5",
@@ -87,10 +88,10 @@ Deno.test("parseOptions() chooses cells and times", () => {
   assertEquals(some.own.flags, ["--io=sync", "-x"]);
 });
 
-Deno.test("parseOptions() says what is wrong", () => {
-  assertThrows(() => parseOptions(["nul/read"]), Error, "No cell is called nul/read");
-  assertThrows(() => parseOptions(["--fast"]), Error, "Unknown flag --fast");
-  assertThrows(() => parseOptions(["--processors=hot"]), Error, "asleep, awake, both");
-  assertThrows(() => parseOptions(["--runs=0"]), Error, "--runs takes 1 to 1000");
-  assertThrows(() => parseOptions(["--seconds=0"]), Error, "expected a number");
+Deno.test("parseTool() says what is wrong", () => {
+  assertThrows(() => parseTool(BENCH, ["nul/read"]), Error, "No cell is called nul/read");
+  assertThrows(() => parseTool(BENCH, ["--fast"]), Error, "Unknown flag --fast");
+  assertThrows(() => parseTool(BENCH, ["--processors=hot"]), Error, "asleep, awake, both");
+  assertThrows(() => parseTool(BENCH, ["--runs=0"]), Error, "--runs takes 1 to 1000");
+  assertThrows(() => parseTool(BENCH, ["--seconds=0"]), Error, "expected a number");
 });

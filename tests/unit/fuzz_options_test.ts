@@ -1,21 +1,22 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { parseOptions } from "../../tools/fuzz/options.ts";
-import { TARGETS } from "../../tools/fuzz/targets.ts";
+import { FUZZ } from "../../tools/fuzz/options.ts";
+import { parseTool } from "../../tools/lib/tool.ts";
+import { TARGETS } from "../../tools/fuzz/frame.ts";
 
-Deno.test("parseOptions() takes targets, each once, in any order", () => {
-  assertEquals(parseOptions(["ring", "device", "ring"]).targets, ["ring", "device"]);
-  assertEquals(parseOptions(["ring", "all"]).targets, TARGETS);
+Deno.test("parseTool() takes targets, each once, in any order", () => {
+  assertEquals(parseTool(FUZZ, ["ring", "device", "ring"]).targets, ["ring", "device"]);
+  assertEquals(parseTool(FUZZ, ["ring", "all"]).targets, TARGETS);
 });
 
-Deno.test("parseOptions() takes a seed and a number of cases, or has its own", () => {
-  const { seed, cases } = parseOptions(["ring", "--seed=4294967295", "--cases=1"]);
+Deno.test("parseTool() takes a seed and a number of cases, or has its own", () => {
+  const { seed, cases } = parseTool(FUZZ, ["ring", "--seed=4294967295", "--cases=1"]);
   assertEquals([seed, cases], [2 ** 32 - 1, 1]);
-  const other = parseOptions(["ring"]);
+  const other = parseTool(FUZZ, ["ring"]);
   assert(other.seed >= 0 && other.seed < 2 ** 32 && other.cases === 100_000);
 });
 
-Deno.test("parseOptions() needs no target for --list", () => {
-  assert(parseOptions(["--list"]).list);
+Deno.test("parseTool() needs no target for --list", () => {
+  assert(parseTool(FUZZ, ["--list"]).list);
 });
 
 for (
@@ -29,8 +30,8 @@ for (
     [["ring", "--sed=1"], "--sed"],
   ] as [string[], string][]
 ) {
-  Deno.test(`parseOptions() says in one line what is wrong with ${JSON.stringify(args)}`, () => {
-    const { message } = assertThrows(() => parseOptions(args), Error);
+  Deno.test(`parseTool() says in one line what is wrong with ${JSON.stringify(args)}`, () => {
+    const { message } = assertThrows(() => parseTool(FUZZ, args), Error);
     assert(message.includes(what) && !message.includes("\n"), message);
   });
 }

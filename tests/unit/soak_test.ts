@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { BLOCK_BYTES, DiskContent, UNKNOWN } from "../../tools/soak/disk_content.ts";
-import { NAMES, parseOptions } from "../../tools/soak/options.ts";
+import { NAMES, SOAK } from "../../tools/soak/options.ts";
+import { parseTool } from "../../tools/lib/tool.ts";
 import { draw, ticksTo } from "../../tools/soak/plot.ts";
 import { findLeaks, LEAK, type Process, type Sample } from "../../tools/soak/processes.ts";
 import { firstWrongSector, regionBytes } from "../../tools/soak/regions.ts";
@@ -106,10 +107,10 @@ Deno.test("Trouble is known to whoever began before, during or after it", () => 
   assertEquals(trouble.since(trouble.now), false);
 });
 
-Deno.test("parseOptions() takes what --help says and refuses the rest in a line", () => {
-  const options = parseOptions(["--minutes=10", "--seed=7", "--only=guest,disk"]);
+Deno.test("parseTool() takes what --help says and refuses the rest in a line", () => {
+  const options = parseTool(SOAK, ["--minutes=10", "--seed=7", "--only=guest,disk"]);
   assertEquals([options.minutes, options.seed, options.only], [10, 7, ["disk", "guest"]]);
-  assertEquals(parseOptions([]).only, NAMES);
+  assertEquals(parseTool(SOAK, []).only, NAMES);
   for (
     const [arg, message] of [
       ["--minutes=", "Expected a value after --minutes"],
@@ -120,7 +121,7 @@ Deno.test("parseOptions() takes what --help says and refuses the rest in a line"
       ["fast", "Unknown argument fast"],
     ]
   ) {
-    assertThrows(() => parseOptions([arg]), Error, message);
+    assertThrows(() => parseTool(SOAK, [arg]), Error, message);
   }
 });
 

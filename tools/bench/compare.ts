@@ -11,16 +11,13 @@ import { ToolError } from "../lib/tool_error.ts";
 /** How long each mode of the peer is tried. */
 const PROBE_SECONDS = 0.25;
 
-export interface SideResult {
+/** What of a side's samples is summed up. */
+const MEASURED = ["iops", "p50Us", "p99Us", "cpuUs", "loadUs", "kicks"] as const;
+
+export interface SideResult extends Record<typeof MEASURED[number], Summary> {
   name: string;
   mode: string;
   drive: Drive;
-  iops: Summary;
-  p50Us: Summary;
-  p99Us: Summary;
-  cpuUs: Summary;
-  loadUs: Summary;
-  kicks: Summary;
   systemCalls?: Summary;
 }
 
@@ -59,7 +56,6 @@ interface Contender {
 /**
  * Measures a cell.
  *
- * @param processors What processors do meanwhile.
  * @param peers The versions of the peer, the newest first.
  */
 export async function compare(
@@ -101,30 +97,16 @@ export async function compare(
 }
 
 function comparison(subject: Contender, reference: Contender): Comparison {
-  const ratio = (pick: (sample: Sample) => number) =>
-    ratioSummary(subject.samples.map(pick), reference.samples.map(pick))!;
-  return {
-    reference: sideResult(reference),
-    iopsRatio: ratio(({ iops }) => iops),
-    cpuRatio: ratio(({ cpuUs }) => cpuUs),
-  };
+  const of = ({ samples }: Contender, name: "iops" | "cpuUs") => samples.map((one) => one[name]);
+  const ratio = (name: "iops" | "cpuUs") => ratioSummary(of(subject, name), of(reference, name))!;
+  return { reference: sideResult(reference), iopsRatio: ratio("iops"), cpuRatio: ratio("cpuUs") };
 }
 
 function sideResult({ side, drive, samples }: Contender): SideResult {
-  const of = (pick: (sample: Sample) => number | undefined) =>
-    summary(samples.map((sample) => pick(sample) ?? NaN));
-  return {
-    name: side.name,
-    mode: side.mode,
-    drive,
-    iops: of(({ iops }) => iops)!,
-    p50Us: of(({ p50Us }) => p50Us)!,
-    p99Us: of(({ p99Us }) => p99Us)!,
-    cpuUs: of(({ cpuUs }) => cpuUs)!,
-    loadUs: of(({ loadUs }) => loadUs)!,
-    kicks: of(({ kicks }) => kicks)!,
-    systemCalls: of(({ systemCalls }) => systemCalls),
-  };
+  const of = (name: keyof Sample) => summary(samples.map((sample) => sample[name] ?? NaN));
+  const measured = Object.fromEntries(MEASURED.map((name) => [name, of(name)]));
+  const { name, mode } = side;
+  return { name, mode, drive, ...measured, systemCalls: of("systemCalls") } as SideResult;
 }
 
 function goalResults(

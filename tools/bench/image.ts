@@ -51,11 +51,7 @@ export class Image {
     await file.syncData();
   }
 
-  /**
-   * Reads all of it.
-   *
-   * @throws {ToolError} When a block is not what was written last
-   */
+  /** Reads all of it. */
   async verify(): Promise<void> {
     const words = new Uint32Array(CHUNK_BLOCKS * BLOCK_WORDS);
     const bytes = new Uint8Array(words.buffer);

@@ -20,8 +20,6 @@ export interface Load {
  *
  * A latency is the time from the moment before requests are published to the one when they are
  * found to be back.
- *
- * @throws {ToolError} When a request does not come back as it has to
  */
 export function runLoad({ ring, requests, waiter, control, counters }: Load): void {
   const { depth } = requests;

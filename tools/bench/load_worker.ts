@@ -9,8 +9,7 @@ import {
 import { BlkRequests, type BlkRequestsOptions } from "./blk_requests.ts";
 import { runLoad } from "./load_loop.ts";
 import { LoadControl, LoadCounters } from "./load_state.ts";
-import { PacedRequests } from "./requests.ts";
-import { RngRequests, type RngRequestsOptions } from "./rng_requests.ts";
+import { PacedRequests, RngRequests, type RngRequestsOptions } from "./requests.ts";
 import { PollingWaiter, SleepingWaiter } from "./waiter.ts";
 
 /** What a load thread is to do. */

@@ -43,11 +43,7 @@ async function fileSystemOf(directory: string): Promise<[type: string, device: s
   return [type, device];
 }
 
-/**
- * Makes sure that directories are on what they have to be on.
- *
- * @throws {ToolError} When one is not.
- */
+/** Makes sure that directories are on what they have to be on. */
 export async function checkDirectories(options: Options): Promise<void> {
   const { tmpfsDir, diskDir, cells } = options;
   const [tmpfs] = await fileSystemOf(tmpfsDir);

@@ -9,7 +9,7 @@ import { lowRates } from "./low_rates.ts";
 import { checkDirectories, describeMachine } from "./machine.ts";
 import { markdown } from "./markdown.ts";
 import { allCells } from "./cells.ts";
-import { BENCH, checkOptions, type Options } from "./options.ts";
+import { BENCH, type Options } from "./options.ts";
 import type { Report } from "./report.ts";
 import { endOnSignals, Scratch } from "../lib/scratch.ts";
 import { peers } from "./sides.ts";
@@ -19,8 +19,7 @@ import { isExpected, runTool, teller } from "../lib/tool.ts";
 
 const progress = teller("bench");
 
-async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
-  const options = checkOptions(args);
+async function main(options: Options): Promise<number> {
   if (options.list) {
     for (const { name } of allCells()) console.log(name);
     return 0;

@@ -61,16 +61,8 @@ function cellTable(cells: readonly CellResult[]): string {
   const hasOlder = cells.some(({ older }) => older.length > 0);
   return table([
     [
-      "cell",
-      "against",
-      "IOPS",
-      "ratio",
-      "CPU µs/req",
-      "ratio",
-      "p50 µs",
-      "p99 µs",
-      "syscalls/req",
-      "goals",
+      ...["cell", "against", "IOPS", "ratio", "CPU µs/req", "ratio", "p50 µs", "p99 µs"],
+      ...["syscalls/req", "goals"],
       ...hasOlder ? ["older peer: IOPS, CPU"] : [],
     ],
     ...cells.map((cell) => {

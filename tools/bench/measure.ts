@@ -1,7 +1,6 @@
 /** One run of one side. */
 import { VirtioDriver } from "../../src/frontend/mod.ts";
-import type { Bench } from "./bench.ts";
-import { STORE_BYTES } from "./bench.ts";
+import { type Bench, STORE_BYTES } from "./bench.ts";
 import { processTime } from "../lib/clock.ts";
 import { type Drive, type OperationName, OPERATIONS, type StoreName } from "./cells.ts";
 import { type Backend, holding } from "../lib/backend.ts";

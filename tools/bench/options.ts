@@ -1,6 +1,6 @@
 /** The command line of `deno task bench`. */
 import { OptionError } from "../../src/virtio/options.ts";
-import { fraction, parseTool, type Tool, type ToolArguments } from "../lib/tool.ts";
+import { defineTool, fraction, type ToolArguments } from "../lib/tool.ts";
 import { PROCESSORS, type Processors } from "./awake.ts";
 import { allCells, type Cell, quickCells, selectCells } from "./cells.ts";
 
@@ -44,7 +44,7 @@ const OPTIONS = {
   diskDir: { type: "text", placeholder: "DIR", default: "/var/tmp", about: "where the disk is" },
 } as const;
 
-export const BENCH: Tool<typeof OPTIONS> = {
+export const BENCH = defineTool({
   name: "bench",
   usage: "[options] [CELL...]",
   hasOperands: true,
@@ -77,11 +77,13 @@ Examples:
   deno task bench --runs=9 "tmpfs/*4k/qd32"
   deno task bench --flags=--io=sync tmpfs/read4k
 `,
-};
+  check: checkOptions,
+});
 
-export type Options = ReturnType<typeof checkOptions>;
+/** A command line, checked. */
+export type Options = ReturnType<typeof BENCH.check>;
 
-export function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>) {
+function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>) {
   const { quick, processors } = values;
   const text = values.seconds ?? (quick ? "0.3" : "1");
   const seconds = fraction("--seconds", text, 0.05, 3600);
@@ -100,9 +102,6 @@ export function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>
     own: { flags: words(values.flags), v8Flags: words(values.v8Flags) },
   };
 }
-
-export const parseOptions = (args: readonly string[]): Options =>
-  checkOptions(parseTool(BENCH, args));
 
 function words(text = ""): string[] {
   return text.split(/\s+/).filter((word) => word);

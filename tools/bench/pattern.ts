@@ -12,30 +12,21 @@ export const BLOCK_WORDS = BLOCK_BYTES / 4;
 /**
  * The first and the last word of a block.
  *
- * @param block Its index
  * @param generation The how-manieth content of the image it is of
  */
 export function blockWord(block: number, generation: number): number {
   return (Math.imul(block + 1, 0x9e3779b1) ^ Math.imul(generation + 1, 0x85ebca6b)) >>> 0;
 }
 
-export function stampBlock(
-  words: Uint32Array<ArrayBuffer>,
-  at: number,
-  block: number,
-  generation: number,
-): void {
+type Words = Uint32Array<ArrayBuffer>;
+
+export function stampBlock(words: Words, at: number, block: number, generation: number): void {
   const word = blockWord(block, generation);
   words[at] = word;
   words[at + BLOCK_WORDS - 1] = word;
 }
 
-export function hasStamp(
-  words: Uint32Array<ArrayBuffer>,
-  at: number,
-  block: number,
-  generation: number,
-): boolean {
+export function hasStamp(words: Words, at: number, block: number, generation: number): boolean {
   const word = blockWord(block, generation);
   return words[at] === word && words[at + BLOCK_WORDS - 1] === word;
 }

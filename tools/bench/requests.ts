@@ -1,22 +1,15 @@
 /** What a load consists of. */
 import type { DriverRing } from "../../src/frontend/mod.ts";
+import { ToolError } from "../lib/tool_error.ts";
 import { readClock } from "../lib/clock.ts";
 
 /** Requests of one kind, in slots that are used again and again. */
 export interface Requests {
   /** How many there are. */
   readonly depth: number;
-  /**
-   * Puts the next request of a slot into the ring.
-   *
-   * @returns The chain's number
-   */
+  /** Puts the next request of a slot into the ring; returns the chain's number. */
   add(ring: DriverRing, slot: number): number;
-  /**
-   * Looks at what came back.
-   *
-   * @throws {ToolError} When it is not what it has to be
-   */
+  /** Looks at what came back. */
   check(slot: number, written: number): void;
 }
 
@@ -49,5 +42,39 @@ export class PacedRequests implements Requests {
 
   check(slot: number, written: number): void {
     this.#inner.check(slot, written);
+  }
+}
+
+/** How requests for random bytes are made: virtio 1.3, 5.4.6. */
+export interface RngRequestsOptions {
+  depth: number;
+  bytes: number;
+  /** Guest physical address of memory for all of them. */
+  gpa: number;
+}
+
+/** Requests for random bytes. A device may give fewer than it was asked for. */
+export class RngRequests implements Requests {
+  readonly depth: number;
+  readonly #bytes: number;
+  readonly #gpa: number;
+
+  constructor({ depth, bytes, gpa }: RngRequestsOptions) {
+    this.depth = depth;
+    this.#bytes = bytes;
+    this.#gpa = gpa;
+  }
+
+  add(ring: DriverRing, slot: number): number {
+    if (!ring.begin(1)) throw new ToolError("Expected room in the ring, got none");
+    ring.descriptor(this.#gpa + slot * this.#bytes, this.#bytes, true);
+    return ring.end();
+  }
+
+  check(_slot: number, written: number): void {
+    // The table says how many bytes come per second.
+    if (written !== this.#bytes) {
+      throw new ToolError(`Expected ${this.#bytes} random bytes, got ${written}`);
+    }
   }
 }

@@ -8,9 +8,8 @@ export interface Summary {
 }
 
 /**
- * Sums up measurements; what is no number was not measured and does not count.
- *
- * @returns `undefined` where nothing was measured.
+ * Sums up measurements; what is no number was not measured and does not count; returns `undefined`
+ * where nothing was measured.
  */
 export function summary(values: readonly number[]): Summary | undefined {
   const sorted = values.filter(Number.isFinite).toSorted((a, b) => a - b);

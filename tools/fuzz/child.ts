@@ -3,9 +3,8 @@
  * JSON on stdout.
  */
 import { watchesEnded } from "../../src/linux/mod.ts";
-import { type ProcessState, processState } from "../lib/process_state.ts";
-import { Tally } from "./frame.ts";
-import { loadTarget } from "./targets.ts";
+import { expectNothingLeft, type ProcessState, processState } from "../lib/process_state.ts";
+import { loadTarget, Tally } from "./frame.ts";
 
 /** What the process tells. */
 export type ChildMessage =
@@ -22,11 +21,11 @@ const GROWTH_MIB = 256;
 /** What a process holds is counted once it has been the same for so long, in milliseconds. */
 const STEADY_MS = 500;
 
-/** How often progress is told, in milliseconds. */
-const TELL_MS = 500;
-
 /** How long that may take. */
 const SETTLE_MS = 20_000;
+
+/** How often progress is told, in milliseconds. */
+const TELL_MS = 500;
 
 const encoder = new TextEncoder();
 
@@ -51,25 +50,6 @@ async function settled(): Promise<ProcessState> {
     if (performance.now() < deadline) since = performance.now();
   }
   return state;
-}
-
-function expectNothingLeft(before: ProcessState, after: ProcessState): void {
-  for (const what of ["fds", "mappings", "threads"] as const) {
-    if (after[what] > before[what]) {
-      const list = what === "fds" ? `: ${descriptors()}` : "";
-      throw new Error(`Expected ${before[what]} ${what} afterwards, got ${after[what]}${list}`);
-    }
-  }
-}
-
-function descriptors(): string {
-  return [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => {
-    try {
-      return `${name} ${Deno.readLinkSync(`/proc/self/fd/${name}`)}`;
-    } catch {
-      return name; // the directory itself
-    }
-  }).join(", ");
 }
 
 async function main([name, seed, cases]: string[]): Promise<void> {

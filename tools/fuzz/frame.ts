@@ -37,7 +37,6 @@ export function randomOf(seed: number, number: number): Random {
  * Plays parts in turn.
  *
  * @param what What a part is called in messages, such as `Device`
- * @param most The most cases of a part
  */
 export async function playParts(
   what: string,
@@ -55,4 +54,12 @@ export async function playParts(
     }
     progress(done);
   }
+}
+
+/** The names of the fuzzers: each is the `target` of the module of that name. */
+export const TARGETS = ["device", "ring", "storage", "wire"];
+
+export async function loadTarget(name: string): Promise<FuzzTarget> {
+  const { target } = await import(`./${name}.ts`) as { target: FuzzTarget };
+  return target;
 }

@@ -2,10 +2,10 @@
 import { makeInk } from "../../src/cli/ink.ts";
 import { table } from "../../src/cli/table.ts";
 import type { ChildMessage } from "./child.ts";
-import { checkOptions, FUZZ, type Options } from "./options.ts";
+import { FUZZ, type Options } from "./options.ts";
 import { kill, lines, spawn } from "../lib/process.ts";
 import { endOnSignals, Scratch } from "../lib/scratch.ts";
-import { loadTarget, TARGETS } from "./targets.ts";
+import { loadTarget, TARGETS } from "./frame.ts";
 import { runTool, teller } from "../lib/tool.ts";
 
 /** How long a target may say nothing before it counts as hanging. */
@@ -22,12 +22,9 @@ type Outcome = FuzzReport | Extract<ChildMessage, { kind: "finding" }>;
 
 const progress = teller("fuzz");
 
-async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
-  const options = checkOptions(args);
+async function main(options: Options): Promise<number> {
   if (options.list) {
-    for (const name of TARGETS) {
-      console.log(`${name.padEnd(8)}  ${(await loadTarget(name)).about}`);
-    }
+    for (const name of TARGETS) console.log(`${name.padEnd(8)}  ${(await loadTarget(name)).about}`);
     return 0;
   }
   using scratch = new Scratch("vhostd-fuzz-");
@@ -123,12 +120,8 @@ async function printCoverage(directory: string): Promise<void> {
   for (const format of [[], ["--html"]]) {
     const { success } = await new Deno.Command(Deno.execPath(), {
       args: [
-        "coverage",
-        "--quiet",
-        `--include=${include}`,
-        "--exclude=/tools/",
-        ...format,
-        directory,
+        ...["coverage", "--quiet", `--include=${include}`, "--exclude=/tools/"],
+        ...[...format, directory],
       ],
       stdin: "null",
       stdout: format.length === 0 ? "inherit" : "null",

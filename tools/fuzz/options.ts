@@ -1,7 +1,7 @@
 /** The command line of `deno task fuzz`. */
 import { UsageError } from "../../src/cli/usage_error.ts";
-import { parseTool, type Tool, type ToolArguments } from "../lib/tool.ts";
-import { TARGETS } from "./targets.ts";
+import { defineTool, type ToolArguments } from "../lib/tool.ts";
+import { TARGETS } from "./frame.ts";
 
 const OPTIONS = {
   seed: {
@@ -27,7 +27,7 @@ const OPTIONS = {
   list: { type: "flag", about: "prints the targets" },
 } as const;
 
-export const FUZZ: Tool<typeof OPTIONS> = {
+export const FUZZ = defineTool({
   name: "fuzz",
   usage: "[options] TARGET...",
   hasOperands: true,
@@ -52,20 +52,19 @@ Examples:
   deno task fuzz all --coverage=/tmp/coverage
 `,
   usageStatus: 2,
-};
+  check: checkOptions,
+});
 
-export type Options = ReturnType<typeof checkOptions>;
+/** A command line, checked. */
+export type Options = ReturnType<typeof FUZZ.check>;
 
-export function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>) {
+function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>) {
   return {
     ...values,
     seed: values.seed ?? Math.floor(Math.random() * 2 ** 32),
     targets: values.list ? [] : chooseTargets(operands),
   };
 }
-
-export const parseOptions = (args: readonly string[]): Options =>
-  checkOptions(parseTool(FUZZ, args));
 
 function chooseTargets(names: string[]): string[] {
   const expected = `expected ${TARGETS.join(", ")} or all`;

@@ -4,10 +4,11 @@
  *
  * A case is one message of a sequence in which something is wrong.
  */
+import { Scratch } from "../lib/scratch.ts";
 import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve } from "../../mod.ts";
 import { BlkDriver, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
-import { type ProcessState, processState } from "../lib/process_state.ts";
+import { expectNothingLeft, type ProcessState, processState } from "../lib/process_state.ts";
 import type { Random } from "../lib/random.ts";
 import { type FuzzTarget, playParts, randomOf, type Tally } from "./frame.ts";
 import { withTimeout } from "../lib/process.ts";
@@ -51,8 +52,7 @@ class World implements AsyncDisposable {
 
   static async open(recordings: readonly Message[][]): Promise<World> {
     const world = new World();
-    const directory = Deno.makeTempDirSync();
-    world.#stack.defer(() => Deno.removeSync(directory, { recursive: true }));
+    const directory = world.#stack.use(new Scratch("fuzz-")).directory();
     const onRejection = (event: PromiseRejectionEvent) => {
       event.preventDefault();
       world.#unhandled.push(event.reason);
@@ -122,11 +122,7 @@ class World implements AsyncDisposable {
       this.#warmBytes = rss;
       return;
     }
-    for (const what of ["fds", "mappings", "threads"] as const) {
-      if (now[what] > this.#warm[what]) {
-        throw new Error(`Expected ${this.#warm[what]} ${what}, got ${now[what]}`);
-      }
-    }
+    expectNothingLeft(this.#warm, now);
     if (rss - this.#warmBytes > MOST_GROWTH_BYTES) {
       throw new Error(`Expected about ${this.#warmBytes} bytes of resident memory, got ${rss}`);
     }

@@ -37,12 +37,7 @@ const FOR_INSTALLATION = [
 /** Where releases go that Debian no longer maintains. */
 const ARCHIVE = "http://archive.debian.org";
 
-/**
- * Downloads packages and unpacks them. apt checks each against Debian's signed lists.
- *
- * @param names The names of the packages.
- * @param directory Where their files go; made when it is missing.
- */
+/** Downloads packages and unpacks them. apt checks each against Debian's signed lists. */
 export async function unpackPackages(
   names: string[],
   directory: string,

@@ -9,9 +9,7 @@ const CACHE = new URL("../../.cache/guest/", import.meta.url).pathname;
  * when it is complete. Processes that want the same thing at the same time wait for the first of
  * them.
  *
- * @param name What is made, such as `"initramfs"`.
  * @param recipe Everything that decides how the result looks.
- * @param make Makes it, at the path it is given.
  */
 export async function cached(
   name: string,

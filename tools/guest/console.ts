@@ -20,11 +20,7 @@ export class Console {
   #changed = Promise.withResolvers<void>();
   #reading: Promise<void>;
 
-  /**
-   * @param output What the guest prints.
-   * @param input What the guest reads.
-   * @param whyEnded Says why the guest has ended, once it has.
-   */
+  /** @param whyEnded Says why the guest has ended, once it has. */
   constructor(
     output: ReadableStream<Uint8Array<ArrayBuffer>>,
     input: WritableStream<Uint8Array<ArrayBuffer>>,
@@ -44,12 +40,10 @@ export class Console {
   }
 
   /**
-   * Reads up to a text or pattern, and takes both from the console.
+   * Reads up to a text or pattern, and takes both from the console; returns what came before.
    *
    * @param end The text, or a pattern that is looked for in all of what was not read yet.
    * @param timeoutMs How long to wait for it; may be `Infinity`.
-   * @returns What came before.
-   * @throws {ToolError} When the time is over or the console is closed.
    */
   async readUntil(end: string | RegExp, timeoutMs: number): Promise<string> {
     const shown = typeof end === "string" ? JSON.stringify(end) : end;

@@ -1,4 +1,6 @@
 /** The files of the guest's small userland. */
+import { unpackPackages } from "./apt.ts";
+import { cached, exists } from "./cache.ts";
 import { run } from "../lib/process.ts";
 
 /** Text files by their path in the guest; scripts start with `#!`. */
@@ -57,13 +59,9 @@ const DIRECTORIES = [
  * Writes the files, with busybox under all of its names.
  *
  * @param directory The guest's `/`; made when it is missing.
- * @param tree The files.
- * @param busybox The path of a static busybox.
  */
 export async function writeTree(directory: string, tree: FileTree, busybox: string): Promise<void> {
-  for (const name of DIRECTORIES) {
-    await Deno.mkdir(`${directory}/${name}`, { recursive: true });
-  }
+  for (const name of DIRECTORIES) await Deno.mkdir(`${directory}/${name}`, { recursive: true });
   for (const [name, text] of Object.entries(tree)) {
     const path = `${directory}/${name}`;
     await Deno.mkdir(path.slice(0, path.lastIndexOf("/")), { recursive: true });
@@ -77,4 +75,16 @@ export async function writeTree(directory: string, tree: FileTree, busybox: stri
     if (name === "bin/busybox") continue;
     await Deno.symlink("/bin/busybox", `${directory}/${name}`);
   }
+}
+
+/** The path of a busybox that needs no libraries. */
+export async function busybox(): Promise<string> {
+  const directory = await cached(
+    "busybox",
+    "busybox-static",
+    (path) => unpackPackages(["busybox-static"], path),
+  );
+  // From Debian 13 on.
+  const merged = `${directory}/usr/bin/busybox`;
+  return await exists(merged) ? merged : `${directory}/bin/busybox`;
 }

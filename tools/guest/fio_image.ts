@@ -2,6 +2,7 @@
  * A disk with fio (the packaged one) and the libraries it needs, for tests that load a disk from
  * inside the guest.
  */
+import { Scratch } from "../lib/scratch.ts";
 import { unpackPackages } from "./apt.ts";
 import { cached } from "./cache.ts";
 import { run } from "../lib/process.ts";
@@ -27,23 +28,20 @@ exec "$here/${LIBRARIES}/ld.so" --library-path "$here/${LIBRARIES}" "$here/fio.b
 export async function fioImage(): Promise<string> {
   return await cached("fio", JSON.stringify([SIZE_MIB, START]), async (path) => {
     progress("downloading fio and what it needs");
-    const directory = await Deno.makeTempDir({ prefix: "vhostd-fio-" });
-    try {
-      const packages = `${directory}/packages`, disk = `${directory}/disk`;
-      await unpackPackages(["fio"], packages, { withDependencies: true });
-      await Deno.mkdir(`${disk}/${LIBRARIES}`, { recursive: true });
-      const program = await programIn(packages);
-      await Deno.copyFile(program, `${disk}/fio.bin`);
-      await Deno.writeTextFile(`${disk}/fio`, START, { mode: 0o755 });
-      for (const library of await librariesOf(program, packages)) {
-        const name = library.slice(library.lastIndexOf("/") + 1);
-        const to = name.startsWith("ld-linux") ? "ld.so" : name;
-        await Deno.copyFile(library, `${disk}/${LIBRARIES}/${to}`);
-      }
-      await makeExt4(disk, path, SIZE_MIB);
-    } finally {
-      await Deno.remove(directory, { recursive: true });
+    using scratch = new Scratch("vhostd-fio-");
+    const directory = scratch.directory();
+    const packages = `${directory}/packages`, disk = `${directory}/disk`;
+    await unpackPackages(["fio"], packages, { withDependencies: true });
+    await Deno.mkdir(`${disk}/${LIBRARIES}`, { recursive: true });
+    const program = await programIn(packages);
+    await Deno.copyFile(program, `${disk}/fio.bin`);
+    await Deno.writeTextFile(`${disk}/fio`, START, { mode: 0o755 });
+    for (const library of await librariesOf(program, packages)) {
+      const name = library.slice(library.lastIndexOf("/") + 1);
+      const to = name.startsWith("ld-linux") ? "ld.so" : name;
+      await Deno.copyFile(library, `${disk}/${LIBRARIES}/${to}`);
     }
+    await makeExt4(disk, path, SIZE_MIB);
   });
 }
 

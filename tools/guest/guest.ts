@@ -1,4 +1,5 @@
 /** A Linux guest in a real QEMU, driven by a program. */
+import { Scratch } from "../lib/scratch.ts";
 import { Console, toBytes } from "./console.ts";
 import { initramfs } from "./initramfs.ts";
 import { debianKernel } from "./kernel.ts";
@@ -128,8 +129,6 @@ export class Guest {
    *
    * A microvm that does not come up in half of the time is started once more: some have hung,
    * before their kernel was given the words that it gets here.
-   *
-   * @throws {ToolError} When the shell does not come in time, or QEMU ends.
    */
   static async boot(options: GuestOptions = {}): Promise<Guest> {
     const qemu = await qemuProgram(options);
@@ -154,27 +153,23 @@ export class Guest {
     timeoutMs: number,
     signal?: AbortSignal,
   ): Promise<Guest> {
-    const directory = await Deno.makeTempDir({ prefix: "vhostd-qmp-" });
+    using scratch = new Scratch("vhostd-qmp-");
+    const path = `${scratch.directory()}/sock`;
+    using listener = Deno.listen({ transport: "unix", path });
+    const process = spawn(qemu, [
+      ...args,
+      ...["-chardev", "stdio,id=console,signal=off"],
+      ...["-serial", "chardev:console"],
+      ...["-qmp", `unix:${path}`],
+    ], { stdin: "piped", stdout: "piped", stderr: "piped", signal });
+    const guest = new Guest(process, timeoutMs);
     try {
-      const path = `${directory}/sock`;
-      using listener = Deno.listen({ transport: "unix", path });
-      const process = spawn(qemu, [
-        ...args,
-        ...["-chardev", "stdio,id=console,signal=off"],
-        ...["-serial", "chardev:console"],
-        ...["-qmp", `unix:${path}`],
-      ], { stdin: "piped", stdout: "piped", stderr: "piped", signal });
-      const guest = new Guest(process, timeoutMs);
-      try {
-        await guest.#connect(listener);
-        await guest.#takeShell();
-        return guest;
-      } catch (error) {
-        await guest[Symbol.asyncDispose]();
-        throw error;
-      }
-    } finally {
-      await Deno.remove(directory, { recursive: true });
+      await guest.#connect(listener);
+      await guest.#takeShell();
+      return guest;
+    } catch (error) {
+      await guest[Symbol.asyncDispose]();
+      throw error;
     }
   }
 
@@ -187,14 +182,7 @@ export class Guest {
     return this.#console.log;
   }
 
-  /**
-   * Runs a command in the guest's root shell. Its stdin is empty.
-   *
-   * @param command A command line for `sh`.
-   * @param options How long to wait for it; `timeoutMs` is 60,000 by default.
-   * @throws {ToolError} When the time is over, after which the guest runs no other command, or when
-   * the guest is gone.
-   */
+  /** Runs a command in the guest's root shell. Its stdin is empty. */
   async run(
     command: string,
     { timeoutMs = 60_000 }: { timeoutMs?: number } = {},
@@ -237,11 +225,7 @@ export class Guest {
     await this.waitPowerOff();
   }
 
-  /**
-   * Waits until the guest has powered off and QEMU has ended.
-   *
-   * @throws {ToolError} When QEMU fails, or the time is over.
-   */
+  /** Waits until the guest has powered off and QEMU has ended. */
   async waitPowerOff({ timeoutMs = 60_000 }: { timeoutMs?: number } = {}): Promise<void> {
     const { success } = await withTimeout(
       this.#process.status,

@@ -1,22 +1,16 @@
 /** The initramfs: loads the drivers and hands over to the root disk. */
-import { busybox } from "./busybox.ts";
+import { Scratch } from "../lib/scratch.ts";
+import { busybox, type FileTree, SYSTEM, writeTree } from "./file_tree.ts";
 import { cached } from "./cache.ts";
-import { type FileTree, SYSTEM, writeTree } from "./file_tree.ts";
 import type { Kernel } from "./kernel.ts";
 import { run } from "../lib/process.ts";
 import { progress } from "./progress.ts";
 
 /** The drivers that every guest loads; what they depend on comes along. */
 const DRIVERS = [
-  "virtio_pci",
-  "virtio_mmio",
-  "virtio_blk",
-  "virtio_rng",
-  "virtio_input",
-  "evdev",
-  // ext4 asks for this one at run time, so no dependency names it.
-  "crc32c_generic",
-  "ext4",
+  ...["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "virtio_input", "evdev"],
+  // ext4 asks for the first at run time, so no dependency names it.
+  ...["crc32c_generic", "ext4"],
 ];
 
 /** What goes with the driver of a device type. */
@@ -73,34 +67,31 @@ export async function initramfs(kernel: Kernel): Promise<string> {
   const recipe = JSON.stringify([kernel.version, DRIVERS, COMPANIONS, tree]);
   return await cached("initramfs", recipe, async (path) => {
     progress("making the initramfs");
-    const directory = await Deno.makeTempDir({ prefix: "vhostd-initramfs-" });
-    try {
-      const modules = new Modules(await Deno.readTextFile(`${kernel.modules}/modules.dep`));
-      const always = modules.inOrder(DRIVERS);
-      tree["lib/modules/order"] = lines(always);
-      const all = new Set(always);
-      const aliases = await Deno.readTextFile(`${kernel.modules}/modules.alias`);
-      for (const [deviceId, driver] of virtioDrivers(aliases)) {
-        const order = modules.inOrder([driver, ...COMPANIONS[driver] ?? []])
-          .filter((module) => !always.includes(module));
-        if (order.length === 0) continue;
-        for (const module of order) all.add(module);
-        tree[`lib/modules/device-0x${deviceId}`] = lines(order);
-      }
-      const tool = await busybox();
-      await writeTree(directory, tree, tool);
-      for (const module of all) {
-        await Deno.copyFile(
-          `${kernel.modules}/${module}`,
-          `${directory}/lib/modules/${baseName(module)}`,
-        );
-      }
-      // Not compressed: an emulated processor would take longer to unpack it.
-      const pack = 'find . | "$0" cpio -o -H newc -R 0:0 >"$1"';
-      await run("sh", ["-ec", pack, tool, path], directory);
-    } finally {
-      await Deno.remove(directory, { recursive: true });
+    using scratch = new Scratch("vhostd-initramfs-");
+    const directory = scratch.directory();
+    const modules = new Modules(await Deno.readTextFile(`${kernel.modules}/modules.dep`));
+    const always = modules.inOrder(DRIVERS);
+    tree["lib/modules/order"] = lines(always);
+    const all = new Set(always);
+    const aliases = await Deno.readTextFile(`${kernel.modules}/modules.alias`);
+    for (const [deviceId, driver] of virtioDrivers(aliases)) {
+      const order = modules.inOrder([driver, ...COMPANIONS[driver] ?? []])
+        .filter((module) => !always.includes(module));
+      if (order.length === 0) continue;
+      for (const module of order) all.add(module);
+      tree[`lib/modules/device-0x${deviceId}`] = lines(order);
     }
+    const tool = await busybox();
+    await writeTree(directory, tree, tool);
+    for (const module of all) {
+      await Deno.copyFile(
+        `${kernel.modules}/${module}`,
+        `${directory}/lib/modules/${baseName(module)}`,
+      );
+    }
+    // Not compressed: an emulated processor would take longer to unpack it.
+    const pack = 'find . | "$0" cpio -o -H newc -R 0:0 >"$1"';
+    await run("sh", ["-ec", pack, tool, path], directory);
   });
 }
 

@@ -1,5 +1,5 @@
 /** The guest's kernel: Debian's own, with its modules. */
-import { busybox } from "./busybox.ts";
+import { busybox } from "./file_tree.ts";
 import { cached, exists } from "./cache.ts";
 import { dependencyOf, unpackPackages } from "./apt.ts";
 import { run } from "../lib/process.ts";
@@ -11,14 +11,8 @@ const META_PACKAGES = ["linux-image-cloud-amd64", "linux-image-amd64"];
 
 /** What the kernel must have, built in or as a module. */
 const NEEDED = [
-  "VIRTIO_PCI",
-  "VIRTIO_MMIO",
-  "VIRTIO_BLK",
-  "HW_RANDOM_VIRTIO",
-  "VIRTIO_INPUT",
-  "INPUT_EVDEV",
-  "EXT4_FS",
-  "SERIAL_8250_CONSOLE",
+  ...["VIRTIO_PCI", "VIRTIO_MMIO", "VIRTIO_BLK", "HW_RANDOM_VIRTIO", "VIRTIO_INPUT"],
+  ...["INPUT_EVDEV", "EXT4_FS", "SERIAL_8250_CONSOLE"],
 ];
 
 export interface Kernel {

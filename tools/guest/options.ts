@@ -1,6 +1,6 @@
 /** The command line of `deno task guest`. */
 import { OptionError } from "../../src/virtio/options.ts";
-import type { Tool, ToolArguments } from "../lib/tool.ts";
+import { defineTool, type ToolArguments } from "../lib/tool.ts";
 import { MACHINES } from "./qemu.ts";
 
 const OPTIONS = {
@@ -73,7 +73,7 @@ const OPTIONS = {
   print: { type: "flag", about: "prints the commands instead of running them" },
 } as const;
 
-export const GUEST: Tool<typeof OPTIONS> = {
+export const GUEST = defineTool({
   name: "guest",
   usage: "[options] [-- QEMU arguments]",
   about: "Boots a real Linux guest whose virtio devices are vhostd's.\n",
@@ -90,7 +90,11 @@ Examples:
   deno task guest --device=blk --device="blk --null --size=1G"
   deno task guest --device=./my_rng.ts --run="head -c 16 /dev/hwrng | xxd"
 `,
-};
+  check: checkOptions,
+});
+
+/** A command line, checked. */
+export type Options = ReturnType<typeof GUEST.check>;
 
 /** A device and its flags, as the user gave them. */
 export interface DeviceOption {
@@ -110,9 +114,7 @@ const DEFAULT_DEVICES: DeviceOption[] = [
 /** Flags of blk that say what it stores on. */
 const STORE_FLAGS = ["--blk-file", "--size", "--null"];
 
-export type Options = ReturnType<typeof checkOptions>;
-
-export function checkOptions({ values, rest }: ToolArguments<typeof OPTIONS>) {
+function checkOptions({ values, rest }: ToolArguments<typeof OPTIONS>) {
   const { memory, device, without } = values;
   if (!/^[1-9]\d{0,6}[MG]$/.test(memory)) {
     throw new OptionError(`--memory=${memory}: expected a size such as 512M or 2G`);

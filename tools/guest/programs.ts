@@ -128,8 +128,6 @@ const foundVersions = new Map<string, Promise<string>>();
 /**
  * The path of a program of QEMU's in a certain version, which is downloaded when it is missing:
  * with its own C library, so that it runs whatever this machine's release is.
- *
- * @throws {ToolError} When Debian does not have it, or no longer.
  */
 export function qemuOfVersion(
   version: QemuVersion,

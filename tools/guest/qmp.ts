@@ -30,12 +30,7 @@ export class Qmp {
     return qmp;
   }
 
-  /**
-   * Runs a command.
-   *
-   * @returns What QEMU answers.
-   * @throws {ToolError} When QEMU refuses the command, or is gone.
-   */
+  /** Runs a command; returns what QEMU answers. */
   async execute(command: string, args?: object): Promise<unknown> {
     const id = this.#nextId++;
     const answer = Promise.withResolvers<unknown>();

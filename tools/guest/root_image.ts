@@ -1,7 +1,7 @@
 /** The guest's root disk: a small ext4 image with busybox. */
-import { busybox } from "./busybox.ts";
+import { Scratch } from "../lib/scratch.ts";
+import { busybox, SYSTEM, writeTree } from "./file_tree.ts";
 import { cached } from "./cache.ts";
-import { SYSTEM, writeTree } from "./file_tree.ts";
 import { run } from "../lib/process.ts";
 import { programPath } from "./programs.ts";
 import { progress } from "./progress.ts";
@@ -14,13 +14,10 @@ export async function rootImage(): Promise<string> {
   const recipe = JSON.stringify([SIZE_MIB, SYSTEM]);
   return await cached("root", recipe, async (path) => {
     progress("making the root image");
-    const directory = await Deno.makeTempDir({ prefix: "vhostd-root-" });
-    try {
-      await writeTree(directory, SYSTEM, await busybox());
-      await makeExt4(directory, path, SIZE_MIB);
-    } finally {
-      await Deno.remove(directory, { recursive: true });
-    }
+    using scratch = new Scratch("vhostd-root-");
+    const directory = scratch.directory();
+    await writeTree(directory, SYSTEM, await busybox());
+    await makeExt4(directory, path, SIZE_MIB);
   });
 }
 

@@ -14,12 +14,8 @@ import { progress } from "./progress.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
 /**
- * Runs a guest until it powers off, or until a signal comes.
- *
- * @param plan What to start.
- * @param command What to run in the guest; its shell when it is not given.
- * @returns The exit status: the command's if there is one.
- * @throws {ToolError} When something cannot be started or fails.
+ * Runs a guest until it powers off, or until a signal comes; returns the exit status: the command's
+ * if there is one.
  */
 export async function runSession(plan: Plan, command?: string): Promise<number> {
   const stop = new AbortController();

@@ -6,14 +6,7 @@ import { spawn, writeAll } from "../lib/process.ts";
 /** Ctrl-D, by which a terminal says that nothing more will be typed. */
 const END_OF_TEXT = new Uint8Array([4]);
 
-/**
- * Runs QEMU with the guest's console on stdin and stdout.
- *
- * @param qemu The path of QEMU.
- * @param args QEMU's arguments, but for its console.
- * @param signal Ends QEMU.
- * @returns How QEMU ended.
- */
+/** Runs QEMU with the guest's console on stdin and stdout; returns how QEMU ended. */
 export function runOnTerminal(
   qemu: string,
   args: string[],

@@ -77,10 +77,8 @@ export class Backend implements AsyncDisposable {
     this.socketPath = options.socketPath;
     this.name = options.name ?? options.socketPath;
     this.#child = spawn(program, args, {
+      ...{ stdin: "null", stdout: "piped", stderr: "piped" },
       env: { NO_COLOR: "1" },
-      stdin: "null",
-      stdout: "piped",
-      stderr: "piped",
       detached: options.isDetached,
     });
     this.pid = this.#child.pid;
@@ -95,9 +93,7 @@ export class Backend implements AsyncDisposable {
     const text = `listens on ${this.socketPath}`;
     let listens = false;
     for await (const chunk of this.#child.stderr.pipeThrough(new TextDecoderStream())) {
-      if (listens && this.#options.isLoud) {
-        await Deno.stderr.write(new TextEncoder().encode(chunk));
-      }
+      if (listens && this.#options.isLoud) await Deno.stderr.write(new TextEncoder().encode(chunk));
       this.#words = (this.#words + chunk).slice(-MAX_WORDS);
       listens ||= this.#words.includes(text);
       if (listens) this.#listens.resolve();

@@ -30,8 +30,6 @@ export function readClock(): number {
 /**
  * The processor time of a process, in nanoseconds: of all its threads, those that have ended and
  * the kernel's workers for its io_uring among them.
- *
- * @throws {Error} When there is no such process
  */
 export function processTime(pid: number): number {
   if (libc.clock_gettime(~pid << 3 | CPUCLOCK_SCHED, time) !== 0) {

@@ -30,11 +30,9 @@ export async function output(program: string, args: readonly string[], cwd?: str
 }
 
 /**
- * Runs a program to its end.
+ * Runs a program to its end; returns what it printed on stdout.
  *
  * @param cwd The directory that it runs in; the current one by default
- * @returns What it printed on stdout
- * @throws {ToolError} When it fails; the message ends in what it said
  */
 export async function run(program: string, args: readonly string[], cwd?: string): Promise<string> {
   const { success, code, stdout, stderr } = await output(program, args, cwd);
@@ -64,11 +62,7 @@ export function spawn(
   }).spawn();
 }
 
-/**
- * Awaits something for a limited time, which may be `Infinity`.
- *
- * @throws {ToolError} With the given message when the time is over.
- */
+/** Awaits something for a limited time, which may be `Infinity`. */
 export async function withTimeout<T>(
   promise: Promise<T>,
   timeoutMs: number,

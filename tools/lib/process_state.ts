@@ -30,3 +30,22 @@ function isPooled(thread: string): boolean {
     return true; // it ended meanwhile
   }
 }
+
+/** Expects that this process holds no more than before. */
+export function expectNothingLeft(before: ProcessState, after: ProcessState): void {
+  for (const what of ["fds", "mappings", "threads"] as const) {
+    if (after[what] <= before[what]) continue;
+    const list = what === "fds" ? `: ${descriptors()}` : "";
+    throw new Error(`Expected ${before[what]} ${what} afterwards, got ${after[what]}${list}`);
+  }
+}
+
+function descriptors(): string {
+  return [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => {
+    try {
+      return `${name} ${Deno.readLinkSync(`/proc/self/fd/${name}`)}`;
+    } catch {
+      return name; // the directory itself
+    }
+  }).join(", ");
+}

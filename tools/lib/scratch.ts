@@ -1,5 +1,4 @@
 /** Directories that go when the command ends, however it does. */
-
 import { findProgram, run } from "./process.ts";
 
 /** The signals that end a command, and their numbers. */
@@ -72,11 +71,7 @@ export function endOnSignals(gently?: (signal: string, status: number) => void):
   }
 }
 
-/**
- * Mounts a tmpfs on a directory.
- *
- * @returns What unmounts it; nothing where that is not allowed
- */
+/** Mounts a tmpfs on a directory; returns what unmounts it; nothing where that is not allowed. */
 export async function mountTmpfs(path: string, bytes: number): Promise<(() => void) | undefined> {
   const [mount, umount] = [findProgram("mount"), findProgram("umount")];
   if (mount === undefined || umount === undefined) return undefined;

@@ -19,7 +19,7 @@ import { ToolError } from "./tool_error.ts";
 /** Option definitions by name; a text that may be given many times has `each`. */
 type ToolOptions = Readonly<Record<string, OptionDefinition & { readonly each?: true }>>;
 
-export interface Tool<O extends ToolOptions> {
+export interface Tool<O extends ToolOptions, C> {
   /** Its name: `deno task NAME` runs it. */
   name: string;
   /** What follows the name in the help. */
@@ -32,6 +32,8 @@ export interface Tool<O extends ToolOptions> {
   options: O;
   /** The help text after the options. */
   notes: string;
+  /** Checks what the options' own declarations cannot; returns what the tool works with. */
+  check(args: ToolArguments<O>): C;
   /** The exit status after a command line that cannot be understood. @default {1} */
   usageStatus?: number;
 }
@@ -45,21 +47,25 @@ export interface ToolArguments<O extends ToolOptions> {
   operands: string[];
   /** What stands behind `--`. */
   rest: string[];
-  /** Whether the help is wanted. */
-  isHelp: boolean;
 }
 
 const HELP = { help: { type: "flag", about: "prints this" } } as const;
 
-/**
- * Takes a command line apart.
- *
- * @throws {UsageError | OptionError} When it cannot be understood
- */
-export function parseTool<O extends ToolOptions>(
-  { name, hasOperands, options }: Tool<O>,
+/** Declares a tool. */
+export function defineTool<O extends ToolOptions, C>(tool: Tool<O, C>): Tool<O, C> {
+  return tool;
+}
+
+/** What a tool works with after a command line. */
+export function parseTool<O extends ToolOptions, C>(tool: Tool<O, C>, args: readonly string[]): C {
+  return tool.check(takeApart(tool, args)!);
+}
+
+/** Takes a command line apart; nothing where the help is wanted. */
+function takeApart<O extends ToolOptions, C>(
+  { name, hasOperands, options }: Tool<O, C>,
   args: readonly string[],
-): ToolArguments<O> {
+): ToolArguments<O> | undefined {
   const end = args.includes("--") ? args.indexOf("--") : args.length;
   const help = `deno task ${name} --help`;
   const lists: Record<string, string[]> = {};
@@ -75,28 +81,21 @@ export function parseTool<O extends ToolOptions>(
   if (!hasOperands && parsed.positional.length > 0) {
     throw new UsageError(`Unknown argument ${parsed.positional[0]}; ${help} lists all`);
   }
+  if (parsed.values.help === true) return undefined;
+  const values = { ...defaultOptions(options), ...parsed.values, ...lists } as unknown;
   return {
-    values: {
-      ...defaultOptions(options),
-      ...parsed.values,
-      ...lists,
-    } as unknown as ToolArguments<O>["values"],
+    values: values as ToolArguments<O>["values"],
     operands: parsed.positional,
     rest: args.slice(end + 1),
-    isHelp: parsed.values.help === true,
   };
 }
 
-export function toolHelp({ name, usage, about, options, notes }: Tool<ToolOptions>): string {
+function helpOf<O extends ToolOptions, C>({ name, usage, about, options, notes }: Tool<O, C>) {
   const lines = optionLines({ ...options, ...HELP }, helpWidth());
   return `Usage: deno task ${name} ${usage}\n\n${about}\nOptions:\n${lines}\n${notes}`.trimEnd();
 }
 
-/**
- * Reads a number that may have a fraction, which no declared option can have.
- *
- * @throws {OptionError} When it is none, or out of range
- */
+/** Reads a number that may have a fraction, which no declared option can have. */
 export function fraction(flag: string, text: string, least: number, most: number): number {
   const value = Number(text);
   if (value >= least && value <= most) return value;
@@ -119,14 +118,14 @@ function isUsage(error: unknown): boolean {
 }
 
 /** Runs a tool to its end, and exits with its status. */
-export async function runTool<O extends ToolOptions>(
-  tool: Tool<O>,
-  main: (args: ToolArguments<O>) => Promise<number>,
+export async function runTool<O extends ToolOptions, C>(
+  tool: Tool<O, C>,
+  main: (checked: C) => Promise<number>,
 ): Promise<never> {
   try {
-    const args = parseTool(tool, Deno.args);
-    if (args.isHelp) console.log(toolHelp(tool));
-    Deno.exit(args.isHelp ? 0 : await main(args));
+    const args = takeApart(tool, Deno.args);
+    if (args === undefined) console.log(helpOf(tool));
+    Deno.exit(args === undefined ? 0 : await main(tool.check(args)));
   } catch (error) {
     if (!isExpected(error) || wantsTrace()) throw error;
     teller(tool.name)(error.message);

@@ -4,8 +4,6 @@ import type { ProcessTable } from "./processes.ts";
 
 /** What was done with one device. */
 export class Tally {
-  /** What it is called in the report. */
-  readonly name: string;
   requests = 0;
   /** Bytes that were read and found right. */
   checkedBytes = 0;
@@ -16,9 +14,8 @@ export class Tally {
   /** How long requests stood still after a kill, in milliseconds. */
   readonly pausesMs: number[] = [];
 
-  constructor(name: string) {
-    this.name = name;
-  }
+  /** @param name What it is called in the report */
+  constructor(readonly name: string) {}
 
   fault(kind: string): void {
     this.faults.set(kind, (this.faults.get(kind) ?? 0) + 1);
@@ -66,11 +63,7 @@ export interface World {
 export interface Actor extends AsyncDisposable {
   readonly tally: Tally;
   start(): Promise<void>;
-  /**
-   * Goes on until it is over, then looks at everything once more.
-   *
-   * @throws When something is wrong
-   */
+  /** Goes on until it is over, then looks at everything once more. */
   run(): Promise<void>;
 }
 

@@ -42,11 +42,7 @@ export class LastingBackend implements AsyncDisposable {
     await backend.listening();
   }
 
-  /**
-   * Ends the process, and waits until it is gone.
-   *
-   * @throws {ToolError} When it does not end well
-   */
+  /** Ends the process, and waits until it is gone. */
   async end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
     if (this.#process === undefined) return;
     const { backend, seen } = this.#process;

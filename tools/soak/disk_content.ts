@@ -48,10 +48,8 @@ export class DiskContent {
   }
 
   /**
-   * Compares what was read from a block on with what should be there.
-   *
-   * @returns How many bytes were compared
-   * @throws {Error} With the first byte that is wrong
+   * Compares what was read from a block on with what should be there; returns how many bytes were
+   * compared.
    */
   check(block: number, bytes: Uint8Array<ArrayBuffer>): number {
     let checked = 0;

@@ -1,6 +1,6 @@
 /** `deno task soak`: everything at once, for as long as one likes. */
 import { endOnSignals } from "../lib/scratch.ts";
-import { checkOptions, commandOf, SOAK } from "./options.ts";
+import { commandOf, type Options, SOAK } from "./options.ts";
 import { draw } from "./plot.ts";
 import { describe } from "./report.ts";
 import { soak } from "./soak.ts";
@@ -8,8 +8,7 @@ import { runTool, teller } from "../lib/tool.ts";
 
 const progress = teller("soak");
 
-async function main(args: Parameters<typeof checkOptions>[0]): Promise<number> {
-  const options = checkOptions(args);
+async function main(options: Options): Promise<number> {
   const interrupted = new AbortController();
   let signalled = 0;
   endOnSignals((signal, status) => {

@@ -1,5 +1,5 @@
 /** The command line of `deno task soak`. */
-import { fraction, parseTool, type Tool, type ToolArguments } from "../lib/tool.ts";
+import { defineTool, fraction, type ToolArguments } from "../lib/tool.ts";
 import { OptionError } from "../../src/virtio/options.ts";
 
 /** Those that take part. */
@@ -37,7 +37,7 @@ const OPTIONS = {
   diskDir: { type: "text", placeholder: "DIR", default: "/var/tmp", about: "where the disk is" },
 } as const;
 
-export const SOAK: Tool<typeof OPTIONS> = {
+export const SOAK = defineTool({
   name: "soak",
   usage: "[options]",
   about: `\
@@ -60,13 +60,15 @@ Examples:
   deno task soak --minutes=10
   deno task soak --minutes=2 --seed=7 --only=disk,guest
 `,
-};
+  check: checkOptions,
+});
+
+/** A command line, checked. */
+export type Options = ReturnType<typeof SOAK.check>;
 
 const DEFAULT_PLOT = new URL("../../.cache/soak.svg", import.meta.url).pathname;
 
-export type Options = ReturnType<typeof checkOptions>;
-
-export function checkOptions({ values }: ToolArguments<typeof OPTIONS>) {
+function checkOptions({ values }: ToolArguments<typeof OPTIONS>) {
   return {
     ...values,
     minutes: fraction("--minutes", values.minutes, 0.1, 10_000),
@@ -75,9 +77,6 @@ export function checkOptions({ values }: ToolArguments<typeof OPTIONS>) {
     plot: values.plot ?? DEFAULT_PLOT,
   };
 }
-
-export const parseOptions = (args: readonly string[]): Options =>
-  checkOptions(parseTool(SOAK, args));
 
 /** The command line that does what these options say. */
 export function commandOf({ minutes, seed, only }: Options): string {

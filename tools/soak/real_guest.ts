@@ -5,7 +5,7 @@
 import { fioImage } from "../guest/fio_image.ts";
 import { Guest } from "../guest/guest.ts";
 import type { Random } from "../lib/random.ts";
-import { type Actor, sleep, type World } from "./actor.ts";
+import { type Actor, sleep, Tally, type World } from "./actor.ts";
 import { LastingBackend } from "./backend.ts";
 import {
   FIO_CHECKED_BYTES,
@@ -15,7 +15,6 @@ import {
   GuestDisk,
 } from "./guest_disk.ts";
 import { REGION_BYTES, REQUESTS_PER_REGION } from "./regions.ts";
-import { Tally } from "./actor.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
 /** How long the guest may take to a shell, and for a round of writes. */
@@ -198,9 +197,7 @@ export class RealGuest implements Actor {
     await this.#run(writes.map(({ disk, write }) => `{ ${disk.writing(write)}; } &`).join("\n"));
     await sleep(this.#random.below(MAX_INTERRUPT_MS), this.#world.over);
     await interrupt();
-    for (const { disk, write } of writes) {
-      this.tally.checkedBytes += await disk.mayHaveWrote(write);
-    }
+    for (const { disk, write } of writes) this.tally.checkedBytes += await disk.mayHaveWrote(write);
     // They are neither, so they are written whole before anything else.
     await this.#run(writes.map(({ disk, write }) => disk.writingAndReading(write)).join(" && "));
     for (const { disk, write } of writes) this.tally.checkedBytes += await disk.wrote(write);

@@ -33,6 +33,8 @@ const NAMES: Record<number, string> = {
   [WRITE_ZEROES]: "WRITE_ZEROES",
 };
 
+const USUAL_TYPES = [IN, IN, IN, OUT, OUT, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES];
+
 /** Where files are: on a disk, and in memory, where they are mapped. */
 const DISK = "/var/tmp", MEMORY = "/dev/shm";
 
@@ -182,19 +184,7 @@ class DiskLife {
   #request(stripe: number): Request {
     const { random } = this.#life;
     const any = (bytes: number) => new Uint8Array(bytes).map(() => random.u32());
-    const type = random.pick([
-      IN,
-      IN,
-      IN,
-      OUT,
-      OUT,
-      OUT,
-      FLUSH,
-      GET_ID,
-      DISCARD,
-      WRITE_ZEROES,
-      this.#oddType(),
-    ]);
+    const type = random.pick([...USUAL_TYPES, this.#oddType()]);
     if (random.chance(1, 64)) return { readable: any(random.below(16)), room: random.below(600) };
     const [sector, sectors] = this.#range(stripe);
     const bytes = random.chance(1, 16)
@@ -247,16 +237,8 @@ class DiskLife {
     const end = BigInt(this.#model.sectors);
     const sectors = random.below(4);
     if (random.chance(1, 12)) {
-      const wild = [
-        end,
-        end + 1n,
-        2n ** 31n,
-        2n ** 32n,
-        2n ** 53n,
-        2n ** 55n,
-        2n ** 63n,
-        2n ** 64n - 1n,
-      ];
+      const powers = [31n, 32n, 53n, 55n, 63n].map((power) => 2n ** power);
+      const wild = [end, end + 1n, ...powers, 2n ** 64n - 1n];
       return [random.pick(wild), random.chance(1, 2) ? sectors : random.u32()];
     }
     // At the disk's end, and over it.

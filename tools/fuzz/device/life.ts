@@ -2,6 +2,7 @@
  * What the lives of all devices have in common: a device is served, a driver does things to it,
  * everything goes again.
  */
+import { Scratch } from "../../lib/scratch.ts";
 import { type AnyDevice, type DeviceServer, serve, type ServeOptions } from "../../../mod.ts";
 import { FrontendError, VirtioDriver } from "../../../src/frontend/mod.ts";
 import type { Random } from "../../lib/random.ts";
@@ -39,9 +40,9 @@ export async function withLife<T>(
   { name, random, tally, device, options, queues }: Setup,
   use: (life: Life) => Promise<T>,
 ): Promise<T> {
-  const directory = Deno.makeTempDirSync();
+  using scratch = new Scratch("fuzz-");
   try {
-    const socketPath = `${directory}/device.sock`;
+    const socketPath = `${scratch.directory()}/device.sock`;
     await using server = await serve(device, { socketPath, threads: 2, options });
     await using driver = await VirtioDriver.start(socketPath, {
       queues,
@@ -54,8 +55,6 @@ export async function withLife<T>(
     return await use({ random, tally, server, driver });
   } catch (cause) {
     throw new Error(`${name}: ${(cause as Error).message}`, { cause });
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
   }
 }
 

@@ -163,15 +163,8 @@ export class Attack {
   #part(wanted?: number): { gpa: bigint; bytes: number } {
     const random = this.#random;
     const bytes = wanted ?? random.pick([
-      0,
-      1,
-      16,
-      512,
-      16 * random.below(300),
-      random.below(this.#scratchBytes + 2),
-      random.below(8192),
-      random.below(600),
-      random.chance(1, 4) ? random.u32() : 512,
+      ...[0, 1, 16, 512, 16 * random.below(300), random.below(this.#scratchBytes + 2)],
+      ...[random.below(8192), random.below(600), random.chance(1, 4) ? random.u32() : 512],
     ]);
     const end = this.#scratch + this.#scratchBytes;
     switch (random.chance(1, 12) ? random.below(6) : 6) {

@@ -236,9 +236,7 @@ class Episode {
     if (!isRaced && wanted !== null && typeof wanted !== "string" && !available) {
       throw new Error("Expected the ring to say that something is available, got nothing");
     }
-    if (isRaced) {
-      world.onTranslate = () => random.chance(1, 3) && this.#scribble();
-    }
+    if (isRaced) world.onTranslate = () => random.chance(1, 3) && this.#scribble();
     world.translations = 0;
     let chain: Chain | null = null;
     let failure: unknown;
@@ -277,9 +275,7 @@ class Episode {
       const got = [chain.slot, chain.descriptors, pieces(chain.readable), pieces(chain.writable)];
       const { slot, descriptors, readable, writable } = wanted;
       const all = [slot, descriptors, readable, writable];
-      if (JSON.stringify(got) !== JSON.stringify(all)) {
-        throw mismatch(wanted, JSON.stringify(got));
-      }
+      if (JSON.stringify(got) !== JSON.stringify(all)) throw mismatch(wanted, JSON.stringify(got));
     }
     this.#note(chain);
     for (const parts of [chain.readable, chain.writable]) {

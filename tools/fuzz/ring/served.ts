@@ -3,6 +3,7 @@
  * from another thread. Nothing else may be harmed: the disk's other queue, another disk of the
  * process.
  */
+import { Scratch } from "../../lib/scratch.ts";
 import blk from "../../../backends/blk/mod.ts";
 import { type DeviceServer, serve } from "../../../mod.ts";
 import { BlkDriver, SharedMemory, VirtioDriver } from "../../../src/frontend/mod.ts";
@@ -28,33 +29,30 @@ const DISK_BYTES = 0x10_0000;
 export async function playServedRings(run: FuzzRun): Promise<void> {
   if (run.cases === 0) return;
   // In memory, so that what the guest flushes costs little.
-  const directory = Deno.makeTempDirSync({ dir: "/dev/shm" });
-  try {
-    const image = `${directory}/disk.img`;
-    Deno.writeFileSync(image, new Uint8Array(DISK_BYTES));
-    const open = (serial: string, store: Record<string, unknown>) =>
-      serve(blk, {
-        socketPath: `${directory}/${serial}.sock`,
-        threads: 2,
-        options: { ...store, numQueues: 2, serial },
-      });
-    await using inMemory = await open("memory", { size: DISK_BYTES });
-    // Requests are in flight for a while.
-    await using inFile = await open("file", { blkFile: image, io: "uring" });
-    await using _other = await open("neighbour", { size: DISK_BYTES });
-    await using neighbour = await VirtioDriver.start(`${directory}/neighbour.sock`, {
-      timeoutMs: TIMEOUT_MS,
+  using scratch = new Scratch("fuzz-");
+  const directory = scratch.directory("/dev/shm");
+  const image = `${directory}/disk.img`;
+  Deno.writeFileSync(image, new Uint8Array(DISK_BYTES));
+  const open = (serial: string, store: Record<string, unknown>) =>
+    serve(blk, {
+      socketPath: `${directory}/${serial}.sock`,
+      threads: 2,
+      options: { ...store, numQueues: 2, serial },
     });
-    const play = (server: DeviceServer, serial: string): Part => async (random, cases, tally) => {
-      const socketPath = `${directory}/${serial}.sock`;
-      const done = await playDriver(random, server, socketPath, serial, cases, tally);
-      await checkNeighbour(new BlkDriver(neighbour), random);
-      return done;
-    };
-    await playParts("Driver", [play(inMemory, "memory"), play(inFile, "file")], run);
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
+  await using inMemory = await open("memory", { size: DISK_BYTES });
+  // Requests are in flight for a while.
+  await using inFile = await open("file", { blkFile: image, io: "uring" });
+  await using _other = await open("neighbour", { size: DISK_BYTES });
+  await using neighbour = await VirtioDriver.start(`${directory}/neighbour.sock`, {
+    timeoutMs: TIMEOUT_MS,
+  });
+  const play = (server: DeviceServer, serial: string): Part => async (random, cases, tally) => {
+    const socketPath = `${directory}/${serial}.sock`;
+    const done = await playDriver(random, server, socketPath, serial, cases, tally);
+    await checkNeighbour(new BlkDriver(neighbour), random);
+    return done;
+  };
+  await playParts("Driver", [play(inMemory, "memory"), play(inFile, "file")], run);
 }
 
 /** One hostile driver: connects, overwrites, is reset, and so on. Returns how many cases that were. */

@@ -4,8 +4,7 @@ import type { Failure } from "../../../backends/blk/shared_state.ts";
 import type { DeviceServer } from "../../../mod.ts";
 import { BlkDriver, blkHeader, blkRequests, blkStatus } from "../../../src/frontend/mod.ts";
 import type { Random } from "../../lib/random.ts";
-import type { Life } from "../device/life.ts";
-import { divide } from "../device/life.ts";
+import { divide, type Life } from "../device/life.ts";
 
 export const SECTOR_BYTES = 512;
 
@@ -76,9 +75,8 @@ export function counted(server: DeviceServer, status: keyof typeof blkStatus): n
 }
 
 /**
- * Makes a request alone, and checks that the record names it if it failed.
- *
- * @returns The error by name, or undefined when it was done; and what was read.
+ * Makes a request alone, and checks that the record names it if it failed; returns the error by
+ * name, or undefined when it was done; and what was read.
  */
 export async function askAlone(
   life: Life,

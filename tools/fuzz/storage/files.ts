@@ -1,4 +1,5 @@
 /** Files that are full, limited, cut short, or no disks at all. */
+import { Scratch } from "../../lib/scratch.ts";
 import blk from "../../../backends/blk/mod.ts";
 import { BlkDriver, blkHeader, blkRequests, blkStatus } from "../../../src/frontend/mod.ts";
 import { Errno, LinuxError, openFile } from "../../../src/linux/mod.ts";
@@ -99,16 +100,13 @@ export async function liveWithTrouble(
     return 1;
   }
   // Mostly in memory, which is quick, else on a disk.
-  const directory = Deno.makeTempDirSync({ dir: random.chance(3, 4) ? MEMORY : undefined });
-  try {
-    const most = Math.min(cases, LIFE_CASES);
-    const how = `${name} (${Object.values(mode).join(", ")})`;
-    await live(new File(random, most, tally, directory, mode, how));
-    tally.add(`${name}: lives`);
-    return most;
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
+  using scratch = new Scratch("fuzz-");
+  const directory = scratch.directory(random.chance(3, 4) ? MEMORY : undefined);
+  const most = Math.min(cases, LIFE_CASES);
+  const how = `${name} (${Object.values(mode).join(", ")})`;
+  await live(new File(random, most, tally, directory, mode, how));
+  tally.add(`${name}: lives`);
+  return most;
 }
 
 /** The kernel lets go of the files of an io_uring a while after it is closed. */

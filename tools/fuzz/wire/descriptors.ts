@@ -23,26 +23,10 @@ const O_PATH = 0o10000000;
 
 /** The kinds, but for memory that a recording asks for. */
 export const descriptorKinds = [
-  "eventfd",
-  "full eventfd",
-  "pipe to read",
-  "pipe to write",
-  "pipe without a writer",
-  "socket",
-  "listening socket",
-  "datagram socket",
-  "epoll",
-  "timerfd",
-  "directory",
-  "path",
-  "null",
-  "file",
-  "tmpfs file",
-  "memory",
-  "short memory",
-  "shrinking memory",
-  "read-only memory",
-  "write-sealed memory",
+  ...["eventfd", "full eventfd", "pipe to read", "pipe to write", "pipe without a writer"],
+  ...["socket", "listening socket", "datagram socket", "epoll", "timerfd", "directory", "path"],
+  ...["null", "file", "tmpfs file", "memory", "short memory", "shrinking memory"],
+  ...["read-only memory", "write-sealed memory"],
 ] as const;
 
 export type DescriptorKind = typeof descriptorKinds[number];

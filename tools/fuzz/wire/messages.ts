@@ -29,31 +29,8 @@ const PROTOCOL_FEATURES = 1n << 0n | 1n << 3n | 1n << 5n | 1n << 9n | 1n << 12n 
 
 /** Numbers at which something changes. */
 const EDGES = [
-  0,
-  1,
-  2,
-  3,
-  7,
-  8,
-  15,
-  16,
-  127,
-  128,
-  255,
-  256,
-  257,
-  1024,
-  4095,
-  4096,
-  32_768,
-  32_769,
-  65_535,
-  65_536,
-  MEMORY_BYTES - 1,
-  MEMORY_BYTES,
-  2 ** 31 - 1,
-  2 ** 31,
-  2 ** 32 - 1,
+  ...[0, 1, 2, 3, 7, 8, 15, 16, 127, 128, 255, 256, 257, 1024, 4095, 4096, 32_768, 32_769],
+  ...[65_535, 65_536, MEMORY_BYTES - 1, MEMORY_BYTES, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1],
 ];
 
 const NAMES = Object.keys(frontendRequests) as FrontendRequest[];

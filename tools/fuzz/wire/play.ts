@@ -25,10 +25,10 @@ const endings = [
 ] as const;
 
 /**
- * Sends a sequence, and waits until the back-end has done with it where it reads the replies.
+ * Sends a sequence, and waits until the back-end has done with it where it reads the replies;
+ * returns how many messages went out.
  *
  * @param isOrderly Whether nothing is to go wrong but what is in the messages.
- * @returns How many messages went out.
  */
 export async function play(
   messages: readonly Message[],

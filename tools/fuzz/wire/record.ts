@@ -4,8 +4,13 @@
  *
  *     deno run -A tools/fuzz/wire/record.ts LISTEN_PATH BACKEND_PATH > recording.json
  */
-import { closeAll, type Fd, UnixConnection, UnixListener } from "../../../src/linux/mod.ts";
-import { isEventfd } from "../../../src/linux/mod.ts";
+import {
+  closeAll,
+  type Fd,
+  isEventfd,
+  UnixConnection,
+  UnixListener,
+} from "../../../src/linux/mod.ts";
 import { inspectMemoryFile } from "../../../src/linux/file/memory_file.ts";
 import { decodeHeader, HEADER_BYTES } from "../../../src/vhost_user/mod.ts";
 import { type RecordedMessage, recordMessage } from "./recording.ts";
