@@ -1,5 +1,5 @@
 import { PackedDriverQueue } from "./packed_queue.ts";
-import type { DriverQueueHandle, DriverQueueOptions } from "./queue_base.ts";
+import type { DriverQueueHandle, DriverQueueOptions } from "./driver_ring.ts";
 import type { DriverMemory, SharedMemory } from "./shared_memory.ts";
 import { DriverQueue } from "./split_queue.ts";
 

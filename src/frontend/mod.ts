@@ -20,16 +20,17 @@ export * from "./connection.ts";
 export * from "./control_channel.ts";
 export * from "./driver_config.ts";
 export * from "./driver_queues.ts";
-export * from "./driver_ring.ts";
+export {
+  type AddOptions,
+  type BufferPart,
+  type DriverQueueHandle,
+  type DriverQueueOptions,
+  DriverRing,
+  type RingPlaces,
+} from "./driver_ring.ts";
 export * from "./frontend_error.ts";
 export * from "./negotiation.ts";
 export * from "./packed_queue.ts";
-export {
-  DriverQueueBase,
-  type DriverQueueHandle,
-  type DriverQueueOptions,
-  type RingPlaces,
-} from "./queue_base.ts";
 export * from "./raw_packed_ring.ts";
 export * from "./raw_split_ring.ts";
 export * from "./request_queue.ts";

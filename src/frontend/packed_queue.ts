@@ -15,36 +15,23 @@ import {
   RING_EVENT_FLAGS_ENABLE,
   usedFlags,
 } from "../virtqueue/packed/places.ts";
-import { initialBase, MAX_QUEUE_SIZE, packedRingBytes } from "../virtqueue/mod.ts";
-import { ChainSlots } from "./chain_slots.ts";
-import type { DriverRing } from "./driver_ring.ts";
+import { initialBase, packedRingBytes } from "../virtqueue/mod.ts";
 import {
-  DESCRIPTOR_BYTES,
-  DriverQueueBase,
   type DriverQueueHandle,
   type DriverQueueOptions,
-  hasRoom,
+  DriverRing,
   makeQueue,
-  notInFlight,
-  viewTables,
-} from "./queue_base.ts";
+  VIRTQ_DESC_F_WRITE,
+} from "./driver_ring.ts";
 import { RawPackedRing } from "./raw_packed_ring.ts";
 import type { DriverMemory, SharedMemory } from "./shared_memory.ts";
-
-const VIRTQ_DESC_F_NEXT = 1; // virtio 1.3, 2.8.6
-const VIRTQ_DESC_F_WRITE = 2; // virtio 1.3, 2.8.3
-const VIRTQ_DESC_F_INDIRECT = 4; // virtio 1.3, 2.8.7
 
 /**
  * The driver's side of a packed virtqueue: virtio 1.3, 2.8.
  *
- * The core (`begin`, `descriptor`, `end`, `publish`, `poll`) allocates nothing
- * and makes no system call. Places in the ring are counted as the device's
- * `PackedRing` counts them.
- *
- * The device overwrites descriptors of chains that are still in flight when it
- * completes another, so a copy of each is kept, for
- * {@linkcode PackedDriverQueue.requeue}.
+ * Places in the ring are counted as the device's `PackedRing` counts them. The device overwrites
+ * descriptors of chains that are still in flight when it completes another, so a copy of each is
+ * kept for {@linkcode PackedDriverQueue.requeue}.
  *
  * @example
  * ```ts
@@ -64,19 +51,14 @@ const VIRTQ_DESC_F_INDIRECT = 4; // virtio 1.3, 2.8.7
  * assertEquals([queue.poll(), queue.written, queue.poll()], [id, 48, -1]);
  * ```
  */
-export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
+export class PackedDriverQueue extends DriverRing {
   /** The ring's memory without any rule, for what a driver must not do. */
   readonly raw: RawPackedRing;
 
-  readonly #slots: ChainSlots;
-  readonly #eventIndex: boolean;
-  readonly #indirectParts: number;
-  readonly #tablesGpa: number;
   readonly #words: Uint32Array<ArrayBuffer>;
   readonly #halves: Uint16Array<ArrayBuffer>;
   readonly #driverEvent: Uint16Array<ArrayBuffer>;
   readonly #deviceEvent: Uint16Array<ArrayBuffer>;
-  readonly #tables: Uint32Array<ArrayBuffer>;
   /** By slot: address, length and flags of its descriptor, without whose it is. */
   readonly #copies: Uint32Array<ArrayBuffer>;
   /** Where the next available descriptor goes. */
@@ -90,45 +72,26 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
   #usedNext = 0;
   /** The flags of driver event suppression as last written; -1 before that. */
   #eventFlags = -1;
-  /** In order: the last chain of the batch that is being polled, and what was written to it. */
-  #batchEnd = -1;
-  #batchWritten = 0;
-
-  // The chain that was begun.
-  #remaining = -1;
-  #table = -1;
+  // The chain that was begun: where its next descriptor goes, and the flags of its first one.
   #place = 0;
-  #last = 0;
-  #count = 0;
   #headFlags = 0;
-  #writableBytes = 0;
 
   /**
    * Takes a ring over where its handle says that it stands; nothing may be in
    * flight. {@linkcode PackedDriverQueue.create} makes a new one.
    */
   constructor(memory: DriverMemory, handle: DriverQueueHandle) {
-    const { size, eventIndex, indirectParts, tablesGpa, inOrder, packed, base } = handle;
-    if (!packed) throw new RangeError("Expected the handle of a packed ring, got a split one's");
-    if (!(size >= 1 && size <= MAX_QUEUE_SIZE)) {
-      throw new RangeError(`Expected a queue size up to ${MAX_QUEUE_SIZE}, got ${size}`);
-    }
-    const slots = new ChainSlots(size, inOrder);
-    super(handle, slots);
+    super(memory, handle, true);
+    const { size, base } = handle;
     const parts = packedRingBytes(size);
     const descriptors = memory.locate(handle.descriptorGpa, parts.descriptor);
     const driver = memory.locate(handle.availableGpa, parts.available);
     const device = memory.locate(handle.usedGpa, parts.used);
     this.raw = new RawPackedRing(memory, handle);
-    this.#slots = slots;
-    this.#eventIndex = eventIndex;
-    this.#indirectParts = indirectParts;
-    this.#tablesGpa = tablesGpa;
     this.#words = new Uint32Array(descriptors.buffer, descriptors.offset, size * 4);
     this.#halves = new Uint16Array(descriptors.buffer, descriptors.offset, size * 8);
     this.#driverEvent = new Uint16Array(driver.buffer, driver.offset, 2);
     this.#deviceEvent = new Uint16Array(device.buffer, device.offset, 2);
-    this.#tables = viewTables(memory, handle);
     this.#copies = new Uint32Array(size * 4);
     this.#next = this.#published = this.#usedNext = placeOf(base & 0xffff, size);
   }
@@ -152,16 +115,11 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
     return place < this.size ? place : place - this.size;
   }
 
-  begin(count: number, indirect = false): boolean {
-    const { free, first } = this.#slots;
-    if (this.#remaining >= 0) this.#forget();
-    if (!hasRoom(count, indirect, free, this.#indirectParts)) return false;
-    this.#table = indirect ? first * this.#indirectParts * 4 : -1;
-    this.#remaining = this.#count = count;
-    this.#last = first;
+  /** Begins a chain; returns whether there is room. */
+  override begin(count: number, indirect = false): boolean {
+    if (this.remaining >= 0) this.#forget();
     this.#place = this.#next;
-    this.#writableBytes = 0;
-    return true;
+    return super.begin(count, indirect);
   }
 
   /** Makes what was written of a chain that was not ended look as if it had been used. */
@@ -173,35 +131,17 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
     ) {
       this.#halves[this.#at(place) * 8 + FLAGS] = ~usedFlags(place, this.size) & OWNER_FLAGS;
     }
-    this.#remaining = -1;
+    this.remaining = -1;
   }
 
-  descriptor(gpa: number, bytes: number, writable: boolean): void {
-    const remaining = this.#remaining - 1;
-    if (remaining < 0) throw new RangeError("Expected no more parts than were announced");
-    this.#remaining = remaining;
-    let flags = 0;
-    if (writable) {
-      flags = VIRTQ_DESC_F_WRITE;
-      this.#writableBytes += bytes;
-    }
-    if (this.#table < 0) {
-      if (remaining > 0) flags |= VIRTQ_DESC_F_NEXT;
-      this.#write(gpa, bytes, flags, remaining + 1 === this.#count);
-    } else {
-      // The flags but WRITE, and the buffer ID, are reserved: virtio 1.3, 2.8.7.
-      const word = this.#table + (this.#count - remaining - 1) * 4;
-      this.#tables[word] = gpa;
-      this.#tables[word + 1] = gpa / 2 ** 32;
-      this.#tables[word + 2] = bytes;
-      this.#tables[word + 3] = flags << 16;
-    }
-  }
-
-  /** Writes the next descriptor of the ring. The first one's flags show the chain: they are kept. */
-  #write(gpa: number, bytes: number, flags: number, first: boolean): void {
+  /**
+   * The first descriptor's flags would show the chain, so they are kept.
+   *
+   * @internal
+   */
+  protected override write(gpa: number, bytes: number, flags: number, isFirst: boolean): void {
     const { size } = this;
-    const slots = this.#slots;
+    const { slots } = this;
     const place = this.#place;
     const at = place < size ? place : place - size;
     const word = at * 4;
@@ -211,14 +151,14 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
     this.#words[word + 2] = bytes;
     const shown = flags | availableFlags(place, size);
     let slot = slots.first;
-    if (first) {
+    if (isFirst) {
       this.#halves[at * 8 + ID] = slot;
       this.#headFlags = shown;
     } else {
       this.#words[word + ID_AND_FLAGS] = slot | shown << 16;
-      slot = slots.links[this.#last];
+      slot = slots.links[this.last];
     }
-    this.#last = slot;
+    this.last = slot;
     this.#place = ahead(place, 1, size);
     const copy = slot * 4;
     this.#copies[copy] = gpa;
@@ -227,18 +167,11 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
     this.#copies[copy + 3] = flags;
   }
 
-  end(): number {
-    if (this.#remaining !== 0) {
-      throw new RangeError(`Expected ${this.#remaining} more parts of the chain`);
-    }
-    if (this.#table >= 0) {
-      const gpa = this.#tablesGpa + this.#table * 4;
-      this.#write(gpa, this.#count * DESCRIPTOR_BYTES, VIRTQ_DESC_F_INDIRECT, true);
-      this.#count = 1;
-    }
+  /** @internal */
+  protected override ended(): void {
     const at = this.#at(this.#next);
-    // The device looks at the ring in order: while the first chain of a batch is
-    // not shown, it sees none of them.
+    // The device looks at the ring in order: while the first chain of a batch is hidden, it sees
+    // none of them.
     if (this.#hidden < 0) {
       this.#hidden = at;
       this.#hiddenFlags = this.#headFlags;
@@ -246,18 +179,17 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
       this.#halves[at * 8 + FLAGS] = this.#headFlags;
     }
     this.#next = this.#place;
-    this.#remaining = -1;
-    return this.#slots.add(this.#last, this.#count, this.#writableBytes);
   }
 
-  publish(): boolean {
+  /** Makes every chain that was ended visible to the device; returns whether it wants to know. */
+  override publish(): boolean {
     if (this.#hidden < 0) return false;
     Atomics.store(this.#halves, this.#hidden * 8 + FLAGS, this.#hiddenFlags);
     this.#hidden = -1;
     const next = this.#next, previous = this.#published;
     this.#published = next;
     const flags = Atomics.load(this.#deviceEvent, EVENT_FLAGS) & 3;
-    if (flags !== RING_EVENT_FLAGS_DESC || !this.#eventIndex) {
+    if (flags !== RING_EVENT_FLAGS_DESC || !this.eventIndex) {
       return flags !== RING_EVENT_FLAGS_DISABLE;
     }
     const { size } = this;
@@ -270,48 +202,39 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
     return (flags & OWNER_FLAGS) === usedFlags(place, this.size);
   }
 
-  poll(): number {
+  /** Takes the next chain that the device is done with; -1 where there is none. */
+  override poll(): number {
     const place = this.#usedNext;
-    const slots = this.#slots;
-    let head: number;
-    if (this.#batchEnd < 0) {
-      const { size } = this;
-      const at = place < size ? place : place - size;
+    const { size, slots } = this;
+    const at = place < size ? place : place - size;
+    let head = -1;
+    if (this.batchEnd < 0) {
       const flags = Atomics.load(this.#halves, at * 8 + FLAGS);
       if ((flags & OWNER_FLAGS) !== usedFlags(place, size)) return -1;
       head = this.#halves[at * 8 + ID];
-      if (!slots.isInFlight(head)) throw notInFlight(`used descriptor ${at}`, head);
       // Without WRITE the length is reserved: virtio 1.3, 2.8.4.
-      this.written = flags & VIRTQ_DESC_F_WRITE ? this.#words[at * 4 + 2] : 0;
-      if (slots.inOrder && head !== slots.oldest) {
-        this.#batchEnd = head;
-        this.#batchWritten = this.written;
-      }
+      const written = flags & VIRTQ_DESC_F_WRITE ? this.#words[at * 4 + 2] : 0;
+      this.used("used descriptor", at, head, written);
     }
-    if (this.#batchEnd >= 0) {
-      // A used descriptor stands for all chains up to the one that it names: virtio 1.3, 2.8.8.
-      head = slots.oldest;
-      this.written = slots.writableBytes[head];
-      if (head === this.#batchEnd) {
-        this.#batchEnd = -1;
-        this.written = this.#batchWritten;
-      }
-    }
-    this.#usedNext = ahead(place, slots.release(head!), this.size);
-    return head!;
+    // In order, a used descriptor stands for all chains up to the one that it names: 2.8.8.
+    if (slots.inOrder) head = this.pollOldest();
+    this.#usedNext = ahead(place, slots.release(head), size);
+    return head;
   }
 
-  arm(): boolean {
-    if (this.#eventIndex) {
+  /** Asks for a notification of the next completion; returns whether there are some already. */
+  override arm(): boolean {
+    if (this.eventIndex) {
       Atomics.store(this.#driverEvent, OFF_WRAP, offWrapOf(this.#usedNext, this.size));
       this.#setEventFlags(RING_EVENT_FLAGS_DESC);
     } else {
       this.#setEventFlags(RING_EVENT_FLAGS_ENABLE);
     }
-    return this.#batchEnd >= 0 || this.#isUsed(this.#usedNext);
+    return this.batchEnd >= 0 || this.#isUsed(this.#usedNext);
   }
 
-  disarm(): void {
+  /** Tells the device that notifications are not needed. */
+  override disarm(): void {
     this.#setEventFlags(RING_EVENT_FLAGS_DISABLE);
   }
 
@@ -321,15 +244,17 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
     this.#eventFlags = flags;
   }
 
-  get resumeBase(): number {
+  /** Where a device resumes after a reconnect. */
+  override get resumeBase(): number {
     const { size } = this;
     const used = offWrapOf(this.#usedNext, size);
     return (used | used << 16) >>> 0;
   }
 
-  requeue(): void {
+  /** Makes every chain in flight available again. */
+  override requeue(): void {
     const { size } = this;
-    const slots = this.#slots;
+    const { slots } = this;
     this.#begin(this.#usedNext);
     let place = this.#usedNext;
     for (const head of slots.heads()) {
@@ -344,8 +269,9 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
     this.#next = this.#published = place;
   }
 
-  reset(base: number = initialBase(true)): void {
-    this.#slots.reset();
+  /** Makes the ring new. */
+  override reset(base: number = initialBase(true)): void {
+    this.slots.reset();
     this.#begin(placeOf(base & 0xffff, this.size));
     // Nobody waits yet, and both sides shall notify of their first buffer.
     Atomics.store(this.#deviceEvent, OFF_WRAP, 0);
@@ -363,7 +289,7 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverRing {
       this.#halves[at * 8 + FLAGS] = isBefore ? flags : ~flags & OWNER_FLAGS;
     }
     this.#next = this.#published = this.#usedNext = place;
-    this.#hidden = this.#remaining = this.#batchEnd = -1;
+    this.#hidden = this.remaining = this.batchEnd = -1;
     Atomics.store(this.#driverEvent, OFF_WRAP, 0);
     this.#eventFlags = -1;
     this.#setEventFlags(RING_EVENT_FLAGS_ENABLE);

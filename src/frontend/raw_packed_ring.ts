@@ -1,5 +1,5 @@
 import { packedRingBytes } from "../virtqueue/mod.ts";
-import type { RingPlaces } from "./queue_base.ts";
+import type { RingPlaces } from "./driver_ring.ts";
 import type { DriverMemory } from "./shared_memory.ts";
 
 /** Flags of a descriptor in a packed ring: virtio 1.3, 2.8.1, 2.8.3, 2.8.6 and 2.8.7. */

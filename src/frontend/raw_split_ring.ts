@@ -1,5 +1,5 @@
 import { splitRingBytes } from "../virtqueue/mod.ts";
-import type { RingPlaces } from "./queue_base.ts";
+import type { RingPlaces } from "./driver_ring.ts";
 import type { DriverMemory } from "./shared_memory.ts";
 
 /** Flags of a descriptor: virtio 1.3, 2.7.5. */

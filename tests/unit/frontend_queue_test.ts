@@ -4,7 +4,7 @@ import { FrontendError } from "../../src/frontend/frontend_error.ts";
 import { openDriverQueue } from "../../src/frontend/driver_queues.ts";
 import { DriverQueue } from "../../src/frontend/split_queue.ts";
 import { PackedDriverQueue } from "../../src/frontend/packed_queue.ts";
-import type { DriverQueueHandle } from "../../src/frontend/queue_base.ts";
+import type { DriverQueueHandle } from "../../src/frontend/driver_ring.ts";
 import { packedDescriptorFlags } from "../../src/frontend/raw_packed_ring.ts";
 import type { DriverMemory } from "../../src/frontend/shared_memory.ts";
 import { RegionTable } from "../../src/memory/regions.ts";
