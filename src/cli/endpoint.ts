@@ -54,7 +54,7 @@ function accessOf({ socketPath, socketMode, socketOwner }: EndpointValues): Sock
   if (socketPath === undefined && (socketMode ?? socketOwner) !== undefined) {
     throw new UsageError(
       `Expected --socket-path with --socket-${socketMode === undefined ? "owner" : "mode"}: ` +
-        "whoever made another socket says who may connect to it",
+        "other sockets have the access that their maker gave them",
     );
   }
   return {
@@ -90,5 +90,5 @@ function numberOf(
   // Names come first, even if they look like numbers, as in chown(1)
   const id = byName(text) ?? (/^\d+$/.test(text) ? Number(text) : undefined);
   if (id !== undefined && id <= MAX_ID) return id;
-  throw new UsageError(`--socket-owner takes a ${kind} that there is, or its number, got ${text}`);
+  throw new UsageError(`--socket-owner takes a ${kind} that exists, or its number, got ${text}`);
 }

@@ -16,8 +16,8 @@ export const endpointOptions = {
   connect: {
     type: "text",
     placeholder: "PATH",
-    about: "Connect to a Unix socket on which QEMU listens, and again when QEMU is gone; " +
-      "tries again after 20 ms, then later and later, up to a second",
+    about: "Connect to a Unix socket on which QEMU listens, and reconnect when QEMU is gone; " +
+      "retries after 20 ms, then after pauses that grow to a second",
   },
   fd: {
     type: "number",
@@ -32,9 +32,8 @@ export const accessOptions = {
   socketMode: {
     type: "text",
     placeholder: "OCTAL",
-    about:
-      "The permissions of the socket at --socket-path, such as 660; by default what the umask " +
-      "leaves of 777. Who may write to it may connect",
+    about: "The permissions of the socket at --socket-path, such as 660; by default " +
+      "777 less the umask. Connecting needs permission to write",
   },
   socketOwner: {
     type: "text",

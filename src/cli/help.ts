@@ -43,7 +43,7 @@ export function programHelp(deviceNames: readonly string[], width: number = help
   const text = `A device is one of ${deviceNames.join(", ")}, or the path or URL of a .ts file of \
 your own whose default export is a device.
 
-Signals: SIGHUP looks again at what the device stands for, SIGUSR1 prints the record on stderr. \
+Signals: SIGHUP reloads what the device serves, such as the size of an image, SIGUSR1 prints the record on stderr. \
 VHOSTD_TRACE=1 prints the stack of an error.
 `;
   return fill("vhostd: virtio devices in TypeScript, served to QEMU over vhost-user", width) +

@@ -34,7 +34,7 @@ export async function runProgram(args: readonly string[], devices: DeviceTable):
   const [name, ...rest] = args;
   try {
     if (name === undefined) {
-      say("Expected a device or a command; vhostd --help tells what there is");
+      say("Expected a device or a command; vhostd --help lists them");
       return EXIT_USAGE;
     }
     if (Object.hasOwn(commands, name)) {

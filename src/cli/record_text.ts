@@ -256,7 +256,7 @@ function queueRow({ previous, record }: SectionContext, queue: QueueRecord): Cel
 function recoveryText({ tracked, resumed, resubmitted }: QueueRecord): string {
   const parts = [
     ...tracked ? ["in-flight requests are recorded for another back-end"] : [],
-    ...resumed ? ["went on where it had been used before"] : [],
+    ...resumed ? ["resumed a ring that was in use before"] : [],
     ...resubmitted > 0 ? [`${formatCount(resubmitted)} requests submitted again`] : [],
   ];
   return parts.join("; ");

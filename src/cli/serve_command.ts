@@ -171,7 +171,7 @@ class Service {
   async #reload(server: DeviceServer): Promise<void> {
     const { control } = server.host;
     if (control.onReload === undefined) {
-      return say(`${this.#device.name} has nothing to look at again on SIGHUP`);
+      return say(`${this.#device.name} has nothing to reload on SIGHUP`);
     }
     try {
       await control.onReload();

@@ -30,7 +30,7 @@ export const sharedOptions = {
     most: 10_000,
     default: DEFAULT_POLL_US,
     about:
-      "Look for new requests up to N microseconds before sleeping, where that brings some; 0 for never",
+      "Poll for new requests up to N microseconds before sleeping, if that finds some; 0 for never",
   },
   controlPath: {
     type: "text",
@@ -38,7 +38,10 @@ export const sharedOptions = {
     about: "Serve the record and the device's commands over HTTP on a Unix socket",
   },
   record: { type: "text", placeholder: "FILE", about: "Write the record as JSON at exit" },
-  printCapabilities: { type: "flag", about: "Print what this back-end can, as JSON, and exit" },
+  printCapabilities: {
+    type: "flag",
+    about: "Print the capabilities of this back-end as JSON, and exit",
+  },
   ...helpOption,
 } as const satisfies Options;
 

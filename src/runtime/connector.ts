@@ -19,8 +19,8 @@ const LASTING_MS = 1000;
 /** Reasons that pass with time, by errno; waiting does not help against others. */
 const PASSING: Readonly<Record<number, string>> = {
   [Errno.ENOENT]: "there is no socket yet",
-  [Errno.ECONNREFUSED]: "nobody listens there yet",
-  [Errno.EAGAIN]: "it has more connections waiting than it takes",
+  [Errno.ECONNREFUSED]: "it has no listener yet",
+  [Errno.EAGAIN]: "its backlog is full",
   [Errno.EACCES]: "no permission to connect",
 };
 

@@ -152,7 +152,7 @@ async function answer(host: DeviceHost, request: HttpRequest): Promise<HttpAnswe
   }
   const commands = commandsOf(host);
   if (!Object.hasOwn(commands, name)) {
-    throw new HttpError(404, `There is no /${name}; GET / tells what there is`);
+    throw new HttpError(404, `There is no /${name}; GET / lists the requests`);
   }
   expectMethod(request, "POST");
   return await run(commands[name], await readBody(request));

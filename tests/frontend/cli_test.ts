@@ -100,7 +100,7 @@ Deno.test("vhostd tells bad input in one line", async () => {
   await Deno.writeTextFile(`${path}/nothing.ts`, "export default 1;");
   await Deno.writeTextFile(`${path}/broken.ts`, "throw new Error('no\\nluck');");
   const cases: [args: string[], status: number, line: string][] = [
-    [[], 2, "Expected a device or a command; vhostd --help tells what there is"],
+    [[], 2, "Expected a device or a command; vhostd --help lists them"],
     [["rgn"], 2, "Unknown device rgn; did you mean rng?"],
     [["lsit"], 2, "Unknown device lsit; did you mean list?"],
     [["network"], 2, "Unknown device network; there are blk, input, rng, sensor,"],
@@ -301,7 +301,7 @@ Deno.test("SIGUSR1 prints the record, and SIGHUP is no reason to end", async () 
   await using cli = new CliProcess(["rng", `--socket-path=${directory.path}/rng.sock`]);
   await cli.until("listens");
   cli.kill("SIGHUP");
-  await cli.until("has nothing to look at again on SIGHUP");
+  await cli.until("has nothing to reload on SIGHUP");
   cli.kill("SIGUSR1");
   assertStringIncludes(await cli.until("Errors  none"), "\nQueues  ");
   assertEquals((await cli.stop()).status, 0);

@@ -82,7 +82,7 @@ Deno.test("a device waits while a socket has nobody behind it", () =>
     UnixListener.listen(path).fd.close();
     const { server, said } = await connecting(path);
     await using _server = server;
-    await said("nobody listens there yet");
+    await said("it has no listener yet");
     Deno.removeSync(path);
     await using driver = await acceptDriver(path);
     await expectEcho(driver, 1);

@@ -55,7 +55,7 @@ const commands: Record<string, DeviceCommand> = {
   fail: { about: "Fails", run: () => Promise.reject(new Error("The disk is gone")) },
 };
 
-Deno.test("GET / tells what there is", async () => {
+Deno.test("GET / lists the requests", async () => {
   await using control = await opened(commands);
   const [status, { device, requests }] = await control.request("GET", "/");
   assertEquals(status, 200);

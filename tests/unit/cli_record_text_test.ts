@@ -130,13 +130,13 @@ Deno.test("recordText() says what becomes of requests when the back-end dies", (
   const both = recordText(record).split("\n").find((line) => line.startsWith("  0–1"));
   assertEquals(
     both,
-    "  0–1  in-flight requests are recorded for another back-end; went on where it had been used before",
+    "  0–1  in-flight requests are recorded for another back-end; resumed a ring that was in use before",
   );
   Object.assign(record.queues[1], { tracked: false, resubmitted: 1234 });
   const lines = recordText(record).split("\n").filter((line) =>
-    / {2}[01] {2}(in-|went)/.test(line)
+    / {2}[01] {2}(in-|resumed)/.test(line)
   );
-  assertEquals(lines.map((line) => line.slice(0, 14)), ["  0  in-flight", "  1  went on w"]);
+  assertEquals(lines.map((line) => line.slice(0, 14)), ["  0  in-flight", "  1  resumed a"]);
   assertStringIncludes(lines[1], "; 1 234 requests submitted again");
 });
 
