@@ -10,7 +10,7 @@
  * @example A socket that is read when something comes
  * ```ts
  * import { assertEquals } from "@std/assert";
- * import { UnixConnection, watch } from "./mod.ts";
+ * import { UnixConnection, watch } from "@vhostd/vhostd/linux";
  *
  * const [near, far] = UnixConnection.pair();
  * const readable = Promise.withResolvers<void>();

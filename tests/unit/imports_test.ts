@@ -107,3 +107,13 @@ Deno.test("no module imports itself by way of others", () => {
   for (const file of imports.keys()) visit(file, []);
   assertEquals(circles, []);
 });
+
+Deno.test("compat/install.json has every module that authors import", () => {
+  const read = (file: string) => JSON.parse(Deno.readTextFileSync(new URL(file, ROOT)));
+  const { name, exports } = read("deno.json");
+  const { "./main": _program, ...modules } = exports as Record<string, string>;
+  const { imports } = read("compat/install.json");
+  for (const [module, file] of Object.entries(modules)) {
+    assertEquals(imports[name + module.slice(1)], `.${file}`);
+  }
+});

@@ -204,7 +204,32 @@ export function zeroRange(fd: number, offset: number, bytes: number): number {
 export const MAX_IO_VECTORS = 1024;
 
 /**
- * struct iovec entries, written as halves so that no BigInt is made.
+ * The memory of a vectored call: a list of addresses and lengths, at most {@linkcode MAX_IO_VECTORS}
+ * of them (struct iovec). It may be filled again for each call, without an allocation. An operation
+ * of io_uring needs the list unchanged until it completes.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import {
+ *   addressOf,
+ *   createMemfd,
+ *   IoVectors,
+ *   pinnedBuffer,
+ *   readVectors,
+ *   writeVectors,
+ * } from "@vhostd/vhostd/linux";
+ *
+ * using file = createMemfd("example", 0);
+ * const bytes = new Uint8Array(pinnedBuffer(4096));
+ * bytes.set([1, 2, 3, 4]);
+ * const vectors = new IoVectors();
+ * vectors.push(addressOf(bytes) + 2, 2);
+ * vectors.push(addressOf(bytes), 2);
+ * assertEquals(writeVectors(file.number, vectors, 0), 4);
+ * assertEquals(readVectors(file.number, vectors, 2), 2);
+ * assertEquals([...bytes.subarray(0, 4)], [1, 2, 1, 2]);
+ * ```
  */
 export class IoVectors {
   #words = new Uint32Array(pinnedBuffer(MAX_IO_VECTORS * 16));
