@@ -117,6 +117,14 @@ export class MessageCodec<Table extends RequestTable> {
     return fds === "perRegion" ? MAX_FDS : 1;
   }
 
+  /** Whether a request has a reply of its own with the protocol features in force. */
+  hasReply(id: number, protocolFeatures: bigint): boolean {
+    const { reply, replyRequires } = this.#rule(id) ?? {};
+    return reply !== undefined &&
+      (replyRequires === undefined ||
+        (protocolFeatures & protocolFeatureMask(replyRequires)) !== 0n);
+  }
+
   /**
    * Encodes a request, header and payload. Its file descriptors are for the
    * caller to send along.
@@ -271,14 +279,13 @@ export class MessageCodec<Table extends RequestTable> {
    */
   encodeFailure(header: Header, protocolFeatures: bigint): Uint8Array | undefined {
     if (header.reply) return undefined;
-    const { reply, replyRequires, failure } = this.#rule(header.id) ?? {};
-    const hasReply = reply !== undefined &&
-      (replyRequires === undefined ||
-        (protocolFeatures & protocolFeatureMask(replyRequires)) !== 0n);
-    if (!hasReply) return header.needReply ? this.encodeAck(header.id, 1n) : undefined;
+    if (!this.hasReply(header.id, protocolFeatures)) {
+      return header.needReply ? this.encodeAck(header.id, 1n) : undefined;
+    }
+    const { reply, failure } = this.#rule(header.id)!;
     const payload = failure === undefined
       ? new Uint8Array()
-      : encodePayload(reply, failure as never);
+      : encodePayload(reply!, failure as never);
     return encodeMessage(header.id, { reply: true }, payload);
   }
 

@@ -20,6 +20,7 @@ import type { Chain } from "../virtqueue/mod.ts";
 import type { ConfigLayout, ConfigValues, ConfigView } from "./config/layout.ts";
 import type { ConfigWrite } from "./config/space.ts";
 import type { FeatureDefinition } from "./features.ts";
+import type { DeviceRequests } from "./device_requests.ts";
 import type { OptionDefinition, OptionValues } from "./options.ts";
 
 /** A queue of a device type, or with `family` several of one kind. */
@@ -327,6 +328,8 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   onMessage?(message: unknown): void | Promise<void>;
   /** SIGHUP: look again at what the device stands for. */
   onReload?(): void | Promise<void>;
+  /** Handlers of the requests of vhost-user that belong to this type of device. */
+  readonly requests?: DeviceRequests;
   /** Commands for the control socket. */
   readonly commands?: Readonly<Record<string, DeviceCommand>>;
   /**

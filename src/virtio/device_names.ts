@@ -13,6 +13,7 @@ import type {
   OpenDevice,
   Queues,
 } from "./device.ts";
+import { DEVICE_REQUESTS } from "./device_requests.ts";
 import { expectNames } from "./names.ts";
 
 /** The members of a definition; the compiler keeps the list complete. */
@@ -46,6 +47,7 @@ const OPEN_MEMBERS: Readonly<
   onReset: true,
   onMessage: true,
   onReload: true,
+  requests: true,
   commands: true,
   report: true,
 };
@@ -91,6 +93,8 @@ export function checkOpenDevice(
   const { name, queues, features = {} } = device;
   const families = Object.values(queues as Queues).flatMap(({ family }) => family ?? []);
   expectNames(`open() of ${name}`, literalNames(control), Object.keys(OPEN_MEMBERS));
+  const { requests = {} } = control;
+  expectNames(`requests of ${name}`, literalNames(requests), Object.keys(DEVICE_REQUESTS));
   expectNames(`offer of ${name}`, Object.keys(control.offer ?? {}), Object.keys(features));
   expectNames(`honour of ${name}`, Object.keys(control.honour ?? {}), Object.keys(features));
   expectNames(`families of queues of ${name}`, Object.keys(control.queues ?? {}), families);

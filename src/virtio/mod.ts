@@ -13,6 +13,7 @@ export * from "./config/self_describing.ts";
 export * from "./config/space.ts";
 export * from "./define_device.ts";
 export * from "./device.ts";
+export type * from "./device_requests.ts";
 export * from "./features.ts";
 export * from "./options.ts";
 export * from "./status.ts";

@@ -55,6 +55,7 @@ Deno.test("checkOpenDevice() refuses features, queues and hooks that there are n
     const [control, message] of [
       [{ offer: { LUOD: false } }, "got LUOD; did you mean LOUD?"],
       [{ queues: { eventq: 2 } }, "expected requestq, got eventq"],
+      [{ requests: { NET_SET_MTUS() {} } }, "got NET_SET_MTUS; did you mean NET_SET_MTU?"],
       [{ onConfigWrites() {} }, "did you mean onConfigWrite?"],
     ] as const
   ) assertThrows(() => checkOpenDevice(sensor, control as never), Error, message);

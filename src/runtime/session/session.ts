@@ -34,6 +34,7 @@ import {
 import type { DeviceHost } from "../device_host.ts";
 import { streamNotice } from "../notices.ts";
 import { SessionConfig } from "./config.ts";
+import { deviceRequests } from "./device_requests.ts";
 import { featureRequests } from "./features.ts";
 import { inflightRequests } from "./inflight.ts";
 import { dropLostMemory, memoryRequests } from "./memory.ts";
@@ -79,6 +80,7 @@ export class Session {
       ...ringRequests(state, rings),
       ...inflightRequests(state, config),
       ...config.requests,
+      ...deviceRequests(host),
     };
     state.offeredProtocol = protocolFeaturesOf(this.#handlers);
   }
@@ -153,7 +155,7 @@ export class Session {
         message.request,
         this.#handle(message, { fds, replyFds }),
       );
-      if (body !== undefined) {
+      if (frontendMessages.hasReply(header.id, this.#state.protocol)) {
         reply = frontendMessages.encodeReply(message.request as never, body as never);
       } else if (header.needReply && this.#state.hasProtocol("REPLY_ACK")) {
         reply = frontendMessages.encodeAck(header.id, 0n);
