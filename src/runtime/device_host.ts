@@ -285,7 +285,7 @@ export class DeviceHost implements AsyncDisposable {
       await null;
       await this.control.onMessage?.(message);
     } catch (error) {
-      this.#messageFailed("control", error);
+      this.#noteFailure("A message to the control half", error);
     } finally {
       Atomics.sub(this.#unheard, 0, 1);
     }
@@ -293,7 +293,7 @@ export class DeviceHost implements AsyncDisposable {
 
   #post(value: unknown): Promise<unknown[]> {
     const answers = this.#ask(value);
-    answers.catch((error) => this.#messageFailed("data", error));
+    answers.catch((error) => this.#noteFailure("A message to the data half", error));
     return answers;
   }
 
@@ -309,9 +309,9 @@ export class DeviceHost implements AsyncDisposable {
     throw new Error(`Expected an answer of the data half within ${MESSAGE_MS / 1000} s`);
   }
 
-  #messageFailed(half: "control" | "data", error: unknown): void {
+  #noteFailure(what: string, error: unknown): void {
     const why = error instanceof Error ? error.message : String(error);
-    this.notices.add({ what: `A message to the ${half} half failed`, why });
+    this.notices.add({ what: `${what} failed`, why });
   }
 
   /** The record, with what the data half reports now; of a thread that is busy, what it did last. */
@@ -339,6 +339,14 @@ export class DeviceHost implements AsyncDisposable {
   /** Has all engines carry out a command that does not wait for the device. */
   async tell(command: EngineCommand): Promise<void> {
     await this.#engines.each((engine) => engine.call(command));
+  }
+
+  /** Makes the device as it was when it was opened; no ring may be running. */
+  async reset(): Promise<void> {
+    const reset = this.#engines.each((engine) => engine.ask({ kind: "reset" }));
+    await this.patience.within(reset).catch((error) => this.#noteFailure("onReset()", error));
+    this.config.reset();
+    this.control.onReset?.();
   }
 
   /**

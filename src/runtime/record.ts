@@ -140,7 +140,7 @@ export interface RecordJson {
   connections: { total: number; latest: ConnectionRecord[] };
   /** Messages that were refused. */
   errors: { total: number; latest: ErrorRecord[] };
-  /** The device's own report. */
+  /** The device's own report; `threads` has those of its queue threads. */
   report: Record<string, unknown>;
 }
 

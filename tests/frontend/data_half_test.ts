@@ -58,6 +58,17 @@ for (const plane of ["main", "thread"] as const) {
       assertEquals((await engine.call({ kind: "report" }))?.count, 2);
     }));
 
+  Deno.test(`a reset and the end of a connection reset the data half (${plane})`, () =>
+    withHooks(async (_engine, driver, server) => {
+      await count(driver);
+      await driver.reset();
+      const idle = { count: 0, running: [] };
+      assertEquals((await server.freshRecord()).report, { threads: [{ ...idle, resets: 1 }] });
+      await driver[Symbol.asyncDispose]();
+      await server.idle();
+      assertEquals((await server.freshRecord()).report, { threads: [{ ...idle, resets: 2 }] });
+    }));
+
   Deno.test(`what the device keeps goes on while no chain waits (${plane})`, () =>
     withHooks(async (_engine, driver) => {
       for (const ask of [Ask.KEPT, Ask.PROMISE]) await driver.request(1, [Uint8Array.of(ask)], []);

@@ -79,8 +79,7 @@ async function reset(state: SessionState, rings: SessionRings): Promise<void> {
   state.features = 0n;
   state.isMisled = false;
   host.record.status(0, "reported");
-  host.config.reset();
-  host.control.onReset?.();
+  await host.reset();
 }
 
 /** Which of a device's own features a mask has. */

@@ -211,14 +211,13 @@ export class Session {
   }
 
   async #cleanUp(): Promise<void> {
-    const { config, control, memory, quarantine } = this.#host;
+    const { memory, quarantine } = this.#host;
     await this.#rings.close();
     this.#state.dropInflight();
     await this.#host.tell({ kind: "memory", regions: [] });
     memory.clear();
     await this.#host.tell({ kind: "features", bits: 0n });
-    config.reset();
-    control.onReset?.();
+    await this.#host.reset();
     await this.#config.closeBackChannel();
     await this.#state.unlessStuck("the end", this.#connection.closeIn(quarantine));
   }
