@@ -97,6 +97,7 @@ async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Prom
     return announced <= received;
   };
   send({ kind: "ready" });
+  let wasPending = false;
   while (closeId === undefined) {
     engine.poll(glance);
     if (commands.length > 0) {
@@ -105,9 +106,10 @@ async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Prom
       // The event loop brings commands, and it stands still while this thread blocks.
       arrival = Promise.withResolvers();
       await arrival.promise;
-    } else if (engine.isPending) {
-      // Promises of the device need the event loop; without any, blocking in the wait itself saves
-      // two thread changes per wake-up.
+    } else if (engine.isPending || wasPending) {
+      // Promises of the device need the event loop, and what awaits the last of them may take a
+      // while; without any, blocking in the wait itself saves two thread changes per wake-up.
+      wasPending = engine.isPending;
       await reactor.turnAsync();
     } else {
       reactor.turn();

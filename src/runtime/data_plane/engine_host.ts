@@ -4,7 +4,13 @@
  * @module
  */
 
-import type { Readiness, ThreadIo, Watch } from "../../linux/mod.ts";
+import {
+  createTimerfd,
+  drainEventfd,
+  type Readiness,
+  type ThreadIo,
+  type Watch,
+} from "../../linux/mod.ts";
 import type { MemoryView } from "../../memory/mod.ts";
 import type { AnyDevice, DataHalf } from "../../virtio/mod.ts";
 import type { BatchBudget } from "./batch_budget.ts";
@@ -45,4 +51,33 @@ export interface QueueOwner {
   handled: number;
   /** Promises and paused queues, for which the thread's event loop must turn. */
   pending: number;
+  /** Counts a promise among them. */
+  keep<T>(promise: Promise<T>): Promise<T>;
+}
+
+/** How often a ring without a kick descriptor is looked at. */
+const POLL_PERIOD_MS = 1;
+
+/**
+ * Calls `kicked` for each notification. A ring without a kick descriptor is looked at again and
+ * again instead, with `look`: vhost-user.rst, SET_VRING_KICK, bit 8.
+ */
+export function watchKick(
+  host: EngineHost,
+  kick: number,
+  kicked: () => void,
+  look: () => void,
+): Disposable {
+  if (kick >= 0) return host.watchSignals(kick, kicked);
+  const timer = createTimerfd(POLL_PERIOD_MS);
+  const watch = host.watch(timer.number, "readable", () => {
+    drainEventfd(timer.number);
+    look();
+  });
+  return {
+    [Symbol.dispose]() {
+      watch[Symbol.dispose]();
+      timer.close();
+    },
+  };
 }

@@ -16,8 +16,7 @@ import type { QueueSlot } from "../../virtio/queue_layout.ts";
 import { type Chain, createRing, RingError, type Virtqueue } from "../../virtqueue/mod.ts";
 import type { QueueCounters } from "../counters.ts";
 import { viewInflight } from "../session/inflight_area.ts";
-import type { QueueOwner } from "./engine_host.ts";
-import { watchKick } from "./kick_watch.ts";
+import { type QueueOwner, watchKick } from "./engine_host.ts";
 import type { RingStart, StartCommand } from "./messages.ts";
 
 /** How many chains are handled between two publications. */
@@ -173,20 +172,15 @@ export class EngineQueue implements QueueHandle {
       if (this.#epoch === epoch) this.#giveBack();
       this.#stopIfDrained();
     };
+    const failed = (error: unknown) => this.break(error);
+    let hook: unknown;
     try {
-      const hook: unknown = this.#owner.half.onStop?.(this);
-      if (isPromise(hook)) {
-        this.#owner.pending++;
-        hook.then(() => {}, (error) => this.break(error)).finally(() => {
-          this.#owner.pending--;
-          hooked();
-        });
-        return;
-      }
+      hook = this.#owner.half.onStop?.(this);
     } catch (error) {
-      this.break(error);
+      failed(error);
     }
-    hooked();
+    if (isPromise(hook)) this.#owner.keep(hook).catch(failed).then(hooked);
+    else hooked();
   }
 
   /** Returns buffers of a queue whose sender is the device: the driver awaits no answer. */
@@ -348,16 +342,14 @@ export class EngineQueue implements QueueHandle {
 
   #promised(chain: Chain, promise: Promise<number>): void {
     const owner = this.#owner, epoch = this.#epoch;
-    owner.pending++;
     if (++this.#pending >= this.#mostPending) this.#waits |= FULL;
-    promise.then((written) => {
+    owner.keep(promise).then((written) => {
       this.complete(chain, written);
       this.flush();
     }).catch((error) => {
       if (this.#epoch === epoch) this.break(error);
       this.#abandon(chain);
     }).finally(() => {
-      owner.pending--;
       owner.late.returned(chain);
       this.#stopIfDrained();
       this.#releaseIfDrained();

@@ -55,7 +55,7 @@ export class QueueEngine implements QueueOwner {
       queues,
       memory,
       watch: (fd, readiness, callback) => host.watch(fd, readiness, callback),
-      keep: (promise) => this.#keep(promise),
+      keep: (promise) => this.keep(promise),
       post(value) {
         if (Atomics.load(unheard, 0) >= MAX_MESSAGES) return false;
         host.emit({ kind: "message", value });
@@ -77,14 +77,9 @@ export class QueueEngine implements QueueOwner {
     return this.pending > 0;
   }
 
-  async #keep<T>(promise: Promise<T>): Promise<T> {
+  keep<T>(promise: Promise<T>): Promise<T> {
     this.pending++;
-    try {
-      return await promise;
-    } finally {
-      // A task later: whoever awaits the promise goes on before the thread can block again.
-      setTimeout(() => this.pending--, 0);
-    }
+    return Promise.resolve(promise).finally(() => this.pending--);
   }
 
   /**
@@ -98,7 +93,7 @@ export class QueueEngine implements QueueOwner {
     done: (answer?: unknown) => void,
     refuse: (error: unknown) => void,
   ): void {
-    const { half } = this;
+    const { half, host } = this;
     let answer: unknown;
     switch (command.kind) {
       case "memory":
@@ -127,7 +122,7 @@ export class QueueEngine implements QueueOwner {
       case "stop":
         return this.#queue(command.queue).stop(done);
       case "cancel":
-        this.host.cancel?.();
+        host.cancel?.();
         break;
       case "giveUp":
         answer = this.#queue(command.queue).giveUp(command.incident, command.message);
@@ -135,16 +130,13 @@ export class QueueEngine implements QueueOwner {
       case "fence":
         return this.#fence(done);
       case "reset":
-        this.#expectStopped(command.kind);
-        answer = half.onReset?.();
+        answer = this.#stopped(command.kind).onReset?.();
         break;
       case "save":
-        this.#expectStopped(command.kind);
-        answer = half.save?.();
+        answer = this.#stopped(command.kind).save?.();
         break;
       case "load":
-        this.#expectStopped(command.kind);
-        answer = half.load?.(command.state);
+        answer = this.#stopped(command.kind).load?.(command.state);
         break;
       case "report":
         answer = half.report?.();
@@ -158,7 +150,7 @@ export class QueueEngine implements QueueOwner {
       case "close":
         half.close?.();
     }
-    if (isPromise(answer)) this.#keep(answer).then(done).catch(refuse);
+    if (isPromise(answer)) this.keep(answer).then(done).catch(refuse);
     else done(answer);
   }
 
@@ -168,19 +160,18 @@ export class QueueEngine implements QueueOwner {
     return queue;
   }
 
-  #expectStopped(kind: string): void {
+  /** The data half, while no ring runs. */
+  #stopped(kind: string): DataHalf {
     const running = this.#queues.find(({ isStarted }) => isStarted);
-    if (running === undefined) return;
+    if (running === undefined) return this.half;
     throw new Error(`Expected all rings to be stopped for ${kind}, queue ${running.index} runs`);
   }
 
   #fence(done: () => void): void {
-    let left = this.#queues.length;
-    const drained = () => {
-      if (--left === 0) done();
-    };
-    for (const queue of this.#queues) queue.fence(drained);
-    if (this.#queues.length === 0) done();
+    const fences = this.#queues.map((queue) =>
+      new Promise<void>((drained) => queue.fence(drained))
+    );
+    Promise.all(fences).then(() => done());
   }
 
   /**
