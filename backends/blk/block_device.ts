@@ -78,8 +78,8 @@ export function blockDiscard(fd: number, offset: number, bytes: number): number 
  * be written.
  */
 export function tryPunchHole(fd: number, isBlockDevice: boolean): number {
-  // Neither call touches data: one is about what is behind the end, the other
-  // about no bytes at all, which is refused only after the ability was checked.
+  // Neither call touches data: one is about what is behind the end, the other about no bytes at
+  // all, which is refused only after the ability was checked.
   const result = isBlockDevice ? blockDiscard(fd, 0, 0) : punchHole(fd, fileBytes(fd), 4096);
   return result >= 0 ? 0 : errno();
 }
@@ -95,8 +95,8 @@ export function claimDevice(fd: number): Fd {
 }
 
 /**
- * The path of the file behind a loop device, or behind the loop device that it
- * is a partition of; undefined where there is none.
+ * The path of the file behind a loop device, or behind the loop device that it is a partition of;
+ * undefined where there is none.
  */
 export function loopFile(fd: number): string | undefined {
   const { deviceNumber } = fileStat(fd);

@@ -1,12 +1,11 @@
 /**
  * Whether the disk is write-back or write-through, as config space says it.
  *
- * The host is never less durable than any side believes. A front-end may keep a
- * copy of config space and pass on only what changes in it (QEMU 10 does), over
- * a reset of the guest and over a connection that is lost. A driver that finds
- * write-through there sends no flush. So write-through holds until config says
- * otherwise again: a reset does not end it (virtio 1.3, 5.2.5: the mode after a
- * reset can be either), and neither does a new connection.
+ * The host is never less durable than any side believes. A front-end may keep a copy of config
+ * space and pass on only what changes in it (QEMU 10 does), over a reset of the guest and over a
+ * connection that is lost. A driver that finds write-through there sends no flush. So write-through
+ * holds until config says otherwise again: a reset does not end it (virtio 1.3, 5.2.5: the mode
+ * after a reset can be either), and neither does a new connection.
  *
  * @module
  */
@@ -58,8 +57,8 @@ export class CacheMode {
       // virtio 1.3, 5.2.5.2: a driver that cannot flush finds a write-through disk
       this.#config.writeback = WRITE_THROUGH;
     } else if (!this.#isTold) {
-      // It goes by what an earlier process said, which is not known here: if there is a record
-      // of it (SET_INFLIGHT_FD), that comes next
+      // It goes by what an earlier process said, which is not known here: if there is a record of
+      // it (SET_INFLIGHT_FD), that comes next
       this.#config.writeback = WRITE_THROUGH;
       this.read();
     }

@@ -7,8 +7,8 @@
 import type { FileHandle, StoreRequest } from "./store.ts";
 
 /**
- * The descriptor for what is left of a request after `done` bytes: past the page cache where there is
- * such a one and the rest is aligned as it asks for, else through it. The kernel keeps the two
+ * The descriptor for what is left of a request after `done` bytes: past the page cache where there
+ * is such a one and the rest is aligned as it asks for, else through it. The kernel keeps the two
  * coherent.
  */
 export function descriptorFor(handle: FileHandle, request: StoreRequest, done: number): number {

@@ -1,6 +1,6 @@
 /**
- * A store in a raw disk image or a block device, by system calls on the queue
- * thread itself, straight between the file and guest memory.
+ * A store in a raw disk image or a block device, by system calls on the queue thread itself,
+ * straight between the file and guest memory.
  *
  * @module
  */
@@ -28,31 +28,25 @@ import {
   writeVectors,
   zeroRange,
 } from "../../src/linux/mod.ts";
-import {
-  blockDiscard,
-  type BlockLimits,
-  blockLimits,
-  isReadOnlyDevice,
-  tryPunchHole,
-} from "./block_device.ts";
+import { blockDiscard, blockLimits, isReadOnlyDevice, tryPunchHole } from "./block_device.ts";
 import { descriptorFor } from "./direct.ts";
-import { lockDevice, lockImage, patiently } from "./image_lock.ts";
+import { lockDevice, lockImage, patiently, pause } from "./image_lock.ts";
 import { MappedFile } from "./mapped_store.ts";
-import type { FileHandle, IoMode, OpenStore, Store, StoreHost, StoreRequest } from "./store.ts";
-
-/** What a file system is assumed to like. */
-const FILE_LIMITS: BlockLimits = {
-  logicalBlockBytes: 512,
-  physicalBlockBytes: 4096,
-  minIoBytes: 4096,
-  optimalIoBytes: 0,
-};
+import {
+  FILE_LIMITS,
+  type FileHandle,
+  type IoMode,
+  type OpenStore,
+  type Store,
+  type StoreHost,
+  type StoreRequest,
+} from "./store.ts";
 
 /**
  * Opens an image or a block device.
  *
- * @throws {Error} When it cannot be opened or is no such thing; the message is
- * for the person who named it.
+ * @throws {Error} When it cannot be opened or is no such thing; the message is for the person who
+ * named it.
  */
 export function openFileStore(path: string, options: FileStoreOptions): OpenStore {
   const { readOnly } = options;
@@ -162,8 +156,7 @@ const ONLY_READ = "it can only be read; add --read-only";
 const CANNOT_CHANGE = "it may not be changed (chattr -i?), only be read; add --read-only";
 
 /**
- * Expects that what was opened for writing can be written: opening does not tell
- * of each file.
+ * Expects that what was opened for writing can be written: opening does not tell of each file.
  *
  * @returns Whether its space can be given back.
  */
@@ -234,8 +227,8 @@ export class FileStore implements Store {
   /** The address of index 0 of guest memory. */
   readonly #base: number;
   /**
-   * What is flushed: the same file, opened once more. The kernel tells of writes
-   * that it lost once per open file, and this one is no other thread's.
+   * What is flushed: the same file, opened once more. The kernel tells of writes that it lost once
+   * per open file, and this one is no other thread's.
    */
   readonly syncFd: number;
   readonly #ownSync: Fd | undefined;
@@ -364,10 +357,4 @@ function attempt(call: () => number): number {
 /** Not supported; or by a block device with large blocks not for this range. */
 function isUnable(code: number): boolean {
   return code === Errno.EOPNOTSUPP || code === Errno.EINVAL;
-}
-
-const never = new Int32Array(new SharedArrayBuffer(4));
-
-function pause(ms: number): void {
-  Atomics.wait(never, 0, 0, ms);
 }

@@ -1,11 +1,11 @@
 /**
- * Locks on an image, so that no two programs write to it: those of QEMU, which
- * QEMU, qemu-img, qemu-storage-daemon and vhostd all understand.
+ * Locks on an image, so that no two programs write to it: those of QEMU, which QEMU, qemu-img,
+ * qemu-storage-daemon and vhostd all understand.
  *
- * Two bytes of the file stand for each thing that may be done to an image. Who
- * does it locks the one, who does not want others to do it locks the other;
- * both are locks that many can have. To see whether one fits in, one locks
- * first and then looks whether somebody else has locked a byte that means no.
+ * Two bytes of the file stand for each thing that may be done to an image. Who does it locks the
+ * one, who does not want others to do it locks the other; both are locks that many can have. To see
+ * whether one fits in, one locks first and then looks whether somebody else has locked a byte that
+ * means no.
  *
  * Source: QEMU, block/file-posix.c and include/block/block-common.h.
  *
@@ -33,9 +33,9 @@ const READ = 0;
 const WRITE = 1;
 
 /**
- * How long another program may take to let go. One that was killed under load
- * has its locks until the kernel has ended its requests: 10 to 20 ms, 92 ms once,
- * and up to 300 ms where fifteen processes wanted two processors.
+ * How long another program may take to let go. One that was killed under load has its locks until
+ * the kernel has ended its requests: 10 to 20 ms, 92 ms once, and up to 300 ms where fifteen
+ * processes wanted two processors.
  */
 const PATIENCE_MS = 2000;
 
@@ -43,13 +43,11 @@ const PATIENCE_MS = 2000;
 const PAUSE_MS = 10;
 
 /**
- * Locks an image until what is returned is disposed of, or its last descriptor
- * is closed, as an io_uring may do a while later: nobody else may write to it,
- * and who forbids to write to it, or to read it, is respected. Its size may
- * change: the device looks at it again on request.
+ * Locks an image until what is returned is disposed of, or its last descriptor is closed, as an
+ * io_uring may do a while later: nobody else may write to it, and who forbids to write to it, or to
+ * read it, is respected. Its size may change: the device looks at it again on request.
  *
- * @throws {Error} When others do not allow that; the message is for the person
- * who named the image.
+ * @throws {Error} When others do not allow that; the message is for the person who named the image.
  */
 export function lockImage(path: string, fd: number, readOnly: boolean): Disposable {
   const does = readOnly ? [READ] : [READ, WRITE];
@@ -68,10 +66,9 @@ export function lockImage(path: string, fd: number, readOnly: boolean): Disposab
 }
 
 /**
- * Locks a block device beyond its node: the kernel is asked that nobody else has
- * it, by whatever name, and that it is not mounted; and of a loop device the file
- * behind it is locked too. With `readOnly` it is only looked whether somebody has
- * the device, as others may read it too.
+ * Locks a block device beyond its node: the kernel is asked that nobody else has it, by whatever
+ * name, and that it is not mounted; and of a loop device the file behind it is locked too. With
+ * `readOnly` it is only looked whether somebody has the device, as others may read it too.
  *
  * @throws {Error} As {@linkcode lockImage}.
  */
@@ -114,8 +111,8 @@ function openBehind(path: string): ReturnType<typeof openFile> | undefined {
 class InUse extends Error {}
 
 /**
- * Tries something again for a while that fails because somebody else has the
- * image: {@linkcode InUse}, or EAGAIN when it is opened and has a lease.
+ * Tries something again for a while that fails because somebody else has the image:
+ * {@linkcode InUse}, or EAGAIN when it is opened and has a lease.
  */
 export function patiently<T>(attempt: () => T): T {
   const end = performance.now() + PATIENCE_MS;
@@ -163,6 +160,7 @@ function tryLock(
 
 const never = new Int32Array(new SharedArrayBuffer(4));
 
-function pause(ms: number): void {
+/** Stops this thread for a while. */
+export function pause(ms: number): void {
   Atomics.wait(never, 0, 0, ms);
 }

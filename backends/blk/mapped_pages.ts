@@ -1,11 +1,9 @@
 /**
- * Which pages of a mapped image may be touched, shared by all queue threads and
- * the control half.
+ * Which pages of a mapped image may be touched, shared by all queue threads and the control half.
  *
- * Touching a page that the file does not have takes memory, and where there is
- * none (or the file ends before it) the process gets SIGBUS. So a page is
- * touched only while it is known to be there, and it goes away only when no
- * thread touches anything.
+ * Touching a page that the file does not have takes memory, and where there is none (or the file
+ * ends before it) the process gets SIGBUS. So a page is touched only while it is known to be there,
+ * and it goes away only when no thread touches anything.
  *
  * @module
  */
@@ -42,8 +40,7 @@ export class MappedPages {
   readonly count: number;
 
   /**
-   * Makes the state of `pages` pages, none of which may be touched yet, or joins
-   * one.
+   * Makes the state of `pages` pages, none of which may be touched yet, or joins one.
    *
    * @throws {RangeError} When there are too many threads.
    */
@@ -68,15 +65,15 @@ export class MappedPages {
   }
 
   /**
-   * Begins to touch pages: until {@linkcode MappedPages.leave}, those from
-   * `first` to `last` stay there.
+   * Begins to touch pages: until {@linkcode MappedPages.leave}, those from `first` to `last` stay
+   * there.
    *
    * @returns Whether they may be touched; if not, nothing has begun.
    */
   enter(first: number, last: number): boolean {
     const words = this.#words;
-    // Who takes pages away says so first and looks then whether somebody touches
-    // them; here it is the other way round. Both go through Atomics.
+    // Who takes pages away says so first and looks then whether somebody touches them; here it is
+    // the other way round. Both go through Atomics.
     Atomics.store(words, this.#touching, 1);
     if (Atomics.load(words, IS_OPEN) === 1 && this.#has(first, last)) return true;
     Atomics.store(words, this.#touching, 0);
@@ -103,9 +100,9 @@ export class MappedPages {
   }
 
   /**
-   * Notes that the pages of a chunk were looked up; only with the lock. What is
-   * said while nothing may be touched may be wrong when it is allowed again, so
-   * this and {@linkcode MappedPages.add} do nothing then.
+   * Notes that the pages of a chunk were looked up; only with the lock. What is said while nothing
+   * may be touched may be wrong when it is allowed again, so this and {@linkcode MappedPages.add}
+   * do nothing then.
    */
   setKnown(chunk: number): void {
     if (!this.isOpen) return;
@@ -131,8 +128,8 @@ export class MappedPages {
   }
 
   /**
-   * Lets pages be touched, of which nothing is known yet; not if `isAllowed` says
-   * no, which is asked with the lock.
+   * Lets pages be touched, of which nothing is known yet; not if `isAllowed` says no, which is
+   * asked with the lock.
    */
   open(isAllowed: () => boolean = () => true): void {
     this.locked(() => {
@@ -141,8 +138,8 @@ export class MappedPages {
   }
 
   /**
-   * Has nobody touch anything any more, waits until nobody does, and forgets
-   * which pages are there; `then` is called with the lock.
+   * Has nobody touch anything any more, waits until nobody does, and forgets which pages are there;
+   * `then` is called with the lock.
    */
   close(then: () => void = () => {}): void {
     this.locked(() => {
@@ -156,8 +153,8 @@ export class MappedPages {
   }
 
   /**
-   * Does something that no two threads may do at once: what makes pages come or
-   * go, together with saying so.
+   * Does something that no two threads may do at once: what makes pages come or go, together with
+   * saying so.
    *
    * @throws {Error} When another thread does not come to an end.
    */

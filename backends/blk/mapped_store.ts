@@ -1,15 +1,13 @@
 /**
- * A store in a file that is in memory anyway (tmpfs, a memory file): mapped, so
- * that a request is a copy from memory to memory and no system call.
+ * A store in a file that is in memory anyway (tmpfs, a memory file): mapped, so that a request is a
+ * copy from memory to memory and no system call.
  *
- * A mapping has two dangers that a system call has not: reading a page that the
- * file does not have takes memory for it, and a page that cannot be had is a
- * SIGBUS in place of an errno. So only pages that are there are touched (see
- * {@linkcode MappedPages}); all others go by system calls. They stay there
- * because nobody else can take them away: a memory file is nobody else's, and
- * on a file there is a lease, which makes whoever opens it wait until nothing is
- * touched any more. What happens then goes by system calls, until the file is
- * ours alone again.
+ * A mapping has two dangers that a system call has not: reading a page that the file does not have
+ * takes memory for it, and a page that cannot be had is a SIGBUS in place of an errno. So only
+ * pages that are there are touched (see {@linkcode MappedPages}); all others go by system calls.
+ * They stay there because nobody else can take them away: a memory file is nobody else's, and on a
+ * file there is a lease, which makes whoever opens it wait until nothing is touched any more. What
+ * happens then goes by system calls, until the file is ours alone again.
  *
  * @module
  */
@@ -184,8 +182,8 @@ export class MappedStore implements Store {
   }
 
   /**
-   * Who waits for the file is noticed here too, once per batch: the main thread
-   * may be the one that waits, and a lease that nobody gives back ends after 45 s.
+   * Who waits for the file is noticed here too, once per batch: the main thread may be the one that
+   * waits, and a lease that nobody gives back ends after 45 s.
    */
   #lookAtLease(): void {
     this.#isLeaseKnown = true;
@@ -229,8 +227,8 @@ export class MappedStore implements Store {
   }
 
   /**
-   * How many pages the file fills. What is written behind its end into its last
-   * page would reach the page and not the file.
+   * How many pages the file fills. What is written behind its end into its last page would reach
+   * the page and not the file.
    */
   #wholePages(): number {
     return Math.min(Math.floor(fileBytes(this.#fd) / MAPPED_PAGE_BYTES), this.#pages.count);

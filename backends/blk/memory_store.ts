@@ -1,6 +1,6 @@
 /**
- * A store in memory: a memory file. A guest that reads an empty disk takes no
- * memory for it: see `mapped_store.ts`.
+ * A store in memory: a memory file. A guest that reads an empty disk takes no memory for it: see
+ * `mapped_store.ts`.
  *
  * @module
  */
@@ -8,7 +8,7 @@
 import { createMemfd, resizeFile } from "../../src/linux/mod.ts";
 import { allocatedBytes } from "./file_store.ts";
 import { MappedFile } from "./mapped_store.ts";
-import type { OpenStore } from "./store.ts";
+import { FILE_LIMITS, type OpenStore } from "./store.ts";
 
 /**
  * Opens an empty store of `bytes` bytes. It takes memory as it is written.
@@ -20,16 +20,7 @@ export function openMemoryStore(bytes: number, { readOnly }: { readOnly: boolean
   const mapped = MappedFile.open(fd.number, bytes, false);
   return {
     kind: "memory",
-    abilities: {
-      readOnly,
-      durable: false,
-      discard: !readOnly,
-      unmap: !readOnly,
-      logicalBlockBytes: 512,
-      physicalBlockBytes: 4096,
-      minIoBytes: 4096,
-      optimalIoBytes: 0,
-    },
+    abilities: { ...FILE_LIMITS, readOnly, durable: false, discard: !readOnly, unmap: !readOnly },
     // Memory answers at once: nothing is won by asking for it and waiting.
     handle: {
       kind: "file",

@@ -28,8 +28,8 @@ import type { OpenStore, Store } from "./store.ts";
 import { attachStore, openStore } from "./stores.ts";
 
 /**
- * The most parts of data in a request: with header and status they fill a queue
- * of 128 descriptors, which QEMU has by default.
+ * The most parts of data in a request: with header and status they fill a queue of 128 descriptors,
+ * which QEMU has by default.
  */
 const SEG_MAX = 126;
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { OpenStore, Store } from "./store.ts";
+import { FILE_LIMITS, type OpenStore, type Store } from "./store.ts";
 
 const nullStore: Store = {
   read: () => 0, // guest memory stays as it is
@@ -18,16 +18,7 @@ const nullStore: Store = {
 export function openNullStore(bytes: number, { readOnly }: { readOnly: boolean }): OpenStore {
   return {
     kind: "null",
-    abilities: {
-      readOnly,
-      durable: false,
-      discard: !readOnly,
-      unmap: !readOnly,
-      logicalBlockBytes: 512,
-      physicalBlockBytes: 4096,
-      minIoBytes: 4096,
-      optimalIoBytes: 0,
-    },
+    abilities: { ...FILE_LIMITS, readOnly, durable: false, discard: !readOnly, unmap: !readOnly },
     handle: { kind: "null" },
     bytes: () => bytes,
     resize: (wanted) => void (bytes = wanted),

@@ -11,17 +11,16 @@ import type { SharedState } from "./shared_state.ts";
 import type { Store, StoreRequest, StoreResult } from "./store.ts";
 
 /**
- * The most sectors of a discard's segment, and of a write zeroes': the second
- * may have to be written byte by byte while other requests wait.
+ * The most sectors of a discard's segment, and of a write zeroes': the second may have to be
+ * written byte by byte while other requests wait.
  */
 export const MAX_DISCARD_SECTORS = 2 ** 22;
 export const MAX_WRITE_ZEROES_SECTORS = 2 ** 17;
 
 /**
- * What a request costs beyond this, in bytes that are moved, is long: it is done
- * by pieces, others have their turn in between, and its queue takes no other
- * request meanwhile. A stop waits for one of them, and not for all that a guest
- * can make available.
+ * What a request costs beyond this, in bytes that are moved, is long: it is done by pieces, others
+ * have their turn in between, and its queue takes no other request meanwhile. A stop waits for one
+ * of them, and not for all that a guest can make available.
  */
 const LONG_BYTES = 2 ** 23;
 
@@ -36,8 +35,8 @@ const DISCARD_COST = 1 / 64, SEGMENT_COST_BYTES = 65_536;
 const TURN_MS = 5;
 
 /**
- * How many bytes requests that the store does later may have together, on a
- * thread: with more in flight, a queue takes none.
+ * How many bytes requests that the store does later may have together, on a thread: with more in
+ * flight, a queue takes none.
  */
 const MAX_LATER_BYTES = 2 ** 30;
 
@@ -70,14 +69,9 @@ export interface OperationOptions {
 
 /** Carries out the requests of the queues of one thread. */
 export class Operation {
+  readonly #options: OperationOptions;
   readonly #store: Store;
   readonly #state: SharedState;
-  readonly #features: OperationOptions["features"];
-  readonly #config: OperationOptions["config"];
-  readonly #readOnly: boolean;
-  readonly #onFailure: OperationOptions["onFailure"];
-  readonly #discard: boolean;
-  readonly #unmap: boolean;
   readonly #id = new Uint8Array(VIRTIO_BLK_ID_BYTES);
   /** By queue and slot. */
   readonly #requests: Request[][] = [];
@@ -86,14 +80,9 @@ export class Operation {
 
   /** Begins with no queue. */
   constructor(options: OperationOptions) {
+    this.#options = options;
     this.#store = options.store;
     this.#state = options.state;
-    this.#features = options.features;
-    this.#config = options.config;
-    this.#readOnly = options.readOnly;
-    this.#onFailure = options.onFailure;
-    this.#discard = options.discard;
-    this.#unmap = options.unmap;
     new TextEncoder().encodeInto(options.serial, this.#id);
   }
 
@@ -132,7 +121,7 @@ export class Operation {
         request.steps = 1;
         return request.takeRange(capacitySectors);
       case VIRTIO_BLK_T.OUT:
-        if (this.#readOnly) return REFUSED.READ_ONLY;
+        if (this.#options.readOnly) return REFUSED.READ_ONLY;
         request.steps = 1;
         return request.takeRange(capacitySectors) || this.#makeStable(request);
       case VIRTIO_BLK_T.FLUSH:
@@ -142,16 +131,16 @@ export class Operation {
         request.data.write(0, this.#id); // the status is written over what is too long
         return 0;
       case VIRTIO_BLK_T.DISCARD: {
-        if (!this.#features.DISCARD) return REFUSED.UNSUPPORTED;
-        if (this.#readOnly) return REFUSED.READ_ONLY;
+        if (!this.#options.features.DISCARD) return REFUSED.UNSUPPORTED;
+        if (this.#options.readOnly) return REFUSED.READ_ONLY;
         const refused = request.takeSegments(capacitySectors, MAX_DISCARD_SECTORS);
         // Negotiated when it was offered: a discard is advice
-        if (!this.#discard) request.steps = request.segments = 0;
+        if (!this.#options.discard) request.steps = request.segments = 0;
         return refused;
       }
       case VIRTIO_BLK_T.WRITE_ZEROES:
-        if (!this.#features.WRITE_ZEROES) return REFUSED.UNSUPPORTED;
-        if (this.#readOnly) return REFUSED.READ_ONLY;
+        if (!this.#options.features.WRITE_ZEROES) return REFUSED.UNSUPPORTED;
+        if (this.#options.readOnly) return REFUSED.READ_ONLY;
         return request.takeSegments(capacitySectors, MAX_WRITE_ZEROES_SECTORS) ||
           this.#makeStable(request);
       default:
@@ -173,8 +162,8 @@ export class Operation {
 
   /** Whether writes are stable at once: a driver that cannot flush has no other way. */
   get #isWriteThrough(): boolean {
-    const { FLUSH, CONFIG_WCE } = this.#features;
-    return !FLUSH || (CONFIG_WCE && this.#config.writeback === 0);
+    const { FLUSH, CONFIG_WCE } = this.#options.features;
+    return !FLUSH || (CONFIG_WCE && this.#options.config.writeback === 0);
   }
 
   /** Has the store do the next step, if there is something to do in it. */
@@ -186,14 +175,16 @@ export class Operation {
         return request.bytes === 0 ? 0 : store.read(request);
       case VIRTIO_BLK_T.OUT:
         return request.bytes === 0 ? 0 : store.write(request);
-      case VIRTIO_BLK_T.DISCARD:
+      default:
         request.useSegment(step);
-        return request.bytes === 0 ? 0 : store.discard(request);
-      default: // VIRTIO_BLK_T.WRITE_ZEROES
-        request.useSegment(step);
-        if (request.bytes === 0) return 0;
-        return store.writeZeroes(request, request.unmap && this.#unmap);
+        return request.bytes === 0 ? 0 : this.#clear(request);
     }
+  }
+
+  /** Has the store discard a range, or fill it with zeroes. */
+  #clear(request: Request): StoreResult {
+    if (request.type === VIRTIO_BLK_T.DISCARD) return this.#store.discard(request);
+    return this.#store.writeZeroes(request, request.unmap && this.#options.unmap);
   }
 
   /** Goes on with a request whose last step had this result. */
@@ -210,20 +201,14 @@ export class Operation {
 
   /** Carries out a long discard or write zeroes. */
   async #perPiece(request: Request): Promise<number> {
-    const isDiscard = request.type === VIRTIO_BLK_T.DISCARD;
-    const most = isDiscard ? DISCARD_PIECE_BYTES : ZEROES_PIECE_BYTES;
+    const most = request.type === VIRTIO_BLK_T.DISCARD ? DISCARD_PIECE_BYTES : ZEROES_PIECE_BYTES;
     let turnAt = performance.now() + TURN_MS;
     let outcome = 0;
     for (; request.step < request.segments && outcome === 0; request.step++) {
       request.useSegment(request.step);
       for (let left = request.bytes; left > 0 && outcome === 0; left -= request.bytes) {
         request.bytes = Math.min(most, left);
-        outcome = await this.#outcome(
-          request,
-          isDiscard
-            ? this.#store.discard(request)
-            : this.#store.writeZeroes(request, request.unmap && this.#unmap),
-        );
+        outcome = await this.#outcome(request, this.#clear(request));
         request.offset += request.bytes;
         if (performance.now() < turnAt) continue;
         await new Promise<void>((resolve) => setTimeout(resolve, 0));
@@ -253,7 +238,7 @@ export class Operation {
       else outcome ||= this.#state.lostErrno;
     }
     this.#state.count(request.queue.index, request.type, request.sector, outcome);
-    if (outcome > 0) this.#onFailure?.(request.type, outcome);
+    if (outcome > 0) this.#options.onFailure?.(request.type, outcome);
     return request.end(statusOf(outcome));
   }
 

@@ -45,8 +45,8 @@ const FLAG_UNMAP = 1;
 export const MAX_SEGMENTS = 64;
 
 /**
- * Why the device itself refuses a request. The outcome of a request is one of
- * these, or what its store answered: 0 or an errno.
+ * Why the device itself refuses a request. The outcome of a request is one of these, or what its
+ * store answered: 0 or an errno.
  */
 export const REFUSED = {
   /** The type, or a flag of a segment, is not supported. */
@@ -70,8 +70,8 @@ export function statusOf(outcome: number): number {
 }
 
 /**
- * The request that a chain holds. There is one for each slot of a queue, used
- * again and again: no memory is taken per request.
+ * The request that a chain holds. There is one for each slot of a queue, used again and again: no
+ * memory is taken per request.
  */
 export class Request implements StoreRequest {
   /** The chain that it came with. */
@@ -115,12 +115,12 @@ export class Request implements StoreRequest {
   }
 
   /**
-   * Reads the header, each field once, and leaves the data. The framing is the
-   * driver's choice: virtio 1.3, 2.6.4.
+   * Reads the header, each field once, and leaves the data. The framing is the driver's choice:
+   * virtio 1.3, 2.6.4.
    *
    * @returns 0, or why the request is refused.
-   * @throws {Error} When the chain has no room for the status: nothing can be
-   * said about the request then.
+   * @throws {Error} When the chain has no room for the status: nothing can be said about the
+   * request then.
    */
   begin(): number {
     const { readable, writable } = this.chain;

@@ -1,9 +1,9 @@
 /**
- * What the control half and the queue threads of a block device share while it
- * runs: the live capacity, whether writes were lost, and counts of what was done.
+ * What the control half and the queue threads of a block device share while it runs: the live
+ * capacity, whether writes were lost, and counts of what was done.
  *
- * Numbers are aligned 64-bit floats with one writer (the control half, or the
- * thread of a queue), so a reader sees the old or the new value.
+ * Numbers are aligned 64-bit floats with one writer (the control half, or the thread of a queue),
+ * so a reader sees the old or the new value.
  *
  * @module
  */
@@ -84,10 +84,9 @@ export class SharedState {
   }
 
   /**
-   * The errno with which writes were made durable in vain, or 0. What was written
-   * before may be gone, and the kernel tells of it once (errseq_t in
-   * Documentation/core-api/errseq.rst): later calls succeed without it. So this
-   * stays until the store is opened again.
+   * The errno with which writes were made durable in vain, or 0. What was written before may be
+   * gone, and the kernel tells of it once (errseq_t in Documentation/core-api/errseq.rst): later
+   * calls succeed without it. So this stays until the store is opened again.
    */
   get lostErrno(): number {
     return Atomics.load(this.#lost, 0);

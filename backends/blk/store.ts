@@ -1,19 +1,20 @@
 /**
  * What a block device keeps its data in. Like a device, a store has two halves:
  *
- * - {@linkcode OpenStore} is opened once, on the main thread: it says how large
- *   the store is and what it can do, and closes it;
- * - {@linkcode Store} carries requests out. Each queue thread attaches one of
- *   its own from the plain values of {@linkcode OpenStore.handle}.
+ * - {@linkcode OpenStore} is opened once, on the main thread: it says how large the store is and
+ *   what it can do, and closes it;
+ * - {@linkcode Store} carries requests out. Each queue thread attaches one of its own from the
+ *   plain values of {@linkcode OpenStore.handle}.
  *
- * A new store is a file with these two, and a line in each function of
- * `stores.ts`. The device does not change.
+ * A new store is a file with these two, and a line in each function of `stores.ts`. The device does
+ * not change.
  *
  * @module
  */
 
 import type { Parts } from "../../mod.ts";
 import type { ThreadIo } from "../../src/linux/mod.ts";
+import type { BlockLimits } from "./block_device.ts";
 
 /** A request to a store. It is the store's from the call until the result is known. */
 export interface StoreRequest {
@@ -28,12 +29,12 @@ export interface StoreRequest {
 }
 
 /**
- * What became of a request: 0 when it is done, a (positive) errno when it
- * failed. `LATER` when the store will tell by {@linkcode StoreHost.done}. Or a
- * promise of 0 or an errno; one that is rejected counts as EIO.
+ * What became of a request: 0 when it is done, a (positive) errno when it failed. `LATER` when the
+ * store will tell by {@linkcode StoreHost.done}. Or a promise of 0 or an errno; one that is
+ * rejected counts as EIO.
  *
- * A store may answer each request at once or not as it sees fit, but what it
- * does not answer at once it answers always by promises or always by `done`.
+ * A store may answer each request at once or not as it sees fit, but what it does not answer at
+ * once it answers always by promises or always by `done`.
  */
 export type StoreResult = number | Promise<number>;
 
@@ -68,7 +69,7 @@ export interface StoreHost {
 }
 
 /** What a store can do. */
-export interface StoreAbilities {
+export interface StoreAbilities extends BlockLimits {
   /** Whether writes fail. */
   readonly readOnly: boolean;
   /** Whether what was flushed outlives this process. */
@@ -77,15 +78,15 @@ export interface StoreAbilities {
   readonly discard: boolean;
   /** Whether write-zeroes with `unmap` may give space back. */
   readonly unmap: boolean;
-  /** The smallest block that can be addressed, in bytes. */
-  readonly logicalBlockBytes: number;
-  /** The smallest block that is written without reading it first, in bytes. */
-  readonly physicalBlockBytes: number;
-  /** The smallest request that costs nothing extra, in bytes. */
-  readonly minIoBytes: number;
-  /** The best size of request, in bytes; 0 if there is none. */
-  readonly optimalIoBytes: number;
 }
+
+/** The limits of a store that is no block device. */
+export const FILE_LIMITS: BlockLimits = {
+  logicalBlockBytes: 512,
+  physicalBlockBytes: 4096,
+  minIoBytes: 4096,
+  optimalIoBytes: 0,
+};
 
 /** A store that was opened. */
 export interface OpenStore extends Disposable {
@@ -98,8 +99,8 @@ export interface OpenStore extends Disposable {
   /** How large it is now, in bytes. */
   bytes(): number;
   /**
-   * Makes it another size, while nobody writes behind the new one; not there
-   * where that is done elsewhere (a block device is looked at again).
+   * Makes it another size, while nobody writes behind the new one; not there where that is done
+   * elsewhere (a block device is looked at again).
    */
   resize?(bytes: number): void;
   /** What the record says of it; JSON. */
@@ -137,9 +138,9 @@ export interface MapHandle {
 }
 
 /**
- * How a file's requests are carried out: `sync`, by a system call each, while
- * the queue waits; `uring`, all by io_uring; `auto`, at once where the page
- * cache can answer, else by io_uring, and by copying where the file is in memory.
+ * How a file's requests are carried out: `sync`, by a system call each, while the queue waits;
+ * `uring`, all by io_uring; `auto`, at once where the page cache can answer, else by io_uring, and
+ * by copying where the file is in memory.
  */
 export type IoMode = "auto" | "uring" | "sync";
 

@@ -1,7 +1,7 @@
 /**
- * A store in a raw disk image or a block device by io_uring, straight between
- * the file and guest memory: requests of a batch go to the kernel with the
- * thread's next wait, and their completions come with its end.
+ * A store in a raw disk image or a block device by io_uring, straight between the file and guest
+ * memory: requests of a batch go to the kernel with the thread's next wait, and their completions
+ * come with its end.
  *
  * @module
  */
@@ -28,10 +28,10 @@ const MAX_IN_FLIGHT = 256;
 const MAX_RETRIES = 1000;
 
 /**
- * Past the page cache, so many operations are submitted together. With a whole
- * batch the disk has nothing to do while the batch is prepared, and the thread
- * nothing while the disk works: writes of 4 KiB at queue depth 32 were 50 k a
- * second so, and 64 k in fours; one by one costs a system call each.
+ * Past the page cache, so many operations are submitted together. With a whole batch the disk has
+ * nothing to do while the batch is prepared, and the thread nothing while the disk works: writes of
+ * 4 KiB at queue depth 32 were 50 k a second so, and 64 k in fours; one by one costs a system call
+ * each.
  */
 const DIRECT_GROUP = 4;
 
@@ -106,15 +106,15 @@ export class UringStore implements Store {
   }
 
   write(request: StoreRequest): number {
-    // The page cache takes writes at once; ext4 would have io_uring hand them
-    // to a thread of the kernel, at several times the cost.
+    // The page cache takes writes at once; ext4 would have io_uring hand them to a thread of the
+    // kernel, at several times the cost.
     if (this.#writesInline) return this.#inline.write(request);
     return this.#begin(request, WRITE);
   }
 
   /**
-   * One at a time: of two, the one that is told of lost writes may not be the one
-   * that ends first. What comes meanwhile goes together.
+   * One at a time: of two, the one that is told of lost writes may not be the one that ends first.
+   * What comes meanwhile goes together.
    */
   flush(request: StoreRequest): number {
     this.#flushes.push(request);
@@ -237,7 +237,8 @@ export class UringStore implements Store {
 /**
  * Registers a store's files, -1 standing for none.
  *
- * @returns What stands for them in operations: where the kernel does not take them, their descriptors.
+ * @returns What stands for them in operations: where the kernel does not take them, their
+ * descriptors.
  */
 function registered(ring: IoUring, fds: readonly number[]): number[] {
   const files = fds.filter((fd) => fd >= 0);

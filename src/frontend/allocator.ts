@@ -4,8 +4,8 @@ interface Hole {
 }
 
 /**
- * Hands out parts of a range of addresses, the first that fits, and takes them
- * back. It touches no memory.
+ * Hands out parts of a range of addresses, the first that fits, and takes them back. It touches no
+ * memory.
  *
  * @example
  * ```ts

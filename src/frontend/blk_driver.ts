@@ -63,8 +63,8 @@ export function blkHeader(type: number, sector: number): Uint8Array<ArrayBuffer>
 }
 
 /**
- * Block requests over a {@linkcode VirtioDriver}: virtio 1.3, 5.2.6. A device's
- * failure is a status, not an error.
+ * Block requests over a {@linkcode VirtioDriver}: virtio 1.3, 5.2.6. A device's failure is a
+ * status, not an error.
  *
  * @example
  * ```ts ignore

@@ -1,10 +1,10 @@
 /**
- * The slots of a driver's ring: the descriptors of a split one, the buffer IDs
- * of a packed one. A chain in flight has one for each descriptor of the ring
- * that it takes; its number is the first of them.
+ * The slots of a driver's ring: the descriptors of a split one, the buffer IDs of a packed one. A
+ * chain in flight has one for each descriptor of the ring that it takes; its number is the first of
+ * them.
  *
- * With VIRTIO_F_IN_ORDER slots are taken in their order and around, as virtio
- * 1.3, 2.7.5 asks for, else what was given back last is taken first.
+ * With VIRTIO_F_IN_ORDER slots are taken in their order and around, as virtio 1.3, 2.7.5 asks for,
+ * else what was given back last is taken first.
  *
  * @internal
  */

@@ -2,9 +2,9 @@ import type { ConfigTransport } from "../virtio/config/driver.ts";
 import type { FrontendConnection } from "./connection.ts";
 
 /**
- * A device's config space as its driver sees it: each access is one GET_CONFIG
- * or SET_CONFIG of just these bytes. (QEMU reads the whole space instead; and
- * back-ends built on libvhost-user ignore the offset of a read.)
+ * A device's config space as its driver sees it: each access is one GET_CONFIG or SET_CONFIG of
+ * just these bytes. (QEMU reads the whole space instead; and back-ends built on libvhost-user
+ * ignore the offset of a read.)
  *
  * Numbers are little-endian.
  */

@@ -7,8 +7,8 @@ import { DriverQueue } from "./split_queue.ts";
 export type AnyDriverQueue = DriverQueue | PackedDriverQueue;
 
 /**
- * Makes a ring of the layout that was negotiated, in shared memory, and its
- * eventfds. Its disposal gives both back, so the device has to be stopped before.
+ * Makes a ring of the layout that was negotiated, in shared memory, and its eventfds. Its disposal
+ * gives both back, so the device has to be stopped before.
  *
  * @throws {RangeError} If the size is wrong or the memory has no room
  */
@@ -22,8 +22,8 @@ export function createDriverQueue(
 }
 
 /**
- * Takes a queue over from another thread of this process, with nothing in
- * flight; memory and eventfds stay that thread's.
+ * Takes a queue over from another thread of this process, with nothing in flight; memory and
+ * eventfds stay that thread's.
  *
  * @example
  * ```ts

@@ -25,8 +25,8 @@ export interface BufferPart {
 /** How a chain is put into a ring. */
 export interface AddOptions {
   /**
-   * Use an indirect table: one descriptor of the ring, whatever the number of
-   * parts. Needs VIRTIO_F_INDIRECT_DESC.
+   * Use an indirect table: one descriptor of the ring, whatever the number of parts. Needs
+   * VIRTIO_F_INDIRECT_DESC.
    *
    * @default {false}
    */
@@ -98,13 +98,13 @@ export interface DriverQueueHandle extends RingPlaces {
 
 /**
  * A virtqueue seen from the driver: what both layouts have in common. An object is for one thread;
- * another thread of this process takes the queue over with {@linkcode openDriverQueue} while nothing
- * is in flight.
+ * another thread of this process takes the queue over with {@linkcode openDriverQueue} while
+ * nothing is in flight.
  *
  * The core allocates nothing and makes no system call: {@linkcode DriverRing.begin},
  * {@linkcode DriverRing.descriptor} for each part, {@linkcode DriverRing.end}; after some chains
- * {@linkcode DriverRing.publish}, and {@linkcode DriverRing.kick} when that says so. Completions come
- * from {@linkcode DriverRing.poll}.
+ * {@linkcode DriverRing.publish}, and {@linkcode DriverRing.kick} when that says so. Completions
+ * come from {@linkcode DriverRing.poll}.
  *
  * A guest physical address from 2^31 on is no small integer to V8: where a call of `descriptor` is
  * not inlined, it costs 16 bytes of garbage. A load generator places its memory below that.

@@ -4,15 +4,15 @@
  * - `"refused"`: the back-end answered with an error.
  * - `"closed"`: the connection ended.
  * - `"timeout"`: nothing came in time.
- * - `"device"`: the device broke a rule of the virtqueue, or said that the
- *   queue is broken (its error eventfd was signalled).
+ * - `"device"`: the device broke a rule of the virtqueue, or said that the queue is broken (its
+ *   error eventfd was signalled).
  */
 export type FrontendErrorReason = "refused" | "closed" | "timeout" | "device";
 
 /**
- * Thrown when the other side does not do what it was asked for. What the
- * caller got wrong itself is a `RangeError` or `TypeError` instead, and bytes
- * that are no vhost-user reply are a `ProtocolError`.
+ * Thrown when the other side does not do what it was asked for. What the caller got wrong itself is
+ * a `RangeError` or `TypeError` instead, and bytes that are no vhost-user reply are a
+ * `ProtocolError`.
  *
  * @example
  * ```ts

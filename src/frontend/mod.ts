@@ -1,14 +1,12 @@
 /**
- * The other side of a device: a vhost-user front-end and a virtio driver over
- * shared memory. For tests, benchmarks and authors who want to see a device
- * work without QEMU.
+ * The other side of a device: a vhost-user front-end and a virtio driver over shared memory. For
+ * tests, benchmarks and authors who want to see a device work without QEMU.
  *
- * From the top: {@linkcode BlkDriver} speaks to block devices,
- * {@linkcode VirtioDriver} to any device, {@linkcode FrontendConnection} sends
- * single requests, {@linkcode DriverQueue} and {@linkcode PackedDriverQueue} are
- * virtqueues and {@linkcode SharedMemory} what they lie in.
- * {@linkcode RawSplitRing}, {@linkcode RawPackedRing} and
- * {@linkcode ControlChannel.send} do what a driver and a front-end must not.
+ * From the top: {@linkcode BlkDriver} speaks to block devices, {@linkcode VirtioDriver} to any
+ * device, {@linkcode FrontendConnection} sends single requests, {@linkcode DriverQueue} and
+ * {@linkcode PackedDriverQueue} are virtqueues and {@linkcode SharedMemory} what they lie in.
+ * {@linkcode RawSplitRing}, {@linkcode RawPackedRing} and {@linkcode ControlChannel.send} do what a
+ * driver and a front-end must not.
  *
  * @module
  */

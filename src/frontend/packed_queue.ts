@@ -77,8 +77,8 @@ export class PackedDriverQueue extends DriverRing {
   #headFlags = 0;
 
   /**
-   * Takes a ring over where its handle says that it stands; nothing may be in
-   * flight. {@linkcode PackedDriverQueue.create} makes a new one.
+   * Takes a ring over where its handle says that it stands; nothing may be in flight.
+   * {@linkcode PackedDriverQueue.create} makes a new one.
    */
   constructor(memory: DriverMemory, handle: DriverQueueHandle) {
     super(memory, handle, true);
@@ -97,8 +97,8 @@ export class PackedDriverQueue extends DriverRing {
   }
 
   /**
-   * Makes a ring in shared memory, and its eventfds. Its disposal gives both
-   * back, so the device has to be stopped before.
+   * Makes a ring in shared memory, and its eventfds. Its disposal gives both back, so the device
+   * has to be stopped before.
    *
    * @throws {RangeError} If the size is wrong or the memory has no room
    */

@@ -32,9 +32,8 @@ export interface RawEventSuppression {
 }
 
 /**
- * A packed ring's memory without any rule, to put into it what a driver must
- * not. It knows nothing of a {@linkcode PackedDriverQueue} over the same memory,
- * nor that of it.
+ * A packed ring's memory without any rule, to put into it what a driver must not. It knows nothing
+ * of a {@linkcode PackedDriverQueue} over the same memory, nor that of it.
  *
  * Flags that both sides poll are atomic, and written last.
  *

@@ -36,9 +36,9 @@ export function writeDescriptor(
 }
 
 /**
- * A split ring's memory without any rule, to put into it what a driver must
- * not: any descriptor, available entry, index or flag. It knows nothing of a
- * {@linkcode DriverQueue} over the same memory, nor that of it.
+ * A split ring's memory without any rule, to put into it what a driver must not: any descriptor,
+ * available entry, index or flag. It knows nothing of a {@linkcode DriverQueue} over the same
+ * memory, nor that of it.
  *
  * Indexes and flags that both sides poll are atomic.
  *

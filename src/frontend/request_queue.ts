@@ -42,9 +42,8 @@ interface Waiting {
 }
 
 /**
- * Requests over a virtqueue, for callers that can afford copies
- * and promises. It watches the queue's eventfds while requests are pending, and
- * meanwhile nobody else may poll the queue.
+ * Requests over a virtqueue, for callers that can afford copies and promises. It watches the
+ * queue's eventfds while requests are pending, and meanwhile nobody else may poll the queue.
  */
 export class RequestQueue {
   readonly #queue: AnyDriverQueue;
@@ -79,14 +78,13 @@ export class RequestQueue {
   }
 
   /**
-   * Makes a request: copies the readable parts into shared memory, and waits
-   * for the device. When the ring is full it waits for room as well. Requests
-   * that are made without waiting in between are published together.
+   * Makes a request: copies the readable parts into shared memory, and waits for the device. When
+   * the ring is full it waits for room as well. Requests that are made without waiting in between
+   * are published together.
    *
    * @param readable What the device reads
    * @param writableBytes The size of each part that the device writes
-   * @throws {FrontendError} With reason "timeout"; or "device", if the queue
-   * broke
+   * @throws {FrontendError} With reason "timeout"; or "device", if the queue broke
    */
   async request(
     readable: readonly Uint8Array[],

@@ -3,8 +3,8 @@ import type { MemoryRegion } from "../vhost_user/mod.ts";
 import { Allocator } from "./allocator.ts";
 
 /**
- * Where memory begins unless told otherwise: above 32 bits, so that a device
- * that loses the upper half of an address is found out.
+ * Where memory begins unless told otherwise: above 32 bits, so that a device that loses the upper
+ * half of an address is found out.
  */
 const DEFAULT_GUEST_ADDRESS = 2 ** 32;
 
@@ -19,8 +19,8 @@ export interface SharedRegionOptions {
    */
   guestAddress?: number;
   /**
-   * Its first address in the front-end's own address space, as the back-end is
-   * told. Ring addresses are made of it.
+   * Its first address in the front-end's own address space, as the back-end is told. Ring addresses
+   * are made of it.
    *
    * @default {where it is mapped here}
    */
@@ -54,15 +54,14 @@ export interface DriverMemory {
    */
   locate(gpa: number, bytes: number): { buffer: ArrayBuffer; offset: number };
   /**
-   * A view of `bytes` bytes at a guest physical address. It is the memory
-   * itself, not a copy, and ends with its owner.
+   * A view of `bytes` bytes at a guest physical address. It is the memory itself, not a copy, and
+   * ends with its owner.
    *
    * @throws {RangeError} If the range is not wholly in one region
    */
   at(gpa: number, bytes: number): Uint8Array<ArrayBuffer>;
   /**
-   * The front-end's own address for a guest physical address, as
-   * SET_VRING_ADDR wants it.
+   * The front-end's own address for a guest physical address, as SET_VRING_ADDR wants it.
    *
    * @throws {RangeError} If it is in no region
    */
@@ -114,8 +113,8 @@ class ThreadView implements DriverMemory {
 }
 
 /**
- * Another thread's view of a {@linkcode SharedMemory}, which must outlive it:
- * touching memory that is gone ends the process.
+ * Another thread's view of a {@linkcode SharedMemory}, which must outlive it: touching memory that
+ * is gone ends the process.
  *
  * @param handle The memory's `handle`, from the thread that owns it
  * @returns The view; it owns nothing
@@ -170,11 +169,10 @@ export class SharedRegion implements Disposable {
 }
 
 /**
- * A driver's memory: memory files that are mapped here and that a back-end is
- * given, and an allocator for them. Rings and buffers live in it.
+ * A driver's memory: memory files that are mapped here and that a back-end is given, and an
+ * allocator for them. Rings and buffers live in it.
  *
- * Views of it are the memory itself. After disposal, touching one ends the
- * process.
+ * Views of it are the memory itself. After disposal, touching one ends the process.
  *
  * @example
  * ```ts
@@ -328,8 +326,8 @@ export class SharedMemory implements DriverMemory, Disposable {
   }
 
   /**
-   * Keeps the memory mapped, also beyond its disposal, until what is returned
-   * is disposed of. A {@linkcode DriverQueue} does that for its ring.
+   * Keeps the memory mapped, also beyond its disposal, until what is returned is disposed of. A
+   * {@linkcode DriverQueue} does that for its ring.
    */
   hold(): Disposable {
     let held = true;
@@ -344,10 +342,7 @@ export class SharedMemory implements DriverMemory, Disposable {
     };
   }
 
-  /**
-   * Unmaps and closes everything, once nothing holds it. No view may be touched
-   * afterwards.
-   */
+  /** Unmaps and closes everything, once nothing holds it. No view may be touched afterwards. */
   [Symbol.dispose](): void {
     this.#disposed = true;
     if (this.#holders > 0) return;

@@ -83,8 +83,8 @@ export class DriverQueue extends DriverRing {
   }
 
   /**
-   * Makes a ring in shared memory, and its eventfds. Its disposal gives both
-   * back, so the device has to be stopped before.
+   * Makes a ring in shared memory, and its eventfds. Its disposal gives both back, so the device
+   * has to be stopped before.
    *
    * @throws {RangeError} If the size is wrong or the memory has no room
    */

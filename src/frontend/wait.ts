@@ -4,8 +4,8 @@ import { watch } from "../linux/mod.ts";
 export const DEFAULT_TIMEOUT_MS = 5000;
 
 /**
- * Waits until a descriptor is readable (or hung up), without blocking the
- * event loop. The descriptor stays the caller's and open meanwhile.
+ * Waits until a descriptor is readable (or hung up), without blocking the event loop. The
+ * descriptor stays the caller's and open meanwhile.
  *
  * @param fd The descriptor
  * @param timeoutMs How long at the most

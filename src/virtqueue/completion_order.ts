@@ -7,9 +7,8 @@
 import type { Chain } from "./chain.ts";
 
 /**
- * The order in which chains were taken, for rings whose driver negotiated
- * VIRTIO_F_IN_ORDER: a completion is held back until all before it are done.
- * It allocates nothing after it was made.
+ * The order in which chains were taken, for rings whose driver negotiated VIRTIO_F_IN_ORDER: a
+ * completion is held back until all before it are done. It allocates nothing after it was made.
  */
 export class CompletionOrder {
   /** Chains that are not used yet, from `#oldest` on. */
@@ -34,10 +33,7 @@ export class CompletionOrder {
     this.#count--;
   }
 
-  /**
-   * Takes the oldest chain out, if it is complete; its `held` is what was
-   * written to it.
-   */
+  /** Takes the oldest chain out, if it is complete; its `held` is what was written to it. */
   next(): Chain | null {
     if (this.#count === 0) return null;
     const chain = this.#chains[this.#oldest]!;

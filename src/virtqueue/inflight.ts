@@ -2,12 +2,13 @@
  * In-flight records: what both layouts have in common.
  *
  * A back-end that dies leaves chains that it had taken and not put back. A split ring does not show
- * which ones, and in a packed ring their descriptors may be overwritten by then. So what is in flight
- * is recorded, queue by queue, in memory that the front-end keeps, and the next back-end does those
- * chains again.
+ * which ones, and in a packed ring their descriptors may be overwritten by then. So what is in
+ * flight is recorded, queue by queue, in memory that the front-end keeps, and the next back-end
+ * does those chains again.
  *
  * While a ring runs its record is only written, from numbers that this side keeps itself, as the
- * front-end can change the memory at any time. It is read once, when the ring is placed, and checked.
+ * front-end can change the memory at any time. It is read once, when the ring is placed, and
+ * checked.
  *
  * The order of its stores makes a record right after a crash between any two of them. Whatever the
  * processor, what a thread had stored when it was killed, in program order, is what others find

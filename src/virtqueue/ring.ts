@@ -29,8 +29,8 @@ export function inflightBytes(descriptors: number, packed: boolean): number {
 /**
  * Places a ring of the layout that was negotiated.
  *
- * @param inflight Where it records what is in flight; what was in flight when
- * the record was left is taken again before anything new.
+ * @param inflight Where it records what is in flight; what was in flight when the record was left
+ * is taken again before anything new.
  * @throws {RingError} When its size, alignment or place is wrong.
  * @throws {InflightError} When the record makes no sense, or none for this ring.
  */

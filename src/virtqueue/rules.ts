@@ -1,6 +1,5 @@
 /**
- * The rules that a driver must keep on a virtqueue, and the error that names
- * the one it broke.
+ * The rules that a driver must keep on a virtqueue, and the error that names the one it broke.
  *
  * @module
  */

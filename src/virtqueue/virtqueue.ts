@@ -190,8 +190,8 @@ export abstract class Virtqueue {
   }
 
   /**
-   * Gives up a chain that the device cannot answer. It never goes back to the driver: its slot stays
-   * taken, and in order nothing after it goes back.
+   * Gives up a chain that the device cannot answer. It never goes back to the driver: its slot
+   * stays taken, and in order nothing after it goes back.
    */
   abandon(chain: Chain): void {
     chain.abandon();
@@ -218,9 +218,9 @@ export abstract class Virtqueue {
   }
 
   /**
-   * Gives back, unused, all chains that are in flight, before the ring is released. Chains that were
-   * taken before one that is put back already are used with no bytes, as the driver would miss them
-   * otherwise.
+   * Gives back, unused, all chains that are in flight, before the ring is released. Chains that
+   * were taken before one that is put back already are used with no bytes, as the driver would miss
+   * them otherwise.
    */
   giveBack(): void {
     for (;;) {

@@ -40,20 +40,18 @@ export interface PackedRingState {
 }
 
 /**
- * Keeps the record of a packed ring: a copy of each descriptor in flight, in
- * entries that are taken from a list of free ones. A chain has the number of
- * its first entry.
+ * Keeps the record of a packed ring: a copy of each descriptor in flight, in entries that are taken
+ * from a list of free ones. A chain has the number of its first entry.
  *
- * Chains that were taken become recorded as such by one store, of
- * `old_free_head`. Until then their entries are still free ones. That store is
- * due before the ring writes used descriptors over those of the chains, not
- * sooner: what is not recorded is taken from the ring again. A batch becomes
- * used by one store too, that of the first used descriptor, in the ring. What
- * stands in the fields without "old" before that is dropped after a crash.
+ * Chains that were taken become recorded as such by one store, of `old_free_head`. Until then their
+ * entries are still free ones. That store is due before the ring writes used descriptors over those
+ * of the chains, not sooner: what is not recorded is taken from the ring again. A batch becomes
+ * used by one store too, that of the first used descriptor, in the ring. What stands in the fields
+ * without "old" before that is dropped after a crash.
  *
- * The standard says so for one chain at a time. Here all of it is done when a
- * batch is published: in between other chains may be taken, which must not be
- * recorded in entries of chains that are only put back.
+ * The standard says so for one chain at a time. Here all of it is done when a batch is published:
+ * in between other chains may be taken, which must not be recorded in entries of chains that are
+ * only put back.
  */
 export class PackedInflight extends InflightRecord {
   readonly unfinished: readonly number[];
@@ -73,9 +71,9 @@ export class PackedInflight extends InflightRecord {
   readonly #batch: Uint16Array<ArrayBuffer>;
   #batchSize = 0;
   /**
-   * Used index, wrap counter and what they were before, as they stand in the
-   * record: at one moment, so they are written by one store of 64 bits. Its
-   * upper bytes are padding and stay zero, so as a float it is a number.
+   * Used index, wrap counter and what they were before, as they stand in the record: at one moment,
+   * so they are written by one store of 64 bits. Its upper bytes are padding and stay zero, so as a
+   * float it is a number.
    */
   readonly #positions: Float64Array<ArrayBuffer>;
   readonly #nextPositions: Float64Array<ArrayBuffer>;
@@ -223,8 +221,8 @@ export class PackedInflight extends InflightRecord {
    * @param words The descriptors of the ring
    * @param idAndFlags Those of the chain's descriptors, in their order
    * @param first The index of the first descriptor
-   * @param count How many there are; at least so many entries are free, as no
-   * more of the ring is in flight than it has
+   * @param count How many there are; at least so many entries are free, as no more of the ring is
+   * in flight than it has
    */
   taken(
     id: number,

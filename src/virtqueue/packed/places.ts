@@ -1,10 +1,9 @@
 /**
- * What the driver's and the device's side of a packed ring have in common:
- * places, flags and event suppression: virtio 1.3, 2.8.
+ * What the driver's and the device's side of a packed ring have in common: places, flags and event
+ * suppression: virtio 1.3, 2.8.
  *
- * A place in a ring of `size` descriptors is counted from 0 to `2 * size`: from
- * `size` on it is the descriptor `place - size` in a round with wrap counter 0.
- * So places are compared by subtraction.
+ * A place in a ring of `size` descriptors is counted from 0 to `2 * size`: from `size` on it is the
+ * descriptor `place - size` in a round with wrap counter 0. So places are compared by subtraction.
  *
  * @module
  */

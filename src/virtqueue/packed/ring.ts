@@ -43,8 +43,8 @@ export function packedRingBytes(size: number): RingBytes {
  * The device's side of a packed virtqueue.
  *
  * As in a split ring, what both sides poll goes through Atomics (the flags of the next descriptor
- * and event suppression) and orders the rest. A list is replaced by one used descriptor, at the place
- * where the next one goes; the others that it took are skipped.
+ * and event suppression) and orders the rest. A list is replaced by one used descriptor, at the
+ * place where the next one goes; the others that it took are skipped.
  */
 export class PackedRing extends Virtqueue {
   readonly isResumed: boolean;
@@ -71,8 +71,8 @@ export class PackedRing extends Virtqueue {
   /** ID and flags of the first of those, which are written last. */
   #firstIdAndFlags = 0;
   // Used buffers that are not written yet, since the record must first have what lies in their
-  // place (see `PackedInflight`): their IDs, descriptors and bytes written. They are at most as many
-  // as were taken.
+  // place (see `PackedInflight`): their IDs, descriptors and bytes written. They are at most as
+  // many as were taken.
   readonly #heldIds: Uint16Array<ArrayBuffer>;
   readonly #heldDescriptors: Uint16Array<ArrayBuffer>;
   readonly #heldWritten: Uint32Array<ArrayBuffer>;
@@ -128,8 +128,8 @@ export class PackedRing extends Virtqueue {
 
   /**
    * Whether the ring begins at its first descriptor, no device has used any and no driver has gone
-   * round it, as one was never written. The base alone is not enough: for a back-end that died, QEMU
-   * gives the base of the ring's start again.
+   * round it, as one was never written. The base alone is not enough: for a back-end that died,
+   * QEMU gives the base of the ring's start again.
    */
   #isAnew(base: number | null): boolean {
     if ((base ?? initialBase(true)) !== initialBase(true)) return false;
@@ -212,8 +212,7 @@ export class PackedRing extends Virtqueue {
   }
 
   /**
-   * Reads ID and flags of a list, each descriptor's once; those of the first
-   * one were read already.
+   * Reads ID and flags of a list, each descriptor's once; those of the first one were read already.
    *
    * @returns How many descriptors there are.
    */
@@ -305,8 +304,8 @@ export class PackedRing extends Virtqueue {
   }
 
   /**
-   * Writes the next used descriptor, but not ID and flags of the first one of a
-   * batch: the driver looks at them in ring order, so it sees none before these.
+   * Writes the next used descriptor, but not ID and flags of the first one of a batch: the driver
+   * looks at them in ring order, so it sees none before these.
    */
   #write(id: number, descriptors: number, written: number): void {
     const { size } = this;

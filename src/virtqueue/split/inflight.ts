@@ -39,13 +39,13 @@ export interface SplitRingState {
 /**
  * Keeps the record of a split ring. Chains have the numbers of their heads.
  *
- * A chain is in flight from {@linkcode SplitInflight.taken} until the used index that shows it to the
- * driver is stored. The batch that an index shows is linked by `next`, so that after a crash just
- * behind that store its chains can be told from those that are still in flight.
+ * A chain is in flight from {@linkcode SplitInflight.taken} until the used index that shows it to
+ * the driver is stored. The batch that an index shows is linked by `next`, so that after a crash
+ * just behind that store its chains can be told from those that are still in flight.
  *
- * Taking a chain is three plain stores: one by `Atomics` takes as long as all the rest (19 ns of 24,
- * on a request of 310 ns). They are done when the next used index is stored. Until then they may be,
- * one by one and in any order, but the available ring still has those chains.
+ * Taking a chain is three plain stores: one by `Atomics` takes as long as all the rest (19 ns of
+ * 24, on a request of 310 ns). They are done when the next used index is stored. Until then they
+ * may be, one by one and in any order, but the available ring still has those chains.
  */
 export class SplitInflight extends InflightRecord {
   readonly unfinished: readonly number[];
@@ -128,9 +128,9 @@ export class SplitInflight extends InflightRecord {
   #takeOver({ size, used, available, headAt }: SplitRingState): number[] {
     const inFlight = this.#inFlight();
     const ahead = (available - used) & 0xffff;
-    // As many were taken and not used as are in flight: they come first. One
-    // that stands behind them is there because one before it is not marked yet.
-    // It was not taken then, nor was any after it.
+    // As many were taken and not used as are in flight: they come first. One that stands behind
+    // them is there because one before it is not marked yet. It was not taken then, nor was any
+    // after it.
     for (let i = ahead - 1; i >= inFlight.size; i--) {
       const head = headAt((used + i) & 0xffff);
       if (inFlight.delete(head)) this.u8[byteAt(head)] = 0;
@@ -143,8 +143,8 @@ export class SplitInflight extends InflightRecord {
         }`,
       );
     }
-    // Those that the available ring still has were taken in its order, the
-    // others before them. A head that stands there twice came back in between.
+    // Those that the available ring still has were taken in its order, the others before them. A
+    // head that stands there twice came back in between.
     const taken = Array.from(inFlight, (_, i) => headAt((used + i) & 0xffff)).reverse();
     const newer = [...new Set(taken)].filter((head) => inFlight.has(head)).reverse();
     const older = [...inFlight.difference(new Set(newer))];

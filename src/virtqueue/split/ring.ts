@@ -39,8 +39,8 @@ export function needsEvent(event: number, next: number, previous: number): boole
  * The device's side of a split virtqueue.
  *
  * Indexes and event fields that both sides poll go through Atomics, as V8 and the processor reorder
- * plain accesses. Everything else is plain, ordered by them. Each part of the ring has its own small
- * views, so that indexes are small integers to V8 wherever in the span the ring lies.
+ * plain accesses. Everything else is plain, ordered by them. Each part of the ring has its own
+ * small views, so that indexes are small integers to V8 wherever in the span the ring lies.
  */
 export class SplitRing extends Virtqueue {
   readonly isResumed: boolean;
@@ -250,9 +250,9 @@ export class SplitRing extends Virtqueue {
 
 /**
  * The resume index without an in-flight record. Chains between the used index and the base were
- * taken and never used. A device that stopped in good order leaves none; one that died may, and if it
- * used buffers in order, these are to be done again. A base that is further away than the ring is
- * long is none: front-ends that cannot ask a device that died may send anything.
+ * taken and never used. A device that stopped in good order leaves none; one that died may, and if
+ * it used buffers in order, these are to be done again. A base that is further away than the ring
+ * is long is none: front-ends that cannot ask a device that died may send anything.
  */
 function resumeIndex({ base, size, inOrder }: RingOptions, used: number): number {
   const isPlausible = base !== null && ((base - used) & 0xffff) <= size;
