@@ -184,9 +184,6 @@ export default defineDevice({
   },
 
   handlers({ shared, queues }) {
-    const bytes = new Uint8Array(EVENT_BYTES);
-    const event = new DataView(bytes.buffer);
-
     function deliver(eventq: QueueHandle): void {
       if (!eventq.isRunning) return;
       for (const index of shared.changed) {
@@ -200,10 +197,9 @@ export default defineDevice({
           );
         }
         shared.changed.delete(index);
-        event.setUint32(0, index, true);
-        event.setUint32(4, shared.readings[index].value, true);
-        event.setUint32(8, shared.readings[index].sequence, true);
-        chain.writable.write(0, bytes);
+        chain.writable.setU32(0, index);
+        chain.writable.setU32(4, shared.readings[index].value);
+        chain.writable.setU32(8, shared.readings[index].sequence);
         eventq.complete(chain, EVENT_BYTES);
       }
       eventq.flush();
