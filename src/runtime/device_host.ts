@@ -34,12 +34,11 @@ import { EnginePool } from "./engine_pool.ts";
 import { LateCode } from "./late_code.ts";
 import { Notices } from "./notices.ts";
 import { Patience } from "./patience.ts";
-import {
-  type BrokenEvent,
-  type EngineCommand,
-  type EngineEvent,
-  type EngineSetup,
-  MAX_MESSAGES,
+import type {
+  BrokenEvent,
+  EngineCommand,
+  EngineEvent,
+  EngineSetup,
 } from "./data_plane/messages.ts";
 import { DEFAULT_POLL_US } from "./defaults.ts";
 import { DeviceRecord, type RecordJson } from "./record.ts";
@@ -51,15 +50,6 @@ export const MAX_QUEUES = 256;
 
 /** How many queue threads there are at the most where nobody says: each is there from the start, with some 10 MB. */
 const DEFAULT_THREADS = 8;
-
-/** How long a device may wait for requests in flight, in milliseconds. */
-const FENCE_MS = 20_000;
-
-/** How long a message may wait for its answer, in milliseconds. */
-const MESSAGE_MS = 30_000;
-
-/** How long the threads have to report for a record, in milliseconds. */
-const REPORT_MS = 1_000;
 
 /** What the framework itself offers for every device, as a mask. */
 export const OFFERED_BY_TRANSPORT: bigint = transportMask(
@@ -149,11 +139,6 @@ export class DeviceHost implements AsyncDisposable {
   readonly #engines: EnginePool;
   /** Messages of the data half that the control half has not handled: an i32. */
   readonly #unheard = new Int32Array(new SharedArrayBuffer(4));
-  /** Messages to the data half without an answer. */
-  #unanswered = 0;
-  /** What each engine reported last, and the reports that are under way. */
-  readonly #reports: unknown[] = [];
-  readonly #reporting = new Map<Engine, Promise<void>>();
 
   private constructor(
     device: AnyDevice,
@@ -187,7 +172,7 @@ export class DeviceHost implements AsyncDisposable {
         inFlight: (queue) => new QueueCounters(counters, queue).inFlight,
       });
     };
-    const engines = new EnginePool(engineCount, start, (i, { message }) => {
+    const engines = new EnginePool(engineCount, start, this.patience, (i, { message }) => {
       const names = slotsOf(i).map(({ index }) => index).join(", ");
       log(
         `The thread of queue ${names} cannot be started: ${message}; they do not run. ` +
@@ -245,7 +230,9 @@ export class DeviceHost implements AsyncDisposable {
       options: values,
       config: config.view,
       announceConfig: () => host?.onConfigChange?.(),
-      fence: async () => await host?.fence(),
+      async fence() {
+        if (host !== undefined) await host.#engines.fence();
+      },
       async post(message) {
         if (host !== undefined) return await host.#post(message);
         throw new Error("Expected no message before open() has returned");
@@ -291,22 +278,10 @@ export class DeviceHost implements AsyncDisposable {
     }
   }
 
-  #post(value: unknown): Promise<unknown[]> {
-    const answers = this.#ask(value);
+  #post(message: unknown): Promise<unknown[]> {
+    const answers = this.#engines.post(message);
     answers.catch((error) => this.#noteFailure("A message to the data half", error));
     return answers;
-  }
-
-  async #ask(value: unknown): Promise<unknown[]> {
-    if (this.#unanswered >= MAX_MESSAGES) {
-      throw new RangeError(`Expected at most ${MAX_MESSAGES} messages without an answer`);
-    }
-    this.#unanswered++;
-    const asked = this.#engines.ask({ kind: "message", value });
-    asked.catch(() => {}).finally(() => this.#unanswered--);
-    const answers = await this.patience.within(asked, MESSAGE_MS);
-    if (answers !== undefined) return answers.value;
-    throw new Error(`Expected an answer of the data half within ${MESSAGE_MS / 1000} s`);
   }
 
   #noteFailure(what: string, error: unknown): void {
@@ -316,35 +291,24 @@ export class DeviceHost implements AsyncDisposable {
 
   /** The record, with what the data half reports now; of a thread that is busy, what it did last. */
   async freshRecord(): Promise<RecordJson> {
-    const reports = this.#engines.each((engine, i) => {
-      const report = this.#reporting.get(engine) ?? engine.ask({ kind: "report" })
-        .catch((error) => ({ error: `report() failed: ${error.message}` }))
-        .then((report) => {
-          if (engine.failure === undefined) this.#reports[i] = report;
-          this.#reporting.delete(engine);
-        });
-      this.#reporting.set(engine, report);
-      return report;
-    });
-    await this.patience.within(reports, REPORT_MS);
+    await this.#engines.refreshReports();
     return this.record.toJSON();
   }
 
   /** What both halves of the device report. */
   #report(): Record<string, unknown> {
-    const threads = this.#reports.filter((report) => report !== undefined);
+    const { reports: threads } = this.#engines;
     return { ...this.control.report?.(), ...threads.length > 0 && { threads } };
   }
 
   /** Has all engines carry out a command that does not wait for the device. */
   async tell(command: EngineCommand): Promise<void> {
-    await this.#engines.each((engine) => engine.call(command));
+    await this.#engines.tell(command);
   }
 
   /** Makes the device as it was when it was opened; no ring may be running. */
   async reset(): Promise<void> {
-    const reset = this.#engines.each((engine) => engine.ask({ kind: "reset" }));
-    await this.patience.within(reset).catch((error) => this.#noteFailure("onReset()", error));
+    await this.#engines.reset().catch((error) => this.#noteFailure("onReset()", error));
     this.config.reset();
     this.control.onReset?.();
   }
@@ -358,18 +322,6 @@ export class DeviceHost implements AsyncDisposable {
     const { hasFailed } = this.#engines;
     this.#lateCode.withdraw(hasFailed);
     return hasFailed;
-  }
-
-  /**
-   * Waits until all that was taken before is completed.
-   *
-   * @throws {Error} When that takes too long.
-   */
-  async fence(): Promise<void> {
-    const fences = this.#engines.each((engine) => engine.ask({ kind: "fence" }));
-    const done = await this.patience.within(fences, FENCE_MS, FENCE_MS);
-    if (done !== undefined) return;
-    throw new Error(`Expected requests in flight to end within ${FENCE_MS / 1000} s`);
   }
 
   /** Ends the engines, then the control half; no connection may have the device. */

@@ -5,13 +5,23 @@
  */
 
 import { Engine } from "./engine.ts";
-import type { AnswerTo, EngineCommand } from "./data_plane/messages.ts";
+import { type EngineCommand, MAX_MESSAGES } from "./data_plane/messages.ts";
+import type { Patience } from "./patience.ts";
 
 /**
  * Engines that start at once: most machines have no more processors free for that, and what starts
  * holds descriptors that nobody has counted yet.
  */
 const AT_ONCE = 2;
+
+/** Time for requests in flight to be completed for a fence, in milliseconds. */
+const FENCE_MS = 20_000;
+
+/** Time for the answer to a message, in milliseconds. */
+const MESSAGE_MS = 30_000;
+
+/** Time for the threads to report for a record, in milliseconds. */
+const REPORT_MS = 1_000;
 
 /**
  * Engines that all start before there is a front-end: they run the modules of that moment, whatever
@@ -22,20 +32,29 @@ export class EnginePool {
   readonly ready: Promise<void>;
   /** Engines that began to start, and why others could not. */
   readonly #engines: (Engine | Error)[];
+  readonly #patience: Patience;
+  /** Messages without an answer. */
+  #unanswered = 0;
+  /** What each engine reported last, and its report that is under way. */
+  readonly #reports: unknown[] = [];
+  readonly #reporting: (Promise<void> | undefined)[] = [];
   #isClosed = false;
 
   /**
    * Starts the first engine, and the others after it.
    *
    * @param start Starts an engine, by its index.
+   * @param patience Limits the time that the device has.
    * @param onFailure Called for each engine but the first one that cannot be started.
    * @throws What `start` throws for the first engine.
    */
   constructor(
     count: number,
     start: (index: number) => Engine,
-    onFailure: (index: number, error: Error) => void = () => {},
+    patience: Patience,
+    onFailure: (index: number, error: Error) => void,
   ) {
+    this.#patience = patience;
     this.#engines = [start(0)];
     this.ready = this.#startOthers(count, start, onFailure);
     this.ready.catch(() => {});
@@ -93,8 +112,30 @@ export class EnginePool {
     return this.#engines.filter((engine) => engine instanceof Engine);
   }
 
+  /** Has all engines carry out a command that does not wait for the device. */
+  async tell(command: EngineCommand): Promise<void> {
+    await this.#each((engine) => engine.call(command));
+  }
+
+  /** Has the data half reset itself, on each thread; no ring may be running. */
+  async reset(): Promise<void> {
+    await this.#patience.within(this.#each((engine) => engine.ask({ kind: "reset" })));
+  }
+
+  /**
+   * Waits until all that was taken before is completed.
+   *
+   * @throws {Error} When that takes too long.
+   */
+  async fence(): Promise<void> {
+    const fences = this.#each((engine) => engine.ask({ kind: "fence" }));
+    const done = await this.#patience.within(fences, FENCE_MS, FENCE_MS);
+    if (done !== undefined) return;
+    throw new Error(`Expected requests in flight to end within ${FENCE_MS / 1000} s`);
+  }
+
   /** Has all engines do something; nothing is expected of one that does not answer any more. */
-  async each(work: (engine: Engine, index: number) => Promise<unknown>): Promise<void> {
+  async #each(work: (engine: Engine, index: number) => Promise<unknown>): Promise<void> {
     await Promise.all(this.#started.map((engine, i) =>
       work(engine, i).catch((error) => {
         if (engine.failure === undefined) throw error;
@@ -103,14 +144,42 @@ export class EnginePool {
   }
 
   /**
-   * Asks all engines something, once they have started; the caller limits the time.
+   * Sends a message to the data half on each thread, once all have started.
    *
-   * @returns Their answers, in their order.
-   * @throws {Error} When one of them cannot be asked or refuses.
+   * @returns The answers, in the order of the threads.
+   * @throws {Error} When a thread does not run, refuses the message or does not answer in time, or
+   * when too many messages wait for an answer.
    */
-  async ask<C extends EngineCommand>(command: C): Promise<AnswerTo<C>[]> {
-    await this.ready;
-    return await Promise.all(this.#engines.map((_, i) => this.get(i).ask(command)));
+  async post(value: unknown): Promise<unknown[]> {
+    if (this.#unanswered >= MAX_MESSAGES) {
+      throw new RangeError(`Expected at most ${MAX_MESSAGES} messages without an answer`);
+    }
+    this.#unanswered++;
+    const asked = this.ready.then(() =>
+      Promise.all(this.#engines.map((_, i) => this.get(i).ask({ kind: "message", value })))
+    );
+    asked.catch(() => {}).finally(() => this.#unanswered--);
+    const answers = await this.#patience.within(asked, MESSAGE_MS);
+    if (answers !== undefined) return answers.value;
+    throw new Error(`Expected an answer of the data half within ${MESSAGE_MS / 1000} s`);
+  }
+
+  /** Has all threads report; one that is busy does so later. */
+  async refreshReports(): Promise<void> {
+    const reports = this.#each((engine, i) =>
+      this.#reporting[i] ??= engine.ask({ kind: "report" })
+        .catch((error) => ({ error: `report() failed: ${error.message}` }))
+        .then((report) => {
+          if (engine.failure === undefined) this.#reports[i] = report;
+          this.#reporting[i] = undefined;
+        })
+    );
+    await this.#patience.within(reports, REPORT_MS);
+  }
+
+  /** What the threads reported last. */
+  get reports(): unknown[] {
+    return this.#reports.filter((report) => report !== undefined);
   }
 
   /** Whether one of them does not answer any more. */
