@@ -20,9 +20,9 @@ export interface BackendEvent {
 /** How a {@linkcode BackChannel} answers. */
 export interface BackChannelOptions {
   /**
-   * Called for each message before it is acknowledged; what it returns is the
-   * acknowledgement, or the reply of a message that has one: 0n for success.
-   * It must not wait for the control channel of a back-end that waits for it.
+   * Called for each message before it is acknowledged; what it returns is the acknowledgement, or
+   * the reply of a message that has one: 0n for success. It must not wait for the control channel
+   * of a back-end that waits for it.
    *
    * @default {acknowledges everything}
    */
@@ -30,8 +30,8 @@ export interface BackChannelOptions {
 }
 
 /**
- * The channel on which a back-end sends messages on its own
- * (SET_BACKEND_REQ_FD), read and acknowledged as they come.
+ * The channel on which a back-end sends messages on its own (SET_BACKEND_REQ_FD), read and
+ * acknowledged as they come.
  */
 export class BackChannel implements AsyncDisposable {
   readonly #socket: UnixConnection;
@@ -52,8 +52,7 @@ export class BackChannel implements AsyncDisposable {
    * The next message, in the order in which they came.
    *
    * @param timeoutMs How long to wait for it
-   * @throws {FrontendError} With reason "timeout", or "closed" once the
-   * back-end closed the channel
+   * @throws {FrontendError} With reason "timeout", or "closed" once the back-end closed the channel
    * @throws {ProtocolError} In place of a message that is wrong
    */
   async next(timeoutMs: number = DEFAULT_TIMEOUT_MS): Promise<BackendEvent> {
@@ -83,17 +82,6 @@ export class BackChannel implements AsyncDisposable {
       timer = setTimeout(resolve, timeoutMs);
     });
     clearTimeout(timer);
-  }
-
-  /** Every message until the channel ends, waiting as long as it takes. */
-  async *[Symbol.asyncIterator](): AsyncIterableIterator<BackendEvent> {
-    for (;;) {
-      while (this.#waiting.length === 0) {
-        if (this.#ended) return;
-        await new Promise<void>((resolve) => this.#wake = resolve);
-      }
-      yield await this.next();
-    }
   }
 
   async #run(): Promise<void> {

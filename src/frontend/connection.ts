@@ -1,14 +1,5 @@
 import { type Fd, UnixConnection } from "../linux/mod.ts";
-import type {
-  Config,
-  CryptoSession,
-  DeviceState,
-  Inflight,
-  Iotlb,
-  Log,
-  MemoryRegion,
-  VringAddress,
-} from "../vhost_user/mod.ts";
+import type { CryptoSession, Inflight, MemoryRegion, VringAddress } from "../vhost_user/mod.ts";
 import { BackChannel, type BackChannelOptions } from "./back_channel.ts";
 import { type ChannelOptions, connectUnix, ControlChannel } from "./control_channel.ts";
 import { FrontendError } from "./frontend_error.ts";
@@ -21,17 +12,15 @@ export interface InflightBuffer extends Inflight {
 }
 
 /**
- * A vhost-user front-end's connection: a method for each request, in the order
- * in which the caller likes. Nothing is checked against what was negotiated,
- * so that a test can do what a front-end must not.
+ * A vhost-user front-end's connection: a method for each request, in the order in which the caller
+ * likes. Nothing is checked against what was negotiated, so that a test can do what a front-end
+ * must not.
  *
- * With REPLY_ACK every request waits until the back-end has carried it out;
- * without, those that have no reply return once they are sent. All throw
- * {@linkcode FrontendError}: "refused" when the back-end says that it failed,
- * "timeout" or "closed" when it says nothing.
+ * With REPLY_ACK every request waits until the back-end has carried it out; without, those that
+ * have no reply return once they are sent. All throw {@linkcode FrontendError}: "refused" when the
+ * back-end says that it failed, "timeout" or "closed" when it says nothing.
  *
- * File descriptors that are sent stay the caller's; those that come are the
- * caller's to close.
+ * File descriptors that are sent stay the caller's; those that come are the caller's to close.
  *
  * Source: QEMU 10.0 docs/interop/vhost-user.rst.
  *
@@ -121,19 +110,6 @@ export class FrontendConnection extends ControlChannel {
     return this.tell({ request: "REM_MEM_REG", region: region.message });
   }
 
-  /** Gives the dirty log. */
-  async setLogBase(log: Log, fd?: Fd): Promise<void> {
-    await this.tellOrAsk(
-      { request: "SET_LOG_BASE", ...log },
-      fd === undefined ? [] : [fd.number],
-    );
-  }
-
-  /** Gives the eventfd for the dirty log. */
-  setLogFd(fd: Fd): Promise<void> {
-    return this.tell({ request: "SET_LOG_FD" }, [fd.number]);
-  }
-
   /** Sets the size of a virtqueue, in descriptors. */
   setVringNum(index: number, num: number): Promise<void> {
     return this.tell({ request: "SET_VRING_NUM", index, num });
@@ -183,16 +159,6 @@ export class FrontendConnection extends ControlChannel {
     return this.tell({ request: "SET_VRING_ENABLE", index, num: enable ? 1 : 0 });
   }
 
-  /** Sets the byte order of a legacy virtqueue. */
-  setVringEndian(index: number, bigEndian: boolean): Promise<void> {
-    return this.tell({ request: "SET_VRING_ENDIAN", index, num: bigEndian ? 1 : 0 });
-  }
-
-  /** Kicks a virtqueue without an eventfd (INBAND_NOTIFICATIONS). */
-  vringKick(index: number): Promise<void> {
-    return this.tell({ request: "VRING_KICK", index, num: 0 });
-  }
-
   /**
    * Reads config space.
    *
@@ -201,7 +167,8 @@ export class FrontendConnection extends ControlChannel {
    * @throws {FrontendError} With reason "refused", if the back-end says no
    */
   async getConfig(offset: number, size: number, flags = 0): Promise<Uint8Array> {
-    const body = await this.#config(offset, size, flags);
+    const data = new Uint8Array(size);
+    const { body } = await this.ask({ request: "GET_CONFIG", offset, size, flags, data });
     if (body.data.length !== size) {
       throw new FrontendError(
         "refused",
@@ -209,12 +176,6 @@ export class FrontendConnection extends ControlChannel {
       );
     }
     return body.data;
-  }
-
-  async #config(offset: number, size: number, flags: number): Promise<Config> {
-    const data = new Uint8Array(size);
-    return (await this.ask({ request: "GET_CONFIG", offset, size, flags, data }))
-      .body;
   }
 
   /** Writes config space. */
@@ -238,8 +199,8 @@ export class FrontendConnection extends ControlChannel {
   }
 
   /**
-   * Gives the back-end a channel of its own, and reads and acknowledges what it
-   * sends. The channel is the caller's to close.
+   * Gives the back-end a channel of its own, and reads and acknowledges what it sends. The channel
+   * is the caller's to close.
    */
   async openBackChannel(options: BackChannelOptions = {}): Promise<BackChannel> {
     const [ours, theirs] = UnixConnection.pair();
@@ -294,11 +255,6 @@ export class FrontendConnection extends ControlChannel {
     return this.tell({ request: "NET_SET_MTU", value: BigInt(bytes) });
   }
 
-  /** Updates or invalidates the IOTLB; the answer is 0n for success. */
-  async iotlbMsg(message: Iotlb): Promise<bigint> {
-    return (await this.ask({ request: "IOTLB_MSG", ...message })).body.value;
-  }
-
   /** Creates a crypto session; a negative answer is a failure. */
   async createCryptoSession(session: CryptoSession): Promise<bigint> {
     const { body } = await this.ask({
@@ -313,42 +269,8 @@ export class FrontendConnection extends ControlChannel {
     return this.tell({ request: "CLOSE_CRYPTO_SESSION", value: sessionId });
   }
 
-  /** Announces postcopy; the answer is the userfault descriptor, where there is one. */
-  async postcopyAdvise(): Promise<Fd | undefined> {
-    return (await this.ask({ request: "POSTCOPY_ADVISE" })).fds[0];
-  }
-
-  /** Begins postcopy. What it does to SET_MEM_TABLE and ADD_MEM_REG is for raw messages. */
-  postcopyListen(): Promise<void> {
-    return this.tell({ request: "POSTCOPY_LISTEN" });
-  }
-
-  /** Ends postcopy; the answer is 0n for success. */
-  async postcopyEnd(): Promise<bigint> {
-    return (await this.ask({ request: "POSTCOPY_END" })).body.value;
-  }
-
   /** Gives the socket on which a GPU device speaks its own protocol. */
   gpuSetSocket(fd: Fd): Promise<void> {
     return this.tell({ request: "GPU_SET_SOCKET" }, [fd.number]);
-  }
-
-  /** Asks for a shared object by its UUID of 16 bytes. */
-  async getSharedObject(uuid: Uint8Array): Promise<Fd | undefined> {
-    return (await this.ask({ request: "GET_SHARED_OBJECT", uuid })).fds[0];
-  }
-
-  /** Gives a pipe for the device's state. The answer may be another one to use instead. */
-  async setDeviceStateFd(state: DeviceState, fd: Fd): Promise<{ value: bigint; fd?: Fd }> {
-    const { body, fds } = await this.ask(
-      { request: "SET_DEVICE_STATE_FD", ...state },
-      [fd.number],
-    );
-    return { value: body.value, fd: fds[0] };
-  }
-
-  /** Whether the device's state was transferred; the answer is 0n for success. */
-  async checkDeviceState(): Promise<bigint> {
-    return (await this.ask({ request: "CHECK_DEVICE_STATE" })).body.value;
   }
 }

@@ -6,12 +6,10 @@ import {
   type FrontendReply,
   type FrontendReplyRequest,
   type FrontendRequest,
-  frontendRequests,
+  hasProtocolFeature,
   MAX_FDS,
-  protocolFeatureMask,
   type ReceivedMessage,
   receiveMessage,
-  type RequestRule,
 } from "../vhost_user/mod.ts";
 import { FrontendError } from "./frontend_error.ts";
 import { DEFAULT_TIMEOUT_MS, readable } from "./wait.ts";
@@ -25,8 +23,7 @@ export interface ChannelOptions {
    */
   timeoutMs?: number;
   /**
-   * How long to go on trying while nobody listens at the path yet, in
-   * milliseconds.
+   * How long to go on trying while nobody listens at the path yet, in milliseconds.
    *
    * @default {0}
    */
@@ -43,8 +40,6 @@ export interface Answer<R extends FrontendReplyRequest> {
   /** Its file descriptors; the caller's to close. */
   fds: Fd[];
 }
-
-const REPLY_ACK = protocolFeatureMask("REPLY_ACK");
 
 /** Pause between connection attempts. */
 const CONNECT_RETRY_MS = 5;
@@ -79,19 +74,18 @@ export function receiveFrom(socket: UnixConnection): Promise<RawMessage | undefi
 }
 
 /**
- * A front-end's connection: any message, one after the other, with its reply
- * or acknowledgement. {@linkcode FrontendConnection} adds a method per request.
+ * A front-end's connection: any message, one after the other, with its reply or acknowledgement.
+ * {@linkcode FrontendConnection} adds a method per request.
  *
- * Requests that overlap are sent in the order in which they were made. One
- * that is not answered in time ends the connection, since a late answer would
- * be taken for that of the next request.
+ * Requests that overlap are sent in the order in which they were made. One that is not answered in
+ * time ends the connection, since a late answer would be taken for that of the next request.
  */
 export class ControlChannel implements AsyncDisposable {
   /** How long each request may take, in milliseconds. */
   readonly timeoutMs: number;
   /**
-   * The protocol features in force, which tell what is answered: set by
-   * SET_PROTOCOL_FEATURES, and for the caller to change after raw messages.
+   * The protocol features in force, which tell what is answered: set by SET_PROTOCOL_FEATURES, and
+   * for the caller to change after raw messages.
    */
   protocolFeatures = 0n;
   readonly #socket: UnixConnection;
@@ -128,34 +122,20 @@ export class ControlChannel implements AsyncDisposable {
   }
 
   /**
-   * Sends a request that has no reply of its own. With REPLY_ACK it waits for
-   * the acknowledgement; without, it returns when the request is sent.
+   * Sends a request that has no reply of its own. With REPLY_ACK it waits for the acknowledgement;
+   * without, it returns when the request is sent.
    *
    * @param message The request and its payload
    * @param fds Its file descriptors; they stay the caller's
-   * @throws {FrontendError} With reason "refused", if the back-end says that
-   * it failed
+   * @throws {FrontendError} With reason "refused", if the back-end says that it failed
    */
   tell(message: FrontendMessage, fds: readonly number[] = []): Promise<void> {
     const { request } = message;
-    const needReply = (this.protocolFeatures & REPLY_ACK) !== 0n;
+    const needReply = hasProtocolFeature(this.protocolFeatures, "REPLY_ACK");
     return this.#exchange(request, async () => {
       await this.#socket.send(frontendMessages.encode(message, { needReply }), fds);
       if (needReply) await this.#receiveAck(request);
     });
-  }
-
-  /** As {@linkcode ControlChannel.tell}, for a request that has a reply under a condition. */
-  async tellOrAsk<R extends FrontendReplyRequest>(
-    message: FrontendMessageNamed<R>,
-    fds: readonly number[] = [],
-  ): Promise<FrontendReply<R> | undefined> {
-    const { replyRequires }: RequestRule = frontendRequests[message.request];
-    const replies = replyRequires !== undefined &&
-      (this.protocolFeatures & protocolFeatureMask(replyRequires)) !== 0n;
-    if (replies) return (await this.ask<R>(message, fds)).body;
-    await this.tell(message as FrontendMessage, fds);
-    return undefined;
   }
 
   /**
@@ -169,8 +149,8 @@ export class ControlChannel implements AsyncDisposable {
   }
 
   /**
-   * Receives the next message, whatever it is, such as the answer to a
-   * malformed one. When none comes in time, the connection stays usable.
+   * Receives the next message, whatever it is, such as the answer to a malformed one. When none
+   * comes in time, the connection stays usable.
    *
    * @param timeoutMs How long to wait for it to begin
    * @returns The message, or undefined if the back-end closed the connection

@@ -1,4 +1,8 @@
-import { type ProtocolFeature, protocolFeatureMask } from "../vhost_user/mod.ts";
+import {
+  hasProtocolFeature,
+  type ProtocolFeature,
+  protocolFeatureMask,
+} from "../vhost_user/mod.ts";
 import { transportMask } from "../virtio/features.ts";
 import type { BackChannel, BackChannelOptions } from "./back_channel.ts";
 import type { FrontendConnection } from "./connection.ts";
@@ -33,9 +37,8 @@ export const driverProtocolFeatures: bigint = protocolFeatureMask(
 /** What a driver wants. */
 export interface NegotiationOptions extends BackChannelOptions {
   /**
-   * The feature bits to acknowledge where they are offered. Bit 30, of
-   * vhost-user's own, is always acknowledged; RING_PACKED and IN_ORDER are not
-   * among `"all"`.
+   * The feature bits to acknowledge where they are offered. Bit 30, of vhost-user's own, is always
+   * acknowledged; RING_PACKED and IN_ORDER are not among `"all"`.
    *
    * @default {"all"}
    */
@@ -77,8 +80,7 @@ export interface NegotiationOptions extends BackChannelOptions {
    */
   inOrder?: boolean;
   /**
-   * Let the back-end record requests in flight (INFLIGHT_SHMFD) where that is
-   * offered.
+   * Let the back-end record requests in flight (INFLIGHT_SHMFD) where that is offered.
    *
    * @default {false}
    */
@@ -111,14 +113,9 @@ export interface Negotiated {
   backChannel: BackChannel | undefined;
 }
 
-/** Whether a protocol feature is in a mask. */
-export function hasProtocolFeature(mask: bigint, name: ProtocolFeature): boolean {
-  return (mask & protocolFeatureMask(name)) !== 0n;
-}
-
 /**
- * Negotiates as QEMU does when it connects, up to the second GET_FEATURES; the
- * eventfds of the virtqueues come next.
+ * Negotiates as QEMU does when it connects, up to the second GET_FEATURES; the eventfds of the
+ * virtqueues come next.
  */
 export async function negotiate(
   connection: FrontendConnection,

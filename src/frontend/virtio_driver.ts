@@ -1,17 +1,12 @@
 import { drainEventfd, type UnixConnection } from "../linux/mod.ts";
 import type { ConfigTransport } from "../virtio/config/driver.ts";
-import type { ProtocolFeature } from "../vhost_user/mod.ts";
+import { hasProtocolFeature, type ProtocolFeature } from "../vhost_user/mod.ts";
 import { FrontendConnection, type InflightBuffer } from "./connection.ts";
 import type { ChannelOptions } from "./control_channel.ts";
 import { DriverConfig } from "./driver_config.ts";
 import { type AnyDriverQueue, createDriverQueue } from "./driver_queues.ts";
 import { FrontendError } from "./frontend_error.ts";
-import {
-  hasProtocolFeature,
-  negotiate,
-  type Negotiated,
-  type NegotiationOptions,
-} from "./negotiation.ts";
+import { negotiate, type Negotiated, type NegotiationOptions } from "./negotiation.ts";
 import { type RequestOptions, RequestQueue, type RequestResult } from "./request_queue.ts";
 import { SharedMemory, type SharedRegion } from "./shared_memory.ts";
 import { DEFAULT_TIMEOUT_MS } from "./wait.ts";

@@ -1,17 +1,15 @@
 /**
  * How far a protocol fault reaches.
  *
- * - `"stream"`: the bytes can no longer be told apart into messages, so the
- *   connection has to end.
- * - `"message"`: this message is wrong, the next one can be read. It gets an
- *   error reply where the protocol has one, and changes nothing.
+ * - `"stream"`: the bytes can no longer be told apart into messages, so the connection has to end.
+ * - `"message"`: this message is wrong, the next one can be read. It gets an error reply where the
+ *   protocol has one, and changes nothing.
  */
 export type FaultScope = "stream" | "message";
 
 /**
- * Thrown when received bytes break the vhost-user protocol. What the caller of
- * this codec got wrong itself (a number out of range to encode, say) is a
- * `RangeError` instead.
+ * Thrown when received bytes break the vhost-user protocol. What the caller of this codec got wrong
+ * itself (a number out of range to encode, say) is a `RangeError` instead.
  *
  * @example
  * ```ts

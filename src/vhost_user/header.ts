@@ -6,8 +6,8 @@ export const HEADER_BYTES = 12;
 
 /**
  * The largest payload that is read. The largest of all requests has 1072 bytes
- * (CREATE_CRYPTO_SESSION); the rest is room for requests that this codec does
- * not know, so that they can be read past and refused one by one.
+ * (CREATE_CRYPTO_SESSION); the rest is room for requests that this codec does not know, so that
+ * they can be read past and refused one by one.
  */
 export const MAX_PAYLOAD_BYTES = 4096;
 

@@ -2,7 +2,7 @@ import { ProtocolError } from "./errors.ts";
 import { encodeMessage, type Header } from "./header.ts";
 import type { PayloadKind, PayloadValues } from "./payload_values.ts";
 import { decodePayload, encodePayload } from "./payloads.ts";
-import { protocolFeatureMask } from "./protocol_features.ts";
+import { hasProtocolFeature } from "./protocol_features.ts";
 import {
   backendRequests,
   type FdRule,
@@ -61,13 +61,13 @@ export interface MessageOptions {
 }
 
 /**
- * Encodes and decodes the messages of one table of requests: see
- * {@linkcode frontendMessages} and {@linkcode backendMessages}.
+ * Encodes and decodes the messages of one table of requests: see {@linkcode frontendMessages} and
+ * {@linkcode backendMessages}.
  *
- * What is encoded is a new array of bytes, the caller's own; a value that does
- * not fit its field is a `RangeError`. What is decoded is independent of the
- * bytes, which may be used again. File descriptors are only counted: they stay
- * the caller's, who has to close them also when a method throws.
+ * What is encoded is a new array of bytes, the caller's own; a value that does not fit its field is
+ * a `RangeError`. What is decoded is independent of the bytes, which may be used again. File
+ * descriptors are only counted: they stay the caller's, who has to close them also when a method
+ * throws.
  */
 export class MessageCodec<Table extends RequestTable> {
   readonly #table: Table;
@@ -121,13 +121,11 @@ export class MessageCodec<Table extends RequestTable> {
   hasReply(id: number, protocolFeatures: bigint): boolean {
     const { reply, replyRequires } = this.#rule(id) ?? {};
     return reply !== undefined &&
-      (replyRequires === undefined ||
-        (protocolFeatures & protocolFeatureMask(replyRequires)) !== 0n);
+      (replyRequires === undefined || hasProtocolFeature(protocolFeatures, replyRequires));
   }
 
   /**
-   * Encodes a request, header and payload. Its file descriptors are for the
-   * caller to send along.
+   * Encodes a request, header and payload. Its file descriptors are for the caller to send along.
    *
    * @example
    * ```ts
@@ -144,14 +142,14 @@ export class MessageCodec<Table extends RequestTable> {
   }
 
   /**
-   * Decodes a request, and checks everything that the protocol says about its
-   * size, its reserved bits and its file descriptors.
+   * Decodes a request, and checks everything that the protocol says about its size, its reserved
+   * bits and its file descriptors.
    *
    * @param header The header, from {@linkcode decodeHeader}
    * @param payload The `header.size` bytes that followed
    * @param fdCount How many file descriptors came with the message
-   * @throws {ProtocolError} With scope "message" if the message is wrong, and
-   * with scope "stream" if `payload` is not whole
+   * @throws {ProtocolError} With scope "message" if the message is wrong, and with scope "stream"
+   * if `payload` is not whole
    *
    * @example
    * ```ts
@@ -188,8 +186,8 @@ export class MessageCodec<Table extends RequestTable> {
   }
 
   /**
-   * Encodes the reply that a request has of its own. For SET_LOG_BASE it is
-   * sent only with LOG_SHMFD.
+   * Encodes the reply that a request has of its own. For SET_LOG_BASE it is sent only with
+   * LOG_SHMFD.
    *
    * @example
    * ```ts
@@ -212,8 +210,8 @@ export class MessageCodec<Table extends RequestTable> {
    * @param header The reply's header
    * @param payload The `header.size` bytes that followed
    * @param fdCount How many file descriptors came with the reply
-   * @throws {ProtocolError} With scope "stream" if it is not the reply to this
-   * request, and with scope "message" if its content is wrong
+   * @throws {ProtocolError} With scope "stream" if it is not the reply to this request, and with
+   * scope "message" if its content is wrong
    */
   decodeReply<R extends ReplyingRequest<Table>>(
     request: R,
@@ -233,9 +231,8 @@ export class MessageCodec<Table extends RequestTable> {
   }
 
   /**
-   * Encodes the acknowledgement of a request. It is sent where the header says
-   * `needReply` and REPLY_ACK is negotiated, unless the request has a reply of
-   * its own.
+   * Encodes the acknowledgement of a request. It is sent where the header says `needReply` and
+   * REPLY_ACK is negotiated, unless the request has a reply of its own.
    *
    * @param request The request, or its number where it is not known
    * @param value 0n for success
@@ -246,8 +243,8 @@ export class MessageCodec<Table extends RequestTable> {
   }
 
   /**
-   * Decodes the acknowledgement of a request; takes what
-   * {@linkcode MessageCodec.decodeReply} takes.
+   * Decodes the acknowledgement of a request; takes what {@linkcode MessageCodec.decodeReply}
+   * takes.
    *
    * @returns 0n for success
    * @throws {ProtocolError} As {@linkcode MessageCodec.decodeReply}
@@ -257,9 +254,9 @@ export class MessageCodec<Table extends RequestTable> {
   }
 
   /**
-   * Encodes the answer to a request that failed: what the protocol has for
-   * that, or a reply without a payload where the request has a reply that could
-   * be taken for a value, or the acknowledgement that was asked for.
+   * Encodes the answer to a request that failed: what the protocol has for that, or a reply without
+   * a payload where the request has a reply that could be taken for a value, or the acknowledgement
+   * that was asked for.
    *
    * @param header The request's header; its request need not be known
    * @param protocolFeatures The protocol features in force

@@ -1,10 +1,10 @@
 /**
  * The vhost-user protocol: bytes in, values out, no I/O.
  *
- * Two tables say everything about the requests, {@linkcode frontendRequests}
- * and {@linkcode backendRequests}; the types of messages, their encoding and
- * every check follow from them. File descriptors travel beside the bytes: here
- * they are only counted, and they stay the caller's.
+ * Two tables say everything about the requests, {@linkcode frontendRequests} and
+ * {@linkcode backendRequests}; the types of messages, their encoding and every check follow from
+ * them. File descriptors travel beside the bytes: here they are only counted, and they stay the
+ * caller's.
  *
  * Source: QEMU docs/interop/vhost-user.rst and hw/virtio/vhost-user.c, 10.0.2.
  *

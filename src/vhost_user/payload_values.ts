@@ -1,10 +1,7 @@
 /** Memory regions in one SET_MEM_TABLE: `VHOST_MEMORY_BASELINE_NREGIONS`. */
 export const MAX_MEMORY_REGIONS = 8;
 
-/**
- * Bytes of config space in one message: `VHOST_USER_MAX_CONFIG_SIZE` of QEMU
- * and libvhost-user.
- */
+/** Bytes of config space in one message: `VHOST_USER_MAX_CONFIG_SIZE` of QEMU and libvhost-user. */
 export const MAX_CONFIG_BYTES = 256;
 
 /** No payload. */
@@ -21,8 +18,8 @@ export interface VringState {
   /** Index of the virtqueue. */
   index: number;
   /**
-   * Size, next index, or 0 and 1, by request. For a packed virtqueue's base:
-   * available index and wrap counter in the lower, used ones in the upper half.
+   * Size, next index, or 0 and 1, by request. For a packed virtqueue's base: available index and
+   * wrap counter in the lower, used ones in the upper half.
    */
   num: number;
 }
@@ -34,9 +31,8 @@ export const vringAddressFlags = {
 } as const;
 
 /**
- * Where the parts of a ring lie: user addresses of the front-end, or I/O
- * virtual addresses once ACCESS_PLATFORM is negotiated. Their alignment is not
- * checked here.
+ * Where the parts of a ring lie: user addresses of the front-end, or I/O virtual addresses once
+ * ACCESS_PLATFORM is negotiated. Their alignment is not checked here.
  */
 export interface VringAddress {
   /** Index of the virtqueue. */
@@ -54,8 +50,8 @@ export interface VringAddress {
 }
 
 /**
- * One region of guest memory. All are bytes. Whether a region is empty, wraps
- * around or overlaps another is not checked here.
+ * One region of guest memory. All are bytes. Whether a region is empty, wraps around or overlaps
+ * another is not checked here.
  */
 export interface MemoryRegion {
   /** Guest physical address of its first byte. */
@@ -83,9 +79,8 @@ export interface SingleMemoryRegion {
 /**
  * Where the dirty log lies in the file of the fd that comes with it.
  *
- * Front-ends without LOG_SHMFD may send a bare address of their own process
- * instead, which is of no use here: it is read as size 0 with that address as
- * offset.
+ * Front-ends without LOG_SHMFD may send a bare address of their own process instead, which is of no
+ * use here: it is read as size 0 with that address as offset.
  */
 export interface Log {
   /** Size in bytes: a bit per 4096 bytes of guest memory. */
@@ -109,8 +104,8 @@ export interface Iotlb {
 }
 
 /**
- * A piece of config space. GET_CONFIG carries `size` bytes without meaning in
- * the request too: real front-ends send them, and the reply is as long.
+ * A piece of config space. GET_CONFIG carries `size` bytes without meaning in the request too: real
+ * front-ends send them, and the reply is as long.
  *
  * A reply whose data is empty says that the access failed.
  */
@@ -120,8 +115,8 @@ export interface Config {
   /** Size of `data` in bytes, at most {@linkcode MAX_CONFIG_BYTES}. */
   size: number;
   /**
-   * 0 for a driver's access, 1 for live migration. (rust-vmm's front-end
-   * sends 1 and 2 for the same, so nothing is refused here.)
+   * 0 for a driver's access, 1 for live migration. (rust-vmm's front-end sends 1 and 2 for the
+   * same, so nothing is refused here.)
    */
   flags: number;
   /** The bytes, a copy of the message's. */
@@ -175,8 +170,8 @@ export interface Shared {
 }
 
 /**
- * `opCode` of an asymmetric session: VIRTIO_CRYPTO_AKCIPHER_CREATE_SESSION.
- * Every other one is symmetric.
+ * `opCode` of an asymmetric session: VIRTIO_CRYPTO_AKCIPHER_CREATE_SESSION. Every other one is
+ * symmetric.
  */
 export const AKCIPHER_CREATE_SESSION = 0x404n;
 
@@ -231,9 +226,9 @@ export interface AsymmetricCryptoSession {
 }
 
 /**
- * A session to create, laid out as QEMU since 8.1 has it in memory on a 64-bit
- * machine (hw/virtio/vhost-user.c, `VhostUserCryptoSession`, 1072 bytes). The
- * pointers in it are of the front-end's process: ignored, and written as 0.
+ * A session to create, laid out as QEMU since 8.1 has it in memory on a 64-bit machine
+ * (hw/virtio/vhost-user.c, `VhostUserCryptoSession`, 1072 bytes). The pointers in it are of the
+ * front-end's process: ignored, and written as 0.
  */
 export type CryptoSession = SymmetricCryptoSession | AsymmetricCryptoSession;
 
@@ -270,8 +265,8 @@ export interface PayloadValues {
   /** 40 bytes. */
   vringAddress: VringAddress;
   /**
-   * 8 bytes and 32 for each region; or 264, as the specification has it, of
-   * which no front-end is known.
+   * 8 bytes and 32 for each region; or 264, as the specification has it, of which no front-end is
+   * known.
    */
   memory: Memory;
   /** 40 bytes: 8 of padding and the region. */

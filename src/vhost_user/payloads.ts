@@ -247,8 +247,8 @@ const payloads: { readonly [K in PayloadKind]: PayloadCodec<PayloadValues[K]> } 
  * @param kind The kind of payload
  * @param value Its value; other properties of the object are ignored
  * @returns A new array of bytes, the caller's own
- * @throws {RangeError} If a value does not fit its field. Reserved bits are not
- * checked, so that a test can send what is wrong.
+ * @throws {RangeError} If a value does not fit its field. Reserved bits are not checked, so that a
+ * test can send what is wrong.
  *
  * @example
  * ```ts
@@ -267,8 +267,8 @@ export function encodePayload<K extends PayloadKind>(
 }
 
 /**
- * Decodes a payload without its header. What is returned is independent of
- * `bytes`, which may be used again.
+ * Decodes a payload without its header. What is returned is independent of `bytes`, which may be
+ * used again.
  *
  * @param kind The kind of payload
  * @param bytes The whole payload

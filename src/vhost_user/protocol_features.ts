@@ -1,16 +1,10 @@
 /**
- * The bit of the virtio feature set by which both sides say that they
- * negotiate protocol features at all: `VHOST_USER_F_PROTOCOL_FEATURES`.
- */
-export const PROTOCOL_FEATURES_BIT = 30;
-
-/**
  * Protocol feature bits by name, without the prefix `VHOST_USER_PROTOCOL_F_`.
  *
- * Bits 0 to 19: QEMU 10.0 docs/interop/vhost-user.rst, "Protocol features"
- * (bit 4 is spelled `MTU` there and `NET_MTU` in the text and in the code).
- * Bits 20 to 23: QEMU 11.1 include/hw/virtio/vhost-user.h. Earlier patches of
- * SHMEM, and rust-vmm before vhost 0.16, had it at 20.
+ * Bits 0 to 19: QEMU 10.0 docs/interop/vhost-user.rst, "Protocol features" (bit 4 is spelled `MTU`
+ * there and `NET_MTU` in the text and in the code). Bits 20 to 23: QEMU 11.1
+ * include/hw/virtio/vhost-user.h. Earlier patches of SHMEM, and rust-vmm before vhost 0.16, had it
+ * at 20.
  */
 export const protocolFeatures = {
   MQ: 0,
@@ -56,18 +50,18 @@ export type ProtocolFeature = keyof typeof protocolFeatures;
  * assertEquals(protocolFeatureMask("MQ", "REPLY_ACK", "CONFIG"), 0x209n);
  * ```
  */
-export function protocolFeatureMask(
-  ...names: readonly ProtocolFeature[]
-): bigint {
-  return names.reduce(
-    (mask, name) => mask | 1n << BigInt(protocolFeatures[name]),
-    0n,
-  );
+export function protocolFeatureMask(...names: readonly ProtocolFeature[]): bigint {
+  return names.reduce((mask, name) => mask | 1n << BigInt(protocolFeatures[name]), 0n);
+}
+
+/** Whether a mask has a protocol feature. */
+export function hasProtocolFeature(mask: bigint, name: ProtocolFeature): boolean {
+  return (mask & protocolFeatureMask(name)) !== 0n;
 }
 
 /**
- * The names of the bits in a mask, lowest first. A bit without a name is given
- * as `"bit 40"`, so that nothing that was negotiated stays unseen.
+ * The names of the bits in a mask, lowest first. A bit without a name is given as `"bit 40"`, so
+ * that nothing that was negotiated stays unseen.
  *
  * @param mask A 64-bit mask of protocol features
  * @returns A name per bit
@@ -81,14 +75,8 @@ export function protocolFeatureMask(
  * ```
  */
 export function protocolFeatureNames(mask: bigint): string[] {
-  const nameOf = new Map<number, string>(
-    Object.entries(protocolFeatures).map(([name, bit]) => [bit, name]),
-  );
-  const names: string[] = [];
-  for (let bit = 0; bit < 64; bit++) {
-    if ((mask >> BigInt(bit) & 1n) === 1n) {
-      names.push(nameOf.get(bit) ?? `bit ${bit}`);
-    }
-  }
-  return names;
+  const names = Object.entries(protocolFeatures);
+  return Array.from({ length: 64 }, (_, bit) => bit)
+    .filter((bit) => (mask >> BigInt(bit) & 1n) === 1n)
+    .map((bit) => names.find((feature) => feature[1] === bit)?.[0] ?? `bit ${bit}`);
 }

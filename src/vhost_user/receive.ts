@@ -29,14 +29,13 @@ export interface MessageSource<F> {
 /**
  * Receives a message.
  *
- * Its header is peeked at first, so that descriptors that it cannot have do not
- * enter the process. A peer that sends the header in pieces loses those that
- * come with it.
+ * Its header is peeked at first, so that descriptors that it cannot have do not enter the process.
+ * A peer that sends the header in pieces loses those that come with it.
  *
  * @param mostFds Tells how many descriptors a message with this header's `id` can have
  * @returns The message, or undefined at the end of the stream
- * @throws {ProtocolError} With scope "stream", if the header cannot be one, or
- * the stream ends within the message
+ * @throws {ProtocolError} With scope "stream", if the header cannot be one, or the stream ends
+ * within the message
  */
 export async function receiveMessage<F>(
   source: MessageSource<F>,

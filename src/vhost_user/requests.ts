@@ -28,8 +28,8 @@ export interface RequestRule {
   /** The request's payload. */
   readonly payload: PayloadKind;
   /**
-   * The payload of the request's own reply. Without one the request has only
-   * the acknowledgement of REPLY_ACK, when the sender asks for it.
+   * The payload of the request's own reply. Without one the request has only the acknowledgement of
+   * REPLY_ACK, when the sender asks for it.
    */
   readonly reply?: PayloadKind;
   /**
@@ -49,9 +49,8 @@ export interface RequestRule {
   /** The protocol feature without which there is no reply. */
   readonly replyRequires?: ProtocolFeature;
   /**
-   * The fields of the reply that reports a failure, where the protocol has one.
-   * Otherwise that is a reply without a payload, as for GET_CONFIG: no value can
-   * be read from it.
+   * The fields of the reply that reports a failure, where the protocol has one. Otherwise that is a
+   * reply without a payload, as for GET_CONFIG: no value can be read from it.
    */
   readonly failure?: object;
   /** The largest legal `num` of a `vringState`, where the protocol limits it. */
@@ -64,9 +63,9 @@ export type RequestTable = Readonly<Record<string, RequestRule>>;
 /**
  * Every request of the front-end, by name without the prefix `VHOST_USER_`.
  *
- * Source: QEMU 10.0 docs/interop/vhost-user.rst, "Front-end message types",
- * with sizes and file descriptors from hw/virtio/vhost-user.c where the two
- * differ. {@linkcode RequestRule} explains the columns.
+ * Source: QEMU 10.0 docs/interop/vhost-user.rst, "Front-end message types", with sizes and file
+ * descriptors from hw/virtio/vhost-user.c where the two differ. {@linkcode RequestRule} explains
+ * the columns.
  */
 export const frontendRequests = {
   GET_FEATURES: { id: 1, payload: "empty", reply: "u64" },
@@ -86,8 +85,8 @@ export const frontendRequests = {
   SET_VRING_NUM: { id: 8, payload: "vringState" },
   SET_VRING_ADDR: { id: 9, payload: "vringAddress" },
   SET_VRING_BASE: { id: 10, payload: "vringState" },
-  // `num` is reserved here, but front-ends that leave it uninitialised would
-  // hang on a refused stop: it is not checked.
+  // `num` is reserved here, but front-ends that leave it uninitialised would hang on a refused
+  // stop: it is not checked.
   GET_VRING_BASE: { id: 11, payload: "vringState", reply: "vringState" },
   SET_VRING_KICK: { id: 12, payload: "vringFd", fds: "unlessNoFd" },
   SET_VRING_CALL: { id: 13, payload: "vringFd", fds: "unlessNoFd" },
@@ -155,8 +154,8 @@ export const frontendRequests = {
   },
   SET_STATUS: { id: 39, payload: "u64", requires: "STATUS" },
   GET_STATUS: { id: 40, payload: "empty", reply: "u64", requires: "STATUS" },
-  // QEMU 10.0 and 11.1 send this with a size of 0, without the UUID: there it
-  // is refused, as the UUID is all that it says.
+  // QEMU 10.0 and 11.1 send this with a size of 0, without the UUID: there it is refused, as the
+  // UUID is all that it says.
   GET_SHARED_OBJECT: {
     id: 41,
     payload: "shared",
@@ -188,11 +187,10 @@ export type FrontendRequest = keyof typeof frontendRequests;
 
 /**
  * Every request of the back-end on its own channel, by name without the prefix
- * `VHOST_USER_BACKEND_`. All need BACKEND_REQ; those that carry an fd need
- * BACKEND_SEND_FD as well.
+ * `VHOST_USER_BACKEND_`. All need BACKEND_REQ; those that carry an fd need BACKEND_SEND_FD as well.
  *
- * Source: QEMU 10.0 docs/interop/vhost-user.rst, "Back-end message types"; 9
- * and 10 from QEMU 11.1 hw/virtio/vhost-user.c and rust-vmm's vhost 0.16.
+ * Source: QEMU 10.0 docs/interop/vhost-user.rst, "Back-end message types"; 9 and 10 from QEMU 11.1
+ * hw/virtio/vhost-user.c and rust-vmm's vhost 0.16.
  */
 export const backendRequests = {
   IOTLB_MSG: { id: 1, payload: "iotlb" },

@@ -1,9 +1,9 @@
 /**
- * Fixed-size structures on the wire, declared once: a field is a place for one
- * value, a structure is a list of named fields.
+ * Fixed-size structures on the wire, declared once: a field is a place for one value, a structure
+ * is a list of named fields.
  *
- * The protocol uses the machine's native byte order. That is little-endian on
- * x86-64 and aarch64, the machines this project runs on, so it is fixed here.
+ * The protocol uses the machine's native byte order. That is little-endian on x86-64 and aarch64,
+ * the machines this project runs on, so it is fixed here.
  *
  * @module
  */
@@ -148,8 +148,8 @@ export function checkSize(bytes: Uint8Array, sizes: readonly number[], refuse: R
 }
 
 /**
- * A payload of fixed layout. The first size is written, the others are accepted
- * as well: bytes beyond the field are padding, missing ones read as 0.
+ * A payload of fixed layout. The first size is written, the others are accepted as well: bytes
+ * beyond the field are padding, missing ones read as 0.
  */
 export function fixed<T>(
   field: Field<T>,

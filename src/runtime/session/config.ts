@@ -72,8 +72,8 @@ export class SessionConfig {
   }
 
   /**
-   * A ring started. A front-end that reconnects for a running guest reads
-   * nothing: it has config space as another connection or process showed it.
+   * A ring started. A front-end that reconnects for a running guest reads nothing: it has config
+   * space as another connection or process showed it.
    *
    * @param isResumed The ring was in use before.
    */
@@ -96,8 +96,8 @@ export class SessionConfig {
   }
 
   /**
-   * Sends CONFIG_CHANGE_MSG. QEMU drops it, or crashes, while no ring runs
-   * (seen with gpio, input, sound and vsock), so it is kept until one does.
+   * Sends CONFIG_CHANGE_MSG. QEMU drops it, or crashes, while no ring runs (seen with gpio, input,
+   * sound and vsock), so it is kept until one does.
    */
   async #announce(): Promise<void> {
     // One at a time: a front-end that reads none finds one for all when it does.

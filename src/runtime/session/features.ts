@@ -62,8 +62,8 @@ async function setFeatures(
   await host.tell({ kind: "features", bits: features });
   // Rings pick up how they were negotiated when they start.
   if (isChanged) await rings.restart();
-  // vhost-user.rst, "Ring states": without the bit rings are enabled from here on, whatever
-  // became of the protocol features. QEMU before 7.2 never acknowledges it.
+  // vhost-user.rst, "Ring states": without the bit rings are enabled from here on, whatever became
+  // of the protocol features. QEMU before 7.2 never acknowledges it.
   if (!state.has("PROTOCOL_FEATURES")) await rings.enable(state.rings, true);
 }
 

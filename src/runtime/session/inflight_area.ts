@@ -1,7 +1,6 @@
 /**
- * The memory in which queues record what is in flight: made here, kept by the
- * front-end, and handed back by it each time rings are started. Behind the
- * records is room for what the driver wrote to config space.
+ * The in-flight area: memory in which queues record their chains in flight. It is made here, kept by
+ * the front-end, and handed back each time rings start. Config space is kept behind the records.
  *
  * @module
  */
@@ -15,7 +14,6 @@ import {
 import type { Inflight } from "../../vhost_user/mod.ts";
 import type { ConfigLayout } from "../../virtio/mod.ts";
 import { inflightBytes, type InflightRegion, MAX_QUEUE_SIZE } from "../../virtqueue/mod.ts";
-
 import { KEPT_CONFIG_BYTES, KeptConfig } from "./kept_config.ts";
 
 /** An area that cannot be made or used as asked. */
@@ -23,25 +21,24 @@ export class InflightAreaError extends Error {
   override name = "InflightAreaError";
 }
 
-/** Where a queue's record is: plain values, which travel to a thread. */
+/** Place of a queue's record: plain values, which travel to a thread. */
 export interface InflightPlace {
   address: number;
   bytes: number;
-  /** For how many descriptors it is. */
+  /** Number of descriptors that it has room for. */
   descriptors: number;
 }
 
-/** A record where it is, on the thread that asks. The area must outlive its use. */
+/** Views a record on the calling thread. The area must outlive the view. */
 export function viewInflight({ address, bytes, descriptors }: InflightPlace): InflightRegion {
   return { bytes: new Uint8Array(bufferAt(address, bytes)), descriptors };
 }
 
 /**
- * Makes the file of an area that nobody has used yet.
+ * Makes the file of a new area.
  *
- * @param wanted How many queues there are, and how long each is
- * @param maxQueues How many the device has
- * @returns The file, the caller's, and what to say of it
+ * @param maxQueues Number of queues of the device
+ * @returns The file, the caller's, and its description for the front-end
  * @throws {InflightAreaError} When the device has no such queues.
  */
 export function createInflightFile(
@@ -70,11 +67,10 @@ export class InflightArea implements Disposable {
 
   /**
    * Maps the area that a front-end hands in, in a file that was sealed if it can be; the descriptor
-   * stays the caller's.
-   * What stands in it is not looked at yet.
+   * stays the caller's. Its content is not read yet.
    *
-   * @throws {InflightAreaError} When it is not what it is said to be, or its
-   * file could become shorter: a fault in it would end the process.
+   * @throws {InflightAreaError} When it is not what it is said to be, or its file could become
+   * shorter: a fault in it would end the process.
    */
   constructor(description: Inflight, fd: number, packed: boolean, maxQueues: number) {
     const { mmapSize, mmapOffset, numQueues, queueSize } = description;
@@ -85,7 +81,7 @@ export class InflightArea implements Disposable {
         `Expected at least ${bytes} bytes at a page for ${numQueues} queues of ${queueSize}, got ${mmapSize} at ${mmapOffset}`,
       );
     }
-    // The size that a sealed file has it keeps. Huge pages can be out of pages all the same.
+    // A sealed file keeps its size, but a huge page can still be missing.
     const file = isSealedAgainstShrinking(fd) ? inspectMemoryFile(fd) : undefined;
     if (file === undefined || file.blockBytes > PAGE_BYTES) {
       throw new InflightAreaError(
@@ -106,9 +102,9 @@ export class InflightArea implements Disposable {
   }
 
   /**
-   * The record of a queue with a ring of `size` descriptors; null if the area has
-   * none for it, or one that is too small. (QEMU asks for as many as its device
-   * has by default, but on virtio-mmio a driver may take more.)
+   * The record of a queue with a ring of `size` descriptors; null if the area has none for it, or
+   * one that is too small. (QEMU asks for as many as its device has by default, but on virtio-mmio
+   * a driver may take more.)
    *
    * @throws {InflightAreaError} When the area was made for rings of the other layout.
    */
@@ -127,12 +123,12 @@ export class InflightArea implements Disposable {
     };
   }
 
-  /** Where config space is kept; null in an area that others made without room for it. */
+  /** Place of config space; null in an area that another back-end made without room for it. */
   keptConfig(layout: ConfigLayout): KeptConfig | null {
     return this.#rest.length < KEPT_CONFIG_BYTES ? null : new KeptConfig(this.#rest, layout);
   }
 
-  /** Shows it at another address, for a thread may still touch the old one; no ring may be using it. */
+  /** Maps it at another address: an abandoned thread may touch the old one. No ring may be using it. */
   move(): void {
     this.#mapping.move();
     const { byteOffset, length } = this.#rest;

@@ -1,26 +1,25 @@
 /**
- * What the driver wrote to config space, where the next back-end finds it.
+ * Config space as the driver wrote it, kept for the next back-end.
  *
- * A front-end that connects again says anew what was negotiated, but not what
- * its guest once wrote to config space (QEMU 10.0: the writeback byte of blk).
- * So that stands behind the in-flight records, in the same memory: the
- * front-end keeps the file as it got it, and drops it when the guest is reset.
+ * A front-end that reconnects negotiates again, but does not repeat what its guest wrote to config
+ * space (QEMU 10.0: the writeback byte of blk). So config space is kept behind the in-flight
+ * records: the front-end keeps their file, and drops it when the guest is reset.
  *
  * @module
  */
 
 import type { ConfigLayout } from "../../virtio/mod.ts";
 
-/** Says that there is something; "vhcs". */
+/** Marks a space that was kept: "vhcs". */
 const MAGIC = 0x73636876;
 
-// Places: a u32 each, then the bytes of the space.
+// Offsets: a u32 each, then the bytes of the space.
 const MAGIC_AT = 0, SIZE_AT = 4, BYTES_AT = 8;
 
-/** The room that it takes: a space has at most 256 bytes. */
+/** Its size: a space has at most 256 bytes. */
 export const KEPT_CONFIG_BYTES = BYTES_AT + 256;
 
-/** Config space as it was left, in memory of a front-end. */
+/** Config space in memory of a front-end. */
 export class KeptConfig {
   readonly #view: DataView<ArrayBuffer>;
   readonly #bytes: Uint8Array<ArrayBuffer>;
@@ -33,7 +32,7 @@ export class KeptConfig {
     this.#layout = layout;
   }
 
-  /** Whether somebody kept such a space here. */
+  /** Whether a space of this layout was kept here. */
   get isKept(): boolean {
     return this.#view.getUint32(MAGIC_AT, true) === MAGIC &&
       this.#view.getUint32(SIZE_AT, true) === this.#layout.size;
@@ -46,7 +45,7 @@ export class KeptConfig {
     this.#view.setUint32(MAGIC_AT, MAGIC, true);
   }
 
-  /** Where it differs from a space in bytes that are the driver's: copies. */
+  /** Copies of the bytes that the driver may write and that differ from `space`. */
   *differences(space: Uint8Array): IterableIterator<{ offset: number; data: Uint8Array }> {
     const differs = (at: number) =>
       at < this.#layout.size && this.#bytes[at] !== space[at] &&

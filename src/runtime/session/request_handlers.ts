@@ -1,6 +1,5 @@
 /**
- * How a session carries out requests: a handler per request, in tables by
- * subject.
+ * How a session carries out requests: a handler per request, in tables by subject.
  *
  * @module
  */

@@ -49,8 +49,8 @@ export class SessionRings {
   }
 
   /**
-   * Changes something about a ring. One that runs is stopped before and started
-   * after; where it cannot start as changed, it continues as it was.
+   * Changes something about a ring. One that runs is stopped before and started after; where it
+   * cannot start as changed, it continues as it was.
    */
   async reconfigure(
     ring: Ring,
@@ -78,8 +78,8 @@ export class SessionRings {
   }
 
   /**
-   * Changes memory that rings may be using: they are stopped before, and resume
-   * after where they were.
+   * Changes memory that rings may be using: they are stopped before, and resume after where they
+   * were.
    */
   async changeMemory(change: () => void): Promise<void> {
     const running = this.#running;
@@ -167,8 +167,8 @@ export class SessionRings {
   }
 
   /**
-   * Stops rings, once everything in flight is completed or has been given up.
-   * Nothing of the device can touch guest memory for them afterwards.
+   * Stops rings, once everything in flight is completed or has been given up. Nothing of the device
+   * can touch guest memory for them afterwards.
    */
   async stop(rings: readonly Ring[]): Promise<void> {
     const isLate = await Promise.all(rings.map((ring) => this.#halt(ring)));

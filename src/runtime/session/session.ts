@@ -1,11 +1,10 @@
 /**
  * One connection of a front-end: the vhost-user protocol, message by message.
  *
- * Requests are answered in order, one at a time. Each is carried out by the
- * handler that its subject's table has for it. A request that is not
- * understood, not possible, not offered or not negotiated changes nothing, is
- * recorded, and gets an error reply where the protocol has one; only a broken
- * byte stream ends the connection.
+ * Requests are answered in order, one at a time. Each is carried out by the handler that its
+ * subject's table has for it. A request that is not understood, not possible, not offered or not
+ * negotiated changes nothing, is recorded, and gets an error reply where the protocol has one; only
+ * a broken byte stream ends the connection.
  *
  * Source: QEMU, docs/interop/vhost-user.rst.
  *
@@ -86,9 +85,9 @@ export class Session {
   }
 
   /**
-   * Serves the connection until the front-end is gone or {@linkcode Session.stop}
-   * is called. Afterwards nothing is left of it: rings are stopped, memory is
-   * unmapped, descriptors are closed.
+   * Serves the connection until the front-end is gone or {@linkcode Session.stop} is called.
+   * Afterwards nothing is left of it: rings are stopped, memory is unmapped, descriptors are
+   * closed.
    */
   async run(): Promise<void> {
     const { record, memory, notices } = this.#host;

@@ -1,6 +1,6 @@
 /**
- * Notices guest memory that is not shared: what the guest writes then goes to
- * a copy of its own, rings stay empty for ever, and nothing else tells why.
+ * Notices guest memory that is not shared: the guest then writes to a copy of its own, rings stay
+ * empty, and nothing else tells why.
  *
  * @module
  */
@@ -9,56 +9,56 @@ import type { DeviceHost } from "../device_host.ts";
 import { SHARE } from "../notices.ts";
 import type { Ring } from "../ring.ts";
 
-/** When a ring is looked at after its start, in milliseconds: a driver may begin late. */
-const LOOKS_MS = [1000, 2000, 4000, 8000, 16_000, 32_000];
+/** Delays of the checks of a ring after its start, in milliseconds: a driver may begin late. */
+const CHECKS_MS = [1000, 2000, 4000, 8000, 16_000, 32_000];
 
 /**
- * How often a ring is notified by its driver, most likely: QEMU notifies it once
- * itself when it starts, some more often. So memory is looked at elsewhere too.
+ * Kicks that probably come from a driver: QEMU itself kicks a ring once when it starts, some devices
+ * more often. So other memory is checked too.
  */
 const NOTIFIED = 2;
 
-/** What a driver writes first: a descriptor. */
+/** Size of a descriptor, which a driver writes first. */
 const DESCRIPTOR_BYTES = 16;
 
-/** Looks after the rings of one connection. */
+/** Checks the rings of one connection. */
 export class SharingCheck implements Disposable {
   readonly #host: DeviceHost;
-  /** The next look at each queue, since its last start. */
-  readonly #looks = new Map<Ring, ReturnType<typeof setTimeout>>();
+  /** The next check of each ring since its last start. */
+  readonly #checks = new Map<Ring, ReturnType<typeof setTimeout>>();
 
-  /** @param host The device whose memory is looked at. */
+  /** @param host The device whose memory is checked. */
   constructor(host: DeviceHost) {
     this.#host = host;
   }
 
   /**
-   * A ring is about to start. What its driver makes available it has written
-   * into descriptors, the first of which is never zero then.
+   * A ring is about to start. A driver that makes buffers available has written descriptors, the
+   * first of which is then not zero.
    *
-   * @param index Where its descriptors are in the span.
+   * @param index Index of its descriptors in the span.
    */
-  starting(queue: Ring, index: number): void {
-    clearTimeout(this.#looks.get(queue));
-    this.#looks.delete(queue);
-    const { counters } = queue;
+  starting(ring: Ring, index: number): void {
+    clearTimeout(this.#checks.get(ring));
+    this.#checks.delete(ring);
+    const { counters } = ring;
     const { kicks, requests, inFlight } = counters;
     const { memory } = this.#host;
     const isEmpty = () =>
       counters.requests === requests && counters.inFlight === inFlight &&
       memory.isZero(index, DESCRIPTOR_BYTES);
     if (!isEmpty()) return;
-    const look = (turn: number) => {
+    const check = (turn: number) => {
       const timer = setTimeout(() => {
-        this.#looks.delete(queue);
+        this.#checks.delete(ring);
         if (!isEmpty()) return;
-        if (counters.kicks - kicks >= NOTIFIED && memory.isUntouched) this.#tell(queue);
-        else if (turn + 1 < LOOKS_MS.length) look(turn + 1);
-      }, LOOKS_MS[turn]);
+        if (counters.kicks - kicks >= NOTIFIED && memory.isUntouched) this.#tell(ring);
+        else if (turn + 1 < CHECKS_MS.length) check(turn + 1);
+      }, CHECKS_MS[turn]);
       Deno.unrefTimer(timer);
-      this.#looks.set(queue, timer);
+      this.#checks.set(ring, timer);
     };
-    look(0);
+    check(0);
   }
 
   #tell({ index, name }: Ring): void {
@@ -69,9 +69,9 @@ export class SharingCheck implements Disposable {
     });
   }
 
-  /** Ends it. */
+  /** Ends the checks. */
   [Symbol.dispose](): void {
-    for (const timer of this.#looks.values()) clearTimeout(timer);
-    this.#looks.clear();
+    for (const timer of this.#checks.values()) clearTimeout(timer);
+    this.#checks.clear();
   }
 }

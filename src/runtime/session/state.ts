@@ -1,5 +1,5 @@
 import { StuckError } from "../../linux/quarantine.ts";
-import { type ProtocolFeature, protocolFeatureMask } from "../../vhost_user/mod.ts";
+import { hasProtocolFeature, type ProtocolFeature } from "../../vhost_user/mod.ts";
 import { hasFeature, type TransportFeature, transportFeatures } from "../../virtio/mod.ts";
 import type { DeviceHost } from "../device_host.ts";
 import type { Ring } from "../ring.ts";
@@ -19,8 +19,8 @@ export class SessionState {
   /** The device status. */
   status = 0;
   /**
-   * SET_FEATURES was refused without a reply, as QEMU had not asked for one: it
-   * believes that the features are set, so rings do not start.
+   * SET_FEATURES was refused without a reply, as QEMU had not asked for one: it believes that the
+   * features are set, so rings do not start.
    */
   isMisled = false;
   /** Where rings record requests in flight. */
@@ -40,7 +40,7 @@ export class SessionState {
 
   /** Whether a protocol feature was negotiated. */
   hasProtocol(name: ProtocolFeature): boolean {
-    return (this.protocol & protocolFeatureMask(name)) !== 0n;
+    return hasProtocolFeature(this.protocol, name);
   }
 
   get isPacked(): boolean {
