@@ -74,11 +74,7 @@ interface Outcome {
   skipped: string[];
 }
 
-/**
- * Runs a layer and counts its tests, from the report that Deno writes.
- *
- * @param print Takes what it writes; by default it is shown at once.
- */
+/** Runs a layer and counts its tests, from Deno's report; its output goes to `print`, if given. */
 async function runLayer(
   layer: Layer,
   rest: string[],

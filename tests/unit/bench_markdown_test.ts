@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import type { CellResult, SideResult } from "../../tools/bench/compare.ts";
 import { digits, markdown, table, thousands } from "../../tools/bench/markdown.ts";
-import type { Report } from "../../tools/bench/report.ts";
+import type { Report } from "../../tools/bench/markdown.ts";
 import type { Summary } from "../../tools/bench/statistics.ts";
 
 const of = (median: number): Summary => ({ median, least: median / 2, most: median * 2 });

@@ -4,7 +4,7 @@ import { NAMES, SOAK } from "../../tools/soak/options.ts";
 import { parseTool } from "../../tools/lib/tool.ts";
 import { draw, ticksTo } from "../../tools/soak/plot.ts";
 import { findLeaks, LEAK, type Process, type Sample } from "../../tools/soak/processes.ts";
-import { firstWrongSector, regionBytes } from "../../tools/soak/regions.ts";
+import { firstWrongSector, regionBytes } from "../../tools/soak/guest_disk.ts";
 import { describe, type Report } from "../../tools/soak/report.ts";
 import { Tally } from "../../tools/soak/actor.ts";
 import { Trouble } from "../../tools/soak/actor.ts";

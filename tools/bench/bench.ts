@@ -22,9 +22,6 @@ const MIB = 2 ** 20;
 export const STORE_BYTES = 256 * MIB;
 
 export class Bench implements Disposable {
-  readonly options: Options;
-  /** Counts system calls, if this machine can. */
-  readonly counter: SystemCallCounter | undefined;
   readonly threads: LoadThreads;
   /** The memory that every back-end shares with us, one after the other. */
   readonly memory: SharedMemory;
@@ -35,9 +32,11 @@ export class Bench implements Disposable {
   readonly #images = new Map<StoreName, Promise<Image>>();
   #sockets = 0;
 
-  constructor(options: Options, scratch: Scratch, counter: SystemCallCounter | undefined) {
-    this.options = options;
-    this.counter = counter;
+  constructor(
+    readonly options: Options,
+    scratch: Scratch,
+    readonly counter: SystemCallCounter | undefined,
+  ) {
     this.#scratch = scratch;
     this.#directory = scratch.directory();
     this.memory = new SharedMemory([{ bytes: MEMORY_BYTES, guestAddress: GUEST_ADDRESS }]);

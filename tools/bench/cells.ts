@@ -126,20 +126,7 @@ export function quickCells(): Cell[] {
   return allCells().filter(({ name }) => QUICK.has(name.replace(`/${POLLING_CLIENT}`, "")));
 }
 
-/**
- * The cells that a filter selects: a name, its beginning or end at a `/`, or with `*` for anything.
- *
- * @example
- * ```ts
- * import { assertEquals } from "@std/assert";
- * import { allCells, selectCells } from "./cells.ts";
- *
- * const names = (filter: string) => selectCells(allCells(), filter).map(({ name }) => name);
- * assertEquals(names("null/read4k/qd32"), ["null/read4k/qd32"]);
- * assertEquals(names("*\/read4k/qd1").length, 4);
- * assertEquals(names("qd1/poll"), ["null/read4k/qd1/poll", "null/read4k/qd1/poll/client-polls"]);
- * ```
- */
+/** The cells that a filter selects: a name, its beginning or end at a `/`, or with `*` for anything. */
 export function selectCells(cells: readonly Cell[], filter: string): Cell[] {
   const wanted = filter.replaceAll(/^\/+|\/+$/g, "");
   const exact = cells.filter(({ name }) => name === wanted);

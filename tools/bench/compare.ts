@@ -53,11 +53,7 @@ interface Contender {
   samples: Sample[];
 }
 
-/**
- * Measures a cell.
- *
- * @param peers The versions of the peer, the newest first.
- */
+/** Measures a cell; the newest of the peers comes first. */
 export async function compare(
   bench: Bench,
   cell: Cell,
@@ -128,14 +124,9 @@ function goalResults(
 
 /** A peer's best mode where it matters, each found by a short run. */
 export class PeerModes {
-  readonly #bench: Bench;
-  readonly #peer: Peer;
   readonly #best = new Map<string, Side>();
 
-  constructor(bench: Bench, peer: Peer) {
-    this.#bench = bench;
-    this.#peer = peer;
-  }
+  constructor(readonly bench: Bench, readonly peer: Peer) {}
 
   /** The mode with the most requests per second for a cell's like. */
   async best(
@@ -150,10 +141,10 @@ export class PeerModes {
     const isWrite = OPERATIONS[operation].isWrite;
     let best: { side: Side; iops: number } | undefined;
     let failure: unknown;
-    for (const side of this.#peer.sides(store)) {
+    for (const side of this.peer.sides(store)) {
       progress(`${name}, trying the peer with ${side.mode}`);
       try {
-        const { iops } = await measure(this.#bench, {
+        const { iops } = await measure(this.bench, {
           ...{ side, store, operation, drive: { ...drive, queues: 1 } },
           seconds: PROBE_SECONDS,
           warmSeconds: isWrite ? PROBE_SECONDS : 0.1,

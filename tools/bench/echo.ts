@@ -1,7 +1,15 @@
-/** The least that a device can do, on the load generator's own thread. */
-import type { DriverMemory, DriverQueue } from "../../src/frontend/mod.ts";
+/**
+ * What the load generator itself costs: driven against an echo on its own thread, which does the
+ * least that a device can do.
+ */
+import { type DriverMemory, DriverQueue } from "../../src/frontend/mod.ts";
+import type { Bench } from "./bench.ts";
+import { BlkRequests } from "./blk_requests.ts";
+import { OPERATIONS } from "./cells.ts";
+import { runLoad } from "./load_loop.ts";
+import { type Summary, summary } from "./statistics.ts";
 import { splitRingBytes } from "../../src/virtqueue/mod.ts";
-import { type LoadControl, phases } from "./load_state.ts";
+import { LoadControl, LoadCounters, phases } from "./load_state.ts";
 import type { Waiter } from "./waiter.ts";
 
 const IDX = 1;
@@ -17,7 +25,6 @@ export interface EchoOptions {
 
 /** Says of each request of three parts that it is done, when the load has nothing else to do. */
 export class EchoWaiter implements Waiter {
-  readonly #control: LoadControl;
   readonly #left: EchoOptions;
   readonly #mask: number;
   readonly #base: number;
@@ -32,7 +39,7 @@ export class EchoWaiter implements Waiter {
   constructor(
     memory: DriverMemory,
     { handle }: DriverQueue,
-    control: LoadControl,
+    readonly control: LoadControl,
     options: EchoOptions,
   ) {
     const { size, descriptorGpa, availableGpa, usedGpa } = handle;
@@ -42,7 +49,6 @@ export class EchoWaiter implements Waiter {
     const descriptors = memory.locate(descriptorGpa, parts.descriptor);
     const available = memory.locate(availableGpa, parts.available);
     const used = memory.locate(usedGpa, parts.used);
-    this.#control = control;
     this.#left = { ...options };
     this.#mask = size - 1;
     this.#base = guestAddress;
@@ -70,7 +76,7 @@ export class EchoWaiter implements Waiter {
     }
     this.#next = next;
     Atomics.store(this.#used, IDX, next);
-    if (this.#left.requests <= 0) this.#control.phase = phases.STOP;
+    if (this.#left.requests <= 0) this.control.phase = phases.STOP;
   }
 
   /** Where the third part of a chain is. */
@@ -84,4 +90,32 @@ export class EchoWaiter implements Waiter {
   }
 
   [Symbol.dispose](): void {}
+}
+
+const REQUESTS = 1_000_000;
+const RUNS = 5;
+
+/** Nanoseconds per request at some queue depth, the echo's share among them. */
+export function generatorCostNs({ memory, gpas, options }: Bench, depth: number): Summary {
+  const times: number[] = [];
+  for (let run = 0; run <= RUNS; run++) {
+    using ring = DriverQueue.create(memory, { size: 512 });
+    const control = new LoadControl();
+    const counters = new LoadCounters();
+    control.phase = phases.RECORD;
+    const requests = new BlkRequests(memory, {
+      ...OPERATIONS.read4k,
+      ...{ depth, gpa: gpas[0], firstBlock: 0, blocks: 65_536, generation: 0, seed: 1 },
+      isIndirect: options.indirect,
+    });
+    using waiter = new EchoWaiter(memory, ring, control, {
+      requests: REQUESTS,
+      written: OPERATIONS.read4k.bytes + 1,
+    });
+    const start = performance.now();
+    runLoad({ ring, requests, waiter, control, counters });
+    // The first run is for V8.
+    if (run > 0) times.push((performance.now() - start) * 1e6 / counters.get("completed"));
+  }
+  return summary(times)!;
 }

@@ -11,25 +11,11 @@ export const HISTOGRAM_BYTES = BUCKETS * Uint32Array.BYTES_PER_ELEMENT;
 /**
  * Counts of numbers from 0 to 2^32 - 1: exactly below 32, from there on in buckets of one 32nd of
  * their power of two. Adding one allocates nothing.
- *
- * @example
- * ```ts
- * import { assertEquals } from "@std/assert";
- * import { Histogram } from "./histogram.ts";
- *
- * const histogram = new Histogram();
- * for (let i = 1; i <= 31; i++) histogram.add(i);
- * assertEquals([histogram.count, histogram.quantile(0.5)], [31, 16]);
- * ```
  */
 export class Histogram {
   readonly #counts: Uint32Array<ArrayBufferLike>;
 
-  /**
-   * Counts in a buffer of {@linkcode HISTOGRAM_BYTES}.
-   *
-   * @param buffer What it has is kept; a new one by default
-   */
+  /** Counts in a buffer of {@linkcode HISTOGRAM_BYTES}; what it has is kept. */
   constructor(buffer: ArrayBufferLike = new ArrayBuffer(HISTOGRAM_BYTES)) {
     this.#counts = new Uint32Array(buffer, 0, BUCKETS);
   }
@@ -54,12 +40,7 @@ export class Histogram {
     return this.#counts.reduce((sum, count) => sum + count, 0);
   }
 
-  /**
-   * The number that a part of all numbers does not exceed: the middle of its bucket; `NaN` where
-   * nothing was counted.
-   *
-   * @param part From 0 to 1; 0.5 is the median
-   */
+  /** The number that a part (0 to 1) of all numbers does not exceed; `NaN` where there are none. */
   quantile(part: number): number {
     const wanted = Math.max(1, Math.ceil(this.count * part));
     let seen = 0;

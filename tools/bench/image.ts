@@ -8,16 +8,12 @@ const CHUNK_BLOCKS = 1024;
 
 /** A file in which each block has a stamp, and what is known of it. */
 export class Image {
-  readonly path: string;
-  readonly blocks: number;
   /** By block: the generation that it has. Load threads keep it. */
   readonly generations: Int32Array<SharedArrayBuffer>;
   /** By generation: who wrote it. */
   readonly #writers = ["the preparation"];
 
-  private constructor(path: string, blocks: number) {
-    this.path = path;
-    this.blocks = blocks;
+  private constructor(readonly path: string, readonly blocks: number) {
     this.generations = new Int32Array(new SharedArrayBuffer(blocks * 4));
   }
 

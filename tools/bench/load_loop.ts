@@ -15,11 +15,8 @@ export interface Load {
 }
 
 /**
- * Keeps requests in flight until it is told to stop. Each that comes back is looked at, and another
- * one takes its place at once; what came back together goes out together. Nothing is allocated.
- *
- * A latency is the time from the moment before requests are published to the one when they are
- * found to be back.
+ * Keeps requests in flight until it is told to stop. What came back together is replaced together.
+ * A latency lasts from the moment before a request is published until it is found to be back.
  */
 export function runLoad({ ring, requests, waiter, control, counters }: Load): void {
   const { depth } = requests;

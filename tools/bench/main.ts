@@ -1,16 +1,15 @@
 /** `deno task bench`: vhostd beside qemu-storage-daemon. */
-import { AwakeProcessors, PROCESSORS } from "./awake.ts";
+import { keepAwake, PROCESSORS } from "./awake.ts";
 import { Bench } from "./bench.ts";
 import { compare, PeerModes } from "./compare.ts";
 import { collections, residentBytes, rngThroughput, startUpMs } from "./extras.ts";
 import { independentLoads } from "./independent.ts";
-import { generatorCostNs } from "./generator.ts";
+import { generatorCostNs } from "./echo.ts";
 import { lowRates } from "./low_rates.ts";
 import { checkDirectories, describeMachine } from "./machine.ts";
-import { markdown } from "./markdown.ts";
+import { markdown, type Report } from "./markdown.ts";
 import { allCells } from "./cells.ts";
 import { BENCH, type Options } from "./options.ts";
-import type { Report } from "./report.ts";
 import { endOnSignals, Scratch } from "../lib/scratch.ts";
 import { peers } from "./sides.ts";
 import { systemCallCounter } from "./system_calls.ts";
@@ -63,7 +62,7 @@ async function run(options: Options, scratch: Scratch): Promise<Report> {
   if (!options.older) modes.splice(1);
   for (const processors of options.processors) {
     progress(PROCESSORS[processors]);
-    await using _ = processors === "awake" ? await AwakeProcessors.start() : null;
+    await using _ = processors === "awake" ? await keepAwake() : null;
     report.wakeUpUs[processors] = (await wakeUpUs()).median;
     for (const [at, cell] of options.cells.entries()) {
       const place = `${processors}, ${at + 1} of ${options.cells.length}`;

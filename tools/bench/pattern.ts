@@ -9,11 +9,7 @@ export const BLOCK_BYTES = 4096;
 /** How many words of 32 bits a block has. */
 export const BLOCK_WORDS = BLOCK_BYTES / 4;
 
-/**
- * The first and the last word of a block.
- *
- * @param generation The how-manieth content of the image it is of
- */
+/** The first and the last word of a block. The generation says which write of the image it is of. */
 export function blockWord(block: number, generation: number): number {
   return (Math.imul(block + 1, 0x9e3779b1) ^ Math.imul(generation + 1, 0x85ebca6b)) >>> 0;
 }

@@ -17,13 +17,9 @@ export interface Waiter extends Disposable {
 
 /** Sleeps until the device notifies, as a driver in a guest does. */
 export class SleepingWaiter implements Waiter {
-  readonly #ring: DriverRing;
-  readonly #control: LoadControl;
   readonly #epoll = new Epoll();
 
-  constructor(ring: DriverRing, callFd: number, control: LoadControl) {
-    this.#ring = ring;
-    this.#control = control;
+  constructor(readonly ring: DriverRing, callFd: number, readonly control: LoadControl) {
     // Edges: each notification ends a wait, without a call to take it back.
     this.#epoll.add(callFd, EPOLLIN | EPOLLET, 0);
   }
@@ -31,13 +27,13 @@ export class SleepingWaiter implements Waiter {
   begin(): void {}
 
   wait(): void {
-    if (!this.#ring.arm() && this.#epoll.wait(LOOK_MS) === 0) this.#expectNotMissed();
+    if (!this.ring.arm() && this.#epoll.wait(LOOK_MS) === 0) this.#expectNotMissed();
   }
 
   /** After a long sleep: either nothing came back, or its notification is on the way. */
   #expectNotMissed(): void {
-    expectNoAbort(this.#control);
-    if (this.#ring.arm() && this.#epoll.wait(LOOK_MS) === 0) {
+    expectNoAbort(this.control);
+    if (this.ring.arm() && this.#epoll.wait(LOOK_MS) === 0) {
       throw new ToolError("Expected a notification of a request that came back, got none");
     }
   }
@@ -49,23 +45,18 @@ export class SleepingWaiter implements Waiter {
 
 /** Never sleeps, and tells the device that it need not notify. */
 export class PollingWaiter implements Waiter {
-  readonly #ring: DriverRing;
-  readonly #control: LoadControl;
   #turns = 0;
 
-  constructor(ring: DriverRing, control: LoadControl) {
-    this.#ring = ring;
-    this.#control = control;
-  }
+  constructor(readonly ring: DriverRing, readonly control: LoadControl) {}
 
   begin(): void {
-    this.#ring.disarm();
+    this.ring.disarm();
   }
 
   wait(): void {
     if ((++this.#turns & 0xfff) !== 0) return;
-    this.#ring.disarm();
-    expectNoAbort(this.#control);
+    this.ring.disarm();
+    expectNoAbort(this.control);
   }
 
   [Symbol.dispose](): void {}

@@ -2,10 +2,10 @@
  * How long this machine takes to wake a thread whose processor sleeps: at small queue depths a
  * result is made of little else.
  */
-import { createEventfd, signalEventfd } from "../../src/linux/mod.ts";
+import { createEventfd, drainEventfd, signalEventfd } from "../../src/linux/mod.ts";
+import { Epoll, EPOLLIN } from "../../src/linux/wait/epoll.ts";
 import { readClock } from "../lib/clock.ts";
 import { type Summary, summary } from "./statistics.ts";
-import type { WakeUpOrder } from "./wake_up_worker.ts";
 
 const WAKE_UPS = 200;
 const PAUSE_MS = 2;
@@ -14,7 +14,7 @@ const PAUSE_MS = 2;
 export async function wakeUpUs(): Promise<Summary> {
   const sent = new Int32Array(new SharedArrayBuffer(4));
   using eventfd = createEventfd();
-  const worker = new Worker(new URL("./wake_up_worker.ts", import.meta.url), { type: "module" });
+  const worker = new Worker(import.meta.url, { type: "module", name: THREAD });
   try {
     const answers = new ReadableStream<number>({
       start(controller) {
@@ -40,5 +40,37 @@ export async function wakeUpUs(): Promise<Summary> {
     return summary(times)!;
   } finally {
     worker.terminate();
+  }
+}
+
+/** What it waits for. */
+interface WakeUpOrder {
+  eventfd: number;
+  /** Word 0: when the signal was sent. */
+  sent: SharedArrayBuffer;
+  count: number;
+}
+
+/** What the thread that is woken is called: this module is its, too. */
+const THREAD = "sleeper";
+
+declare const self: {
+  name?: string;
+  onmessage: (event: MessageEvent<WakeUpOrder>) => void;
+  postMessage(nanoseconds: number): void;
+};
+
+if (self.name === THREAD) self.onmessage = ({ data }) => sleep(data);
+
+function sleep({ eventfd, sent, count }: WakeUpOrder): void {
+  const words = new Int32Array(sent);
+  using epoll = new Epoll();
+  epoll.add(eventfd, EPOLLIN, 0);
+  self.postMessage(0);
+  for (let i = 0; i < count; i++) {
+    while (epoll.wait(-1) === 0);
+    const now = readClock();
+    drainEventfd(eventfd);
+    self.postMessage((now - Atomics.load(words, 0)) >>> 0);
   }
 }

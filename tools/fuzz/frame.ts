@@ -33,11 +33,7 @@ export function randomOf(seed: number, number: number): Random {
   return new Random(mix(seed) ^ Math.imul(number + 1, 0x9e3779b9));
 }
 
-/**
- * Plays parts in turn.
- *
- * @param what What a part is called in messages, such as `Device`
- */
+/** Plays parts in turn; `what` is what messages call a part, such as `Device`. */
 export async function playParts(
   what: string,
   parts: readonly Part[],

@@ -1,8 +1,6 @@
 /**
  * A front-end that breaks the vhost-user protocol in every way, against two devices of this
- * process; a third one must not notice.
- *
- * A case is one message of a sequence in which something is wrong.
+ * process; a third one must not notice. A case is one message of a sequence with something wrong.
  */
 import { Scratch } from "../lib/scratch.ts";
 import blk from "../../backends/blk/mod.ts";

@@ -1,8 +1,6 @@
 /**
- * Debian packages, downloaded and unpacked without being installed.
- *
- * apt is given lists and sources of our own: that needs no root, and neither this machine's
- * packages nor apt's configuration change.
+ * Debian packages, downloaded and unpacked without being installed. apt gets lists and sources of
+ * our own: that needs no root, and changes nothing of this machine's.
  */
 import { cached } from "./cache.ts";
 import { run } from "../lib/process.ts";
@@ -18,10 +16,8 @@ export interface PackageOptions {
   /** Whether they are newer ones, where the release has such. */
   fromBackports?: boolean;
   /**
-   * The release of Debian that they are of, such as `bullseye`. What they depend on then comes
-   * along whole, the C library included, whatever this machine has.
-   *
-   * @default {this machine's}
+   * The release of Debian, such as `bullseye`, by default this machine's. What packages of another
+   * one depend on comes along whole, the C library included.
    */
   release?: string;
 }

@@ -3,13 +3,9 @@
 const CACHE = new URL("../../.cache/guest/", import.meta.url).pathname;
 
 /**
- * The path of a file or directory that is made when it is missing.
- *
- * It is named after its recipe, so a changed recipe makes a new one, and it gets that name only
- * when it is complete. Processes that want the same thing at the same time wait for the first of
- * them.
- *
- * @param recipe Everything that decides how the result looks.
+ * The path of a file or directory that is made when it is missing. It is named after its recipe
+ * (all that decides how it looks), and gets that name only when it is complete. Processes that want
+ * the same thing at the same time wait for the first of them.
  */
 export async function cached(
   name: string,
@@ -17,8 +13,8 @@ export async function cached(
   make: (path: string) => Promise<void>,
 ): Promise<string> {
   const directory = `${CACHE}${name}`;
-  const hash = await sha256(new TextEncoder().encode(recipe));
-  const path = `${directory}/${hash.slice(0, 16)}`;
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(recipe));
+  const path = `${directory}/${new Uint8Array(digest, 0, 8).toHex()}`;
   if (await exists(path)) return path;
 
   await Deno.mkdir(directory, { recursive: true });
@@ -32,11 +28,6 @@ export async function cached(
   await make(`${path}.partial`);
   await Deno.rename(`${path}.partial`, path);
   return path;
-}
-
-/** The SHA-256 of some bytes, in hexadecimal. */
-export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
 /** Whether there is something at a path. */

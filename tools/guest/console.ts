@@ -40,10 +40,8 @@ export class Console {
   }
 
   /**
-   * Reads up to a text or pattern, and takes both from the console; returns what came before.
-   *
-   * @param end The text, or a pattern that is looked for in all of what was not read yet.
-   * @param timeoutMs How long to wait for it; may be `Infinity`.
+   * Reads up to a text, or a pattern that is looked for in all of what was not read yet; takes both
+   * from the console and returns what came before.
    */
   async readUntil(end: string | RegExp, timeoutMs: number): Promise<string> {
     const shown = typeof end === "string" ? JSON.stringify(end) : end;

@@ -55,11 +55,7 @@ const DIRECTORIES = [
   ...["usr/bin", "usr/sbin", "var"],
 ];
 
-/**
- * Writes the files, with busybox under all of its names.
- *
- * @param directory The guest's `/`; made when it is missing.
- */
+/** Writes the files into the guest's `/`, with busybox under all of its names. */
 export async function writeTree(directory: string, tree: FileTree, busybox: string): Promise<void> {
   for (const name of DIRECTORIES) await Deno.mkdir(`${directory}/${name}`, { recursive: true });
   for (const [name, text] of Object.entries(tree)) {

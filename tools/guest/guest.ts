@@ -18,11 +18,7 @@ import { ToolError } from "../lib/tool_error.ts";
 export interface GuestOptions extends MachineOptions {
   /** The path of a kernel. @default {Debian's, downloaded once} */
   kernel?: string;
-  /**
-   * The path of an initramfs. A kernel of one's own is booted without any unless it is given.
-   *
-   * @default {one with a shell and the virtio drivers}
-   */
+  /** The path of an initramfs: one with a shell for Debian's kernel, else none by default. */
   initrd?: string;
   /**
    * The guest's name of the root disk, such as `/dev/vda`. Without one the guest stays in the
@@ -81,13 +77,11 @@ export async function bootFiles(options: GuestOptions): Promise<BootFiles> {
 }
 
 /**
- * Linux is to reset a microvm by a triple fault. Told nothing, it said "Restarting system" and QEMU
- * never reset the machine in 7 of 15 first reboots with a mounted disk; with this word in none of
- * 15, one by one in turn.
+ * Linux resets a microvm by a triple fault (`reboot=t`): without the word QEMU never reset it in 7
+ * of 15 first reboots with a mounted disk.
  *
- * A microvm has nothing to measure the processor's clock by but a PIT that is often too late under
- * TCG. The kernel then marks the clock as unusable and waits for a timer that never comes: three in
- * ten hung, none in thirty with the frequency given. Under TCG the guest's clock is this machine's.
+ * Under TCG the PIT of a microvm is often too late to measure the processor's clock by: three boots
+ * in ten hung, none in thirty with the frequency given, which is this machine's.
  */
 function microvmWords(): string[] {
   const words = ["reboot=t"];
@@ -98,16 +92,7 @@ function microvmWords(): string[] {
   return words;
 }
 
-/**
- * A running guest with a root shell on its serial console.
- *
- * ```ts ignore
- * await using guest = await Guest.boot({
- *   devices: [{ kind: "rng", socketPath: "/tmp/rng.sock" }],
- * });
- * const { output } = await guest.run("cat /sys/class/misc/hw_random/rng_current");
- * ```
- */
+/** A running guest with a root shell on its serial console. */
 export class Guest {
   #process: Deno.ChildProcess;
   #console: Console;
@@ -125,10 +110,8 @@ export class Guest {
   }
 
   /**
-   * Boots a guest and waits for the prompt of its shell.
-   *
-   * A microvm that does not come up in half of the time is started once more: some have hung,
-   * before their kernel was given the words that it gets here.
+   * Boots a guest and waits for the prompt of its shell. A microvm that does not come up in half of
+   * the time is started once more: some hang before their kernel reads the words above.
    */
   static async boot(options: GuestOptions = {}): Promise<Guest> {
     const qemu = await qemuProgram(options);

@@ -36,7 +36,10 @@ async function unpackKernel(directory: string): Promise<void> {
     progress(`downloading ${name}`);
     await unpackPackages([name], directory);
     const { version, modules } = await readKernel(directory);
-    const missing = missingOptions(await Deno.readTextFile(`${directory}/boot/config-${version}`));
+    const config = (await Deno.readTextFile(`${directory}/boot/config-${version}`)).split("\n");
+    const missing = NEEDED.filter((option) =>
+      !["y", "m"].some((value) => config.includes(`CONFIG_${option}=${value}`))
+    );
     if (missing.length > 0) {
       progress(`${name} lacks ${missing.join(", ")}`);
       await Deno.remove(directory, { recursive: true });
@@ -47,13 +50,6 @@ async function unpackKernel(directory: string): Promise<void> {
   }
   throw new ToolError(
     `apt has no kernel that serves the guest; looked for ${META_PACKAGES.join(" and ")}`,
-  );
-}
-
-function missingOptions(config: string): string[] {
-  const lines = new Set(config.split("\n"));
-  return NEEDED.filter((option) =>
-    !lines.has(`CONFIG_${option}=y`) && !lines.has(`CONFIG_${option}=m`)
   );
 }
 

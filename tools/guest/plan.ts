@@ -40,9 +40,8 @@ export async function makePlan(options: Options): Promise<Plan> {
   await checkFiles(options);
   const name = `vhostd-guest-${crypto.randomUUID().slice(0, 8)}`;
   const directory = `${Deno.env.get("TMPDIR") ?? "/tmp"}/${name}`;
-  const copy = rootDisk && !options.image
-    ? { from: await rootImage(), to: `${directory}/root.img` }
-    : undefined;
+  const isCopy = rootDisk !== undefined && options.image === undefined;
+  const copy = isCopy ? { from: await rootImage(), to: `${directory}/root.img` } : undefined;
 
   const devices = await chooseDevices(options.devices);
   const served = devices.map(({ option, description }, index): ServedDevice => ({
@@ -58,16 +57,12 @@ export async function makePlan(options: Options): Promise<Plan> {
   const words = options.image && options.run ? ["init=/bin/sh"] : [];
   if (options.append) words.push(options.append);
   const disks = devices.filter(({ description }) => description.id === BLOCK);
-  const letter = "abcdefghijklmnopqrstuvwxyz"[
-    disks.findIndex(({ option }) => option === rootDisk)
-  ];
+  const at = disks.findIndex(({ option }) => option === rootDisk);
   return {
-    directory,
-    copy,
-    served,
+    ...{ directory, copy, served },
     guest: {
       ...options,
-      root: letter && `/dev/vd${letter}`,
+      root: at < 0 ? undefined : `/dev/vd${String.fromCharCode(97 + at)}`,
       append: words.join(" "),
       devices: served.map(({ name, frontend, socketPath }): GuestDevice => ({
         kind: name,
@@ -94,9 +89,7 @@ async function chooseDevices(options: DeviceOption[]): Promise<ChosenDevice[]> {
   const all = await Promise.all(
     options.map(async (option) => ({ option, description: await describeDevice(option.name) })),
   );
-  const own = all.filter(({ option }) => !option.isDefault).map(({ description }) =>
-    description.id
-  );
+  const own = all.flatMap(({ option, description }) => option.isDefault ? [] : [description.id]);
   return all.filter(({ option, description }) =>
     !option.isDefault || isRootDisk(option) || !own.includes(description.id)
   );

@@ -163,11 +163,7 @@ export class Backend implements AsyncDisposable {
     return text;
   }
 
-  /**
-   * Ends it, and waits until it is gone.
-   *
-   * @param patienceMs How long it may take before it is killed
-   */
+  /** Ends it, and waits until it is gone; it is killed when it takes longer than `patienceMs`. */
   async end(signal: Deno.Signal = "SIGTERM", patienceMs = TIMEOUT_MS): Promise<Deno.CommandStatus> {
     this.#isEnding = true;
     this.#control?.close();

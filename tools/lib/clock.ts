@@ -1,7 +1,6 @@
 /**
- * Clocks that cost no garbage, and one that knows another process.
- *
- * `performance.now()` allocates its result, and `/proc/PID/stat` counts in hundredths of a second.
+ * Clocks that allocate nothing, unlike `performance.now()`, and the exact one of another process:
+ * `/proc/PID/stat` counts in hundredths of a second.
  */
 
 const { symbols: libc } = Deno.dlopen("libc.so.6", {

@@ -29,11 +29,7 @@ export async function output(program: string, args: readonly string[], cwd?: str
   return { success, code, stdout, stderr };
 }
 
-/**
- * Runs a program to its end; returns what it printed on stdout.
- *
- * @param cwd The directory that it runs in; the current one by default
- */
+/** Runs a program to its end; returns what it printed on stdout. */
 export async function run(program: string, args: readonly string[], cwd?: string): Promise<string> {
   const { success, code, stdout, stderr } = await output(program, args, cwd);
   if (success) return stdout;
@@ -42,13 +38,10 @@ export async function run(program: string, args: readonly string[], cwd?: string
 }
 
 /**
- * Starts a program that ends when this process does, however that ends.
+ * Starts a program that ends when this process does, however that ends. The kernel sends the signal
+ * when the *thread* that started it ends: with Deno that is the one that runs the JavaScript.
  *
- * The kernel sends the signal when the *thread* that started the program ends: Deno starts programs
- * from the thread that runs the JavaScript.
- *
- * @throws The signal's reason, when it was aborted before: Deno would start the program all the
- * same, and never end it.
+ * @throws The signal's reason, if it was aborted before: Deno would never end the program.
  */
 export function spawn(
   program: string,

@@ -48,10 +48,8 @@ export class Scratch implements Disposable {
 }
 
 /**
- * Has signals end the command, with nothing left of its {@linkcode Scratch}. What it started ends
- * with its process.
- *
- * @param gently Is called with the first signal instead, and the status to exit with
+ * Has signals end the command, with nothing left of its {@linkcode Scratch}; the first one only
+ * calls `gently`, with the status to exit with, if that is given.
  */
 export function endOnSignals(gently?: (signal: string, status: number) => void): void {
   let isFirst = gently !== undefined;

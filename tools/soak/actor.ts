@@ -11,6 +11,9 @@ export class Tally {
   refused = 0;
   /** How often each thing was done to it. */
   readonly faults = new Map<string, number>();
+  get faultCount(): number {
+    return total([...this.faults.values()], (count) => count);
+  }
   /** How long requests stood still after a kill, in milliseconds. */
   readonly pausesMs: number[] = [];
 
@@ -20,6 +23,11 @@ export class Tally {
   fault(kind: string): void {
     this.faults.set(kind, (this.faults.get(kind) ?? 0) + 1);
   }
+}
+
+/** The sum of something over all things. */
+export function total<T>(things: readonly T[], of: (thing: T) => number): number {
+  return things.reduce((sum, thing) => sum + of(thing), 0);
 }
 
 /** Something that happened at a moment, for the plot. */

@@ -6,19 +6,20 @@ import type { Process } from "./processes.ts";
 
 /** A back-end that is killed and started again, always on the same socket. */
 export class LastingBackend implements AsyncDisposable {
-  readonly name: string;
   readonly socketPath: string;
   /** Rejects when a process ends that was not told to. Never resolves. */
   readonly failed: Promise<never>;
   readonly #fail: (error: Error) => void;
   readonly #command: [string, ...string[]];
   readonly #controlPath: string;
-  readonly #world: World;
   #process: { backend: Backend; seen: Process } | undefined;
 
-  constructor(world: World, name: string, device: string, flags: readonly string[]) {
-    this.#world = world;
-    this.name = name;
+  constructor(
+    readonly world: World,
+    readonly name: string,
+    device: string,
+    flags: readonly string[],
+  ) {
     this.socketPath = `${world.directory}/${name}.sock`;
     this.#controlPath = `${world.directory}/${name}.control`;
     const places = [`--socket-path=${this.socketPath}`, `--control-path=${this.#controlPath}`];
@@ -37,7 +38,7 @@ export class LastingBackend implements AsyncDisposable {
     const { name, socketPath } = this;
     const options = { name, socketPath, controlPath: this.#controlPath, isDetached: true };
     const backend = new Backend(this.#command, options);
-    this.#process = { backend, seen: this.#world.processes.add(name, backend.pid) };
+    this.#process = { backend, seen: this.world.processes.add(name, backend.pid) };
     backend.failed.catch(this.#fail);
     await backend.listening();
   }

@@ -24,13 +24,11 @@ export function fillBlock(
 export class DiskContent {
   /** How often each block was written; 0 for zeroes, or {@linkcode UNKNOWN}. */
   readonly generations: Int32Array;
-  readonly #seed: number;
   readonly #expected = new Uint32Array(WORDS);
   #written = 0;
 
-  constructor(blocks: number, seed: number) {
+  constructor(blocks: number, readonly seed: number) {
     this.generations = new Int32Array(blocks);
-    this.#seed = seed;
   }
 
   /** A number that no block had before. */
@@ -42,7 +40,7 @@ export class DiskContent {
   bytes(block: number, blocks: number, generation: number): Uint8Array<ArrayBuffer> {
     const words = new Uint32Array(blocks * WORDS);
     for (let i = 0; i < blocks; i++) {
-      fillBlock(words.subarray(i * WORDS, (i + 1) * WORDS), block + i, generation, this.#seed);
+      fillBlock(words.subarray(i * WORDS, (i + 1) * WORDS), block + i, generation, this.seed);
     }
     return new Uint8Array(words.buffer);
   }
@@ -57,7 +55,7 @@ export class DiskContent {
       const generation = this.generations[block];
       if (generation === UNKNOWN) continue;
       const words = new Uint32Array(bytes.buffer, bytes.byteOffset + at, WORDS);
-      fillBlock(this.#expected, block, generation, this.#seed);
+      fillBlock(this.#expected, block, generation, this.seed);
       for (let i = 0; i < WORDS; i++) {
         if (words[i] === this.#expected[i]) continue;
         throw new Error(

@@ -21,12 +21,12 @@ export interface FrontendDiskOptions {
   name: string;
   /** The directory of its file; no file if it keeps nothing. */
   directory?: string;
-  flags: readonly string[];
+  flags?: readonly string[];
   driver: Omit<VirtioDriverOptions, "queues">;
   queues: number;
-  faults: readonly StorageFault[];
+  faults?: readonly StorageFault[];
   /** Its process is never ended on purpose, so that it can be seen to leak. */
-  lives: boolean;
+  lives?: boolean;
 }
 
 /** A disk, its load and what is done to it. */
@@ -36,7 +36,7 @@ export class FrontendDisk extends ServedActor {
   #load!: DiskLoad;
 
   constructor(world: World, options: FrontendDiskOptions) {
-    const { name, directory, flags, driver, queues } = options;
+    const { name, directory, flags = [], driver, queues } = options;
     const path = directory && `${directory}/${name}.img`;
     const store = path === undefined ? ["--null", `--size=${DISK_BYTES}`] : [`--blk-file=${path}`];
     super(world, name, "blk", [...store, `--num-queues=${queues}`, ...flags], {
@@ -56,7 +56,7 @@ export class FrontendDisk extends ServedActor {
   }
 
   async run(): Promise<void> {
-    const { faults, lives, queues } = this.#options;
+    const { faults = [], lives, queues } = this.#options;
     const { random, world: { over } } = this;
     const load = this.#load = new DiskLoad(this, queues, this.#path === undefined);
     const disturbances = DISTURBANCES.filter((kind) =>

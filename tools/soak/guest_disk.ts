@@ -5,15 +5,46 @@
 import { readFully } from "../lib/process.ts";
 import type { Random } from "../lib/random.ts";
 import type { LastingBackend } from "./backend.ts";
-import {
-  firstWrongSector,
-  lineOf,
-  REGION_BYTES,
-  regionBytes,
-  REQUEST_BYTES,
-  REQUESTS_PER_REGION,
-} from "./regions.ts";
 import { ToolError } from "../lib/tool_error.ts";
+
+/** The unit of what a guest writes, and how many requests that are. */
+export const REGION_BYTES = 2 ** 18;
+export const REQUEST_BYTES = 2 ** 13;
+export const REQUESTS_PER_REGION = REGION_BYTES / REQUEST_BYTES;
+
+/** What a torn write leaves is a mix of these units. */
+const SECTOR_BYTES = 512;
+
+/** What a region is full of: a line again and again, which `yes` writes. */
+export function lineOf(seed: number, disk: string, region: number, generation: number): string {
+  return `soak ${seed} ${disk} region ${region} generation ${generation}`;
+}
+
+/** A region's bytes; of generation 0, zeroes. */
+export function regionBytes(
+  seed: number,
+  disk: string,
+  region: number,
+  generation: number,
+): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(REGION_BYTES);
+  if (generation === 0) return bytes;
+  const line = new TextEncoder().encode(lineOf(seed, disk, region, generation) + "\n");
+  for (let at = 0; at < bytes.length; at += line.length) {
+    bytes.set(line.subarray(0, Math.min(line.length, bytes.length - at)), at);
+  }
+  return bytes;
+}
+
+/** The first sector that is as none of the alternatives has it, or -1. */
+export function firstWrongSector(bytes: Uint8Array, alternatives: readonly Uint8Array[]): number {
+  for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
+    const sector = bytes.subarray(at, at + SECTOR_BYTES);
+    const isRight = alternatives.some((other) => sector.every((byte, i) => byte === other[at + i]));
+    if (!isRight) return at / SECTOR_BYTES;
+  }
+  return -1;
+}
 
 const REGIONS = 32;
 
@@ -38,26 +69,20 @@ export interface RegionWrite {
 }
 
 export class GuestDisk {
-  /** The guest's name of it, such as `vda`. */
-  readonly device: string;
-  readonly backend: LastingBackend;
-  readonly path: string;
-  readonly #seed: number;
-  readonly #random: Random;
   /** How often each region was written. */
   readonly #generations = new Array<number>(REGIONS).fill(0);
 
-  constructor(device: string, backend: LastingBackend, path: string, seed: number, random: Random) {
-    this.device = device;
-    this.backend = backend;
-    this.path = path;
-    this.#seed = seed;
-    this.#random = random;
-  }
+  constructor(
+    readonly device: string,
+    readonly backend: LastingBackend,
+    readonly path: string,
+    readonly seed: number,
+    readonly random: Random,
+  ) {}
 
   choose(count: number): RegionWrite[] {
     const regions = new Set<number>();
-    while (regions.size < count) regions.add(this.#random.below(REGIONS));
+    while (regions.size < count) regions.add(this.random.below(REGIONS));
     return [...regions].map((region) => ({ region, generation: this.#generations[region] + 1 }));
   }
 
@@ -84,11 +109,11 @@ export class GuestDisk {
     return `{ ${FIO} --name=v --filename=/dev/${this.device} --offset=${REGIONS * REGION_BYTES} ` +
       `--size=${FIO_BYTES} --direct=1 --rw=randwrite --bs=${FIO_BLOCK_BYTES} --ioengine=libaio ` +
       `--iodepth=32 --verify=crc32c --verify_fatal=1 --do_verify=1 ` +
-      `--randseed=${this.#random.u32()} >${said} 2>&1 || { cat ${said}; false; }; }`;
+      `--randseed=${this.random.u32()} >${said} 2>&1 || { cat ${said}; false; }; }`;
   }
 
   #line(region: number, generation: number): string {
-    return lineOf(this.#seed, this.device, region, generation);
+    return lineOf(this.seed, this.device, region, generation);
   }
 
   /** The guest was told that a write is done. Returns how many bytes the file has of it. */
@@ -113,7 +138,7 @@ export class GuestDisk {
     if (orGeneration !== undefined) generations.push(orGeneration);
     const sector = firstWrongSector(
       bytes,
-      generations.map((generation) => regionBytes(this.#seed, this.device, region, generation)),
+      generations.map((generation) => regionBytes(this.seed, this.device, region, generation)),
     );
     if (sector < 0) return REGION_BYTES;
     throw new ToolError(

@@ -13,8 +13,9 @@ import {
   FIO_REQUESTS,
   GUEST_DISK_BYTES,
   GuestDisk,
+  REGION_BYTES,
+  REQUESTS_PER_REGION,
 } from "./guest_disk.ts";
-import { REGION_BYTES, REQUESTS_PER_REGION } from "./regions.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
 /** How long the guest may take to a shell, and for a round of writes. */
@@ -64,10 +65,7 @@ const DRIVER = "/sys/bus/virtio/drivers/virtio_blk";
 
 export class RealGuest implements Actor {
   readonly tally = new Tally("guest");
-  readonly #world: World;
   readonly #random: Random;
-  /** Where the file of each disk is. */
-  readonly #directories: readonly string[];
   readonly #made = new AsyncDisposableStack();
   readonly #backends: LastingBackend[] = [];
   readonly #disks: GuestDisk[] = [];
@@ -77,21 +75,19 @@ export class RealGuest implements Actor {
   #keyboard!: LastingBackend;
   #guest!: Guest;
 
-  constructor(world: World, directories: readonly string[]) {
-    this.#world = world;
+  constructor(readonly world: World, readonly directories: readonly string[]) {
     this.#random = world.random("guest");
-    this.#directories = directories;
   }
 
   async start(): Promise<void> {
-    for (const [at, directory] of this.#directories.entries()) {
+    for (const [at, directory] of this.directories.entries()) {
       const device = deviceOf(at);
       const path = `${directory}/guest-${device}.img`;
       // With all of its room, since the file system is full at times.
       await Deno.writeFile(path, new Uint8Array(GUEST_DISK_BYTES));
       const flags = [`--blk-file=${path}`, `--num-queues=${QUEUES}`];
       const backend = await this.#serve(`guest-${device}`, "blk", flags);
-      const random = this.#world.random(`guest ${device}`);
+      const random = this.world.random(`guest ${device}`);
       this.#disks.push(new GuestDisk(device, backend, path, random.u32(), random));
     }
     this.#tools = await this.#serve("guest-tools", "blk", [
@@ -118,7 +114,7 @@ export class RealGuest implements Actor {
   }
 
   async #serve(name: string, device: string, flags: readonly string[]): Promise<LastingBackend> {
-    const backend = this.#made.use(new LastingBackend(this.#world, name, device, flags));
+    const backend = this.#made.use(new LastingBackend(this.world, name, device, flags));
     await backend.start();
     this.#backends.push(backend);
     return backend;
@@ -144,7 +140,7 @@ export class RealGuest implements Actor {
 
   async #rounds(): Promise<void> {
     const canKill = await this.#recordsInflight();
-    for (let round = 0; !this.#world.over.aborted; round++) {
+    for (let round = 0; !this.world.over.aborted; round++) {
       const isKill = canKill && this.#random.chance(1, 3);
       await Promise.all([this.#write(), ...isKill ? [this.#killDisk()] : []]);
       await this.#askForRandomness();
@@ -195,7 +191,7 @@ export class RealGuest implements Actor {
   async #interrupt(interrupt: () => Promise<void>): Promise<void> {
     const writes = this.#disks.map((disk) => ({ disk, write: disk.choose(1)[0] }));
     await this.#run(writes.map(({ disk, write }) => `{ ${disk.writing(write)}; } &`).join("\n"));
-    await sleep(this.#random.below(MAX_INTERRUPT_MS), this.#world.over);
+    await sleep(this.#random.below(MAX_INTERRUPT_MS), this.world.over);
     await interrupt();
     for (const { disk, write } of writes) this.tally.checkedBytes += await disk.mayHaveWrote(write);
     // They are neither, so they are written whole before anything else.
@@ -204,9 +200,9 @@ export class RealGuest implements Actor {
   }
 
   async #killDisk(): Promise<void> {
-    await sleep(this.#random.below(MAX_KILL_DELAY_MS), this.#world.over);
+    await sleep(this.#random.below(MAX_KILL_DELAY_MS), this.world.over);
     const { backend } = this.#random.pick(this.#disks);
-    this.#world.fault(this.tally, KILL);
+    this.world.fault(this.tally, KILL);
     const begun = performance.now();
     await backend.end("SIGKILL");
     await backend.start();
@@ -214,7 +210,7 @@ export class RealGuest implements Actor {
   }
 
   async #happen(event: typeof EVENTS[number]): Promise<void> {
-    this.#world.fault(this.tally, event);
+    this.world.fault(this.tally, event);
     const guest = this.#guest;
     switch (event) {
       case "guest rebooted":
@@ -228,7 +224,7 @@ export class RealGuest implements Actor {
         });
       case "QEMU stopped and continued":
         Deno.kill(guest.pid, "SIGSTOP");
-        await sleep(this.#random.below(MAX_STOP_MS), this.#world.over);
+        await sleep(this.#random.below(MAX_STOP_MS), this.world.over);
         return Deno.kill(guest.pid, "SIGCONT");
       case "guest's disk resized": {
         const disk = this.#random.pick(this.#disks);

@@ -2,7 +2,7 @@
 import { makeInk } from "../../src/cli/ink.ts";
 import { table } from "../../src/cli/table.ts";
 import { LEAK, type Process } from "./processes.ts";
-import type { Mark, Tally } from "./actor.ts";
+import { type Mark, type Tally, total } from "./actor.ts";
 
 const MIB = 2 ** 20;
 
@@ -36,17 +36,15 @@ export interface Report {
 
 export function describe(report: Report): string {
   const { tallies, seconds, seed, command, findings } = report;
-  const total = (of: (tally: Tally) => number) => tallies.reduce((sum, each) => sum + of(each), 0);
   const faults = new Map<string, number>();
   for (const [kind, count] of tallies.flatMap((tally) => [...tally.faults])) {
     faults.set(kind, (faults.get(kind) ?? 0) + count);
   }
-  const faultCount = [...faults.values()].reduce((a, b) => a + b, 0);
   return [
     `Soak of ${seconds.toFixed(0)} s, seed ${seed}: ${
-      total(({ requests }) => requests)
-    } requests done, ${faultCount} faults injected, ${
-      (total(({ checkedBytes }) => checkedBytes) / MIB).toFixed(0)
+      total(tallies, ({ requests }) => requests)
+    } requests done, ${total(tallies, ({ faultCount }) => faultCount)} faults injected, ${
+      (total(tallies, ({ checkedBytes }) => checkedBytes) / MIB).toFixed(0)
     } MiB checked`,
     "",
     ...columns(
@@ -56,7 +54,7 @@ export function describe(report: Report): string {
         `${tally.requests}`,
         `${tally.refused}`,
         (tally.checkedBytes / MIB).toFixed(1),
-        `${[...tally.faults.values()].reduce((a, b) => a + b, 0)}`,
+        `${tally.faultCount}`,
         ...[0.5, 0.99, 1].map((part) => milliseconds(tally.pausesMs, part)),
       ]),
     ),

@@ -1,7 +1,7 @@
 /** A soak from its beginning to its end. */
 import { mix, Random } from "../lib/random.ts";
 import { mountTmpfs, Scratch } from "../lib/scratch.ts";
-import type { Actor, Mark, Tally, World } from "./actor.ts";
+import { type Actor, type Mark, type Tally, total, type World } from "./actor.ts";
 import { DISK_BYTES } from "./disk_load.ts";
 import { FrontendDisk } from "./frontend_disk.ts";
 import { FrontendInput } from "./frontend_input.ts";
@@ -117,11 +117,9 @@ function makeActors(
       new FrontendDisk(world, {
         name: "tmpfs",
         directory: tmpfs,
-        flags: [],
         driver: { packed: true },
         queues: 2,
         faults: canFill ? ["file system full", "resized"] : ["resized"],
-        lives: false,
       }),
     disk: () =>
       new FrontendDisk(world, {
@@ -139,8 +137,6 @@ function makeActors(
         flags: ["--poll-us=20"],
         driver: { packed: false, inOrder: true },
         queues: 1,
-        faults: [],
-        lives: false,
       }),
     rng: () => new FrontendRng(world),
     input: () => new FrontendInput(world),
@@ -150,29 +146,24 @@ function makeActors(
 }
 
 function momentOf(atS: number, tallies: readonly Tally[], { all }: ProcessTable): Moment {
-  const requests = tallies.reduce((sum, tally) => sum + tally.requests, 0);
   // What has just begun has no sample yet.
-  const latest = all.filter(({ hasEnded, samples }) => !hasEnded && samples.length > 0).map((
-    { samples },
-  ) => samples.at(-1)!);
-  const sum = (of: (sample: typeof latest[number]) => number) =>
-    latest.reduce((sum, sample) => sum + of(sample), 0);
+  const latest = all.filter(({ hasEnded }) => !hasEnded)
+    .flatMap(({ samples }) => samples.slice(-1));
   return {
     atS,
-    requests,
-    residentBytes: sum(({ residentBytes }) => residentBytes),
-    fds: sum(({ fds }) => fds),
-    threads: sum(({ threads }) => threads),
+    requests: total(tallies, ({ requests }) => requests),
+    residentBytes: total(latest, ({ residentBytes }) => residentBytes),
+    fds: total(latest, ({ fds }) => fds),
+    threads: total(latest, ({ threads }) => threads),
   };
 }
 
 function lineOf(atS: number, seconds: number, tallies: readonly Tally[]): string {
-  const faults = tallies.flatMap(({ faults }) => [...faults.values()]).reduce((a, b) => a + b, 0);
-  const of = (what: (tally: Tally) => number) =>
-    tallies.reduce((sum, tally) => sum + what(tally), 0);
-  return `${atS.toFixed(0)} of ${seconds.toFixed(0)} s, ${of(({ requests }) => requests)} ` +
-    `requests, ${(of(({ checkedBytes }) => checkedBytes) / 2 ** 20).toFixed(0)} MiB checked, ` +
-    `${faults} faults`;
+  const requests = total(tallies, ({ requests }) => requests);
+  const mib = total(tallies, ({ checkedBytes }) => checkedBytes) / 2 ** 20;
+  const faults = total(tallies, ({ faultCount }) => faultCount);
+  return `${atS.toFixed(0)} of ${seconds.toFixed(0)} s, ${requests} requests, ` +
+    `${mib.toFixed(0)} MiB checked, ${faults} faults`;
 }
 
 /** A number for a name. */

@@ -79,13 +79,9 @@ interface Request {
 }
 
 class DiskLife {
-  readonly #life: Life;
   readonly #model: DiskModel;
-  readonly #path: string | undefined;
 
-  constructor(life: Life, name: string, path: string | undefined) {
-    this.#life = life;
-    this.#path = path;
+  constructor(readonly life: Life, name: string, readonly path: string | undefined) {
     const has = (feature: string) =>
       life.server.record().features.some((one) => one.name === feature && one.acknowledged);
     this.#model = new DiskModel(DISK_BYTES, {
@@ -100,13 +96,13 @@ class DiskLife {
   }
 
   async run(cases: number): Promise<number> {
-    const { random, tally, driver } = this.#life;
+    const { random, tally, driver } = this.life;
     let done = 0;
     while (done < cases) {
       switch (random.below(24)) {
         case 0:
           done++;
-          await accessConfig(this.#life, new Set([WRITEBACK_OFFSET]));
+          await accessConfig(this.life, new Set([WRITEBACK_OFFSET]));
           break;
         case 1:
           done++;
@@ -116,12 +112,7 @@ class DiskLife {
           if (!random.chance(1, 4)) break;
           done++;
           // No room for a status: nothing can be said.
-          await expectBroken(
-            this.#life,
-            random.below(2),
-            divided(random, this.#header(IN, 0n)),
-            [],
-          );
+          await expectBroken(this.life, random.below(2), divided(random, this.#header(IN, 0n)), []);
           break;
         case 3:
           await driver.stop();
@@ -140,7 +131,7 @@ class DiskLife {
   }
 
   async #ask(stripe: number): Promise<void> {
-    const { random, tally, driver } = this.#life;
+    const { random, tally, driver } = this.life;
     const { readable, room } = this.#request(stripe);
     const expected = this.#model.answer(readable, room);
     const writable = divide(random, room + 1);
@@ -175,14 +166,14 @@ class DiskLife {
     const header = new Uint8Array(16);
     const view = new DataView(header.buffer);
     view.setUint32(0, type, true);
-    view.setUint32(4, this.#life.random.u32(), true);
+    view.setUint32(4, this.life.random.u32(), true);
     view.setBigUint64(8, sector, true);
     return header;
   }
 
   /** A request about one stripe: right, nearly right, or of no sense. */
   #request(stripe: number): Request {
-    const { random } = this.#life;
+    const { random } = this.life;
     const any = (bytes: number) => new Uint8Array(bytes).map(() => random.u32());
     const type = random.pick([...USUAL_TYPES, this.#oddType()]);
     if (random.chance(1, 64)) return { readable: any(random.below(16)), room: random.below(600) };
@@ -219,7 +210,7 @@ class DiskLife {
   }
 
   #oddType(): number {
-    const { random } = this.#life;
+    const { random } = this.life;
     return random.chance(1, 2) ? random.below(32) : random.u32();
   }
 
@@ -232,7 +223,7 @@ class DiskLife {
 
   /** A range: inside of a stripe, or beyond the disk. */
   #range(stripe: number): [sector: bigint, sectors: number] {
-    const { random } = this.#life;
+    const { random } = this.life;
     const [first, count] = this.#stripe(stripe);
     const end = BigInt(this.#model.sectors);
     const sectors = random.below(4);
@@ -259,7 +250,7 @@ class DiskLife {
   }
 
   #segments(stripe: number, type: number): Uint8Array<ArrayBuffer> {
-    const { random } = this.#life;
+    const { random } = this.life;
     const count = random.pick([0, 1, 1, 1, 2, 3, 63, 64, 65]);
     const isWild = random.chance(1, 4);
     const bytes = new Uint8Array(count * 16 + (random.chance(1, 16) ? random.below(16) : 0));
@@ -280,15 +271,15 @@ class DiskLife {
 
   /** The disk gets another size, while nothing is in flight. */
   async #resize(): Promise<void> {
-    const { random, tally, server } = this.#life;
+    const { random, tally, server } = this.life;
     // Every stripe stays.
     const bytes = DISK_BYTES + random.below(64) * SECTOR_BYTES;
     const { resize } = server.host.control.commands!;
-    if (this.#path === undefined) {
+    if (this.path === undefined) {
       await resize.run({ size: bytes });
     } else {
       // Who opens a file that is mapped waits until the device has left it, and that is here.
-      await Deno.truncate(this.#path, bytes);
+      await Deno.truncate(this.path, bytes);
       await resize.run(undefined);
     }
     this.#model.resize(bytes);
@@ -296,8 +287,8 @@ class DiskLife {
   }
 
   async #checkFile(): Promise<void> {
-    if (this.#path === undefined) return;
-    const content = await Deno.readFile(this.#path);
+    if (this.path === undefined) return;
+    const content = await Deno.readFile(this.path);
     const at = this.#model.content.findIndex((byte, i) => content[i] !== byte);
     if (at >= 0 || content.length !== this.#model.content.length) {
       throw new Error(`Expected the file to be what was written, got something else at ${at}`);

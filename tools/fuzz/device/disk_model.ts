@@ -28,12 +28,10 @@ export interface DiskAnswer {
 }
 
 export class DiskModel {
-  readonly traits: DiskTraits;
   content: Uint8Array<ArrayBuffer>;
 
-  constructor(bytes: number, traits: DiskTraits) {
+  constructor(bytes: number, readonly traits: DiskTraits) {
     this.content = new Uint8Array(bytes);
-    this.traits = traits;
   }
 
   get sectors(): number {

@@ -21,15 +21,11 @@ function fillAndBlock(fd: number): void {
 
 /** What overwrites queue 0. It points the device only at memory that nothing else lives in. */
 export class Attack {
-  readonly #random: Random;
-  readonly #driver: VirtioDriver;
   readonly #scratch: number;
   readonly #scratchBytes: number;
   #place = 0;
 
-  constructor(random: Random, driver: VirtioDriver) {
-    this.#random = random;
-    this.#driver = driver;
+  constructor(readonly random: Random, readonly driver: VirtioDriver) {
     const { guestAddress, bytes } = driver.memory.regions[1].handle;
     this.#scratch = guestAddress;
     this.#scratchBytes = bytes;
@@ -43,9 +39,9 @@ export class Attack {
 
   /** Overwrites so many things, without waiting for the device. */
   run(times: number): void {
-    const queue = this.#driver.queues[0];
+    const queue = this.driver.queues[0];
     // Signalling it would wait, for ever but for this driver.
-    const isBlocked = this.#random.chance(1, 4);
+    const isBlocked = this.random.chance(1, 4);
     if (isBlocked) fillAndBlock(queue.handle.callFd);
     // A driver that was reset begins again.
     this.#place = 0;
@@ -53,7 +49,7 @@ export class Attack {
     for (let i = 0; i < times; i++) {
       if (queue instanceof DriverQueue) this.#split(queue);
       else this.#packed(queue);
-      if (this.#random.chance(1, 4)) queue.kick();
+      if (this.random.chance(1, 4)) queue.kick();
     }
     queue.kick();
     if (isBlocked) setNonblocking(queue.handle.callFd, true);
@@ -61,14 +57,14 @@ export class Attack {
 
   /** What right requests left in the ring points at memory that others may have by now. */
   #forget({ size, handle }: DriverQueue | PackedDriverQueue): void {
-    const { buffer, offset } = this.#driver.memory.locate(handle.descriptorGpa, size * 16);
+    const { buffer, offset } = this.driver.memory.locate(handle.descriptorGpa, size * 16);
     // Descriptors of either kind begin with the address.
     const halves = new BigUint64Array(buffer, offset, size * 2);
     for (let i = 0; i < size; i++) halves[i * 2] = BigInt(this.#scratch);
   }
 
   #split({ raw, size }: DriverQueue): void {
-    const random = this.#random;
+    const random = this.random;
     const u16 = () => random.chance(1, 4) ? random.u32() & 0xffff : random.below(size + 2);
     const slot = random.below(size);
     switch (random.below(16)) {
@@ -110,7 +106,7 @@ export class Attack {
   }
 
   #packed({ raw, size }: PackedDriverQueue): void {
-    const random = this.#random;
+    const random = this.random;
     const u16 = () => random.chance(1, 4) ? random.u32() & 0xffff : random.below(size + 2);
     const owner = () => random.pick([0, AVAIL, USED, AVAIL | USED]);
     switch (random.below(12)) {
@@ -146,8 +142,8 @@ export class Attack {
 
   /** An entry of what may be used as an indirect table. */
   #table(u16: () => number): void {
-    const at = 16 * this.#random.below(Math.floor(this.#scratchBytes / 16));
-    writeDescriptor(this.#driver.memory, this.#scratch + at, {
+    const at = 16 * this.random.below(Math.floor(this.#scratchBytes / 16));
+    writeDescriptor(this.driver.memory, this.#scratch + at, {
       ...this.#part(),
       flags: this.#flags(),
       next: u16(),
@@ -155,13 +151,13 @@ export class Attack {
   }
 
   #flags(): number {
-    const random = this.#random;
+    const random = this.random;
     return random.chance(1, 8) ? random.u32() & 0xffff : random.pick([0, 1, 2, 3, INDIRECT, 7]);
   }
 
   /** Where a buffer is: in memory that nothing else lives in, over its edges, or nowhere. */
   #part(wanted?: number): { gpa: bigint; bytes: number } {
-    const random = this.#random;
+    const random = this.random;
     const bytes = wanted ?? random.pick([
       ...[0, 1, 16, 512, 16 * random.below(300), random.below(this.#scratchBytes + 2)],
       ...[random.below(8192), random.below(600), random.chance(1, 4) ? random.u32() : 512],

@@ -48,8 +48,6 @@ interface Used extends Taken {
 }
 
 class Episode {
-  readonly #random: Random;
-  readonly #tally: Tally;
   readonly #world: World;
   readonly #ring: Virtqueue;
   /** What the device has, by slot. */
@@ -67,9 +65,7 @@ class Episode {
   /** The driver's own idea of where its next buffer goes. */
   #driverNext: number;
 
-  constructor(random: Random, tally: Tally) {
-    this.#random = random;
-    this.#tally = tally;
+  constructor(readonly random: Random, readonly tally: Tally) {
     this.#world = new World(random);
     const { options, memory } = this.#world;
     const { base, size, packed, usedIndex, availableIndex } = options;
@@ -102,7 +98,7 @@ class Episode {
 
   /** The driver does something, the device looks. False when the ring is broken. */
   step(): boolean {
-    const random = this.#random;
+    const random = this.random;
     switch (random.below(8)) {
       case 0:
         this.#scribble();
@@ -125,12 +121,12 @@ class Episode {
   }
 
   #scribble(): void {
-    for (let i = this.#random.between(1, 4); i > 0; i--) this.#world.scribble();
+    for (let i = this.random.between(1, 4); i > 0; i--) this.#world.scribble();
   }
 
   /** The driver makes more available than it wrote, or less, or takes something back. */
   #moveIndexes(): void {
-    const random = this.#random;
+    const random = this.random;
     const { packed, availableIndex, descriptorIndex, size } = this.#world.options;
     if (!packed) {
       const index = this.#known.next + random.pick([0, 1, 2, size, size + 1, random.u32()]);
@@ -146,7 +142,7 @@ class Episode {
 
   /** The driver makes a chain available: one that is right, or nearly so. */
   #offer(): void {
-    const random = this.#random;
+    const random = this.random;
     const world = this.#world;
     const { size, packed, descriptorIndex, availableIndex } = world.options;
     const isIndirect = random.chance(1, 4);
@@ -226,7 +222,7 @@ class Episode {
 
   /** The device looks for a chain. */
   #look(): boolean {
-    const random = this.#random;
+    const random = this.random;
     const world = this.#world;
     const { size } = world.options;
     // Overwriting meanwhile leaves nothing to compare with but the rules.
@@ -256,17 +252,17 @@ class Episode {
       const { rule, message } = failure;
       if (!(rule in ringRules)) throw new Error(`Expected a known rule, got ${rule}`);
       const name = `pure: ${rule}`;
-      this.#tally.add(isRaced ? `${name}, overwritten meanwhile` : name);
+      this.tally.add(isRaced ? `${name}, overwritten meanwhile` : name);
       if (!isRaced && wanted !== rule) throw mismatch(wanted, `"${message}"`);
       return false;
     }
     if (chain === null) {
-      this.#tally.add("pure: nothing available");
+      this.tally.add("pure: nothing available");
       if (!isRaced && wanted !== null) throw mismatch(wanted, "nothing");
       return true;
     }
-    this.#tally.add(isRaced ? "pure: chains, overwritten meanwhile" : "pure: chains");
-    if (chain.descriptors > (chain.ringDescriptors || 1)) this.#tally.add("pure: longer chains");
+    this.tally.add(isRaced ? "pure: chains, overwritten meanwhile" : "pure: chains");
+    if (chain.descriptors > (chain.ringDescriptors || 1)) this.tally.add("pure: longer chains");
     this.#checkChain(chain);
     if (!isRaced) {
       if (wanted === null || typeof wanted === "string") {
@@ -345,13 +341,13 @@ class Episode {
 
   /** The device answers one of the chains that it has, or gives it up. */
   #answer(): void {
-    const random = this.#random;
+    const random = this.random;
     const { inOrder } = this.#world.options;
     const chain = random.pick([...this.#taken.values()]);
     this.#taken.delete(chain.slot);
     if (random.chance(1, 64)) {
       this.#ring.abandon(chain);
-      this.#tally.add("pure: chains given up");
+      this.tally.add("pure: chains given up");
       return;
     }
     const written = random.chance(1, 4)
@@ -379,7 +375,7 @@ class Episode {
     const { packed, size, usedIndex } = options;
     const { slot, descriptors, written } = entry;
     this.#busy.delete(slot);
-    this.#tally.add("pure: chains used");
+    this.tally.add("pure: chains used");
     if (packed) {
       const used = { at: this.#usedNext, slot, descriptors, written };
       // Nothing is written before it is published where a record is kept; else everything but the
@@ -420,7 +416,7 @@ class Episode {
       if (id !== slot) throw new Error(`Expected used ${slot} first, got ${id}`);
       if (!this.#isWrittenAtOnce) { for (const each of used) this.#checkUsed(each, true); }
     }
-    this.#tally.add("pure: publications");
+    this.tally.add("pure: publications");
   }
 
   get #isWrittenAtOnce(): boolean {
@@ -440,14 +436,14 @@ class Episode {
 
   /** The device dies, and another one goes on from its record, whatever that says now. */
   #resume(): void {
-    const random = this.#random;
+    const random = this.random;
     const world = this.#world;
     for (let i = random.below(3); i > 0; i--) world.scribbleRecord();
     const base = random.pick([world.options.base, null]);
     try {
       const ring = createRing(world.memory, { ...world.options, base }, world.record);
-      this.#tally.add("pure: rings that went on");
-      this.#tally.add("pure: chains to take again", ring.resubmitted);
+      this.tally.add("pure: rings that went on");
+      this.tally.add("pure: chains to take again", ring.resubmitted);
       this.#busy.clear();
       for (let chain = ring.take(); chain !== null; chain = ring.take()) {
         this.#checkChain(chain);
@@ -459,7 +455,7 @@ class Episode {
         this.#busy.delete(chain.slot);
       }
     } catch (error) {
-      expectRefusal(error, this.#tally);
+      expectRefusal(error, this.tally);
     }
   }
 

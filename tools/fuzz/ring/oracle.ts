@@ -70,11 +70,9 @@ function read(view: DataView, table: number, at: number): RawDescriptor {
 /** Collects buffers and checks what holds for all of them. */
 class Collector {
   readonly chain: ExpectedChain;
-  readonly #world: World;
   #bytes = 0;
 
-  constructor(world: World, slot: number) {
-    this.#world = world;
+  constructor(readonly world: World, slot: number) {
     this.chain = { slot, ringDescriptors: 0, descriptors: 0, readable: [], writable: [] };
   }
 
@@ -89,7 +87,7 @@ class Collector {
     const pieces = isWritable ? chain.writable : chain.readable;
     const all = bytes;
     do {
-      const region = this.#world.regions.find(({ guestAddress, bytes }) =>
+      const region = this.world.regions.find(({ guestAddress, bytes }) =>
         gpa >= guestAddress && gpa < guestAddress + bytes
       );
       if (region === undefined) throw new Broken("buffer-address");
@@ -105,13 +103,13 @@ class Collector {
   /** A chain is in no more parts of memory than it may have descriptors at the most. */
   checkParts(): void {
     const { readable, writable } = this.chain;
-    if (readable.length + writable.length > mostParts(this.#world)) {
+    if (readable.length + writable.length > mostParts(this.world)) {
       throw new Broken("chain-length");
     }
   }
 
   table({ gpa, bytes }: RawDescriptor): number {
-    const region = this.#world.regions.find(({ guestAddress, bytes: size }) =>
+    const region = this.world.regions.find(({ guestAddress, bytes: size }) =>
       gpa >= guestAddress && gpa + bytes <= guestAddress + size
     );
     if (region === undefined) throw new Broken("indirect-address");
@@ -119,7 +117,7 @@ class Collector {
   }
 
   checkTable({ bytes }: RawDescriptor, flags: number): void {
-    if (!this.#world.options.indirect) throw new Broken("indirect-negotiated");
+    if (!this.world.options.indirect) throw new Broken("indirect-negotiated");
     if (flags & NEXT) throw new Broken("indirect-next");
     if (bytes === 0 || bytes % 16 !== 0) throw new Broken("indirect-length");
   }

@@ -1,7 +1,6 @@
 /**
- * The same against a served disk: its queue thread reads the ring while the driver overwrites it
- * from another thread. Nothing else may be harmed: the disk's other queue, another disk of the
- * process.
+ * A served disk whose queue thread reads the ring while the driver overwrites it from another
+ * thread. The disk's other queue and another disk of the process must not be harmed.
  */
 import { Scratch } from "../../lib/scratch.ts";
 import blk from "../../../backends/blk/mod.ts";

@@ -25,10 +25,8 @@ const endings = [
 ] as const;
 
 /**
- * Sends a sequence, and waits until the back-end has done with it where it reads the replies;
- * returns how many messages went out.
- *
- * @param isOrderly Whether nothing is to go wrong but what is in the messages.
+ * Sends a sequence, and waits until the back-end is done with it where it reads the replies. An
+ * orderly one has nothing wrong but the messages. Returns how many went out.
  */
 export async function play(
   messages: readonly Message[],
