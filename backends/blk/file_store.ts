@@ -112,7 +112,7 @@ export interface FileStoreOptions {
   log(message: string): void;
 }
 
-/** What can be done of what is wanted; says so where it is less. */
+/** The mode that is possible here; logs when it is less than was asked for. */
 function ioMode({ io, log }: FileStoreOptions): IoMode {
   if (io === "sync") return io;
   try {
@@ -156,7 +156,7 @@ const ONLY_READ = "it can only be read; add --read-only";
 const CANNOT_CHANGE = "it may not be changed (chattr -i?), only be read; add --read-only";
 
 /**
- * Expects that what was opened for writing can be written: opening does not tell of each file.
+ * Expects that a file opened for writing can be written: opening it does not always tell.
  *
  * @returns Whether its space can be given back.
  */
@@ -216,7 +216,7 @@ export function allocatedBytes(fd: number): number {
 /** How long a file is tried again that says EAGAIN, in milliseconds. */
 const EAGAIN_LIMIT_MS = 1000;
 
-/** What is written where a file system cannot make a range zero by itself. */
+/** The bytes of zeroes per write where a file system cannot zero a range itself. */
 const ZEROES_BYTES = 64 * 1024;
 
 /** Carries requests out by a system call each, while the thread waits. */
@@ -227,8 +227,8 @@ export class FileStore implements Store {
   /** The address of index 0 of guest memory. */
   readonly #base: number;
   /**
-   * What is flushed: the same file, opened once more. The kernel tells of writes that it lost once
-   * per open file, and this one is no other thread's.
+   * The same file, opened once more for flushes. The kernel reports lost writes once per open file,
+   * so each thread has its own.
    */
   readonly syncFd: number;
   readonly #ownSync: Fd | undefined;
@@ -258,7 +258,7 @@ export class FileStore implements Store {
     return this.#transfer(true, request);
   }
 
-  /** Repeats the call until everything is moved: it may move less, and takes a limited number of parts. */
+  /** Repeats the call until everything is moved: it may move less and takes a limited list. */
   #transfer(isWrite: boolean, request: StoreRequest): number {
     const vectors = this.#vectors;
     const { data, dataOffset, offset, bytes } = request;
@@ -279,7 +279,7 @@ export class FileStore implements Store {
         ? writeVectors(fd, this.#vectors, offset)
         : readVectors(fd, this.#vectors, offset);
       if (moved > 0) return moved;
-      // The file ends before its disk does: somebody made it shorter.
+      // The file ends before its disk does, as another program truncated it.
       if (moved === 0) return isWrite ? -Errno.EIO : -Errno.ENODATA;
       const code = errno();
       if (code === Errno.EINTR) continue;
@@ -333,9 +333,9 @@ export class FileStore implements Store {
   }
 }
 
-/** A file for flushes alone; undefined where one is not needed, or cannot be had. */
+/** A descriptor for flushes; undefined where none is needed or possible. */
 function openAgain({ fd, map }: FileHandle): Fd | undefined {
-  // What is in memory is never lost on its way, and opening it would break its lease.
+  // Data in memory is never lost on its way, and opening the file would break its lease.
   if (map !== undefined) return undefined;
   try {
     return reopenFile(fd, { nonblocking: true });

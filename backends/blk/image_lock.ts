@@ -1,11 +1,11 @@
 /**
- * Locks on an image, so that no two programs write to it: those of QEMU, which QEMU, qemu-img,
- * qemu-storage-daemon and vhostd all understand.
+ * Locks on an image, so that no two programs write to it. They are QEMU's, which QEMU, qemu-img,
+ * qemu-storage-daemon and vhostd understand.
  *
- * Two bytes of the file stand for each thing that may be done to an image. Who does it locks the
- * one, who does not want others to do it locks the other; both are locks that many can have. To see
- * whether one fits in, one locks first and then looks whether somebody else has locked a byte that
- * means no.
+ * Each permission on an image has two bytes of the file: a program that uses the permission locks
+ * the first, and a program that denies it to others locks the second. Many programs can hold each
+ * lock. A program locks its bytes first and then checks whether another one holds a byte that
+ * conflicts.
  *
  * Source: QEMU, block/file-posix.c and include/block/block-common.h.
  *
@@ -22,10 +22,10 @@ import {
 } from "../../src/linux/mod.ts";
 import { claimDevice, loopFile } from "./block_device.ts";
 
-/** The byte of what somebody does; plus the number of it. */
+/** The first byte for permissions in use; add the permission. */
 const DOES = 100;
 
-/** The byte of what others must not do; plus the number of it. */
+/** The first byte for permissions that are denied to others; add the permission. */
 const FORBIDS = 200;
 
 // BLK_PERM_CONSISTENT_READ, BLK_PERM_WRITE
@@ -33,21 +33,21 @@ const READ = 0;
 const WRITE = 1;
 
 /**
- * How long another program may take to let go. One that was killed under load has its locks until
- * the kernel has ended its requests: 10 to 20 ms, 92 ms once, and up to 300 ms where fifteen
- * processes wanted two processors.
+ * How long to wait for another program to release an image. A program that was killed under load
+ * holds its locks until the kernel has ended its requests: 10 to 20 ms, 92 ms once, and up to 300
+ * ms where fifteen processes wanted two processors.
  */
 const PATIENCE_MS = 2000;
 
-/** How long to wait between two tries at most; up to twice as long, for others may do the same. */
+/** The longest pause between two attempts; a random part of up to the same length is added. */
 const PAUSE_MS = 10;
 
 /**
- * Locks an image until what is returned is disposed of, or its last descriptor is closed, as an
- * io_uring may do a while later: nobody else may write to it, and who forbids to write to it, or to
- * read it, is respected. Its size may change: the device looks at it again on request.
+ * Locks an image: no other program may write to it, and what others deny is respected. The lock
+ * ends when the returned object is disposed of or the image's last descriptor is closed, which an
+ * io_uring may delay. The size may change: the device reads it again on request.
  *
- * @throws {Error} When others do not allow that; the message is for the person who named the image.
+ * @throws {Error} When another program does not allow it; the message is for the user.
  */
 export function lockImage(path: string, fd: number, readOnly: boolean): Disposable {
   const does = readOnly ? [READ] : [READ, WRITE];
@@ -66,9 +66,9 @@ export function lockImage(path: string, fd: number, readOnly: boolean): Disposab
 }
 
 /**
- * Locks a block device beyond its node: the kernel is asked that nobody else has it, by whatever
- * name, and that it is not mounted; and of a loop device the file behind it is locked too. With
- * `readOnly` it is only looked whether somebody has the device, as others may read it too.
+ * Locks a block device under all its names: no other program may claim it and it may not be
+ * mounted. For a loop device, the file behind it is locked too. With `readOnly` this is only
+ * checked, as others may read the device too.
  *
  * @throws {Error} As {@linkcode lockImage}.
  */
@@ -107,12 +107,12 @@ function openBehind(path: string): ReturnType<typeof openFile> | undefined {
   }
 }
 
-/** Somebody else has the image just now. */
+/** Another program is using the image. */
 class InUse extends Error {}
 
 /**
- * Tries something again for a while that fails because somebody else has the image:
- * {@linkcode InUse}, or EAGAIN when it is opened and has a lease.
+ * Retries something while another program is using the image: on {@linkcode InUse}, or on EAGAIN
+ * when the image is opened and has a lease.
  */
 export function patiently<T>(attempt: () => T): T {
   const end = performance.now() + PATIENCE_MS;
@@ -128,7 +128,9 @@ export function patiently<T>(attempt: () => T): T {
   }
 }
 
-/** Locks bytes and looks around; returns why it cannot be, with the bytes locked all the same. */
+/**
+ * Locks bytes and checks the others; returns why the image cannot be used. The bytes stay locked.
+ */
 function tryLock(
   path: string,
   fd: number,

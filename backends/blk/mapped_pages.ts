@@ -1,9 +1,10 @@
 /**
- * Which pages of a mapped image may be touched, shared by all queue threads and the control half.
+ * The pages of a mapped image that may be touched, shared by all queue threads and the control
+ * half.
  *
- * Touching a page that the file does not have takes memory, and where there is none (or the file
- * ends before it) the process gets SIGBUS. So a page is touched only while it is known to be there,
- * and it goes away only when no thread touches anything.
+ * Touching a page that the file does not have allocates it, and where that fails (or the file ends
+ * before it) the process gets SIGBUS. So a page is touched only while it is known to be there, and
+ * it is removed only while no thread touches any page.
  *
  * @module
  */
@@ -17,7 +18,7 @@ export const CHUNK_PAGES = 512;
 /** The most threads that touch pages: one for each of 256 queues, and the control plane. */
 const MAX_THREADS = 257;
 
-/** How long a thread may take with one request, or with what it holds the lock for. */
+/** How long a thread may take for one request, or hold the lock. */
 const PATIENCE_MS = 30_000;
 
 // Places, in words of 32 bits.
@@ -72,8 +73,8 @@ export class MappedPages {
    */
   enter(first: number, last: number): boolean {
     const words = this.#words;
-    // Who takes pages away says so first and looks then whether somebody touches them; here it is
-    // the other way round. Both go through Atomics.
+    // A thread that removes pages first publishes that and then checks whether a page is touched;
+    // here it is the other way round. Both go through Atomics.
     Atomics.store(words, this.#touching, 1);
     if (Atomics.load(words, IS_OPEN) === 1 && this.#has(first, last)) return true;
     Atomics.store(words, this.#touching, 0);
@@ -100,9 +101,9 @@ export class MappedPages {
   }
 
   /**
-   * Notes that the pages of a chunk were looked up; only with the lock. What is said while nothing
-   * may be touched may be wrong when it is allowed again, so this and {@linkcode MappedPages.add}
-   * do nothing then.
+   * Notes that the pages of a chunk were looked up; only with the lock. Like
+   * {@linkcode MappedPages.add}, it does nothing while pages are closed, as the result may be
+   * outdated when they open again.
    */
   setKnown(chunk: number): void {
     if (!this.isOpen) return;
@@ -118,7 +119,7 @@ export class MappedPages {
     }
   }
 
-  /** Has nobody touch pages any more, and waits until nobody does; only with the lock. */
+  /** Forbids pages and waits until no thread touches any; only with the lock. */
   remove(first: number, last: number): void {
     const end = Math.min(last, this.count - 1);
     for (let word = first >>> 5; word <= end >>> 5; word++) {
@@ -128,8 +129,8 @@ export class MappedPages {
   }
 
   /**
-   * Lets pages be touched, of which nothing is known yet; not if `isAllowed` says no, which is
-   * asked with the lock.
+   * Allows pages to be touched, with none known yet, if `isAllowed` agrees; it is called with the
+   * lock.
    */
   open(isAllowed: () => boolean = () => true): void {
     this.locked(() => {
@@ -138,8 +139,8 @@ export class MappedPages {
   }
 
   /**
-   * Has nobody touch anything any more, waits until nobody does, and forgets which pages are there;
-   * `then` is called with the lock.
+   * Forbids all pages, waits until no thread touches any, and forgets them; `then` is called with
+   * the lock.
    */
   close(then: () => void = () => {}): void {
     this.locked(() => {
@@ -153,10 +154,9 @@ export class MappedPages {
   }
 
   /**
-   * Does something that no two threads may do at once: what makes pages come or go, together with
-   * saying so.
+   * Does something under the lock: whatever adds or removes pages, together with recording it.
    *
-   * @throws {Error} When another thread does not come to an end.
+   * @throws {Error} When another thread does not release the lock.
    */
   locked<T>(action: () => T): T {
     const words = this.#words;
@@ -183,7 +183,7 @@ export class MappedPages {
       for (let looks = 0; Atomics.load(words, at) !== 0; looks++) {
         if (looks > 1000) Atomics.wait(words, at, 1, 1);
         if (Date.now() > deadline) {
-          throw new Error("Expected a request on a mapped image to end within 30 s, it goes on");
+          throw new Error("Expected a request on a mapped image to end within 30 s");
         }
       }
     }

@@ -1,13 +1,13 @@
 /**
- * A store in a file that is in memory anyway (tmpfs, a memory file): mapped, so that a request is a
- * copy from memory to memory and no system call.
+ * A store in a file that is in memory anyway (tmpfs, a memory file). It is mapped, so that a
+ * request is a copy and no system call.
  *
  * A mapping has two dangers that a system call has not: reading a page that the file does not have
- * takes memory for it, and a page that cannot be had is a SIGBUS in place of an errno. So only
- * pages that are there are touched (see {@linkcode MappedPages}); all others go by system calls.
- * They stay there because nobody else can take them away: a memory file is nobody else's, and on a
- * file there is a lease, which makes whoever opens it wait until nothing is touched any more. What
- * happens then goes by system calls, until the file is ours alone again.
+ * allocates it, and a page that cannot be had raises SIGBUS instead of returning an errno. So only
+ * pages that are there are touched (see {@linkcode MappedPages}), and all others go by system
+ * calls. The pages stay because nobody else can remove them: a memory file is private, and a lease
+ * on a file makes whoever opens it wait until its pages are no longer touched. After that, requests
+ * go by system calls until the lease can be taken again.
  *
  * @module
  */
@@ -29,13 +29,13 @@ import {
 import { CHUNK_PAGES, MAPPED_PAGE_BYTES, MappedPages } from "./mapped_pages.ts";
 import type { FileHandle, MapHandle, Store, StoreHost, StoreRequest } from "./store.ts";
 
-/** The largest file that is mapped, in bytes: what is known of its pages takes 32 MiB. */
+/** The largest file that is mapped, in bytes: the state of its pages takes 32 MiB. */
 const MOST_BYTES = 2 ** 40;
 
-/** How long a file is left to others before it is asked for again, in milliseconds. */
+/** How long to wait before the lease is requested again, in milliseconds. */
 const RETAKE_MS = 1000;
 
-/** Ends the copying if somebody waits for the file. */
+/** Stops copying and returns the lease if another program waits for the file. */
 function yieldFile(fd: number, pages: MappedPages): void {
   if (pages.isOpen && !isLeaseWhole(fd)) pages.close(() => giveLeaseBack(fd));
 }
@@ -90,7 +90,7 @@ export class MappedFile implements Disposable {
     return this.#pages.isOpen;
   }
 
-  /** Changes the size of the file while nobody touches its pages: `resize` does it. */
+  /** Has `resize` change the size of the file while no thread touches its pages. */
   resize(resize: () => void): void {
     // Where it is closed, others have the file, and it stays theirs.
     const wasOpen = this.#pages.isOpen;
@@ -102,7 +102,7 @@ export class MappedFile implements Disposable {
     }
   }
 
-  /** Ends it; no queue thread may use it any more. */
+  /** Unmaps it; no queue thread may use it any more. */
   [Symbol.dispose](): void {
     this.#lease.dispose();
     this.#mapping[Symbol.dispose]();
@@ -126,7 +126,7 @@ class Copier implements VectorSink {
   }
 }
 
-/** Carries requests out by copying, and what cannot be copied by `inline`. */
+/** Carries out requests by copying; `inline` does the others. */
 export class MappedStore implements Store {
   readonly #inline: Store;
   readonly #pages: MappedPages;
@@ -182,8 +182,8 @@ export class MappedStore implements Store {
   }
 
   /**
-   * Who waits for the file is noticed here too, once per batch: the main thread may be the one that
-   * waits, and a lease that nobody gives back ends after 45 s.
+   * Checks once per batch whether another program waits for the file. The main thread may be
+   * blocked, and a lease that is not returned ends after 45 s.
    */
   #lookAtLease(): void {
     this.#isLeaseKnown = true;
@@ -194,7 +194,7 @@ export class MappedStore implements Store {
     this.#isLeaseKnown = false;
   }
 
-  /** Looks up pages of which nothing is known; returns whether there were any. */
+  /** Looks up pages with unknown state; returns whether there were any. */
   #lookUp(first: number, last: number): boolean {
     const pages = this.#pages;
     if (!pages.isOpen || last >= pages.count) return false;
@@ -227,8 +227,8 @@ export class MappedStore implements Store {
   }
 
   /**
-   * How many pages the file fills. What is written behind its end into its last page would reach
-   * the page and not the file.
+   * The number of whole pages in the file. A write behind the file's end into its last page would
+   * reach the page and not the file.
    */
   #wholePages(): number {
     return Math.min(Math.floor(fileBytes(this.#fd) / MAPPED_PAGE_BYTES), this.#pages.count);
@@ -262,7 +262,7 @@ export class MappedStore implements Store {
     return this.#without(request, () => this.#inline.writeZeroes(request, unmap));
   }
 
-  /** Does something that may take pages away. */
+  /** Removes pages, then does something that may free them. */
   #without<T>({ offset, bytes }: StoreRequest, action: () => T): T {
     const pages = this.#pages;
     if (!pages.isOpen || bytes === 0) return action();

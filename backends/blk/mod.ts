@@ -150,7 +150,7 @@ export default defineDevice({
       expectSize(size, blockBytes);
       const served = state.capacitySectors;
       try {
-        // What goes away is refused, and nobody writes there any more, before it is gone
+        // Requests behind the new end are refused and drained before the file is cut.
         state.capacitySectors = Math.min(served, size / SECTOR_BYTES);
         if (state.capacitySectors < served) await fence();
         if (wanted !== undefined) store.resize!(wanted);
@@ -160,7 +160,7 @@ export default defineDevice({
       }
       state.capacitySectors = size / SECTOR_BYTES;
       config.capacity = BigInt(size / SECTOR_BYTES);
-      // Whoever asks wants the driver to look, whatever it was told before.
+      // Always announced: whoever asks wants the driver to look again.
       announceConfig();
       return { before, bytes: size };
     }
@@ -303,7 +303,7 @@ function lostNotice(errno: number): DeviceNotice {
   };
 }
 
-/** What the person who runs the disk is told of a request that failed. */
+/** The notice for the user about a request that failed. */
 function failureNotice(type: number, errno: number): DeviceNotice {
   const isFull = errno === Errno.ENOSPC || errno === Errno.EDQUOT;
   return {

@@ -11,20 +11,20 @@ import type { SharedState } from "./shared_state.ts";
 import type { Store, StoreRequest, StoreResult } from "./store.ts";
 
 /**
- * The most sectors of a discard's segment, and of a write zeroes': the second may have to be
- * written byte by byte while other requests wait.
+ * The most sectors in a segment of a discard, and of a write zeroes, which may have to be written
+ * byte by byte while other requests wait.
  */
 export const MAX_DISCARD_SECTORS = 2 ** 22;
 export const MAX_WRITE_ZEROES_SECTORS = 2 ** 17;
 
 /**
- * What a request costs beyond this, in bytes that are moved, is long: it is done by pieces, others
- * have their turn in between, and its queue takes no other request meanwhile. A stop waits for one
- * of them, and not for all that a guest can make available.
+ * A request that costs more than this, in bytes that are moved, is long. It is done in pieces with
+ * turns of other queues in between, and its queue takes no other request meanwhile. So a stop waits
+ * for one long request, not for all that a guest can make available.
  */
 const LONG_BYTES = 2 ** 23;
 
-/** So much of a long write zeroes is done at a time, and of a discard. */
+/** The piece of a long write zeroes, and of a long discard. */
 const ZEROES_PIECE_BYTES = 16 * 2 ** 20;
 const DISCARD_PIECE_BYTES = 256 * 2 ** 20;
 
@@ -34,10 +34,7 @@ const DISCARD_COST = 1 / 64, SEGMENT_COST_BYTES = 65_536;
 /** How long pieces may take before others have their turn, in milliseconds. */
 const TURN_MS = 5;
 
-/**
- * How many bytes requests that the store does later may have together, on a thread: with more in
- * flight, a queue takes none.
- */
+/** The most bytes of pending requests on a thread; beyond it, queues take no more. */
 const MAX_LATER_BYTES = 2 ** 30;
 
 /** What the requests of a thread are carried out with. */
@@ -75,7 +72,7 @@ export class Operation {
   readonly #id = new Uint8Array(VIRTIO_BLK_ID_BYTES);
   /** By queue and slot. */
   readonly #requests: Request[][] = [];
-  /** How many bytes the store does later. */
+  /** The bytes of pending requests. */
   #laterBytes = 0;
 
   /** Begins with no queue. */
@@ -187,7 +184,7 @@ export class Operation {
     return this.#store.writeZeroes(request, request.unmap && this.#options.unmap);
   }
 
-  /** Goes on with a request whose last step had this result. */
+  /** Continues a request whose last step had this result. */
   #advance(request: Request, result: StoreResult): HandlerResult {
     for (;;) {
       if (typeof result !== "number") {
@@ -222,7 +219,7 @@ export class Operation {
     return this.#finish(request, outcome);
   }
 
-  /** What becomes of something, whenever and however the store tells. */
+  /** The outcome of a store operation, however the store tells it. */
   #outcome(request: Request, result: StoreResult): StoreResult {
     if (typeof result !== "number") return result.catch(errnoOf);
     if (result !== LATER) return result;

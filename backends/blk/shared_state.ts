@@ -47,7 +47,7 @@ export interface Failure {
   error: string;
 }
 
-/** What was done. */
+/** Counts of requests. */
 export interface RequestCounts {
   /** Requests by type. */
   requests: Record<string, number>;
@@ -84,9 +84,9 @@ export class SharedState {
   }
 
   /**
-   * The errno with which writes were made durable in vain, or 0. What was written before may be
-   * gone, and the kernel tells of it once (errseq_t in Documentation/core-api/errseq.rst): later
-   * calls succeed without it. So this stays until the store is opened again.
+   * The errno of the first flush that failed, or 0. Earlier writes may be lost, and the kernel
+   * reports that once (errseq_t in Documentation/core-api/errseq.rst), so this stays until the
+   * store is opened again.
    */
   get lostErrno(): number {
     return Atomics.load(this.#lost, 0);
@@ -112,7 +112,7 @@ export class SharedState {
     floats[base + FAILED]++;
   }
 
-  /** What was done up to now, on all queues. */
+  /** The counts of all queues. */
   counts(): RequestCounts {
     const floats = this.#floats;
     const queues = (floats.length - QUEUES) / QUEUE_FLOATS;

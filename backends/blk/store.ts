@@ -46,11 +46,11 @@ export interface Store {
   write(request: StoreRequest): StoreResult;
   /** Makes everything durable whose write was answered before. The request's fields mean nothing. */
   flush(request: StoreRequest): StoreResult;
-  /** Forgets a range: what is read there afterwards is anything. `data` means nothing. */
+  /** Forgets a range: reads there return anything afterwards. `data` means nothing. */
   discard(request: StoreRequest): StoreResult;
   /** Makes a range read as zeroes; with `unmap` its space may be given back. `data` means nothing. */
   writeZeroes(request: StoreRequest, unmap: boolean): StoreResult;
-  /** The requests of a batch were all made: what was collected is to be begun. */
+  /** All requests of a batch were made: starts what was collected. */
   submit?(): void;
   /** The thread ends; nothing is in flight. */
   close?(): void;
@@ -64,7 +64,7 @@ export interface StoreHost {
   readonly io: ThreadIo | undefined;
   /** A request to which the store answered `LATER` is done (0) or failed (an errno). */
   done(request: StoreRequest, result: number): void;
-  /** Lets the driver know what is done; once after several calls of `done`. */
+  /** Publishes what is done to the driver; once after several calls of `done`. */
   flush(): void;
 }
 
@@ -90,7 +90,7 @@ export const FILE_LIMITS: BlockLimits = {
 
 /** A store that was opened. */
 export interface OpenStore extends Disposable {
-  /** What it is, in a word. */
+  /** Its kind, in a word. */
   readonly kind: string;
   /** What it can do. */
   readonly abilities: StoreAbilities;
@@ -99,8 +99,8 @@ export interface OpenStore extends Disposable {
   /** How large it is now, in bytes. */
   bytes(): number;
   /**
-   * Makes it another size, while nobody writes behind the new one; not there where that is done
-   * elsewhere (a block device is looked at again).
+   * Changes its size while no request writes behind the new one; absent where that is done
+   * elsewhere (the size of a block device is read again).
    */
   resize?(bytes: number): void;
   /** What the record says of it; JSON. */
@@ -123,7 +123,7 @@ export interface FileHandle {
   readonly directOffsetAlign: number;
   /** What addresses on `directFd` are multiples of, in bytes. */
   readonly directMemoryAlign: number;
-  /** Where it is mapped; only what is in memory anyway is. */
+  /** The mapping of a file that is in memory anyway. */
   readonly map?: MapHandle;
 }
 
@@ -133,7 +133,7 @@ export interface MapHandle {
   readonly address: number;
   /** The state of `MappedPages`. */
   readonly pages: SharedArrayBuffer;
-  /** The descriptor that has a lease; -1 where the file is nobody else's. */
+  /** The descriptor with a lease; -1 for a private file. */
   readonly leasedFd: number;
 }
 

@@ -114,7 +114,7 @@ export class UringStore implements Store {
 
   /**
    * One at a time: of two, the one that is told of lost writes may not be the one that ends first.
-   * What comes meanwhile goes together.
+   * Flushes that come meanwhile share the next operation.
    */
   flush(request: StoreRequest): number {
     this.#flushes.push(request);
@@ -217,7 +217,7 @@ export class UringStore implements Store {
       if (slot.done < request.bytes) return this.#prepare(slot);
       result = 0;
     } else if (result === 0 && slot.kind <= WRITE) {
-      // The file ends before its disk does: somebody made it shorter.
+      // The file ends before its disk does, as another program truncated it.
       result = slot.kind === WRITE ? -Errno.EIO : -Errno.ENODATA;
     } else if (slot.kind === PUNCH && (result === -Errno.EOPNOTSUPP || result === -Errno.EINVAL)) {
       // A discard is advice, and what cannot take it need not.

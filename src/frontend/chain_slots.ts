@@ -27,7 +27,7 @@ export class ChainSlots {
   readonly writableBytes: Float64Array<ArrayBuffer>;
   /** By chain in flight: its last slot. */
   readonly #tails: Uint16Array<ArrayBuffer>;
-  /** By chain in flight: the how-manieth it was, modulo 2^32. */
+  /** By chain in flight: its sequence number, modulo 2^32. */
   readonly #order: Uint32Array<ArrayBuffer>;
   #added = 0;
 

@@ -122,7 +122,7 @@ export class PackedDriverQueue extends DriverRing {
     return super.begin(count, indirect);
   }
 
-  /** Makes what was written of a chain that was not ended look as if it had been used. */
+  /** Marks the descriptors of an abandoned chain as used. */
   #forget(): void {
     for (
       let place = this.#next;
@@ -273,7 +273,7 @@ export class PackedDriverQueue extends DriverRing {
   override reset(base: number = initialBase(true)): void {
     this.slots.reset();
     this.#begin(placeOf(base & 0xffff, this.size));
-    // Nobody waits yet, and both sides shall notify of their first buffer.
+    // No side waits yet: both shall notify of their first buffer.
     Atomics.store(this.#deviceEvent, OFF_WRAP, 0);
     Atomics.store(this.#deviceEvent, EVENT_FLAGS, RING_EVENT_FLAGS_ENABLE);
   }

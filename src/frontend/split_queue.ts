@@ -52,7 +52,7 @@ export class DriverQueue extends DriverRing {
   readonly #available: Uint16Array<ArrayBuffer>;
   readonly #used: Uint16Array<ArrayBuffer>;
   readonly #usedElements: Uint32Array<ArrayBuffer>;
-  /** The available index, including what is not published. */
+  /** The available index, with unpublished chains. */
   #next = 0;
   #published = 0;
   #usedNext = 0;
@@ -202,7 +202,7 @@ export class DriverQueue extends DriverRing {
         base & 0xffff;
     Atomics.store(this.#available, IDX, base);
     Atomics.store(this.#used, IDX, base);
-    // Nobody waits yet, and the device shall notify of the first completion.
+    // No side waits yet: the device shall notify of the first completion.
     if (this.eventIndex) {
       Atomics.store(this.#available, this.#usedEvent, base);
       Atomics.store(this.#used, this.#availableEvent, base);

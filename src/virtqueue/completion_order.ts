@@ -28,12 +28,12 @@ export class CompletionOrder {
     this.#chains[at < size ? at : at - size] = chain;
   }
 
-  /** Notes that the chain that was taken last was not, after all. */
+  /** Removes the newest chain. */
   untaken(): void {
     this.#count--;
   }
 
-  /** Takes the oldest chain out, if it is complete; its `held` is what was written to it. */
+  /** Removes the oldest chain if it is complete; its `held` is the number of bytes written. */
   next(): Chain | null {
     if (this.#count === 0) return null;
     const chain = this.#chains[this.#oldest]!;

@@ -13,7 +13,7 @@ export const DESCRIPTOR_BYTES = 16;
  */
 export const MAX_INDIRECT_DESCRIPTORS = 1024;
 
-/** The chain goes on. */
+/** The chain continues. */
 export const VIRTQ_DESC_F_NEXT = 1;
 /** The buffer is device-writable. */
 export const VIRTQ_DESC_F_WRITE = 2;

@@ -88,7 +88,7 @@ export abstract class InflightRecord {
   /** The u32 at which the entry of a chain begins. */
   protected abstract wordAt(entry: number): number;
 
-  /** Begins it anew, whatever stands in it. */
+  /** Resets it. */
   protected begin(): void {
     Atomics.store(this.u16, VERSION_AT, UNINITIALIZED);
     this.u8.fill(0);

@@ -27,10 +27,10 @@ export function inflightBytes(descriptors: number, packed: boolean): number {
 }
 
 /**
- * Places a ring of the layout that was negotiated.
+ * Places a ring of the negotiated layout.
  *
- * @param inflight Where it records what is in flight; what was in flight when the record was left
- * is taken again before anything new.
+ * @param inflight Its in-flight record; chains that were in flight when it was left are taken again
+ * before new ones.
  * @throws {RingError} When its size, alignment or place is wrong.
  * @throws {InflightError} When the record makes no sense, or none for this ring.
  */

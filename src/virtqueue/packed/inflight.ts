@@ -33,25 +33,24 @@ export interface PackedRingState {
   size: number;
   /** Where the next used descriptor goes, for a fresh record. */
   usedPlace: number;
-  /** It stands where rings begin, and no device has used any of it: it is none that was recorded. */
+  /** The ring is at its beginning and no device has used it, so the record is of another one. */
   isAnew: boolean;
   /** The flags of the descriptor at an index. */
   flagsAt(index: number): number;
 }
 
 /**
- * Keeps the record of a packed ring: a copy of each descriptor in flight, in entries that are taken
- * from a list of free ones. A chain has the number of its first entry.
+ * Keeps the record of a packed ring: a copy of each descriptor in flight, in entries from a list of
+ * free ones. A chain has the number of its first entry.
  *
- * Chains that were taken become recorded as such by one store, of `old_free_head`. Until then their
- * entries are still free ones. That store is due before the ring writes used descriptors over those
- * of the chains, not sooner: what is not recorded is taken from the ring again. A batch becomes
- * used by one store too, that of the first used descriptor, in the ring. What stands in the fields
- * without "old" before that is dropped after a crash.
+ * One store, of `old_free_head`, records all chains taken so far; until then their entries are
+ * still in the free list. It has to come before the ring writes used descriptors over those of the
+ * chains. It need not come sooner, as chains that are not recorded are taken from the ring again. A
+ * batch becomes used by one store too, that of the first used descriptor in the ring. A crash
+ * before it drops the values in the fields without "old".
  *
- * The standard says so for one chain at a time. Here all of it is done when a batch is published:
- * in between other chains may be taken, which must not be recorded in entries of chains that are
- * only put back.
+ * The specification describes this for one chain at a time. Here it is done per published batch:
+ * chains taken in between must not be recorded in entries of chains that are only put back.
  */
 export class PackedInflight extends InflightRecord {
   readonly unfinished: readonly number[];
@@ -130,7 +129,7 @@ export class PackedInflight extends InflightRecord {
     return this.u16[OLD_USED_IDX] === 0 && this.u16[WRAP_COUNTERS] >>> 8 !== 0;
   }
 
-  /** Ends or takes back what a crash may have left undone; returns where the ring stands. */
+  /** Completes or reverts what a crash may have left half done; returns where the ring stands. */
   #settle({ size, flagsAt }: PackedRingState): number {
     const place = (at: number, wrapCounter: number) => {
       const index = this.u16[at];
@@ -282,7 +281,7 @@ export class PackedInflight extends InflightRecord {
     const last = this.#last[head];
     this.u16[halfAt(last) + NEXT] = this.#next[last] = this.#freeHead;
     this.#freeHead = head;
-    // A free entry is not in flight, whatever its mark says.
+    // A free entry is not in flight, even if its mark is still set.
     Atomics.store(this.u16, OLD_FREE_HEAD, head);
     this.u8[byteAt(head)] = 0;
   }

@@ -30,7 +30,7 @@ export interface SplitRingState {
   used: number;
   /** The available index. */
   available: number;
-  /** It stands where rings begin: it may be another one than the record was kept of. */
+  /** The ring is at its beginning: the record may be of another one. */
   isAnew: boolean;
   /** The head at an index of the available ring. */
   headAt(index: number): number;
@@ -86,9 +86,9 @@ export class SplitInflight extends InflightRecord {
       [...inFlight].every((head) => head < size);
   }
 
-  /** Ends what a crash may have left undone behind the store of a used index. */
+  /** Completes what a crash may have left undone after the store of a used index. */
   #commitBatch(size: number, used: number): void {
-    // The ring may have been begun anew since. That is no loss if nothing was in flight.
+    // The ring may have been reset since. That loses nothing if nothing was in flight.
     if (this.#inFlight().size > 0) {
       const batch = this.#lastBatch(size, used);
       if (batch === null) {
@@ -124,7 +124,7 @@ export class SplitInflight extends InflightRecord {
     return new Set(heads.filter((head) => this.u8[byteAt(head)] !== 0));
   }
 
-  /** Finds out what is in flight, and in which order it was taken. */
+  /** Finds the chains in flight and the order in which they were taken. */
   #takeOver({ size, used, available, headAt }: SplitRingState): number[] {
     const inFlight = this.#inFlight();
     const ahead = (available - used) & 0xffff;

@@ -108,7 +108,7 @@ export class SplitRing extends Virtqueue {
     return this.hasRoom && (this.#next !== this.#seen || this.#hasMore);
   }
 
-  /** Whether there is something behind what was last seen. */
+  /** Whether there are chains beyond the next one as last seen. */
   get #hasMore(): boolean {
     return Atomics.load(this.#available, IDX) !== this.#next ||
       this.takenAgain < this.unfinished.length;
