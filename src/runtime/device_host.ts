@@ -48,10 +48,10 @@ import { ThreadTransport } from "./thread_transport.ts";
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
 export const MAX_QUEUES = 256;
 
-/** How many queue threads there are at the most where nobody says: each is there from the start, with some 10 MB. */
+/** The most queue threads by default: each starts with the device and takes some 10 MB. */
 const DEFAULT_THREADS = 8;
 
-/** What the framework itself offers for every device, as a mask. */
+/** The feature bits that the framework offers for every device. */
 export const OFFERED_BY_TRANSPORT: bigint = transportMask(
   "VERSION_1",
   "EVENT_IDX",
@@ -66,46 +66,46 @@ export interface DeviceHostOptions {
   /** Values of the device's own options; what is missing has its default. */
   options?: Record<string, unknown>;
   /**
-   * Runs the queues of a device that has threads on the main thread all the same.
+   * `main` runs the queues on the main thread, also those of a device that has threads.
    *
    * @default {Where the device's definition says}
    */
   plane?: "thread" | "main";
   /**
-   * How many queue threads there may be, for a device that has several: the queues of a family are
-   * dealt out to them in turn. All of them start before there is a front-end.
+   * The most queue threads of a device whose `threads` is `each`: the queues of a family are dealt
+   * out to them in turn. All of them start before the first connection.
    *
    * @default {One per processor, and no more than 8}
    */
   threads?: number;
   /**
    * How long a queue thread may look for new requests before it sleeps, in microseconds; it does so
-   * where that brings something. Queues on the main thread are never polled.
+   * where that serves more requests. Queues on the main thread are never polled.
    *
    * @default {32}
    */
   pollUs?: number;
   /**
-   * How long the device has to complete what it took when a queue is to stop, in milliseconds. Then
-   * the queue is broken, and guest memory is moved away from whatever still has it.
+   * Time that the device has to complete its chains when a queue stops, in milliseconds. After it
+   * the queue is broken, and guest memory is moved away from the device's code.
    *
    * @default {30_000}
    */
   stopLimitMs?: number;
   /**
-   * Takes what the person who runs the device is told: what the device says, and faults, the first
-   * of each kind with the way out.
+   * Prints a line for the person who runs the device: the device's own, and the first fault of each
+   * kind with its remedy.
    *
-   * @default {Nobody is told}
+   * @default {Nothing is printed}
    */
   log?: (message: string, stack?: string) => void;
 }
 
-/** What opening a device's control half led to. */
+/** An open control half, and how to run the data half. */
 interface Opened {
   control: DeviceHost["control"];
   config: ConfigSpace<ConfigLayout>;
-  /** What all engines begin with. */
+  /** The setup that all engines share. */
   common: Pick<EngineSetup, "options" | "shared" | "config" | "pollUs">;
   /** The most engines that there may be. */
   most: number;
@@ -121,16 +121,16 @@ export class DeviceHost implements AsyncDisposable {
   readonly queues: readonly Ring[];
   /** Every feature bit that is offered. */
   readonly offered: bigint;
-  /** Those that are not, and that a driver may have all the same from an earlier start of the device. */
+  /** Feature bits that are not offered, but that a driver may keep from an earlier start. */
   readonly honoured: bigint;
   readonly record: DeviceRecord;
   readonly notices: Notices;
-  /** For what its front-ends can hold up. */
+  /** Takes calls that a front-end can hold up. */
   readonly quarantine: Quarantine = new Quarantine();
   readonly memory: GuestMemory = new GuestMemory(this.quarantine);
   /** Resolves when all queues can run; rejects when the device's data half could not be made. */
   readonly ready: Promise<void>;
-  /** The connection that has the device sets these. */
+  /** Set by the connection that is served. */
   onConfigChange: (() => void) | undefined;
   onEvent: ((event: BrokenEvent) => void) | undefined;
   /** Limits for waiting for the device. */
@@ -316,7 +316,7 @@ export class DeviceHost implements AsyncDisposable {
   /**
    * Moves guest memory away from chains and threads that were given up; no ring may be running.
    *
-   * @returns Whether a thread was: what it uses besides has to stay.
+   * @returns Whether a thread was given up: whatever else it uses must stay.
    */
   withdrawMemory(): boolean {
     const { hasFailed } = this.#engines;

@@ -180,15 +180,15 @@ export interface DataHalf<Q extends Queues = Queues> {
 
 /** A fault that the person who runs the device should know of. */
 export interface DeviceNotice {
-  /** Where, and of which kind: what is the same is told once, and counted. In a few words. */
+  /** The kind of fault, in a few words: a further one of the same kind is only counted. */
   readonly what: string;
-  /** What came, and what was expected. */
+  /** What was expected, and what came. */
   readonly why: string;
   /** What to do about it. */
   readonly remedy?: string;
 }
 
-/** What the data half is given. */
+/** The context of the data half. */
 export interface DataContext<
   Q extends Queues,
   F extends Features,
@@ -198,7 +198,7 @@ export interface DataContext<
 > {
   /** The values of the device's options. */
   readonly options: OptionValues<O>;
-  /** What the control half handed over: copied to a queue thread, the same object on the main thread. */
+  /** {@linkcode OpenDevice.shared}: a copy on a queue thread, the same object on the main thread. */
   readonly shared: S;
   /** The config space, live, shared with the control half. */
   readonly config: ConfigView<L>;
@@ -206,18 +206,18 @@ export interface DataContext<
   readonly features: { readonly [K in Names<F>]: boolean };
   /** The queues that run on this thread, by name. */
   readonly queues: { readonly [K in Names<Q>]: readonly QueueHandle[] };
-  /** Guest memory: where indexes of parts lead. */
+  /** Guest memory: indexes of parts are indexes into `u8`, and offsets from the address `base`. */
   readonly memory: { readonly u8: Uint8Array<ArrayBuffer>; readonly base: number };
   /**
    * Sends a message to the control half's {@linkcode OpenDevice.onMessage}.
    *
    * @param message A value that can be copied (structured clone).
-   * @returns Whether it was sent: not while 256 messages of the device wait there.
+   * @returns Whether it was sent; it is not while 256 messages wait for the control half.
    */
   post(message: unknown): boolean;
   /**
-   * Tells the person who runs the device of a fault. The first of each kind is a line; of others
-   * the number is told now and then, so a guest can cause as many as it likes.
+   * Prints a fault for the person who runs the device. The first of each kind is a line, further
+   * ones are counted, so a guest can cause as many as it likes.
    */
   notice(notice: DeviceNotice): void;
   /**
@@ -237,7 +237,7 @@ export interface DataContext<
   readonly io: ThreadIo | undefined;
 }
 
-/** What the control half is given. */
+/** The context of the control half. */
 export interface ControlContext<L extends ConfigLayout, O extends Options> {
   /** The values of the device's options. */
   readonly options: OptionValues<O>;
@@ -247,15 +247,14 @@ export interface ControlContext<L extends ConfigLayout, O extends Options> {
   announceConfig(): void;
   /**
    * Resolves when every request that the data half took before is completed (not buffers of queues
-   * whose sender is the device). What it takes after sees what was stored in shared memory before.
+   * whose sender is the device). Later requests see what was stored in shared memory before.
    *
-   * @throws {Error} When that takes too long.
+   * @throws {Error} When that takes longer than 20 seconds.
    */
   fence(): Promise<void>;
   /**
    * Sends a message to the data half: {@linkcode DataHalf.onMessage} is called on each of its
-   * threads. Possible from the end of `open` on. A failure is also told as a notice, so that nobody
-   * has to await the answers.
+   * threads, once `open` has returned. A failure is printed too, so the answers need not be awaited.
    *
    * @param message A value that can be copied (structured clone).
    * @returns The answers of the threads: one where all queues run on one.
@@ -263,7 +262,7 @@ export interface ControlContext<L extends ConfigLayout, O extends Options> {
    * {@linkcode Error} when there is none within 30 seconds.
    */
   post(message: unknown): Promise<unknown[]>;
-  /** Says something to the person who runs the device, as one line. */
+  /** Prints a line for the person who runs the device. */
   log(message: string): void;
   /**
    * Calls `callback` whenever a file descriptor is ready, until the watch is disposed of; not while
@@ -279,8 +278,8 @@ export interface DeviceCommand {
   /**
    * Runs it with the request's body (undefined when there was none).
    *
-   * @returns What the answer's JSON is.
-   * @throws {TypeError} or {RangeError} when the body is not what it should be.
+   * @returns The answer, which is sent as JSON.
+   * @throws {TypeError} or {RangeError} when the body is wrong: the answer has status 400.
    */
   run(body: unknown): unknown | Promise<unknown>;
 }
@@ -291,10 +290,10 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   /** Which of the device's features are offered; those not named are. */
   readonly offer?: { readonly [K in Names<F>]?: boolean };
   /**
-   * Which features that are not offered a driver may have all the same. One that negotiated with an
-   * earlier start of the device (with other options, say) keeps what it negotiated, as the
-   * front-end does not ask it again; the data half answers what it cannot do. With any other
-   * feature it is not served.
+   * Features that are not offered, but that a driver may keep. A driver that negotiated with an
+   * earlier start of the device (with other options, say) keeps its features, since the front-end
+   * does not ask it again; the data half answers requests that it cannot carry out. A driver with
+   * any other feature is not served.
    *
    * @default {none}
    */
@@ -324,7 +323,7 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   onConfigRead?(offset: number, bytes: number): void;
   /** The device is reset: everything is as it was when it was opened. */
   onReset?(): void;
-  /** Takes a message of the data half. What it throws is told as a notice. */
+  /** Takes a message of the data half. What it throws is printed. */
   onMessage?(message: unknown): void | Promise<void>;
   /** SIGHUP: look again at what the device stands for. */
   onReload?(): void | Promise<void>;
@@ -333,8 +332,8 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   /** Commands for the control socket. */
   readonly commands?: Readonly<Record<string, DeviceCommand>>;
   /**
-   * What the device adds to the record: JSON. A BigInt becomes a number, or text where no number
-   * holds it; one that throws is told in its place.
+   * Returns what the device adds to the record: JSON. A BigInt becomes a number, or text where no
+   * number holds it; an error stands in its place.
    */
   report?(): Record<string, unknown>;
 }
@@ -364,9 +363,9 @@ export interface DeviceDefinition<
   /** The device's own command line flags. */
   readonly options?: O;
   /**
-   * Where its queues run. `each`: families are dealt out to threads, as many as the user allows;
-   * queues with the same place in their families share one. `one`: all share one thread, and so its
-   * objects. `main`: all are on the main thread, and share objects with the control half too.
+   * Where its queues run. `each`: families are dealt out to threads, up to `--threads`; queues with
+   * the same place in their families share one. `one`: all queues share one thread and its objects.
+   * `main`: they run on the main thread, and share the objects of the control half too.
    *
    * @default {"each"}
    */
