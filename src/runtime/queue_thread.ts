@@ -32,18 +32,15 @@ self.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
     received++;
     arrival.resolve();
   };
-  main(data).catch((error) => {
-    self.postMessage({ kind: "failed", error });
+  // The thread is terminated once it has answered, so it releases everything before.
+  run(data).then(
+    (id): ThreadMessage => ({ kind: "answer", id, result: 0 }),
+    (error): ThreadMessage => ({ kind: "failed", error }),
+  ).then((message) => {
+    self.postMessage(message);
     self.close();
   });
 };
-
-async function main(start: ThreadStart): Promise<void> {
-  const closeId = await run(start);
-  // This thread is terminated once the answer is there, so it has released everything before.
-  self.postMessage({ kind: "answer", id: closeId, result: 0 });
-  self.close();
-}
 
 /** Runs the engine until it is closed; returns the number of the closing command. */
 async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Promise<number> {
