@@ -51,12 +51,12 @@ async function taken(server: DeviceServer, driver: VirtioDriver, count = 1): Pro
 
 for (
   const [misdeed, got] of [
-    ["UNDEFINED", "nothing (undefined)"],
-    ["TEXT", 'the text "1"'],
+    ["UNDEFINED", "undefined"],
+    ["TEXT", '"1"'],
     ["NAN", "NaN"],
     ["HALF", "0.5"],
-    ["OBJECT", "an object"],
-    ["PROMISE_OF_TEXT", 'the text "1"'],
+    ["OBJECT", "{}"],
+    ["PROMISE_OF_TEXT", '"1"'],
   ] as const
 ) {
   forPlanes(

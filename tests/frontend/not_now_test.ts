@@ -4,6 +4,7 @@ import { type DeviceServer, serve } from "../../mod.ts";
 import { VirtioDriver, type VirtioDriverOptions } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import paced, { pace } from "./lib/paced_device.ts";
+import { splitRing } from "./lib/raw_rings.ts";
 
 const PACEDQ = 0, PROMISEQ = 1;
 
@@ -13,6 +14,7 @@ async function withPaced(
 ): Promise<void> {
   const directory = Deno.makeTempDirSync();
   pace.left = pace.refused = 0;
+  pace.takesNext = false;
   pace.settle = [];
   {
     const socketPath = `${directory}/s`;
@@ -70,6 +72,20 @@ for (const packed of [false, true]) {
     }
   }
 }
+
+Deno.test("a handler that takes a bad chain besides its own is not called again", () =>
+  withPaced({ packed: false }, async (driver, server) => {
+    pace.left = 100;
+    pace.takesNext = true;
+    const requests = Array.from({ length: 6 }, () => driver.request(PACEDQ, [], [1]));
+    const ended = Promise.allSettled(requests);
+    splitRing(driver).setDescriptor(3, { gpa: 0xdead_0000_0000n, bytes: 1, flags: 2, next: 0 });
+    await ended;
+    // Two calls took two chains each, the second one only its own.
+    assertEquals(pace.left, 98);
+    await until(driver, () => server.record().queues[PACEDQ].faults.length > 0);
+    assertEquals(server.record().queues[PACEDQ].faults[0].rule, "buffer-address");
+  }));
 
 Deno.test("a resume of a queue that does not pause, or is stopped, does nothing", () =>
   withPaced({}, async (driver) => {

@@ -47,9 +47,9 @@ Deno.test("Poller goes on for a while after something came", () => {
   assert(poller.begin());
   while (performance.now() - start < 3) {
     poller.found();
-    assert(poller.goesOn());
+    assert(poller.continues());
   }
-  while (poller.goesOn()) assertLess(performance.now() - start, 5000);
+  while (poller.continues()) assertLess(performance.now() - start, 5000);
   assertGreater(performance.now() - start, 3.5);
   poller.end();
 });

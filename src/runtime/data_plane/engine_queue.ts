@@ -22,9 +22,6 @@ import type { RingStart, StartCommand } from "./messages.ts";
 /** How many chains are handled between two publications. */
 const MAX_UNPUBLISHED = 64;
 
-/** The rule of a fault that breaks no rule of the ring: the device's. */
-const DEVICE_RULE = "device";
-
 // Why a queue takes no chains.
 /** Until the chains in flight are completed. */
 const HELD = 1;
@@ -32,6 +29,8 @@ const HELD = 1;
 const PAUSED = 2;
 /** Until one of its promises settles. */
 const FULL = 4;
+/** Until the ring starts again: the driver or the device broke it. */
+const BROKEN = 8;
 
 type Handler = (chain: Chain, queue: QueueHandle) => HandlerResult;
 
@@ -52,9 +51,8 @@ export class EngineQueue implements QueueHandle {
   #call = -1;
   #err = -1;
   #isEnabled = false;
-  #isBroken = false;
   #stopped: ((base: number) => void) | undefined;
-  /** Why it takes no chains: HELD, PAUSED, FULL. */
+  /** Why it takes no chains: a sum of HELD, PAUSED, FULL and BROKEN. */
   #waits = 0;
   /** Called when it is not held any more. */
   readonly #fences: (() => void)[] = [];
@@ -92,7 +90,7 @@ export class EngineQueue implements QueueHandle {
   }
 
   get isRunning(): boolean {
-    return this.#ring !== undefined && this.#isEnabled && !this.#isBroken &&
+    return this.#ring !== undefined && this.#isEnabled && (this.#waits & BROKEN) === 0 &&
       this.#stopped === undefined;
   }
 
@@ -120,7 +118,7 @@ export class EngineQueue implements QueueHandle {
     this.#kickWatch = watchKick(host, command.kick, this.#kicked, this.#look);
     this.#ring = ring;
     this.#epoch++;
-    this.#isBroken = this.#isPolled = false;
+    this.#isPolled = false;
     this.#waits = this.#pending = 0;
     this.#call = command.call;
     this.#err = command.err;
@@ -230,23 +228,19 @@ export class EngineQueue implements QueueHandle {
   }
 
   /** Ends a queue, and nothing else, after a fault of the driver or the device. */
-  break(
-    error: unknown,
-    rule: string = error instanceof RingError ? error.rule : DEVICE_RULE,
-  ): void {
-    if (this.#isBroken || this.#ring === undefined) return;
-    this.#isBroken = true;
+  break(error: unknown, rule?: string): void {
+    if ((this.#waits & BROKEN) !== 0 || this.#ring === undefined) return;
+    this.#waits |= BROKEN;
     this.#counters.failed();
     if (this.#stopped === undefined) this.#unwatch();
     if (this.#err >= 0) this.#owner.host.signal(this.#err);
-    this.#owner.host.emit({
-      kind: "broken",
-      queue: this.index,
-      rule,
-      section: error instanceof RingError ? error.section : undefined,
-      message: error instanceof Error ? error.message : String(error),
-      stack: error instanceof Error && !(error instanceof RingError) ? error.stack : undefined,
-    });
+    const { message, stack = undefined } = error instanceof Error
+      ? error
+      : { message: String(error) };
+    const how = error instanceof RingError
+      ? { rule: error.rule, section: error.section }
+      : { rule: rule ?? "device", stack };
+    this.#owner.host.emit({ kind: "broken", queue: this.index, message, ...how });
   }
 
   // Handling.
@@ -361,6 +355,7 @@ export class EngineQueue implements QueueHandle {
 
   hold(): void {
     this.#waits |= HELD;
+    if (!this.#isInBatch) this.#releaseIfDrained();
   }
 
   #releaseIfDrained(): void {
@@ -474,13 +469,7 @@ export class EngineQueue implements QueueHandle {
   /** The error for a result that is not a possible number of bytes. */
   #wrongResult({ writableBytes }: Chain, result: unknown): TypeError {
     const { name, module } = this.#owner.device;
-    const shown = result === undefined
-      ? "nothing (undefined)"
-      : typeof result === "string"
-      ? `the text ${JSON.stringify(result.slice(0, 40))}`
-      : typeof result === "object"
-      ? "an object"
-      : String(result);
+    const shown = Deno.inspect(result, { depth: 0 }).slice(0, 40);
     return new TypeError(
       `Expected the bytes written (0 to ${writableBytes}), a promise of that, LATER or NOT_NOW from the handler of queue ${this.name} of device ${name} (${module}), got ${shown}`,
     );

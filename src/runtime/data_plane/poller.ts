@@ -9,39 +9,36 @@ import { elapsed, microseconds } from "../../linux/mod.ts";
 /** Looks at the queues per look at the clock. */
 const LOOKS_PER_CLOCK = 32;
 
-/** Turns that are measured together. */
+/** Number of turns that are measured together. */
 const WINDOW = 64;
 
-/** A longer time between two turns says nothing about polling, in microseconds. */
+/** Longest time between two turns that is measured, in microseconds: the rest is idle time. */
 const MAX_TURN_US = 256;
 
-/** How many windows pass before the other way is tried again: at first, and at most. */
+/** Windows until the other way is tried again: at first, and at most. */
 const MIN_HOLD = 2, MAX_HOLD = 64;
 
-/** Polling takes a processor, so it has to bring this much: requests per time, as a ratio. */
+/** Least gain of polling, as a ratio of requests per time: it takes a processor. */
 const GAIN = 1.1;
 
 /**
- * Decides by what polling brings. Whether it does depends on the client, on the
- * scheduler and on how deeply processors sleep: a client on another processor
- * comes back before a thread could fall asleep, and then polling serves twice as
- * many requests; one that shares the processor is held up, and then it serves
- * half as many. So both ways are tried, for {@linkcode WINDOW} turns each, and
- * the one that serves more requests in the same time is kept for longer and
- * longer until the other one is tried again. At a low rate both serve the same,
- * and the thread sleeps.
+ * Tries both polling and sleeping for {@linkcode WINDOW} turns each, and keeps the one that serves
+ * more requests per time, for longer and longer until it tries the other again. Which one does
+ * depends on the client, the scheduler and how deeply processors sleep: polling serves twice as
+ * many requests of a client on another processor, and half as many of one that shares the
+ * processor. At a low rate both serve the same, and the thread sleeps.
  *
- * One processor is left to others: where as many threads of a device poll as
- * there are processors but one, further ones sleep.
+ * One processor is left to others: at most as many threads of a device poll as there are
+ * processors but one.
  */
 export class Poller {
   readonly #mostUs: number;
-  /** How many threads poll. */
+  /** Number of threads that poll. */
   readonly #polling: Int32Array<SharedArrayBuffer>;
   readonly #mostThreads: number;
-  /** Whether polling is the better way, as far as is known. */
+  /** Polling served more when both were compared last. */
   #isBetter = true;
-  /** What is done in this window. */
+  /** The thread polls in this window. */
   #isOn = true;
   #turns = 0;
   #requests = 0;
@@ -111,13 +108,13 @@ export class Poller {
     return true;
   }
 
-  /** Something came: the time begins anew. */
+  /** Restarts the time: a request came. */
   found(): void {
     this.#isNew = true;
   }
 
-  /** Whether to look once more. */
-  goesOn(): boolean {
+  /** Whether to look again. */
+  continues(): boolean {
     if (!this.#isNew && ++this.#looks % LOOKS_PER_CLOCK !== 0) return true;
     const now = microseconds();
     if (this.#isNew) this.#since = now;

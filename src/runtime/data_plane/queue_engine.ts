@@ -117,7 +117,7 @@ export class QueueEngine implements QueueOwner {
         this.#queue(command.queue).setErr(command.fd);
         break;
       case "break":
-        this.#queue(command.queue).break(new Error(command.message), command.rule);
+        this.#queue(command.queue).break(command.message, command.rule);
         break;
       case "stop":
         return this.#queue(command.queue).stop(done);
@@ -188,7 +188,7 @@ export class QueueEngine implements QueueOwner {
       do {
         // By index: an iterator would be made at each look until V8 has seen enough of them.
         for (let i = 0; i < queues.length; i++) queues[i].look();
-      } while (glance() && !this.isPending && poller.goesOn());
+      } while (glance() && !this.isPending && poller.continues());
       poller.end();
     }
     for (let i = 0; i < queues.length; i++) queues[i].endPolling();

@@ -12,10 +12,12 @@ export const pace: {
   left: number;
   /** Handler calls that were answered by NOT_NOW. */
   refused: number;
+  /** The handler takes the next chain too, and completes it. */
+  takesNext: boolean;
   queue?: QueueHandle;
   /** Settle the promises of requests of the other queue. */
   settle: (() => void)[];
-} = { left: 0, refused: 0, settle: [] };
+} = { left: 0, refused: 0, takesNext: false, settle: [] };
 
 /** The device. */
 export default defineDevice({
@@ -32,6 +34,8 @@ export default defineDevice({
     queues: {
       pacedq(_chain, queue) {
         pace.queue = queue;
+        const next = pace.takesNext ? queue.take() : null;
+        if (next !== null) queue.complete(next, 0);
         if (pace.left-- > 0) return 0;
         pace.refused++;
         return NOT_NOW;
