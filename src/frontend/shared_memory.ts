@@ -45,70 +45,71 @@ export interface SharedRegionHandle {
   address: number;
 }
 
-/** Memory that a driver shares with its device, by guest physical address. */
-export interface DriverMemory {
+/** Memory that a driver shares with its device, by guest physical address. It owns nothing. */
+export class DriverMemory {
+  #regions: readonly { handle: SharedRegionHandle; buffer: ArrayBuffer }[];
+
+  /** Views regions that this process has mapped. */
+  constructor(handle: readonly SharedRegionHandle[]) {
+    this.#regions = handle.map((region) => ({
+      handle: region,
+      buffer: bufferAt(region.address, region.bytes),
+    }));
+  }
+
+  /** What another thread needs to see the same memory; see {@linkcode viewSharedMemory}. */
+  get handle(): SharedRegionHandle[] {
+    return this.#regions.map(({ handle }) => handle);
+  }
+
   /**
    * The buffer that holds a guest physical address, and where in it.
    *
    * @throws {RangeError} If the range is not wholly in one region
    */
-  locate(gpa: number, bytes: number): { buffer: ArrayBuffer; offset: number };
+  locate(gpa: number, bytes: number): { buffer: ArrayBuffer; offset: number } {
+    const { buffer, offset } = this.#find(gpa, bytes);
+    return { buffer, offset };
+  }
+
   /**
    * A view of `bytes` bytes at a guest physical address. It is the memory itself, not a copy, and
    * ends with its owner.
    *
    * @throws {RangeError} If the range is not wholly in one region
    */
-  at(gpa: number, bytes: number): Uint8Array<ArrayBuffer>;
+  at(gpa: number, bytes: number): Uint8Array<ArrayBuffer> {
+    const { buffer, offset } = this.#find(gpa, bytes);
+    return new Uint8Array(buffer, offset, bytes);
+  }
+
   /**
    * The front-end's own address for a guest physical address, as SET_VRING_ADDR wants it.
    *
    * @throws {RangeError} If it is in no region
    */
-  userAddress(gpa: number): number;
-  /** What another thread needs to see the same memory. */
-  readonly handle: SharedRegionHandle[];
-}
-
-interface Seen {
-  region: SharedRegionHandle;
-  buffer: ArrayBuffer;
-}
-
-function locate(all: readonly Seen[], gpa: number, bytes: number): Seen & { offset: number } {
-  for (const seen of all) {
-    const offset = gpa - seen.region.guestAddress;
-    if (offset >= 0 && offset + bytes <= seen.region.bytes) return { ...seen, offset };
-  }
-  throw new RangeError(
-    `Expected an address inside of one region, got 0x${gpa.toString(16)}+0x${bytes.toString(16)}`,
-  );
-}
-
-class ThreadView implements DriverMemory {
-  readonly handle: SharedRegionHandle[];
-  readonly #seen: Seen[];
-
-  constructor(handle: SharedRegionHandle[]) {
-    this.handle = handle;
-    this.#seen = handle.map((region) => ({
-      region,
-      buffer: bufferAt(region.address, region.bytes),
-    }));
-  }
-
-  locate(gpa: number, bytes: number): { buffer: ArrayBuffer; offset: number } {
-    return locate(this.#seen, gpa, bytes);
-  }
-
-  at(gpa: number, bytes: number): Uint8Array<ArrayBuffer> {
-    const { buffer, offset } = this.locate(gpa, bytes);
-    return new Uint8Array(buffer, offset, bytes);
-  }
-
   userAddress(gpa: number): number {
-    const { region, offset } = locate(this.#seen, gpa, 1);
-    return region.userAddress + offset;
+    const { handle, offset } = this.#find(gpa, 1);
+    return handle.userAddress + offset;
+  }
+
+  /**
+   * Replaces the regions.
+   *
+   * @internal
+   */
+  protected setRegions(regions: readonly SharedRegion[]): void {
+    this.#regions = regions.map(({ handle, u8 }) => ({ handle, buffer: u8.buffer }));
+  }
+
+  #find(gpa: number, bytes: number) {
+    for (const { handle, buffer } of this.#regions) {
+      const offset = gpa - handle.guestAddress;
+      if (offset >= 0 && offset + bytes <= handle.bytes) return { handle, buffer, offset };
+    }
+    throw new RangeError(
+      `Expected an address inside of one region, got 0x${gpa.toString(16)}+0x${bytes.toString(16)}`,
+    );
   }
 }
 
@@ -117,10 +118,9 @@ class ThreadView implements DriverMemory {
  * is gone ends the process.
  *
  * @param handle The memory's `handle`, from the thread that owns it
- * @returns The view; it owns nothing
  */
 export function viewSharedMemory(handle: SharedRegionHandle[]): DriverMemory {
-  return new ThreadView(handle);
+  return new DriverMemory(handle);
 }
 
 /** A region of a {@linkcode SharedMemory}. */
@@ -186,9 +186,8 @@ export class SharedRegion implements Disposable {
  * assertEquals(memory.regions[1].message.guestAddress, 0x1000n);
  * ```
  */
-export class SharedMemory implements DriverMemory, Disposable {
+export class SharedMemory extends DriverMemory implements Disposable {
   readonly #all: { region: SharedRegion; allocator: Allocator }[] = [];
-  #seen: Seen[] = [];
   #holders = 0;
   #disposed = false;
 
@@ -199,6 +198,7 @@ export class SharedMemory implements DriverMemory, Disposable {
    * @throws {RangeError} If regions overlap or have no size
    */
   constructor(regions: number | readonly SharedRegionOptions[]) {
+    super([]);
     try {
       for (const options of typeof regions === "number" ? [{ bytes: regions }] : regions) {
         this.addRegion(options);
@@ -212,11 +212,6 @@ export class SharedMemory implements DriverMemory, Disposable {
   /** Its regions, in the order in which they were added. */
   get regions(): readonly SharedRegion[] {
     return this.#all.map(({ region }) => region);
-  }
-
-  /** What another thread needs to see the same memory; see {@linkcode viewSharedMemory}. */
-  get handle(): SharedRegionHandle[] {
-    return this.#all.map(({ region }) => region.handle);
   }
 
   /**
@@ -241,7 +236,7 @@ export class SharedMemory implements DriverMemory, Disposable {
     }
     const region = new SharedRegion({ ...options, guestAddress });
     this.#all.push({ region, allocator: new Allocator(guestAddress, bytes) });
-    this.#see();
+    this.setRegions(this.regions);
     return region;
   }
 
@@ -258,15 +253,8 @@ export class SharedMemory implements DriverMemory, Disposable {
       throw new RangeError(`Expected a region without allocations, got one with ${allocator.size}`);
     }
     this.#all.splice(at, 1);
-    this.#see();
+    this.setRegions(this.regions);
     region[Symbol.dispose]();
-  }
-
-  #see(): void {
-    this.#seen = this.#all.map(({ region: { handle, u8 } }) => ({
-      region: handle,
-      buffer: u8.buffer,
-    }));
   }
 
   /**
@@ -308,23 +296,6 @@ export class SharedMemory implements DriverMemory, Disposable {
     return this.#all.reduce((sum, { allocator }) => sum + allocator.size, 0);
   }
 
-  /** As {@linkcode DriverMemory.locate}. */
-  locate(gpa: number, bytes: number): { buffer: ArrayBuffer; offset: number } {
-    return locate(this.#seen, gpa, bytes);
-  }
-
-  /** As {@linkcode DriverMemory.at}. */
-  at(gpa: number, bytes: number): Uint8Array<ArrayBuffer> {
-    const { buffer, offset } = this.locate(gpa, bytes);
-    return new Uint8Array(buffer, offset, bytes);
-  }
-
-  /** As {@linkcode DriverMemory.userAddress}. */
-  userAddress(gpa: number): number {
-    const { region, offset } = locate(this.#seen, gpa, 1);
-    return region.userAddress + offset;
-  }
-
   /**
    * Keeps the memory mapped, also beyond its disposal, until what is returned is disposed of. A
    * {@linkcode DriverQueue} does that for its ring.
@@ -346,7 +317,7 @@ export class SharedMemory implements DriverMemory, Disposable {
   [Symbol.dispose](): void {
     this.#disposed = true;
     if (this.#holders > 0) return;
-    this.#seen = [];
+    this.setRegions([]);
     for (const { region } of this.#all.splice(0)) region[Symbol.dispose]();
   }
 }

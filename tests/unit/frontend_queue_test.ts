@@ -6,7 +6,7 @@ import { DriverQueue } from "../../src/frontend/split_queue.ts";
 import { PackedDriverQueue } from "../../src/frontend/packed_queue.ts";
 import type { DriverQueueHandle } from "../../src/frontend/driver_ring.ts";
 import { packedDescriptorFlags } from "../../src/frontend/raw_packed_ring.ts";
-import type { DriverMemory } from "../../src/frontend/shared_memory.ts";
+import { DriverMemory } from "../../src/frontend/shared_memory.ts";
 import { RegionTable } from "../../src/memory/regions.ts";
 import { type Chain, createRing, initialBase, type Virtqueue } from "../../src/virtqueue/mod.ts";
 
@@ -15,17 +15,19 @@ const BYTES = 0x20000;
 const GUEST = 2 ** 33;
 const BUFFERS = GUEST + 0x10000;
 
+/** Plain memory that stands for shared memory. */
+class PlainMemory extends DriverMemory {
+  readonly u8 = new Uint8Array(BYTES);
+
+  override locate(gpa: number): { buffer: ArrayBuffer; offset: number } {
+    return { buffer: this.u8.buffer, offset: gpa - GUEST };
+  }
+}
+
 /** Plain memory, as driver and device see it. */
 function testMemory(): { u8: Uint8Array<ArrayBuffer>; driver: DriverMemory } {
-  const u8 = new Uint8Array(BYTES);
-  const locate = (gpa: number) => ({ buffer: u8.buffer, offset: gpa - GUEST });
-  const driver: DriverMemory = {
-    handle: [],
-    locate,
-    at: (gpa, bytes) => u8.subarray(gpa - GUEST, gpa - GUEST + bytes),
-    userAddress: (gpa) => gpa,
-  };
-  return { u8, driver };
+  const driver = new PlainMemory([]);
+  return { u8: driver.u8, driver };
 }
 
 interface World<T> {
