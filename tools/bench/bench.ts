@@ -17,9 +17,7 @@ const MEMORY_BYTES = MAX_QUEUES * QUEUE_BYTES + 8 * 2 ** 20;
 /** Below 2^31, so that addresses are small integers to V8. */
 const GUEST_ADDRESS = 2 ** 20;
 
-const MIB = 2 ** 20;
-
-export const STORE_BYTES = 256 * MIB;
+export const STORE_BYTES = 256 * 2 ** 20;
 
 export class Bench implements Disposable {
   readonly threads: LoadThreads;

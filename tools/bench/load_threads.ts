@@ -40,12 +40,10 @@ class LoadThread {
 export class RunningLoad {
   /** Rejects when a thread fails. Never resolves. */
   readonly failed: Promise<never>;
-  readonly #threads: readonly LoadThread[];
   readonly #control: LoadControl;
   readonly #ended: Promise<void>;
 
-  constructor(threads: readonly LoadThread[], orders: readonly ThreadOrder[]) {
-    this.#threads = threads;
+  constructor(readonly threads: readonly LoadThread[], orders: readonly ThreadOrder[]) {
     this.#control = new LoadControl();
     this.#ended = Promise.all(orders.map((order, i) => threads[i].run(order, this.#control)))
       .then(() => {});
@@ -55,7 +53,7 @@ export class RunningLoad {
 
   /** What all threads have counted by now. */
   count(what: Count): number {
-    return this.#threads.reduce((sum, { counters }) => sum + counters.get(what), 0);
+    return this.threads.reduce((sum, { counters }) => sum + counters.get(what), 0);
   }
 
   record(): void {
@@ -65,7 +63,7 @@ export class RunningLoad {
   /** All latencies that were noted; complete after {@linkcode RunningLoad.stop}. */
   latencies(): Histogram {
     const all = new Histogram();
-    for (const { counters } of this.#threads) all.merge(counters.latencies);
+    for (const { counters } of this.threads) all.merge(counters.latencies);
     return all;
   }
 

@@ -80,7 +80,6 @@ Examples:
   check: checkOptions,
 });
 
-/** A command line, checked. */
 export type Options = ReturnType<typeof BENCH.check>;
 
 function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>) {

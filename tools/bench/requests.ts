@@ -19,15 +19,13 @@ const MOST_LATE_NS = 10_000_000;
 /** Requests that are made when they are due, whenever those before them came back. */
 export class PacedRequests implements Requests {
   readonly depth: number;
-  readonly #inner: Requests;
   readonly #intervalNs: number;
   readonly #word = new Int32Array(new SharedArrayBuffer(4));
   #due = readClock();
 
   /** @param rate Requests per second: one at least, as the clock goes round in four seconds */
-  constructor(inner: Requests, rate: number) {
+  constructor(readonly inner: Requests, rate: number) {
     this.depth = inner.depth;
-    this.#inner = inner;
     this.#intervalNs = 1e9 / rate;
   }
 
@@ -37,11 +35,11 @@ export class PacedRequests implements Requests {
     if (left > 0) Atomics.wait(this.#word, 0, 0, left / 1e6);
     // What a busy machine kept it from for longer is not made up for.
     this.#due = ((left < -MOST_LATE_NS ? now : this.#due) + this.#intervalNs) | 0;
-    return this.#inner.add(ring, slot);
+    return this.inner.add(ring, slot);
   }
 
   check(slot: number, written: number): void {
-    this.#inner.check(slot, written);
+    this.inner.check(slot, written);
   }
 }
 

@@ -3,6 +3,9 @@
  */
 import { mix, Random } from "../lib/random.ts";
 
+/** How long anything may take on a busy machine. */
+export const TIMEOUT_MS = 60_000;
+
 /** Counts of what was reached, by name: kinds of messages, faults, outcomes. */
 export class Tally {
   readonly counts: Record<string, number> = {};

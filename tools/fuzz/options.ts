@@ -55,7 +55,6 @@ Examples:
   check: checkOptions,
 });
 
-/** A command line, checked. */
 export type Options = ReturnType<typeof FUZZ.check>;
 
 function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>) {

@@ -8,7 +8,7 @@ import { type DeviceServer, serve } from "../../mod.ts";
 import { BlkDriver, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
 import { expectNothingLeft, type ProcessState, processState } from "../lib/process_state.ts";
 import type { Random } from "../lib/random.ts";
-import { type FuzzTarget, playParts, randomOf, type Tally } from "./frame.ts";
+import { type FuzzTarget, playParts, randomOf, type Tally, TIMEOUT_MS } from "./frame.ts";
 import { withTimeout } from "../lib/process.ts";
 import { DescriptorPool } from "./wire/descriptors.ts";
 import device from "./wire/device.ts";
@@ -22,8 +22,6 @@ import { type Message, readRecordings } from "./wire/recording.ts";
 const CHECK_CONNECTIONS = 100;
 /** How many looks there are between one flood and storm and the next. */
 const CROWD_CHECKS = 40;
-/** How long anything may take on a busy machine. */
-const TIMEOUT_MS = 60_000;
 /** How much more memory the process may have at the end than when it was warm. */
 const MOST_GROWTH_BYTES = 128 * 2 ** 20;
 

@@ -93,7 +93,6 @@ Examples:
   check: checkOptions,
 });
 
-/** A command line, checked. */
 export type Options = ReturnType<typeof GUEST.check>;
 
 /** A device and its flags, as the user gave them. */

@@ -20,9 +20,7 @@ import { ToolError } from "../lib/tool_error.ts";
 export async function runSession(plan: Plan, command?: string): Promise<number> {
   const stop = new AbortController();
   for (const [name, number] of Object.entries(SIGNALS)) {
-    Deno.addSignalListener(name as Deno.Signal, () => {
-      stop.abort(new SignalError(128 + number));
-    });
+    Deno.addSignalListener(name as Deno.Signal, () => stop.abort(128 + number));
   }
   await Deno.mkdir(plan.directory, { mode: 0o700 });
   const backends: Backend[] = [];
@@ -38,7 +36,7 @@ export async function runSession(plan: Plan, command?: string): Promise<number> 
   } catch (error) {
     // What failed because of the stop is no news, but the stop's reason is.
     const reason = stop.signal.aborted ? stop.signal.reason : error;
-    if (reason instanceof SignalError) return reason.exitStatus;
+    if (typeof reason === "number") return reason;
     throw reason;
   } finally {
     // QEMU has ended: some of its devices abort when a back-end goes first.
@@ -50,14 +48,6 @@ export async function runSession(plan: Plan, command?: string): Promise<number> 
       for (const { recordPath } of plan.served) await printRecord(recordPath, stream);
     }
     await Deno.remove(plan.directory, { recursive: true });
-  }
-}
-
-/** The reason to stop when a signal came. */
-class SignalError extends Error {
-  override name = "SignalError";
-  constructor(readonly exitStatus: number) {
-    super(`Ended by a signal, status ${exitStatus}`);
   }
 }
 

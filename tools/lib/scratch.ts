@@ -8,11 +8,9 @@ export class Scratch implements Disposable {
   static readonly #all = new Set<Scratch>();
   readonly #made = new Set<string>();
   readonly #undo: (() => void)[] = [];
-  readonly #prefix: string;
 
   /** @param prefix How the directories' names begin, such as `vhostd-bench-` */
-  constructor(prefix: string) {
-    this.#prefix = prefix;
+  constructor(readonly prefix: string) {
     Scratch.#all.add(this);
   }
 
@@ -28,7 +26,7 @@ export class Scratch implements Disposable {
 
   /** Makes a directory in another one: that of temporary files by default. */
   directory(parent: string = Deno.env.get("TMPDIR") ?? "/tmp"): string {
-    const path = Deno.makeTempDirSync({ dir: parent, prefix: this.#prefix });
+    const path = Deno.makeTempDirSync({ dir: parent, prefix: this.prefix });
     this.#made.add(path);
     return path;
   }

@@ -30,20 +30,18 @@ export class DiskLoad {
   readonly full = new Trouble();
   /** The tail is cut off: what happens there is anything, and what was there is gone. */
   readonly cut = new Trouble();
-  readonly #served: ServedActor;
   readonly #disk: BlkDriver;
-  readonly #queues: number;
-  readonly #keepsNothing: boolean;
   readonly #tally: Tally;
   readonly #content: DiskContent;
   readonly #random: Random;
 
   /** @param keepsNothing The disk keeps nothing, so that nothing can be checked */
-  constructor(served: ServedActor, queues: number, keepsNothing: boolean) {
-    this.#served = served;
+  constructor(
+    readonly served: ServedActor,
+    readonly queues: number,
+    readonly keepsNothing: boolean,
+  ) {
     this.#disk = new BlkDriver(served.driver);
-    this.#queues = queues;
-    this.#keepsNothing = keepsNothing;
     this.#tally = served.tally;
     this.#random = served.world.random(`${served.tally.name} load`);
     this.#content = new DiskContent(BLOCKS, this.#random.u32());
@@ -59,7 +57,7 @@ export class DiskLoad {
     for (let round = 0; !over.aborted; round++) {
       const blocks = random.between(1, MAX_BLOCKS);
       const block = lane * BLOCKS_PER_LANE + random.below(BLOCKS_PER_LANE - blocks + 1);
-      const queue = random.below(this.#queues);
+      const queue = random.below(this.queues);
       await this.#write(block, blocks, queue, isTail);
       await this.#read(block, blocks, queue, isTail);
       if (random.chance(1, 16)) await this.#request(() => this.#disk.flush({ queue }), "flush");
@@ -109,7 +107,7 @@ export class DiskLoad {
       return;
     }
     if (status !== blkStatus.OK) throw this.#wrong("read", block, blocks, status);
-    if (this.#keepsNothing) return;
+    if (this.keepsNothing) return;
     this.#tally.checkedBytes += this.#content.check(block, data);
   }
 
@@ -120,7 +118,7 @@ export class DiskLoad {
   }
 
   async #send(make: () => Promise<BlkResult>): Promise<BlkResult> {
-    await this.#served.ready();
+    await this.served.ready();
     const result = await make();
     this.#tally.requests++;
     return result;
@@ -138,7 +136,7 @@ export class DiskLoad {
 
   async readAll(): Promise<void> {
     for (let block = 0; block < BLOCKS; block += MAX_BLOCKS) {
-      await this.#read(block, MAX_BLOCKS, block / MAX_BLOCKS % this.#queues, false);
+      await this.#read(block, MAX_BLOCKS, block / MAX_BLOCKS % this.queues, false);
     }
   }
 

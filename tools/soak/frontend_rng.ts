@@ -1,7 +1,7 @@
 /** Our source of randomness under a driver of ours. */
 import { ToolError } from "../lib/tool_error.ts";
 import { sleep, type World } from "./actor.ts";
-import { DISTURBANCES, ServedActor } from "./served.ts";
+import { ServedActor } from "./served.ts";
 
 /** How many requests are made at a time. */
 const LANES = 4;
@@ -28,11 +28,7 @@ export class FrontendRng extends ServedActor {
     await Promise.race([
       Promise.all([
         ...Array.from({ length: LANES }, (_, lane) => this.#runLane(lane)),
-        this.disturbOften(
-          LEAST_PEACE_MS,
-          MAX_PEACE_MS,
-          () => this.disturb(this.random.pick(DISTURBANCES)),
-        ),
+        this.disturbOften(LEAST_PEACE_MS, MAX_PEACE_MS),
       ]),
       this.backend.failed,
     ]);

@@ -63,7 +63,6 @@ Examples:
   check: checkOptions,
 });
 
-/** A command line, checked. */
 export type Options = ReturnType<typeof SOAK.check>;
 
 const DEFAULT_PLOT = new URL("../../.cache/soak.svg", import.meta.url).pathname;

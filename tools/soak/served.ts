@@ -84,7 +84,11 @@ export abstract class ServedActor implements Actor {
   }
 
   /** Does one of some things to the two now and then, until it is over. */
-  async disturbOften(leastMs: number, mostMs: number, disturb: () => Promise<void>): Promise<void> {
+  async disturbOften(
+    leastMs: number,
+    mostMs: number,
+    disturb = () => this.disturb(this.random.pick(DISTURBANCES)),
+  ): Promise<void> {
     for (;;) {
       await sleep(this.random.between(leastMs, mostMs), this.world.over);
       if (this.world.over.aborted) return;

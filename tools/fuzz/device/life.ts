@@ -6,10 +6,7 @@ import { Scratch } from "../../lib/scratch.ts";
 import { type AnyDevice, type DeviceServer, serve, type ServeOptions } from "../../../mod.ts";
 import { FrontendError, VirtioDriver } from "../../../src/frontend/mod.ts";
 import type { Random } from "../../lib/random.ts";
-import type { Tally } from "../frame.ts";
-
-/** How long anything may take on a busy machine. */
-const TIMEOUT_MS = 60_000;
+import { type Tally, TIMEOUT_MS } from "../frame.ts";
 
 /** The most parts of a request's readable, and of its writable bytes. */
 const MAX_PARTS = 12;

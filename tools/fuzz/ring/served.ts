@@ -9,7 +9,7 @@ import { BlkDriver, SharedMemory, VirtioDriver } from "../../../src/frontend/mod
 import { drainEventfd } from "../../../src/linux/mod.ts";
 import { ringRules } from "../../../src/virtqueue/mod.ts";
 import type { Random } from "../../lib/random.ts";
-import { type FuzzRun, type Part, playParts, type Tally } from "../frame.ts";
+import { type FuzzRun, type Part, playParts, type Tally, TIMEOUT_MS } from "../frame.ts";
 import { Attack } from "./attack.ts";
 
 /** How often a driver overwrites a ring before the device is reset. */
@@ -19,9 +19,6 @@ const MAX_BURST = 400;
 const RESETS = 6;
 
 const RING_BYTES = 0x10_0000, SCRATCH_BYTES = 0x1_0000;
-
-/** How long anything may take on a busy machine. */
-const TIMEOUT_MS = 60_000;
 
 const DISK_BYTES = 0x10_0000;
 

@@ -72,25 +72,19 @@ export default defineDevice({
 
 /** Fails the next request of a stripe with the errno of its order. */
 class FaultyStore implements Store {
-  readonly #host: StoreHost;
   readonly #inner: Store;
-  readonly #orders: Int32Array<SharedArrayBuffer>;
-  readonly #manner: Manner;
   readonly #waiting: { request: StoreRequest; result: number }[] = [];
   readonly #timer = createTimerfd(PERIOD_MS);
   readonly #watch: Disposable;
 
   constructor(
-    host: StoreHost,
+    readonly host: StoreHost,
     attach: (host: StoreHost) => Store,
-    orders: Int32Array<SharedArrayBuffer>,
-    manner: Manner,
+    readonly orders: Int32Array<SharedArrayBuffer>,
+    readonly manner: Manner,
     watch: typeof watchOnMain,
   ) {
-    this.#host = host;
     this.#inner = attach(host);
-    this.#orders = orders;
-    this.#manner = manner;
     this.#watch = watch(this.#timer.number, "readable", () => {
       drainEventfd(this.#timer.number);
       this.#answerSome();
@@ -104,7 +98,7 @@ class FaultyStore implements Store {
     return this.#answer(request, () => this.#inner.write(request));
   }
   flush(request: StoreRequest): StoreResult {
-    Atomics.add(this.#orders, FLUSHES, 1);
+    Atomics.add(this.orders, FLUSHES, 1);
     return this.#answer(request, () => this.#inner.flush(request), MAX_STRIPES);
   }
   discard(request: StoreRequest): StoreResult {
@@ -119,10 +113,10 @@ class FaultyStore implements Store {
     perform: () => StoreResult,
     stripe: number = Math.floor(request.offset / STRIPE_BYTES),
   ): StoreResult {
-    const order = Atomics.exchange(this.#orders, stripe, 0);
+    const order = Atomics.exchange(this.orders, stripe, 0);
     // What is in memory is done at once.
     const result = order === 0 ? perform() as number : order;
-    switch (this.#manner) {
+    switch (this.manner) {
       case "now":
         return result;
       case "promise":
@@ -143,9 +137,9 @@ class FaultyStore implements Store {
     if (this.#waiting.length === 0) return;
     for (let i = Math.ceil(this.#waiting.length / 2); i > 0; i--) {
       const { request, result } = this.#waiting.pop()!;
-      this.#host.done(request, result);
+      this.host.done(request, result);
     }
-    this.#host.flush();
+    this.host.flush();
   }
 
   close(): void {

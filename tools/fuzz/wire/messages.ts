@@ -144,14 +144,7 @@ export function memoryAgain(random: Random): Message[] {
   });
 }
 
-function ringAddress(index: number): {
-  index: number;
-  flags: number;
-  descriptor: bigint;
-  available: bigint;
-  used: bigint;
-  log: bigint;
-} {
+function ringAddress(index: number) {
   const at = USER_ADDRESS + ring(index);
   return {
     index,
@@ -164,12 +157,7 @@ function ringAddress(index: number): {
 }
 
 /** Records of what is in flight, in the memory that rings are put into. */
-function inflightArea(numQueues: number, queueSize: number): {
-  mmapSize: bigint;
-  mmapOffset: bigint;
-  numQueues: number;
-  queueSize: number;
-} {
+function inflightArea(numQueues: number, queueSize: number) {
   return {
     mmapSize: BigInt(MEMORY_BYTES - INFLIGHT_OFFSET),
     mmapOffset: BigInt(INFLIGHT_OFFSET),
