@@ -8,6 +8,7 @@
 export const devices = {
   blk: () => import("./blk/mod.ts"),
   input: () => import("./input/mod.ts"),
+  net: () => import("./net/mod.ts"),
   rng: () => import("./rng/mod.ts"),
   sensor: () => import("./sensor/mod.ts"),
 };

@@ -23,6 +23,7 @@ const symbols = {
   getrlimit: { parameters: ["i32", "buffer"], result: "i32" }, // resource, rlim
   fcntl_lock: { name: "fcntl", parameters: ["i32", "i32", "buffer"], result: "i32" }, // fd, cmd, lock
   ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" }, // fd, request, argp
+  ioctl_number: { name: "ioctl", parameters: ["i32", "u32", "u64"], result: "i32" }, // fd, request, arg
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   write: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   pipe2: { parameters: ["buffer", "i32"], result: "i32" }, // pipefd, flags
@@ -78,6 +79,7 @@ const symbols = {
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // fd, offset, whence
   pread: { parameters: ["i32", "u64", "u32", "i64"], result: "i32" }, // fd, buf, count, offset
   pwrite: { parameters: ["i32", "u64", "u32", "i64"], result: "i32" }, // fd, buf, count, offset
+  readv: { parameters: ["i32", "u64", "i32"], result: "i32" }, // fd, iov, iovcnt
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // fd, iov, iovcnt, offset, flags
   pwritev2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // fd, iov, iovcnt, offset, flags
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // dirfd, pathname, flags, mask, statxbuf

@@ -60,6 +60,7 @@ export {
   openFile,
   type OpenOptions,
   punchHole,
+  readList,
   readVectors,
   reopenFile,
   resizeFile,
@@ -76,8 +77,19 @@ export { UnixListener } from "./socket/listener.ts";
 export {
   type InheritedSocket,
   inspectSocket,
+  isPacketSocket,
   MAX_SOCKET_PATH_BYTES,
 } from "./socket/unix_socket.ts";
+
+// Network interfaces
+export {
+  adoptTap,
+  attachTapQueue,
+  NetworkInterface,
+  openTap,
+  setTapOffload,
+  TapOffload,
+} from "./tap.ts";
 
 // Waits
 export { elapsed, microseconds } from "./clock.ts";

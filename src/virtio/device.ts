@@ -158,6 +158,8 @@ export interface DataHalf<Q extends Queues = Queues> {
   onBatch?(queue: QueueHandle): void;
   /** A ring starts. */
   onStart?(queue: QueueHandle): void;
+  /** The front-end enabled or disabled a ring that is started: see {@linkcode QueueHandle.isRunning}. */
+  onEnable?(queue: QueueHandle): void;
   /**
    * A ring is about to stop: chains in flight are to be completed soon. Of a queue whose sender is
    * the device, buffers that are not completed when this returns, or when the promise that it

@@ -57,6 +57,7 @@ const DATA_MEMBERS: Readonly<Record<keyof DataHalf, true>> = {
   queues: true,
   onBatch: true,
   onStart: true,
+  onEnable: true,
   onStop: true,
   onReset: true,
   save: true,

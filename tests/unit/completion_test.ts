@@ -39,7 +39,7 @@ Deno.test("complete() offers values: choices, and paths where a path is meant", 
 });
 
 Deno.test("complete() offers what a command takes", async () => {
-  assertEquals(await offered("describe", ""), [["blk", "input", "rng", "sensor"], false]);
+  assertEquals(await offered("describe", ""), [["blk", "input", "net", "rng", "sensor"], false]);
   assertEquals(await offered("inspect", ""), [[], true]);
   assertEquals(await offered("inspect", "--"), [["--watch", "--json", "--help"], false]);
   assertEquals(await offered("completion", "z"), [["zsh"], false]);

@@ -303,6 +303,16 @@ export function readVectors(fd: number, vectors: IoVectors, offset: number): num
   return libc.preadv2(fd, vectors.entries, vectors.count, offset64[0], 0);
 }
 
+/**
+ * Reads into `count` entries of struct iovec that lie at an address, from a descriptor's current
+ * position; the bytes read, or negative with errno set.
+ */
+export function readList(fd: number, address: number, count: number): number {
+  addressWords[0] = address >>> 0;
+  addressWords[1] = address / 2 ** 32;
+  return libc.readv(fd, address64[0], count);
+}
+
 /** Writes from vectors at an offset; the bytes written, or negative with errno set. */
 export function writeVectors(fd: number, vectors: IoVectors, offset: number): number {
   setOffset(offset);

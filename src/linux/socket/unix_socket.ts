@@ -10,6 +10,8 @@ import { libc, pinnedBuffer } from "../libc.ts";
 
 export const AF_UNIX = 1;
 export const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
+const SOCK_SEQPACKET = 5;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOL_SOCKET = 1;
@@ -57,6 +59,15 @@ export function socketOption(fd: number, name: number, bytes = 4): number {
     `file descriptor ${fd}`,
   );
   return optionValue[0];
+}
+
+/** Whether a descriptor is a socket that keeps packets apart. */
+export function isPacketSocket(fd: number): boolean {
+  try {
+    return [SOCK_DGRAM, SOCK_SEQPACKET].includes(socketOption(fd, SO_TYPE));
+  } catch {
+    return false;
+  }
 }
 
 /** What an inherited descriptor is. */

@@ -144,6 +144,12 @@ export class EngineQueue implements QueueHandle {
   /** Enables or disables it. */
   enable(isEnabled: boolean): void {
     this.#isEnabled = isEnabled;
+    if (this.#ring === undefined) return;
+    try {
+      this.#owner.half.onEnable?.(this);
+    } catch (error) {
+      this.break(error);
+    }
     this.run();
   }
 

@@ -1,0 +1,78 @@
+/**
+ * Counts of packets, for the record.
+ *
+ * @module
+ */
+
+import type { Parts } from "../../mod.ts";
+import { DROP_NAMES, HEADER_BYTES } from "./packet.ts";
+
+const PACKETS = 0, BYTES = 1, MULTICAST = 2, BROADCAST = 3, GSO = 4, DROPS = 5;
+const FIELDS = DROPS + DROP_NAMES.length;
+
+/** How many packets went one way. Bytes are those of frames. */
+export interface PacketCountsJson {
+  packets: number;
+  bytes: number;
+  multicast: number;
+  broadcast: number;
+  /** Packets that stand for several segments. */
+  gso: number;
+  /** Packets that were dropped, by reason. */
+  drops: Record<string, number>;
+}
+
+/** The memory for the counts of `pairs` queue pairs. */
+export function countMemory(pairs: number): SharedArrayBuffer {
+  return new SharedArrayBuffer(pairs * 2 * FIELDS * 8);
+}
+
+/**
+ * The packets of a queue pair that went one way. Each count has one writer and is an aligned 64-bit
+ * float, so a reader on another thread sees the old or the new value.
+ */
+export class PacketCounts {
+  readonly #values: Float64Array;
+
+  /** @param direction 0: sent by the driver; 1: received by it. */
+  constructor(memory: SharedArrayBuffer, pair: number, direction: 0 | 1) {
+    this.#values = new Float64Array(memory, (pair * 2 + direction) * FIELDS * 8, FIELDS);
+  }
+
+  /** Counts a packet, which has a header and its destination address in `packet`. */
+  passed(packet: Parts, bytes: number): void {
+    const values = this.#values;
+    values[PACKETS]++;
+    values[BYTES] += bytes - HEADER_BYTES;
+    if (packet.byteLength < HEADER_BYTES + 6) return;
+    if (packet.u8(1) !== 0) values[GSO]++;
+    if ((packet.u8(HEADER_BYTES) & 1) === 0) return;
+    const isBroadcast = packet.u32(HEADER_BYTES) === 0xffff_ffff &&
+      packet.u16(HEADER_BYTES + 4) === 0xffff;
+    values[isBroadcast ? BROADCAST : MULTICAST]++;
+  }
+
+  /** Counts a packet that was dropped. */
+  dropped(reason: number): void {
+    this.#values[DROPS + reason]++;
+  }
+
+  /** The counts of all pairs together. */
+  static total(memory: SharedArrayBuffer, direction: 0 | 1): PacketCountsJson {
+    const sums = new Array<number>(FIELDS).fill(0);
+    const pairs = memory.byteLength / (2 * FIELDS * 8);
+    for (let pair = 0; pair < pairs; pair++) {
+      new PacketCounts(memory, pair, direction).#values.forEach((value, i) => sums[i] += value);
+    }
+    const drops = DROP_NAMES.map((name, reason) => [name, sums[DROPS + reason]] as const)
+      .filter(([, count]) => count > 0);
+    return {
+      packets: sums[PACKETS],
+      bytes: sums[BYTES],
+      multicast: sums[MULTICAST],
+      broadcast: sums[BROADCAST],
+      gso: sums[GSO],
+      drops: Object.fromEntries(drops),
+    };
+  }
+}

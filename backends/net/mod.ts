@@ -1,0 +1,102 @@
+/**
+ * The network device: virtio 1.3, 5.1.
+ *
+ * Its config space is the front-end's: QEMU makes it itself (MAC address, link status, MTU), and
+ * strips the protocol feature CONFIG from a back-end that offers it. The control queue is the
+ * front-end's too.
+ *
+ * @module
+ */
+
+import { defineDevice } from "../../mod.ts";
+import { countMemory, PacketCounts } from "./counts.ts";
+import { netOptions } from "./options.ts";
+import { ALL_OFFLOADS, openNetwork, openPort } from "./ports.ts";
+import { type PairContext, QueuePair } from "./queue_pair.ts";
+
+/** A virtio network device. */
+export default defineDevice({
+  name: "net",
+  deviceId: 1, // virtio 1.3, 5.1.1
+  about: "A network card",
+  module: import.meta.url,
+
+  // virtio 1.3, 5.1.2 Virtqueues
+  queues: {
+    receiveq: { about: "Buffers for packets to the guest", sender: "device", family: "pair" },
+    transmitq: { about: "Packets from the guest", family: "pair" },
+  },
+
+  // virtio 1.3, 5.1.3 Feature bits, those of the control queue left out
+  features: {
+    CSUM: { bit: 0, about: "Takes packets with partial checksums" },
+    GUEST_CSUM: { bit: 1, about: "The driver takes packets with partial checksums" },
+    MTU: { bit: 3, about: "Tells its MTU" },
+    GUEST_TSO4: { bit: 7, about: "The driver takes large TCP packets over IPv4" },
+    GUEST_TSO6: { bit: 8, about: "The driver takes large TCP packets over IPv6" },
+    GUEST_ECN: { bit: 9, about: "The driver takes large TCP packets with ECN" },
+    GUEST_UFO: { bit: 10, about: "The driver takes large UDP packets that become IP fragments" },
+    HOST_TSO4: { bit: 11, about: "Takes large TCP packets over IPv4" },
+    HOST_TSO6: { bit: 12, about: "Takes large TCP packets over IPv6" },
+    HOST_ECN: { bit: 13, about: "Takes large TCP packets with ECN" },
+    HOST_UFO: { bit: 14, about: "Takes large UDP packets that become IP fragments" },
+    MRG_RXBUF: { bit: 15, about: "A packet to the driver may fill several buffers" },
+    GUEST_ANNOUNCE: { bit: 21, about: "The driver can announce itself to the network" },
+    MQ: { bit: 22, about: "Has several pairs of queues" },
+    GUEST_USO4: { bit: 54, about: "The driver takes large UDP packets over IPv4" },
+    GUEST_USO6: { bit: 55, about: "The driver takes large UDP packets over IPv6" },
+    HOST_USO: { bit: 56, about: "Takes large UDP packets" },
+  },
+
+  options: netOptions,
+
+  open({ options }) {
+    const { queuePairs } = options;
+    const network = openNetwork(options);
+    const { mtu } = network;
+    const counts = countMemory(queuePairs);
+    const lacking = ALL_OFFLOADS.filter((name) => !network.offloads.includes(name));
+    return {
+      offer: { MQ: queuePairs > 1, ...Object.fromEntries(lacking.map((name) => [name, false])) },
+      queues: { pair: queuePairs },
+      shared: { plan: network.plan, counts, mtu },
+      onFeatures: (features) => network.onFeatures?.(features),
+      report: () => ({
+        ...network.report(),
+        mtu,
+        sent: PacketCounts.total(counts, 0),
+        received: PacketCounts.total(counts, 1),
+      }),
+      [Symbol.asyncDispose]: async () => await network[Symbol.dispose](),
+    };
+  },
+
+  handlers({ shared: { plan, counts, mtu }, features, memory: { base }, watch, notice }) {
+    const pairs: QueuePair[] = [];
+    const context: PairContext = {
+      ...{ counts, mtu, features, base, watch, notice },
+      open: (owner, pair) => openPort(plan, owner, pair),
+    };
+    return {
+      queues: {
+        receiveq: (queue) => pairs[queue.ordinal].receive(queue),
+        transmitq: (chain, queue) => pairs[queue.ordinal].transmit(chain),
+      },
+      onBatch(queue) {
+        pairs[queue.ordinal].flush();
+      },
+      onStart(queue) {
+        (pairs[queue.ordinal] ??= new QueuePair(context, queue.ordinal)).start(queue);
+      },
+      onEnable(queue) {
+        pairs[queue.ordinal].enable(queue);
+      },
+      onStop(queue) {
+        pairs[queue.ordinal].stop(queue);
+      },
+      close() {
+        for (const pair of pairs) pair?.[Symbol.dispose]();
+      },
+    };
+  },
+});

@@ -1,0 +1,85 @@
+/**
+ * Ports: where the packets of a network device come from and go to.
+ *
+ * @module
+ */
+
+import type { DeviceNotice, Parts, Readiness, Watch } from "../../mod.ts";
+import type { PacketHeader } from "./header.ts";
+import type { Offload } from "./packet.ts";
+import type { ReceiveWindow } from "./receive_window.ts";
+
+/**
+ * The port of one queue pair. It is made on the thread that runs the pair, when the driver first
+ * uses it, and stays for as long as that thread. All methods return at once.
+ */
+export interface Port extends Disposable {
+  /**
+   * Sends a packet: {@linkcode HEADER_BYTES} of header, then a frame. The packet is in guest memory,
+   * where the guest can change it at any time. It is valid until this returns; a port that needs it
+   * longer copies it.
+   *
+   * @param header The header as it was checked.
+   * @returns {@linkcode SENT}, {@linkcode FULL}, or why it was dropped: a value of {@linkcode Drop}.
+   */
+  send(packet: Parts, header: PacketHeader): number;
+  /** Called after each batch of packets. */
+  flush?(): void;
+  /**
+   * Moves the next packet into guest memory, header included: by a vectored read
+   * ({@linkcode ReceiveWindow.address}), or by copies ({@linkcode ReceiveWindow.write}).
+   *
+   * @returns The size of the packet in bytes; 0 when there is none.
+   */
+  receive(window: ReceiveWindow): number;
+  /**
+   * The driver enabled the pair or disabled it: a medium that divides its packets among pairs
+   * leaves out those that are disabled. At the start a port is disabled.
+   */
+  enable?(isEnabled: boolean): void;
+  /** Begins or ends the calls of {@linkcode PortOwner.readable}; at the start there are none. */
+  listen(isListening: boolean): void;
+}
+
+/** What a port is given. */
+export interface PortOwner {
+  /** Says that there are packets to receive; may be called again while there are. */
+  readable(): void;
+  /** Says that there is room after {@linkcode FULL}. */
+  writable(): void;
+  /** The address of index 0 of guest memory. */
+  readonly base: number;
+  /** Tells the person who runs the device of a fault. */
+  notice(notice: DeviceNotice): void;
+  /** Calls `callback` whenever a descriptor is ready, on the thread of the pair. */
+  watch(fd: number, readiness: Readiness, callback: () => void): Watch;
+}
+
+/** A TAP that the control half opened; plain values, for the threads. */
+export interface TapPlan {
+  readonly kind: "tap";
+  /** The descriptor of each pair's queue. */
+  readonly fds: readonly number[];
+  /** Its queues can be detached. */
+  readonly isMultiQueue: boolean;
+}
+
+/** A kind of port as the control half opened it; plain values, for the threads. */
+export type PortPlan =
+  | TapPlan
+  | { readonly kind: "null" }
+  | { readonly kind: "source"; readonly frameBytes: number };
+
+/** The control half of a device's ports. */
+export interface Network extends Disposable {
+  /** What the threads make the ports from. */
+  readonly plan: PortPlan;
+  /** The offloads that the ports have: others are not offered. */
+  readonly offloads: readonly Offload[];
+  /** The largest IP packet without offloads, in bytes. */
+  readonly mtu: number;
+  /** Takes the features that the driver acknowledged, before rings start. */
+  onFeatures?(features: Readonly<Record<Offload, boolean>>): void;
+  /** Returns what it adds to the record. */
+  report(): Record<string, unknown>;
+}

@@ -1,0 +1,66 @@
+/**
+ * The kinds of ports, by what the user gave.
+ *
+ * @module
+ */
+
+import { flagName, OptionError, type OptionValues } from "../../mod.ts";
+import { openTapNetwork, TapPort } from "./tap_port.ts";
+import { NullPort, SourcePort } from "./measuring_ports.ts";
+import type { netOptions } from "./options.ts";
+import type { Offload } from "./packet.ts";
+import type { Network, Port, PortOwner, PortPlan } from "./port.ts";
+
+/** All offloads, for ports that take and give packets of every form. */
+export const ALL_OFFLOADS: readonly Offload[] = [
+  "CSUM",
+  "GUEST_CSUM",
+  "GUEST_TSO4",
+  "GUEST_TSO6",
+  "GUEST_ECN",
+  "GUEST_UFO",
+  "GUEST_USO4",
+  "GUEST_USO6",
+  "HOST_TSO4",
+  "HOST_TSO6",
+  "HOST_ECN",
+  "HOST_UFO",
+  "HOST_USO",
+];
+
+/**
+ * Opens what the user's options name.
+ *
+ * @throws {OptionError} When they name no port, or several.
+ */
+export function openNetwork(options: OptionValues<typeof netOptions>): Network {
+  const kinds = ["tap", "tapFd", "null", "source"] as const;
+  const given = kinds.filter((kind) => options[kind] !== undefined && options[kind] !== false);
+  if (given.length !== 1) {
+    throw new OptionError(`Give one of ${kinds.map((kind) => `--${flagName(kind)}`).join(", ")}`);
+  }
+  const { source, mtu = 1500 } = options;
+  if (options.tap !== undefined || options.tapFd !== undefined) return openTapNetwork(options);
+  const plan: PortPlan = source === undefined
+    ? { kind: "null" }
+    : { kind: "source", frameBytes: source };
+  return {
+    plan,
+    offloads: ALL_OFFLOADS,
+    mtu,
+    report: () => ({ port: plan.kind }),
+    [Symbol.dispose]() {},
+  };
+}
+
+/** Makes the port of a queue pair, on the pair's thread. */
+export function openPort(plan: PortPlan, owner: PortOwner, pair: number): Port {
+  switch (plan.kind) {
+    case "tap":
+      return new TapPort(plan, owner, pair);
+    case "null":
+      return new NullPort();
+    case "source":
+      return new SourcePort(owner, plan.frameBytes);
+  }
+}

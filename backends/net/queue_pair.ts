@@ -1,0 +1,172 @@
+/**
+ * A pair of queues with its port: virtio 1.3, 5.1.6 Device Operation.
+ *
+ * @module
+ */
+
+import { type Chain, NOT_NOW, type QueueHandle } from "../../mod.ts";
+import { PacketCounts } from "./counts.ts";
+import { PacketHeader } from "./header.ts";
+import { Drop, FULL, HEADER_BYTES, MAX_FRAME_BYTES, type Offload, SENT } from "./packet.ts";
+import type { Port, PortOwner } from "./port.ts";
+import { ReceiveWindow } from "./receive_window.ts";
+
+/** How many packets are received before other queues have their turn. */
+const MAX_BATCH = 64;
+
+/** What a pair shares with the others of its device. */
+export interface PairContext {
+  /** Makes the port of a pair. */
+  open(owner: PortOwner, pair: number): Port;
+  readonly watch: PortOwner["watch"];
+  readonly notice: PortOwner["notice"];
+  /** The address of index 0 of guest memory. */
+  readonly base: number;
+  /** The memory of the packet counts. */
+  readonly counts: SharedArrayBuffer;
+  /** The largest IP packet without offloads, in bytes. */
+  readonly mtu: number;
+  /** The features that the driver acknowledged, live. */
+  readonly features: Readonly<Record<Offload | "MRG_RXBUF", boolean>>;
+}
+
+/** A receive queue, a transmit queue, and the port that joins them to a network. */
+export class QueuePair implements PortOwner, Disposable {
+  readonly watch: PortOwner["watch"];
+  readonly notice: PortOwner["notice"];
+  readonly base: number;
+  readonly #context: PairContext;
+  readonly #pair: number;
+  readonly #sent: PacketCounts;
+  readonly #received: PacketCounts;
+  readonly #header = new PacketHeader();
+  readonly #window: ReceiveWindow;
+  #port: Port | undefined;
+  #isEnabled = false;
+  #receiveq: QueueHandle | undefined;
+  #transmitq: QueueHandle | undefined;
+  /** The largest packet to expect, in bytes. */
+  #mostBytes = 0;
+  /** A packet that was read and waits for room: its size, and the room that there was. */
+  #pending = 0;
+  #pendingRoom = 0;
+
+  /** @param pair Its number. */
+  constructor(context: PairContext, pair: number) {
+    this.#context = context;
+    this.#pair = pair;
+    this.watch = context.watch;
+    this.notice = context.notice;
+    this.base = context.base;
+    this.#sent = new PacketCounts(context.counts, pair, 0);
+    this.#received = new PacketCounts(context.counts, pair, 1);
+    this.#window = new ReceiveWindow(context.base);
+  }
+
+  /** A ring starts. The port is made when it first runs: a driver may leave a pair disabled. */
+  start(queue: QueueHandle): void {
+    const { features, mtu } = this.#context;
+    if (queue.name === "transmitq") {
+      this.#transmitq = queue;
+      this.#header.negotiated(features);
+      return;
+    }
+    this.#receiveq = queue;
+    const hasLarge = features.GUEST_TSO4 || features.GUEST_TSO6 || features.GUEST_UFO ||
+      features.GUEST_USO4 || features.GUEST_USO6;
+    this.#mostBytes = HEADER_BYTES + (hasLarge ? MAX_FRAME_BYTES : 18 + mtu);
+    this.#pending = 0;
+    this.#window.begin(features.MRG_RXBUF);
+  }
+
+  /** A ring was enabled or disabled. */
+  enable(queue: QueueHandle): void {
+    if (queue === this.#receiveq && this.#port !== undefined) this.receive(queue);
+  }
+
+  /** A ring is about to stop; the framework gives its buffers back. */
+  stop(queue: QueueHandle): void {
+    this.enable(queue);
+    if (queue !== this.#receiveq) return;
+    this.#pending = 0;
+    this.#window.begin(false);
+  }
+
+  /** Sends a packet of the driver. */
+  transmit(chain: Chain): number {
+    const packet = chain.readable;
+    let result = this.#header.read(packet);
+    if (result === SENT) result = (this.#port ??= this.#open()).send(packet, this.#header);
+    if (result === FULL) return NOT_NOW;
+    if (result === SENT) this.#sent.passed(packet, packet.byteLength);
+    else this.#sent.dropped(result);
+    return 0;
+  }
+
+  /** Called after each batch of packets that were sent. */
+  flush(): void {
+    this.#port?.flush?.();
+  }
+
+  #open(): Port {
+    return this.#context.open(this, this.#pair);
+  }
+
+  writable(): void {
+    this.#transmitq?.resume();
+  }
+
+  readable(): void {
+    const queue = this.#receiveq;
+    if (queue !== undefined) this.receive(queue);
+  }
+
+  /**
+   * Fills buffers of the driver with packets, as far as there are both and the queue runs; called
+   * too when it starts or ends to run.
+   */
+  receive(queue: QueueHandle): void {
+    const { isRunning } = queue;
+    const port = this.#port ??= this.#open();
+    if (isRunning !== this.#isEnabled) {
+      this.#isEnabled = isRunning;
+      port.enable?.(isRunning);
+    }
+    port.listen(isRunning && this.#receiveBatch(queue, port));
+    queue.flush();
+  }
+
+  /** @returns Whether there is room for more packets. */
+  #receiveBatch(queue: QueueHandle, port: Port): boolean {
+    const window = this.#window;
+    for (let i = 0; i < MAX_BATCH; i++) {
+      if (!window.fill(queue, this.#pending || this.#mostBytes)) return false;
+      let bytes = this.#pending;
+      if (bytes > 0) {
+        if (window.room < bytes) return false;
+        window.complete(bytes, this.#pendingRoom);
+        this.#pending = 0;
+      } else {
+        bytes = port.receive(window);
+        if (bytes === 0) return true;
+      }
+      const chains = window.chainsFor(bytes);
+      if (chains > 0) {
+        const { writable } = window.first!;
+        writable.setU16(10, chains); // num_buffers
+        this.#received.passed(writable, bytes);
+        window.deliver(queue, bytes);
+      } else if (this.#context.features.MRG_RXBUF) {
+        this.#pending = bytes;
+        this.#pendingRoom = window.room;
+      } else {
+        this.#received.dropped(Drop.BUFFERS);
+      }
+    }
+    return true;
+  }
+
+  [Symbol.dispose](): void {
+    this.#port?.[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,214 @@
+/**
+ * The buffers of the driver that the next packets go to.
+ *
+ * @module
+ */
+
+import type { Chain, QueueHandle, VectorSink } from "../../mod.ts";
+import { addressOf, copyMemory, MAX_IO_VECTORS, pinnedBuffer } from "../../src/linux/mod.ts";
+import { HEADER_BYTES, MAX_FRAME_BYTES } from "./packet.ts";
+
+/** The most chains in the window. */
+const MAX_CHAINS = 1024;
+
+/** The most entries: one of a vectored read is for the spare. */
+const MAX_ENTRIES = MAX_IO_VECTORS - 1;
+
+/** How many entries there is memory for: they move to its beginning when it is used up. */
+const LIST_ENTRIES = 4 * MAX_IO_VECTORS;
+
+const ENTRY_WORDS = 4; // struct iovec
+
+/**
+ * Chains that are taken and not yet filled, first in, first out, and their memory as a list of
+ * struct iovec. What a packet leaves over is for the next one, so a chain is taken and listed once.
+ */
+export class ReceiveWindow implements VectorSink {
+  /** The bytes that the next packet can have. */
+  room = 0;
+  readonly #base: number;
+  readonly #words = new Uint32Array(pinnedBuffer(LIST_ENTRIES * ENTRY_WORDS * 4));
+  readonly #address = addressOf(this.#words);
+  /** Takes the end of a packet that has no room. */
+  readonly #spare = new Uint8Array(pinnedBuffer(HEADER_BYTES + MAX_FRAME_BYTES));
+  readonly #spareAddress = addressOf(this.#spare);
+  /** The entries from the first chain's to the last one's. */
+  #first = 0;
+  #end = 0;
+  readonly #chains: (Chain | undefined)[] = new Array(MAX_CHAINS).fill(undefined);
+  readonly #entries = new Uint16Array(MAX_CHAINS);
+  readonly #bytes = new Float64Array(MAX_CHAINS);
+  /** The first chain, and how many there are. */
+  #head = 0;
+  #count = 0;
+  /** A packet may use several chains: VIRTIO_NET_F_MRG_RXBUF. */
+  #isMergeable = false;
+  /** Where the next copy goes: the entry, and the byte in it. */
+  #entry = 0;
+  #at = 0;
+
+  /** @param base The address of index 0 of guest memory. */
+  constructor(base: number) {
+    this.#base = base;
+  }
+
+  /** Empties it, when a ring starts or stops: its chains are the ring's again. */
+  begin(isMergeable: boolean): void {
+    this.#isMergeable = isMergeable;
+    this.#chains.fill(undefined);
+    this.#head =
+      this.#count =
+      this.#first =
+      this.#end =
+      this.room =
+        0;
+  }
+
+  /** The first chain. */
+  get first(): Chain | undefined {
+    return this.#chains[this.#head];
+  }
+
+  /**
+   * Takes chains until there is room for a packet of `bytes` bytes; without mergeable buffers, one.
+   *
+   * @returns Whether there is room for any packet.
+   */
+  fill(queue: QueueHandle, bytes: number): boolean {
+    if (!this.#isMergeable) {
+      return this.#count > 0 || this.#take(queue);
+    }
+    while (this.room < bytes && this.#count < MAX_CHAINS && this.#take(queue));
+    return this.#count > 0;
+  }
+
+  #take(queue: QueueHandle): boolean {
+    if (this.#end - this.#first === MAX_ENTRIES) return false;
+    const chain = queue.take();
+    if (chain === null) return false;
+    const { writable } = chain;
+    // virtio 1.3, 5.1.6.3.1
+    if (writable.byteLength < HEADER_BYTES) {
+      queue.fail(
+        new RangeError(
+          `Expected a receive buffer of at least ${HEADER_BYTES} bytes, got ${writable.byteLength}`,
+        ),
+        chain,
+      );
+      return false;
+    }
+    if (this.#end + MAX_IO_VECTORS >= LIST_ENTRIES) {
+      this.#words.copyWithin(0, this.#first * ENTRY_WORDS, this.#end * ENTRY_WORDS);
+      this.#end -= this.#first;
+      this.#first = 0;
+    }
+    const begin = this.#end;
+    const listed = writable.gather(this, this.#base);
+    if (listed < writable.byteLength && this.#count > 0) {
+      this.#end = begin;
+      queue.untake(chain);
+      return false;
+    }
+    const at = (this.#head + this.#count++) % MAX_CHAINS;
+    this.#chains[at] = chain;
+    this.#entries[at] = this.#end - begin;
+    this.#bytes[at] = listed;
+    this.room += listed;
+    return true;
+  }
+
+  /** Lists memory of the chain that is being taken. */
+  push(address: number, bytes: number): boolean {
+    if (this.#end - this.#first === MAX_ENTRIES) return false;
+    this.#set(this.#end++, address, bytes);
+    return true;
+  }
+
+  #set(entry: number, address: number, bytes: number): void {
+    const at = entry * ENTRY_WORDS, words = this.#words;
+    words[at] = address >>> 0;
+    words[at + 1] = address / 2 ** 32;
+    words[at + 2] = bytes;
+    words[at + 3] = 0;
+  }
+
+  /** The address of the list for a vectored read of {@linkcode ReceiveWindow.listed} entries. */
+  get address(): number {
+    return this.#address + this.#first * ENTRY_WORDS * 4;
+  }
+
+  /**
+   * The number of entries for a vectored read. The last is spare memory of the window, so that a
+   * packet that has no room is known by its size.
+   */
+  get listed(): number {
+    this.#set(this.#end, this.#spareAddress, this.#spare.length);
+    return this.#end - this.#first + 1;
+  }
+
+  /** Begins a packet that is copied. */
+  rewind(): void {
+    this.#entry = this.#first;
+    this.#at = 0;
+  }
+
+  /** Copies the next bytes of a packet from an address; what has no room is lost. */
+  write(address: number, bytes: number): void {
+    const words = this.#words;
+    while (bytes > 0 && this.#entry < this.#end) {
+      const at = this.#entry * ENTRY_WORDS;
+      const part = Math.min(words[at + 2] - this.#at, bytes);
+      copyMemory(words[at] + words[at + 1] * 2 ** 32 + this.#at, address, part);
+      address += part;
+      bytes -= part;
+      this.#at += part;
+      if (this.#at < words[at + 2]) return;
+      this.#entry++;
+      this.#at = 0;
+    }
+  }
+
+  /**
+   * Moves the end of a packet of `bytes` bytes from the spare memory to chains that were taken
+   * since it was read.
+   *
+   * @param room The room that there was when it was read.
+   */
+  complete(bytes: number, room: number): void {
+    this.rewind();
+    for (let left = room; left > 0; this.#entry++) {
+      left -= this.#words[this.#entry * ENTRY_WORDS + 2];
+    }
+    this.write(this.#spareAddress, bytes - room);
+  }
+
+  /**
+   * The number of chains that a packet of `bytes` bytes fills; 0 when it has no room. Without
+   * mergeable buffers, that is the first or none.
+   */
+  chainsFor(bytes: number): number {
+    if (bytes > this.room) return 0;
+    let chains = 0;
+    for (let left = bytes; left > 0; chains++) {
+      left -= this.#bytes[(this.#head + chains) % MAX_CHAINS];
+    }
+    return chains;
+  }
+
+  /** Completes the first chains with a packet of `bytes` bytes. */
+  deliver(queue: QueueHandle, bytes: number): void {
+    for (let left = bytes; left > 0;) {
+      const at = this.#head;
+      const room = this.#bytes[at];
+      const written = Math.min(room, left);
+      queue.complete(this.#chains[at]!, written);
+      this.#chains[at] = undefined;
+      this.#first += this.#entries[at];
+      this.room -= room;
+      this.#head = (at + 1) % MAX_CHAINS;
+      this.#count--;
+      left -= written;
+    }
+    if (this.#count === 0) this.#first = this.#end = 0;
+  }
+}

@@ -1,0 +1,256 @@
+/**
+ * A port on a TAP: packets go straight between guest memory and the kernel, one system call each.
+ *
+ * @module
+ */
+
+import { OptionError, type Parts, type Watch } from "../../mod.ts";
+import {
+  adoptTap,
+  attachTapQueue,
+  CURRENT_POSITION,
+  Errno,
+  errno,
+  errnoName,
+  Fd,
+  IoVectors,
+  isPacketSocket,
+  LinuxError,
+  NetworkInterface,
+  openTap,
+  readList,
+  setCloseOnExec,
+  setNonblocking,
+  setTapOffload,
+  TapOffload,
+  writeVectors,
+} from "../../src/linux/mod.ts";
+import { Drop, FULL, HEADER_BYTES, type Offload, SENT } from "./packet.ts";
+import type { Network, Port, PortOwner, TapPlan } from "./port.ts";
+import type { ReceiveWindow } from "./receive_window.ts";
+
+/** The port of a pair: one queue of the TAP. The descriptor stays the control half's. */
+export class TapPort implements Port {
+  readonly #fd: number;
+  readonly #base: number;
+  readonly #isMultiQueue: boolean;
+  readonly #owner: PortOwner;
+  readonly #vectors = new IoVectors();
+  readonly #readable: Watch;
+  readonly #writable: Watch;
+  #isGone = false;
+
+  constructor(plan: TapPlan, owner: PortOwner, pair: number) {
+    const fd = this.#fd = plan.fds[pair];
+    this.#isMultiQueue = plan.isMultiQueue;
+    this.#base = owner.base;
+    this.#owner = owner;
+    this.#readable = owner.watch(fd, "readable", () => owner.readable());
+    this.#readable.pause();
+    this.#writable = owner.watch(fd, "writable", () => {
+      this.#writable.pause();
+      owner.writable();
+    });
+    this.#writable.pause();
+  }
+
+  enable(isEnabled: boolean): void {
+    if (!this.#isMultiQueue || this.#isGone) return;
+    try {
+      attachTapQueue(this.#fd, isEnabled);
+    } catch (error) {
+      // It is so already.
+      if (!(error instanceof LinuxError && error.errno === Errno.EINVAL)) throw error;
+    }
+  }
+
+  send(packet: Parts): number {
+    const vectors = this.#vectors;
+    vectors.count = 0;
+    // A chain has no more parts than a system call takes.
+    packet.gather(vectors, this.#base);
+    for (;;) {
+      if (writeVectors(this.#fd, vectors, CURRENT_POSITION) >= 0) return SENT;
+      const code = errno();
+      if (code === Errno.EAGAIN) {
+        this.#writable.resume();
+        return FULL;
+      }
+      if (code !== Errno.EINTR) return Drop.REFUSED;
+    }
+  }
+
+  receive(window: ReceiveWindow): number {
+    if (this.#isGone) return 0;
+    for (;;) {
+      const bytes = readList(this.#fd, window.address, window.listed);
+      if (bytes > HEADER_BYTES) return bytes;
+      if (bytes > 0) continue; // no packet: nobody can do anything with it
+      const code = bytes === 0 ? 0 : errno();
+      if (code === Errno.EAGAIN) return 0;
+      if (code === Errno.EINTR) continue;
+      // The interface was deleted. The descriptor reports an error for ever.
+      this.#isGone = true;
+      this.#readable[Symbol.dispose]();
+      this.#owner.notice({
+        what: "The TAP is gone",
+        why: `Expected packets from it, got ${code === 0 ? "its end" : errnoName(code)}`,
+        remedy: "Start vhostd again when the interface is back",
+      });
+      return 0;
+    }
+  }
+
+  listen(isListening: boolean): void {
+    if (isListening) this.#readable.resume();
+    else this.#readable.pause();
+  }
+
+  [Symbol.dispose](): void {
+    this.#readable[Symbol.dispose]();
+    this.#writable[Symbol.dispose]();
+  }
+}
+
+/** What the user gave. */
+export interface TapOptions {
+  readonly tap?: string;
+  readonly tapFd?: string;
+  readonly bridge?: string;
+  readonly mtu?: number;
+  readonly queuePairs: number;
+}
+
+/** The offloads of a TAP, and the flag of TUNSETOFFLOAD where one belongs to them. */
+const OFFLOADS: Readonly<Partial<Record<Offload, number>>> = {
+  CSUM: 0,
+  GUEST_CSUM: TapOffload.CSUM,
+  GUEST_TSO4: TapOffload.TSO4,
+  GUEST_TSO6: TapOffload.TSO6,
+  GUEST_ECN: TapOffload.TSO_ECN,
+  GUEST_UFO: TapOffload.UFO,
+  HOST_TSO4: 0,
+  HOST_TSO6: 0,
+  HOST_ECN: 0,
+  HOST_UFO: 0,
+};
+
+/** Offloads of Linux 6.2 and later. */
+const USO_OFFLOADS: Readonly<Partial<Record<Offload, number>>> = {
+  HOST_USO: 0,
+  GUEST_USO4: TapOffload.USO4,
+  GUEST_USO6: TapOffload.USO6,
+};
+
+/**
+ * Opens the TAP that the user named, or takes over what was inherited.
+ *
+ * @throws {OptionError} When it cannot be had.
+ */
+export function openTapNetwork(options: TapOptions): Network {
+  const { tap, tapFd, bridge, queuePairs } = options;
+  using resources = new DisposableStack();
+  const fds: Fd[] = [];
+  let name = tap;
+  try {
+    if (tap !== undefined) {
+      for (let pair = 0; pair < queuePairs; pair++) {
+        fds.push(resources.use(openTap(tap, HEADER_BYTES, queuePairs > 1)));
+      }
+    } else {
+      const numbers = parseFds(tapFd!, queuePairs);
+      for (const fd of numbers) {
+        const adopted = adoptTap(fd, HEADER_BYTES);
+        name ??= adopted;
+        if (adopted === undefined) expectPacketSocket(fd);
+        setCloseOnExec(fd);
+        fds.push(resources.use(new Fd(fd)));
+      }
+    }
+    const isTap = name !== undefined;
+    const isMultiQueue = isTap && queuePairs > 1;
+    // A driver may use fewer pairs; the kernel gives packets to attached queues only.
+    if (isMultiQueue) { for (const { number } of fds) attachTapQueue(number, false); }
+    const mtu = isTap ? configure(name!, tap !== undefined, options) : options.mtu ?? 1500;
+    if (bridge !== undefined && !isTap) throw new OptionError("--bridge needs a TAP");
+    const first = fds[0].number;
+    const hasUso = !isTap ||
+      setTapOffload(first, TapOffload.CSUM | TapOffload.USO4 | TapOffload.USO6);
+    const flags = hasUso ? { ...OFFLOADS, ...USO_OFFLOADS } : OFFLOADS;
+    if (isTap) setTapOffload(first, 0);
+    const opened = resources.move();
+    return {
+      plan: { kind: "tap", fds: fds.map(({ number }) => number), isMultiQueue },
+      offloads: Object.keys(flags) as Offload[],
+      mtu,
+      onFeatures(features) {
+        if (!isTap) return;
+        let mask = 0;
+        for (const [offload, flag] of Object.entries(flags) as [Offload, number][]) {
+          if (features[offload]) mask |= flag;
+        }
+        // The kernel takes none without the first.
+        setTapOffload(first, (mask & TapOffload.CSUM) === 0 ? 0 : usable(mask));
+      },
+      report: () => ({ port: isTap ? `tap ${name}` : "inherited socket", ...bridge && { bridge } }),
+      [Symbol.dispose]: () => opened.dispose(),
+    };
+  } catch (error) {
+    if (!(error instanceof LinuxError || error instanceof TypeError)) throw error;
+    throw new OptionError(explain(error, options), { cause: error });
+  }
+}
+
+/** Linux takes both of the USO flags, or none; and ECN with TSO only. */
+function usable(mask: number): number {
+  const { USO4, USO6, TSO4, TSO6, TSO_ECN } = TapOffload;
+  if ((mask & (USO4 | USO6)) !== (USO4 | USO6)) mask &= ~(USO4 | USO6);
+  if ((mask & (TSO4 | TSO6)) === 0) mask &= ~TSO_ECN;
+  return mask;
+}
+
+/** Sets the interface up; returns its MTU. */
+function configure(name: string, isOurs: boolean, { bridge, mtu }: TapOptions): number {
+  using tap = new NetworkInterface(name);
+  if (mtu !== undefined && mtu !== tap.mtu) tap.mtu = mtu;
+  if (bridge !== undefined) {
+    using port = new NetworkInterface(bridge);
+    if (port.index === undefined) throw new OptionError(`There is no bridge ${bridge}`);
+    port.addPort(tap.index!);
+  }
+  if (isOurs) tap.setUp();
+  return tap.mtu;
+}
+
+function parseFds(text: string, count: number): number[] {
+  const fds = text.split(",").map((word) => /^\d{1,6}$/.test(word) ? Number(word) : -1);
+  if (fds.includes(-1) || fds.length !== count) {
+    throw new OptionError(
+      `--tap-fd takes one descriptor per pair (${count}), such as 3,4; got ${JSON.stringify(text)}`,
+    );
+  }
+  return fds;
+}
+
+/** A socket that keeps packets apart takes the place of a TAP; its peer sees virtio-net headers. */
+function expectPacketSocket(fd: number): void {
+  if (!isPacketSocket(fd)) {
+    throw new TypeError(`Expected a TAP or a packet socket, got another descriptor`);
+  }
+  setNonblocking(fd, true);
+}
+
+function explain(error: Error, { tap, tapFd, queuePairs }: TapOptions): string {
+  const what = tap === undefined ? `--tap-fd=${tapFd}` : `--tap=${tap}`;
+  const code = error instanceof LinuxError ? error.errno : 0;
+  if (code === Errno.EPERM || code === Errno.EACCES) {
+    return `${what}: not permitted. Run as root, or make it yours: ` +
+      `ip tuntap add ${tap} mode tap${queuePairs > 1 ? " multi_queue" : ""} vnet_hdr user $USER`;
+  }
+  if (code === Errno.EINVAL && tap !== undefined) {
+    return `${what}: it was made with other properties; expected mode tap${
+      queuePairs > 1 ? " multi_queue" : " without multi_queue"
+    }`;
+  }
+  return `${what}: ${error.message}`;
+}

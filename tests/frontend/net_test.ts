@@ -1,0 +1,252 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import net from "../../backends/net/mod.ts";
+import { OptionError, serve } from "../../mod.ts";
+import { check, Fd, pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
+import { libc } from "../../src/linux/libc.ts";
+import { frame, NetDriver, packet } from "./lib/net_driver.ts";
+
+const RINGS = [
+  { name: "split", packed: false, inOrder: false },
+  { name: "packed", packed: true, inOrder: false },
+  { name: "split, in order", packed: false, inOrder: true },
+  { name: "packed, in order", packed: true, inOrder: true },
+];
+
+/** A frame of a source port. */
+function sourceFrame(bytes: number): Uint8Array {
+  const frame = new Uint8Array(bytes).fill(0xff, 0, 6);
+  frame.set([2, 0, 0, 0, 0, 1, 0x88, 0xb5], 6);
+  return frame;
+}
+
+for (const { name, ...rings } of RINGS) {
+  Deno.test(`net receives packets into mergeable buffers (${name})`, async () => {
+    const setup = { ...rings, buffer: [12, 500, 0, 488] };
+    await using setUp = await NetDriver.create({ source: 3500 }, setup);
+    setUp.post(40);
+    for (let i = 0; i < 10; i++) {
+      const { frame, numBuffers, ...header } = await setUp.receive();
+      assertEquals(frame, sourceFrame(3500));
+      assertEquals(numBuffers, 4);
+      assertEquals(Object.values(header).filter((field) => field !== 0), []);
+    }
+  });
+
+  Deno.test(`net receives each packet into one buffer without MRG_RXBUF (${name})`, async () => {
+    await using setUp = await NetDriver.create({ source: 1514 }, { ...rings, mergeable: false });
+    for (let round = 0; round < 5; round++) {
+      setUp.post(20);
+      for (let i = 0; i < 20; i++) {
+        const { frame, numBuffers } = await setUp.receive();
+        assertEquals(frame, sourceFrame(1514));
+        assertEquals(numBuffers, 1);
+      }
+    }
+  });
+
+  Deno.test(`net sends packets, and the record counts them (${name})`, async () => {
+    await using setUp = await NetDriver.create({ null: true }, rings);
+    await Promise.all([
+      ...Array.from({ length: 300 }, (_, i) => setUp.send(packet(frame(60 + i, i)))),
+      setUp.send(packet(frame(60, 0, Array(6).fill(255))), { parts: [3, 8, 4, 57] }),
+      setUp.send(packet(frame(60, 0, [1, 0, 0x5e, 0, 0, 1])), { parts: [12, 60] }),
+    ]);
+    assertEquals(setUp.report.sent, {
+      packets: 302,
+      bytes: 60 * 302 + 299 * 150,
+      multicast: 1,
+      broadcast: 1,
+      gso: 0,
+      drops: {},
+    });
+  });
+}
+
+Deno.test("net drops malformed packets, and the record says why", async () => {
+  await using setUp = await NetDriver.create({ null: true }, { without: ["HOST_UFO", "HOST_ECN"] });
+  const large = frame(4000);
+  const gso = { flags: 1, gsoType: 1, gsoSize: 1448, csumStart: 34, csumOffset: 16, hdrLen: 66 };
+  await setUp.send(packet(frame(13 + 1)));
+  await setUp.send(packet(large, gso));
+  await setUp.send(packet(large, { ...gso, flags: 0xff }));
+  await setUp.send(packet(large.subarray(0, 52), { flags: 1, csumStart: 34, csumOffset: 16 }));
+  const drops = {
+    tiny: [new Uint8Array(1), packet(large).subarray(0, 12), packet(large).subarray(0, 25)],
+    oversize: [packet(frame(18 + 65_536))],
+    header: [
+      packet(large, { ...gso, flags: 0 }),
+      packet(large, { ...gso, gsoSize: 0 }),
+      packet(large, { ...gso, gsoType: 3 }),
+      packet(large, { ...gso, gsoType: 0x81 }),
+      packet(large, { ...gso, gsoType: 0x80 }),
+      packet(large, { ...gso, gsoType: 2 }),
+      packet(large, { ...gso, gsoType: 33 }),
+      packet(large, { ...gso, csumStart: 65_535, csumOffset: 65_535 }),
+      packet(large.subarray(0, 51), { flags: 1, csumStart: 34, csumOffset: 16 }),
+    ],
+  };
+  for (const bytes of Object.values(drops).flat()) await setUp.send(bytes);
+  const { sent } = setUp.report;
+  assertEquals([sent.packets, sent.gso], [4, 2]);
+  assertEquals(sent.drops, { tiny: 3, oversize: 1, header: 9 });
+});
+
+Deno.test("net drops a packet that is larger than its buffer without MRG_RXBUF", async () => {
+  const setup = { mergeable: false, buffer: [1000] };
+  await using setUp = await NetDriver.create({ source: 1514 }, setup);
+  setUp.post(1);
+  while (setUp.report.received.drops.buffers === undefined) {
+    await setUp.send(packet(frame(60)));
+  }
+  assertEquals(setUp.report.received.packets, 0);
+});
+
+Deno.test("net completes a packet when the driver gives the buffers that it lacked", async () => {
+  await using setUp = await NetDriver.create({ source: 3500 }, { buffer: [1000] });
+  for (let i = 0; i < 3; i++) {
+    setUp.post(1);
+    await setUp.send(packet(frame(60)));
+    setUp.post(2);
+    await setUp.send(packet(frame(60)));
+    setUp.post(1);
+    const { frame: received, numBuffers } = await setUp.receive();
+    assertEquals(numBuffers, 4);
+    assertEquals(received, sourceFrame(3500));
+  }
+});
+
+Deno.test("net breaks the queue of a receive buffer that has no room for a header", async () => {
+  const said = Promise.withResolvers<string>();
+  await using setUp = await NetDriver.create({ source: 60 }, { buffer: [11] }, said.resolve);
+  setUp.post(1);
+  await assertRejects(() => setUp.receive(), Error, "broken");
+  assertStringIncludes(await said.promise, "receive buffer of at least 12 bytes, got 11");
+  await setUp.send(packet(frame(60)));
+});
+
+Deno.test("net serves several pairs, each with its own port, and stops with posted buffers", async () => {
+  await using setUp = await NetDriver.create({ source: 100 }, { pairs: 3 });
+  for (let round = 0; round < 2; round++) {
+    for (let pair = 0; pair < 3; pair++) {
+      setUp.post(1, pair);
+      assertEquals((await setUp.receive(pair)).frame, sourceFrame(100));
+      await setUp.send(packet(frame(60)), { pair });
+    }
+    await setUp.driver.stop();
+    await setUp.driver.restart();
+  }
+  assertEquals([setUp.report.sent.packets, setUp.report.received.packets], [6, 6]);
+});
+
+Deno.test("net stops while the driver's buffers wait for packets", async () => {
+  await using setUp = await NetDriver.create({ null: true }, { pairs: 2 });
+  for (const pair of [0, 1]) setUp.post(50, pair);
+  await setUp.send(packet(frame(60)));
+  assertEquals(await setUp.driver.stop(), [0, 1, 0, 0]);
+});
+
+/** Both ends of a connection that keeps packets apart; the second is the test's. */
+function packetSockets(): [number, Fd] {
+  const fds = new Int32Array(pinnedBuffer(8), 0, 2);
+  check(libc.socketpair(1, 5 | 0o2004000, 0, fds), "socketpair"); // SOCK_SEQPACKET, non-blocking
+  return [fds[0], new Fd(fds[1])];
+}
+
+for (const { name, ...rings } of RINGS) {
+  Deno.test(`net joins a driver to a packet socket, in order both ways (${name})`, async () => {
+    const [fd, peer] = packetSockets();
+    using _peer = peer;
+    await using setUp = await NetDriver.create({ tapFd: `${fd}` }, { ...rings, buffer: [512] });
+    const sizes = [14, 60, 500, 501, 1514, 9014, 18 + 65_535];
+    const into = new Uint8Array(pinnedBuffer(2 ** 17));
+    for (const [i, bytes] of sizes.entries()) {
+      const header = { flags: 1, csumStart: 4, csumOffset: 6, hdrLen: 9, gsoSize: 7 };
+      const sent = packet(frame(bytes, i), bytes > 14 ? header : {});
+      const third = Math.floor(sent.length / 3);
+      await setUp.send(sent, { parts: [third, 0, third, sent.length - 2 * third] });
+      assertEquals(into.subarray(0, readNow(peer.number, into)), sent);
+    }
+    for (const [i, bytes] of sizes.entries()) writeNow(peer.number, packet(frame(bytes, i)));
+    for (const [i, bytes] of sizes.entries()) {
+      const buffers = Math.ceil((12 + bytes) / 512);
+      setUp.post(buffers);
+      const { frame: received, numBuffers } = await setUp.receive();
+      assertEquals(received, frame(bytes, i));
+      assertEquals(numBuffers, buffers);
+    }
+  });
+}
+
+Deno.test("net lets packets wait in the ring while its port is full, and loses none", async () => {
+  const [fd, peer] = packetSockets();
+  using _peer = peer;
+  await using setUp = await NetDriver.create({ tapFd: `${fd}` }, { queues: [256, 1024] });
+  const count = 2000;
+  const sent = Promise.all(
+    Array.from({ length: count }, (_, i) => setUp.send(packet(frame(1000, i)))),
+  );
+  // The first that waits is taken when the peer reads, and no sooner.
+  await setUp.server.record();
+  const into = new Uint8Array(pinnedBuffer(4096));
+  for (let i = 0; i < count; i++) {
+    let bytes;
+    while ((bytes = readNow(peer.number, into)) < 0) await ready(peer.number, "readable");
+    assertEquals(into.subarray(0, bytes), packet(frame(1000, i)));
+  }
+  await sent;
+  assertEquals(setUp.report.sent.packets, count);
+  assertEquals(setUp.report.sent.drops, {});
+});
+
+Deno.test("net stops while its port is full", async () => {
+  const [fd, peer] = packetSockets();
+  using _peer = peer;
+  await using setUp = await NetDriver.create({ tapFd: `${fd}` }, { queues: [256, 1024] });
+  const sent = Array.from({ length: 1000 }, (_, i) => setUp.send(packet(frame(1000, i))));
+  const ended = Promise.allSettled(sent);
+  await sent[0];
+  const [, base] = await setUp.driver.stop();
+  assert(base < 1000, `${base}`);
+  await setUp.driver.restart();
+  const into = new Uint8Array(pinnedBuffer(4096));
+  for (let i = 0; i < 1000; i++) {
+    let bytes;
+    while ((bytes = readNow(peer.number, into)) < 0) await ready(peer.number, "readable");
+    assertEquals(into.subarray(0, bytes), packet(frame(1000, i)));
+  }
+  assert((await ended).every(({ status }) => status === "fulfilled"));
+});
+
+Deno.test("net sends a packet in as many parts as a chain can have", async () => {
+  const [fd, peer] = packetSockets();
+  using _peer = peer;
+  const setup = { queues: [256, 1024], indirect: false };
+  await using setUp = await NetDriver.create({ tapFd: `${fd}` }, setup);
+  const bytes = packet(frame(1012));
+  await setUp.send(bytes, { parts: Array(1024).fill(1) });
+  const into = new Uint8Array(pinnedBuffer(4096));
+  assertEquals(into.subarray(0, readNow(peer.number, into)), bytes);
+});
+
+Deno.test("net says that the peer of its socket is gone, and goes on", async () => {
+  const [fd, peer] = packetSockets();
+  const lines: string[] = [];
+  await using setUp = await NetDriver.create({ tapFd: `${fd}` }, {}, (line) => lines.push(line));
+  setUp.post(10);
+  await setUp.send(packet(frame(60)));
+  peer.close();
+  while (!lines.some((line) => line.includes("The TAP is gone"))) {
+    await setUp.send(packet(frame(60)));
+  }
+  assert(setUp.report.sent.drops.refused > 0);
+});
+
+Deno.test("net takes one port", async () => {
+  for (const options of [{}, { null: true, source: 60 }]) {
+    await assertRejects(
+      () => serve(net, { socketPath: "/nowhere", options }),
+      OptionError,
+      "Give one of",
+    );
+  }
+});
