@@ -64,13 +64,13 @@ export const DEFAULT_QUEUE_SIZE: number = 1024;
 /** The most pending promises of a queue whose definition does not say. */
 export const DEFAULT_MOST_PENDING: number = 256;
 
-/** What a handler returns when it will complete its chain later, by {@linkcode QueueHandle.complete}. */
+/** The result of a handler that completes its chain later, by {@linkcode QueueHandle.complete}. */
 export const LATER: number = -1;
 
 /**
- * What a handler returns that cannot take its chain now. The chain stays in the ring and the queue
- * pauses: the handler gets no chains, and the driver is asked for no notifications, until
- * {@linkcode QueueHandle.resume}. What the handler took besides it must be untaken before.
+ * The result of a handler that cannot take its chain now. The chain stays in the ring, and the queue
+ * pauses until {@linkcode QueueHandle.resume}: its handler is not called, and the driver is asked
+ * for no notifications. Chains that the handler took besides have to be untaken before.
  */
 export const NOT_NOW: number = -2;
 
@@ -92,15 +92,15 @@ export interface QueueHandle {
   readonly isRunning: boolean;
   /**
    * Takes the next chain; null when there is none. Where the device is the sender, the handler is
-   * called when there are chains; where the driver is, a handler may take more than it was called
-   * with, and completes or untakes them.
+   * called when there are chains again. Where the driver is, a handler may take chains besides its
+   * own, to complete them, or to untake them after a look at their size.
    */
   take(): Chain | null;
   /**
-   * Gives back, unused, the chain that was taken last: the driver never learns of it, and it is the
-   * next one that is taken.
+   * Puts back the chain that was taken last: the driver does not learn of it, and the next `take`
+   * returns it. Several chains are untaken in the reverse order.
    *
-   * @throws {Error} When it was not the last, or was completed.
+   * @throws {Error} When another chain was taken after it, or it was completed.
    */
   untake(chain: Chain): void;
   /** Ends a pause that {@linkcode NOT_NOW} began. */
@@ -161,9 +161,9 @@ export interface DataHalf<Q extends Queues = Queues> {
   /** The front-end enabled or disabled a ring that is started: see {@linkcode QueueHandle.isRunning}. */
   onEnable?(queue: QueueHandle): void;
   /**
-   * A ring is about to stop: chains in flight are to be completed soon. Of a queue whose sender is
-   * the device, buffers that are not completed when this returns, or when the promise that it
-   * returns settles, go back to the driver, unused.
+   * A ring is about to stop: complete or untake the chains in flight soon. Where the device is the
+   * sender, this is done for it when the hook returns, or its promise settles: buffers go back
+   * unused, and those that later ones have overtaken are completed with 0 bytes.
    */
   onStop?(queue: QueueHandle): void | Promise<void>;
   /** The device is reset, or its front-end is gone: all rings are stopped. */
@@ -228,11 +228,11 @@ export interface DataContext<
    */
   watch(fd: number, readiness: Readiness, callback: () => void): Watch;
   /**
-   * Lets timers, promises and Deno's own I/O go on while a promise is pending: a queue thread has
-   * no event loop else, except while promises of handlers are pending or a queue is paused. The
-   * number of such promises is for the device to limit.
+   * Runs the event loop of the thread, and so timers and Deno's own I/O, while a promise is pending.
+   * Otherwise it runs only while a promise of a handler or hook is pending or a queue is paused:
+   * blocking is faster. The device limits how many promises it keeps.
    *
-   * @returns The promise, or one that settles as it does.
+   * @returns A promise that settles as the given one does.
    */
   keep<T>(promise: Promise<T>): Promise<T>;
   /** The io_uring that this thread waits with; undefined on the main thread, and where the kernel allows none. */
