@@ -167,11 +167,13 @@ export class QueueEngine implements QueueOwner {
     throw new Error(`Expected all rings to be stopped for ${kind}, queue ${running.index} runs`);
   }
 
+  /** No promise: nothing runs one while the thread blocks in its wait. */
   #fence(done: () => void): void {
-    const fences = this.#queues.map((queue) =>
-      new Promise<void>((drained) => queue.fence(drained))
-    );
-    Promise.all(fences).then(() => done());
+    let left = this.#queues.length;
+    const drained = () => {
+      if (--left === 0) done();
+    };
+    for (const queue of this.#queues) queue.fence(drained);
   }
 
   /**
