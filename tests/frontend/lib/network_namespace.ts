@@ -1,0 +1,143 @@
+/** Network namespaces with a kernel's whole network stack each; for root. */
+import { assert, assertEquals } from "@std/assert";
+import { busybox } from "../../../tools/guest/file_tree.ts";
+
+/** How long a command in a namespace may take, in milliseconds. */
+const LIMIT_MS = 30_000;
+
+/** Waits until a process has printed something; returns false when it ended before. */
+export async function hasPrinted(process: Deno.ChildProcess): Promise<boolean> {
+  const reader = process.stdout.getReader();
+  const { done } = await reader.read();
+  reader.releaseLock();
+  return !done;
+}
+
+/** A network namespace, which ends with the block. */
+export class NetworkNamespace implements AsyncDisposable {
+  readonly #holder: Deno.ChildProcess;
+  readonly #busybox: string;
+  readonly #run: Deno.ChildProcess[] = [];
+
+  private constructor(holder: Deno.ChildProcess, busybox: string) {
+    this.#holder = holder;
+    this.#busybox = busybox;
+  }
+
+  static async create(): Promise<NetworkNamespace> {
+    const holder = new Deno.Command("setpriv", {
+      args: ["--pdeathsig", "KILL", "--", "unshare", "--net", "sh", "-c", "echo; exec sleep 1d"],
+      stdin: "null",
+      stdout: "piped",
+    }).spawn();
+    assert(await hasPrinted(holder), "Expected a network namespace: run as root");
+    const namespace = new NetworkNamespace(holder, await busybox());
+    await namespace.ip("link", "set", "lo", "up");
+    return namespace;
+  }
+
+  /** A command that runs another one in the namespace. */
+  get through(): string[] {
+    return ["nsenter", `--target=${this.#holder.pid}`, "--net", "--"];
+  }
+
+  /** Starts a shell's script, with busybox as `$0`. */
+  start(script: string): Deno.ChildProcess {
+    const child = new Deno.Command("setpriv", {
+      args: ["--pdeathsig", "KILL", "--", ...this.through, "sh", "-ec", script, this.#busybox],
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    this.#run.push(child);
+    return child;
+  }
+
+  /** Runs a shell's script, with busybox as `$0`; returns what it printed. */
+  async run(script: string): Promise<string> {
+    const child = this.start(script);
+    const late = setTimeout(() => child.kill("SIGKILL"), LIMIT_MS);
+    const { success, stdout, stderr } = await child.output();
+    clearTimeout(late);
+    const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+    assert(success, `${script}\n${out}${err}`);
+    return out;
+  }
+
+  /** Runs a program of busybox. */
+  async ok(...words: string[]): Promise<string> {
+    return await this.run(`"$0" ${words.join(" ")}`);
+  }
+
+  /** Runs `ip`, of iproute2. */
+  async ip(...words: string[]): Promise<string> {
+    return await this.run(`ip ${words.join(" ")}`);
+  }
+
+  /** A file of /proc/net. */
+  async procNet(name: string): Promise<string> {
+    return await Deno.readTextFile(`/proc/${this.#holder.pid}/net/${name}`);
+  }
+
+  /** Sets an interface up with addresses. */
+  async address(name: string, number: number): Promise<void> {
+    await this.ip("addr", "add", `10.9.0.${number}/24`, "dev", name);
+    await this.run(
+      `echo 0 >/proc/sys/net/ipv6/conf/${name}/accept_dad; ` +
+        `ip -6 addr add fd09::${number}/64 dev ${name} nodad`,
+    );
+    await this.ip("link", "set", name, "up");
+  }
+
+  /**
+   * Sends `bytes` bytes of text by TCP to another namespace, and expects that they arrive.
+   *
+   * @param address The address of the other.
+   */
+  async sendTo(other: NetworkNamespace, address: string, bytes: number): Promise<void> {
+    const listening = other.start(`exec 3>&1; "$0" nc -l -p 5000 -e sh -c "sha256sum >&3"`);
+    const received = listening.output();
+    // Nobody tells when it listens.
+    while (!/:1388 0+:0000 0A/.test(await other.procNet("tcp6") + await other.procNet("tcp"))) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    const content = `yes a packet | head -c ${bytes}`;
+    const expected = this.run(`${content} | sha256sum`);
+    await this.run(`"$0" nc ${address} 5000 -e sh -c "${content}"`);
+    assertEquals(new TextDecoder().decode((await received).stdout), await expected);
+  }
+
+  /** Packets that the kernel found wrong, by counter. */
+  async errors(): Promise<Record<string, number>> {
+    const text = await this.procNet("snmp") + await this.procNet("netstat");
+    const rows = text.trim().split("\n").map((row) => row.split(" "));
+    const wrong: [string, number][] = [];
+    for (let i = 0; i + 1 < rows.length; i += 2) {
+      rows[i].forEach((name, at) => {
+        const isError = /^(In(Hdr|Csum)?Err(or)?s|InCsumErrors)$/.test(name);
+        if (isError && Number(rows[i + 1][at]) > 0) {
+          wrong.push([`${rows[i][0]}${name}`, Number(rows[i + 1][at])]);
+        }
+      });
+    }
+    return Object.fromEntries(wrong);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const child of [...this.#run, this.#holder]) {
+      try {
+        child.kill("SIGKILL");
+      } catch {
+        // It has ended.
+      }
+      await child.status;
+      for (const stream of ["stdout", "stderr"] as const) {
+        try {
+          if (!child[stream].locked) await child[stream].cancel();
+        } catch {
+          // It was not piped.
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,175 @@
+/** TAPs, with Linux's own network stacks on both sides as the judges. */
+import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
+import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { hasPrinted, NetworkNamespace } from "./lib/network_namespace.ts";
+import type { TapFrontendOptions } from "./lib/tap_frontend.ts";
+
+const FRONTEND = new URL("lib/tap_frontend.ts", import.meta.url).pathname;
+
+/** A host and a machine, each with a network stack of its own, joined by `vhostd net`. */
+class Joined implements AsyncDisposable {
+  private constructor(
+    readonly host: NetworkNamespace,
+    readonly directory: string,
+    readonly vhostd: CliProcess,
+    readonly made: AsyncDisposableStack,
+  ) {}
+
+  static async create(flags: string[] = [], setUp = ""): Promise<Joined> {
+    await using made = new AsyncDisposableStack();
+    const directory = await Deno.makeTempDir();
+    made.defer(() => Deno.remove(directory, { recursive: true }));
+    const host = made.use(await NetworkNamespace.create());
+    if (setUp) await host.run(setUp);
+    const args = [
+      "net",
+      `--socket-path=${directory}/net.sock`,
+      `--control-path=${directory}/control`,
+      "--tap=tap0",
+      ...flags,
+    ];
+    const vhostd = made.use(new CliProcess(args, { through: host.through }));
+    await vhostd.until("listens on");
+    return new Joined(host, directory, vhostd, made.move());
+  }
+
+  /** Starts a machine with the interface `eth0`, until the block ends. */
+  async machine(options: TapFrontendOptions = {}): Promise<NetworkNamespace> {
+    const machine = this.made.use(await NetworkNamespace.create());
+    const frontend = machine.start(
+      `exec ${Deno.execPath()} run -A --quiet ${FRONTEND} ${this.directory}/net.sock eth0 ` +
+        `'${JSON.stringify(options)}'`,
+    );
+    if (!await hasPrinted(frontend)) throw new Error(await new Response(frontend.stderr).text());
+    await machine.address("eth0", 2);
+    return machine;
+  }
+
+  // deno-lint-ignore no-explicit-any
+  async report(): Promise<any> {
+    using client = Deno.createHttpClient({
+      proxy: { transport: "unix", path: `${this.directory}/control` },
+    });
+    return (await (await fetch("http://localhost/record", { client })).json()).report;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.made.disposeAsync();
+  }
+}
+
+const CSUM = ["CSUM", "HOST_TSO4", "HOST_TSO6", "HOST_ECN", "HOST_UFO", "HOST_USO"] as const;
+const GUEST_CSUM = [
+  "GUEST_CSUM",
+  "GUEST_TSO4",
+  "GUEST_TSO6",
+  "GUEST_ECN",
+  "GUEST_UFO",
+  "GUEST_USO4",
+  "GUEST_USO6",
+] as const;
+
+const COMBINATIONS: Record<string, { options: TapFrontendOptions; gso: [boolean, boolean] }> = {
+  "all offloads": { options: {}, gso: [true, true] },
+  "all offloads, packed": { options: { packed: true }, gso: [true, true] },
+  "all offloads, small buffers": { options: { bufferBytes: 300 }, gso: [true, true] },
+  "all offloads, not mergeable": { options: { without: ["MRG_RXBUF"] }, gso: [true, true] },
+  "no offloads": { options: { without: [...CSUM, ...GUEST_CSUM] }, gso: [false, false] },
+  "no offloads, not mergeable": {
+    options: { without: [...CSUM, ...GUEST_CSUM, "MRG_RXBUF"] },
+    gso: [false, false],
+  },
+  "checksums only": {
+    options: { without: [...CSUM.slice(1), ...GUEST_CSUM.slice(1)] },
+    gso: [false, false],
+  },
+  "large packets from the machine": { options: { without: [...GUEST_CSUM] }, gso: [true, false] },
+  "large packets to the machine": { options: { without: [...CSUM] }, gso: [false, true] },
+};
+
+for (const [name, { options, gso }] of Object.entries(COMBINATIONS)) {
+  Deno.test(`net --tap joins two network stacks: ${name}`, async () => {
+    await using joined = await Joined.create();
+    const { host } = joined;
+    await host.address("tap0", 1);
+    const machine = await joined.machine(options);
+    await machine.ok("ping", "-c", "3", "-i", "0.1", "10.9.0.1");
+    await host.ok("ping", "-c", "3", "-i", "0.1", "-s", "1472", "10.9.0.2");
+    await host.ok("ping", "-c", "2", "-i", "0.1", "-s", "20000", "10.9.0.2");
+    await host.ok("ping6", "-c", "2", "-i", "0.1", "fd09::2");
+    for (const address of [["10.9.0.1", "10.9.0.2"], ["fd09::1", "fd09::2"]]) {
+      await machine.sendTo(host, address[0], 4_000_000);
+      await host.sendTo(machine, address[1], 4_000_000);
+    }
+    assertEquals([await host.errors(), await machine.errors()], [{}, {}]);
+    const { sent, received, port } = await joined.report();
+    assertEquals(port, "tap tap0");
+    assertEquals([sent.drops, received.drops], [{}, {}]);
+    assertEquals([sent.gso > 0, received.gso > 0], gso);
+    assertGreater(sent.bytes, 8_000_000);
+    assertGreater(received.bytes, 8_000_000);
+    assertGreater(sent.broadcast, 0);
+    assertGreater(received.multicast, 0);
+  });
+}
+
+Deno.test("net --tap: a pair that the driver disables gets no packets", async () => {
+  await using joined = await Joined.create(["--queue-pairs=4"]);
+  await joined.host.address("tap0", 1);
+  const machine = await joined.machine({ pairs: 4, enabled: 1 });
+  for (let i = 0; i < 12; i++) await joined.host.sendTo(machine, "10.9.0.2", 1000);
+  assertEquals((await joined.report()).received.drops, {});
+});
+
+Deno.test("net --tap: the driver gets packets through all of its pairs", async () => {
+  await using joined = await Joined.create(["--queue-pairs=3"]);
+  await joined.host.address("tap0", 1);
+  const machine = await joined.machine({ pairs: 3 });
+  for (let i = 0; i < 12; i++) await joined.host.sendTo(machine, "10.9.0.2", 1000);
+  await machine.ok("ping", "-c", "2", "-i", "0.1", "10.9.0.1");
+});
+
+Deno.test("net --tap takes jumbo frames, and a TAP that was made before outlives it as a port of a bridge", async () => {
+  await using joined = await Joined.create(
+    ["--bridge=br0", "--mtu=9000"],
+    '"$0" brctl addbr br0; ip link set br0 up; ip tuntap add tap0 mode tap',
+  );
+  const { host, vhostd } = joined;
+  await host.address("br0", 1);
+  const machine = await joined.machine();
+  await machine.ip("link", "set", "eth0", "mtu", "9000");
+  await machine.ok("ping", "-c", "2", "-i", "0.1", "-s", "8972", "10.9.0.1");
+  const { sent, mtu } = await joined.report();
+  assertGreater(sent.bytes, 2 * 9000);
+  assertEquals(mtu, 9000);
+  vhostd.kill("SIGKILL");
+  await vhostd.end();
+  assertStringIncludes(await host.ip("link", "show", "tap0"), "master br0");
+});
+
+Deno.test("net --tap says what is wrong with a TAP", async () => {
+  await using host = await NetworkNamespace.create();
+  await host.ip("tuntap", "add", "single", "mode", "tap");
+  const cases: [string[], string][] = [
+    [["--tap=single", "--queue-pairs=2"], "expected mode tap multi_queue"],
+    [["--tap=sixteen-letters!"], "the name of an interface"],
+    [["--tap=tap0", "--bridge=none"], "There is no bridge none"],
+    [["--tap-fd=0"], "Expected a TAP or a packet socket"],
+    [["--tap-fd=0,1"], "one descriptor per pair"],
+  ];
+  for (const [flags, text] of cases) {
+    const args = ["net", "--socket-path=/tmp/never.sock", ...flags];
+    const { status, stderr } = await runCli(args, { through: host.through });
+    assert(status !== 0);
+    assertStringIncludes(stderr, text);
+  }
+});
+
+Deno.test("net --tap says that its TAP was deleted", async () => {
+  await using joined = await Joined.create();
+  await joined.host.address("tap0", 1);
+  const machine = await joined.machine();
+  await machine.ok("ping", "-c", "1", "10.9.0.1");
+  await joined.host.ip("link", "del", "tap0");
+  await joined.vhostd.until("The TAP is gone");
+});
