@@ -8,6 +8,12 @@ import { splitRing } from "./lib/raw_rings.ts";
 
 const PACEDQ = 0, PROMISEQ = 1;
 
+const VARIANTS: [name: string, options: VirtioDriverOptions][] = [
+  ["", {}],
+  [", in order", { inOrder: true }],
+  [", with an in-flight record", { inflight: true }],
+];
+
 async function withPaced(
   options: VirtioDriverOptions,
   test: (driver: VirtioDriver, server: DeviceServer) => Promise<void>,
@@ -33,12 +39,10 @@ async function until(driver: VirtioDriver, isSo: () => boolean): Promise<void> {
 
 for (const packed of [false, true]) {
   for (const eventIndex of [false, true]) {
-    for (const inOrder of [false, true]) {
-      const name = `${packed ? "packed" : "split"}, ${eventIndex ? "event index" : "flags"}${
-        inOrder ? ", in order" : ""
-      }`;
+    for (const [more, options] of VARIANTS) {
+      const name = `${packed ? "packed" : "split"}, ${eventIndex ? "event index" : "flags"}${more}`;
       Deno.test(`a paused queue holds nothing and asks for no kicks (${name})`, () =>
-        withPaced({ packed, eventIndex, inOrder }, async (driver, server) => {
+        withPaced({ packed, eventIndex, ...options }, async (driver, server) => {
           const queue = () => server.record().queues[PACEDQ];
           pace.left = 3;
           let answered = 0;
