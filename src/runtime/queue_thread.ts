@@ -94,7 +94,6 @@ async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Prom
     return announced <= received;
   };
   send({ kind: "ready" });
-  let wasPending = false;
   while (closeId === undefined) {
     engine.poll(glance);
     if (commands.length > 0) {
@@ -103,11 +102,12 @@ async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Prom
       // The event loop brings commands, and it stands still while this thread blocks.
       arrival = Promise.withResolvers();
       await arrival.promise;
-    } else if (engine.isPending || wasPending) {
-      // Promises of the device need the event loop, and what awaits the last of them may take a
-      // while; without any, blocking in the wait itself saves two thread changes per wake-up.
-      wasPending = engine.isPending;
-      await reactor.turnAsync();
+    } else if (engine.isPending) {
+      // Promises of the device need the event loop, and so does what awaits the last of them, once;
+      // without any, blocking in the wait itself saves two thread changes per wake-up.
+      const { hasSettled } = engine;
+      engine.hasSettled = false;
+      if (!await reactor.turnAsync() && hasSettled) engine.hasSettled = true;
     } else {
       reactor.turn();
     }

@@ -74,6 +74,16 @@ for (const plane of ["main", "thread"] as const) {
       for (const ask of [Ask.KEPT, Ask.PROMISE]) await driver.request(1, [Uint8Array.of(ask)], []);
     }));
 
+  Deno.test(`a request is completed however many promises settle before its own (${plane})`, () =>
+    withHooks(async (_engine, driver) => {
+      for (let i = 0; i < 1200; i++) {
+        await Promise.all([
+          driver.request(1, [Uint8Array.of(Ask.AFTER, i % 40)], []),
+          i % 3 === 0 ? undefined : driver.request(0, [Uint8Array.of(Ask.COUNT)], []),
+        ]);
+      }
+    }));
+
   Deno.test(`timers and promises go on beside a queue that is never empty (${plane})`, () =>
     withHooks(async (_engine, driver) => {
       let isOver = false;

@@ -40,8 +40,12 @@ export interface ThreadReactor extends Disposable {
   turn(): void;
   /** Calls what is ready without waiting, and looks only as often as is cheap: for polling. */
   glance(): void;
-  /** Waits once, without blocking the event loop, and calls what is ready. */
-  turnAsync(): Promise<void>;
+  /**
+   * Waits once, without blocking the event loop, and calls what is ready.
+   *
+   * @returns Whether the event loop had its turn; not always where something was ready.
+   */
+  turnAsync(): Promise<boolean>;
 }
 
 /**
@@ -117,8 +121,9 @@ export class Reactor implements ThreadReactor, Watcher {
     if (++this.#glances % GLANCES_PER_LOOK === 0) this.#dispatch(this.#epoll.wait(0));
   }
 
-  async turnAsync(): Promise<void> {
+  async turnAsync(): Promise<boolean> {
     this.#dispatch(await this.#epoll.waitAsync(-1));
+    return true;
   }
 
   /** Runs while something is watched, without blocking the event loop. */

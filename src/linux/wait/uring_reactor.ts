@@ -202,11 +202,12 @@ export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
     this.#dispatch();
   }
 
-  async turnAsync(): Promise<void> {
+  async turnAsync(): Promise<boolean> {
     this.#epoll ??= this.#makeAsync();
     this.ring.enter(false);
     const isReady = this.ring.hasCompletions || this.#deferred.length > 0;
-    if (!isReady || elapsed(this.#loopTurned, microseconds()) >= LOOP_PERIOD_US) {
+    const turns = !isReady || elapsed(this.#loopTurned, microseconds()) >= LOOP_PERIOD_US;
+    if (turns) {
       this.#isWaiting = true;
       try {
         await this.#epoll.waitAsync(isReady ? 0 : -1);
@@ -216,6 +217,7 @@ export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
       this.#loopTurned = microseconds();
     }
     this.#dispatch();
+    return turns;
   }
 
   #makeAsync(): Epoll {

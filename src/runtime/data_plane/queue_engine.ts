@@ -72,14 +72,23 @@ export class QueueEngine implements QueueOwner {
     }
   }
 
+  /**
+   * A promise settled since this was last cleared, and what awaits it has not run: the event loop
+   * must turn once more.
+   */
+  hasSettled = false;
+
   /** Whether the thread's event loop must turn: promises are pending, or queues are paused. */
   get isPending(): boolean {
-    return this.pending > 0;
+    return this.pending > 0 || this.hasSettled;
   }
 
   keep<T>(promise: Promise<T>): Promise<T> {
     this.pending++;
-    return Promise.resolve(promise).finally(() => this.pending--);
+    return Promise.resolve(promise).finally(() => {
+      this.pending--;
+      this.hasSettled = true;
+    });
   }
 
   /**

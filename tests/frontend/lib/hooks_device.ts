@@ -16,9 +16,16 @@ export const Ask = {
   PROMISE: 2,
   /** To keep the thread busy for a while. */
   SPIN: 3,
+  /** A promise that settles after as many others as its second byte says. */
+  AFTER: 4,
 } as const;
 
 const LATER_MS = 5, SPIN_MS = 2;
+
+async function after(promises: number): Promise<number> {
+  for (let i = 0; i < promises; i++) await null;
+  return 0;
+}
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -44,6 +51,7 @@ export default defineDevice({
           return handle(readable.u8(0));
         },
         secondq(chain, queue) {
+          if (chain.readable.u8(0) === Ask.AFTER) return after(chain.readable.u8(1));
           if (chain.readable.u8(0) !== Ask.KEPT) return handle(chain.readable.u8(0));
           void keep(sleep(LATER_MS)).then(() => {
             queue.complete(chain, 0);
