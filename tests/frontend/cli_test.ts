@@ -103,7 +103,7 @@ Deno.test("vhostd tells bad input in one line", async () => {
     [[], 2, "Expected a device or a command; vhostd --help lists them"],
     [["rgn"], 2, "Unknown device rgn; did you mean rng?"],
     [["lsit"], 2, "Unknown device lsit; did you mean list?"],
-    [["network"], 2, "Unknown device network; there are blk, input, rng, sensor,"],
+    [["network"], 2, "Unknown device network; there are blk, input, net, rng, sensor,"],
     [["--hlep"], 2, "got --hlep; did you mean --help?"],
     [["rng"], 2, "Expected --socket-path, --connect or --fd, or a socket from systemd, got none"],
     [["rng", socket, "--fd=3"], 2, "--connect and --fd, got --socket-path and --fd"],
@@ -365,7 +365,10 @@ Deno.test("vhostd list, describe, --help and --version print what they are asked
   for (const { status, stderr } of [list, describe, libvirt, help, deviceHelp, version]) {
     assertEquals([status, stderr], [0, ""]);
   }
-  assertMatch(list.stdout, /^blk +\S.*\ninput +\S.*\nrng +Entropy from the host\nsensor +\S.*\n$/);
+  assertMatch(
+    list.stdout,
+    /^blk +\S.*\ninput +\S.*\nnet +\S.*\nrng +Entropy from the host\nsensor +\S.*\n$/,
+  );
   assertEquals(JSON.parse(describe.stdout).config.fields[0].name, "capacity");
   assertEquals(JSON.parse(libvirt.stdout).binary, "/usr/bin/x");
   assertStringIncludes(help.stdout, "vhostd inspect PATH");
