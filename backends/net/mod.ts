@@ -13,6 +13,7 @@ import { countMemory, PacketCounts } from "./counts.ts";
 import { netOptions } from "./options.ts";
 import { ALL_OFFLOADS, openNetwork, openPort } from "./ports.ts";
 import { type PairContext, QueuePair } from "./queue_pair.ts";
+import { rarpPacket } from "./rarp.ts";
 
 /** A virtio network device. */
 export default defineDevice({
@@ -54,6 +55,7 @@ export default defineDevice({
     const { queuePairs } = options;
     const network = openNetwork(options);
     const { mtu } = network;
+    let frontendMtu: number | undefined; // what QEMU tells the driver by its host_mtu
     const counts = countMemory(queuePairs);
     const lacking = ALL_OFFLOADS.filter((name) => !network.offloads.includes(name));
     return {
@@ -61,9 +63,16 @@ export default defineDevice({
       queues: { pair: queuePairs },
       shared: { plan: network.plan, counts, mtu },
       onFeatures: (features) => network.onFeatures?.(features),
+      requests: {
+        NET_SET_MTU({ value }) {
+          frontendMtu = Number(value);
+        },
+        SEND_RARP: ({ value }) => network.send?.(rarpPacket(value)),
+      },
       report: () => ({
         ...network.report(),
         mtu,
+        ...frontendMtu !== undefined && { frontendMtu },
         sent: PacketCounts.total(counts, 0),
         received: PacketCounts.total(counts, 1),
       }),

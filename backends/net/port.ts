@@ -80,6 +80,8 @@ export interface Network extends Disposable {
   readonly mtu: number;
   /** Takes the features that the driver acknowledged, before rings start. */
   onFeatures?(features: Readonly<Record<Offload, boolean>>): void;
+  /** Sends a packet once, on behalf of the guest; it may be lost. */
+  send?(packet: Uint8Array<ArrayBuffer>): void;
   /** Returns what it adds to the record. */
   report(): Record<string, unknown>;
 }

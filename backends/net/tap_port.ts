@@ -23,6 +23,7 @@ import {
   setNonblocking,
   setTapOffload,
   TapOffload,
+  writeNow,
   writeVectors,
 } from "../../src/linux/mod.ts";
 import { Drop, FULL, HEADER_BYTES, type Offload, SENT } from "./packet.ts";
@@ -192,6 +193,7 @@ export function openTapNetwork(options: TapOptions): Network {
         // The kernel takes none without the first.
         setTapOffload(first, (mask & TapOffload.CSUM) === 0 ? 0 : usable(mask));
       },
+      send: (packet) => void writeNow(first, packet),
       report: () => ({ port: isTap ? `tap ${name}` : "inherited socket", ...bridge && { bridge } }),
       [Symbol.dispose]: () => opened.dispose(),
     };

@@ -3,6 +3,8 @@ import net from "../../backends/net/mod.ts";
 import { OptionError, serve } from "../../mod.ts";
 import { check, Fd, pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
+import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
+import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
 
 const RINGS = [
@@ -226,6 +228,21 @@ Deno.test("net sends a packet in as many parts as a chain can have", async () =>
   await setUp.send(bytes, { parts: Array(1024).fill(1) });
   const into = new Uint8Array(pinnedBuffer(4096));
   assertEquals(into.subarray(0, readNow(peer.number, into)), bytes);
+});
+
+Deno.test("net announces a guest that migrated, and records the front-end's MTU", async () => {
+  const [fd, peer] = packetSockets();
+  using _peer = peer;
+  const protocolFeatures = driverProtocolFeatures | protocolFeatureMask("RARP", "NET_MTU");
+  await using setUp = await NetDriver.create({ tapFd: `${fd}` }, { protocolFeatures });
+  await setUp.driver.connection.netSetMtu(9000);
+  await setUp.driver.connection.sendRarp(0x0000_5634_1200_5452n);
+  const into = new Uint8Array(pinnedBuffer(4096));
+  const bytes = into.subarray(0, readNow(peer.number, into)).toHex();
+  const mac = "525400123456";
+  const rarp = `80350001080006040003${mac}00000000${mac}`;
+  assertEquals(bytes, `${"00".repeat(12)}${"ff".repeat(6)}${mac}${rarp}`.padEnd(144, "0"));
+  assertEquals([setUp.report.mtu, setUp.report.frontendMtu], [1500, 9000]);
 });
 
 Deno.test("net says that the peer of its socket is gone, and goes on", async () => {

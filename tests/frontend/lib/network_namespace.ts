@@ -90,21 +90,32 @@ export class NetworkNamespace implements AsyncDisposable {
   }
 
   /**
+   * Listens on a TCP port for one connection.
+   *
+   * @returns What waits for the sum of all that came, as `sha256sum` prints it.
+   */
+  async receives(port: number): Promise<() => Promise<string>> {
+    const output = this.start(`exec 3>&1; "$0" nc -l -p ${port} -e sh -c "sha256sum >&3"`)
+      .output();
+    // Nobody tells when it listens.
+    const listening = new RegExp(`:${port.toString(16).toUpperCase()} 0+:0000 0A`);
+    while (!listening.test(await this.procNet("tcp6") + await this.procNet("tcp"))) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    return async () => new TextDecoder().decode((await output).stdout).trim();
+  }
+
+  /**
    * Sends `bytes` bytes of text by TCP to another namespace, and expects that they arrive.
    *
    * @param address The address of the other.
    */
   async sendTo(other: NetworkNamespace, address: string, bytes: number): Promise<void> {
-    const listening = other.start(`exec 3>&1; "$0" nc -l -p 5000 -e sh -c "sha256sum >&3"`);
-    const received = listening.output();
-    // Nobody tells when it listens.
-    while (!/:1388 0+:0000 0A/.test(await other.procNet("tcp6") + await other.procNet("tcp"))) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    const received = await other.receives(5000);
     const content = `yes a packet | head -c ${bytes}`;
     const expected = this.run(`${content} | sha256sum`);
     await this.run(`"$0" nc ${address} 5000 -e sh -c "${content}"`);
-    assertEquals(new TextDecoder().decode((await received).stdout), await expected);
+    assertEquals(await received(), (await expected).trim());
   }
 
   /** Packets that the kernel found wrong, by counter. */

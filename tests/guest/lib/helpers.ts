@@ -40,7 +40,16 @@ export class Backend implements AsyncDisposable {
   readonly #connects: boolean;
   #lines = "";
 
-  private constructor(kind: string, base: string, flags: readonly string[], connects: boolean) {
+  readonly #through: readonly string[] | undefined;
+
+  private constructor(
+    kind: string,
+    base: string,
+    flags: readonly string[],
+    connects: boolean,
+    through?: readonly string[],
+  ) {
+    this.#through = through;
     this.kind = kind;
     this.socketPath = `${base}.sock`;
     this.#recordPath = `${base}.json`;
@@ -52,7 +61,7 @@ export class Backend implements AsyncDisposable {
       `--record=${this.#recordPath}`,
       ...flags,
     ];
-    this.#cli = new CliProcess(this.#args);
+    this.#cli = new CliProcess(this.#args, { through });
     this.#control = Deno.createHttpClient({
       proxy: { transport: "unix", path: `${base}.control` },
     });
@@ -65,17 +74,21 @@ export class Backend implements AsyncDisposable {
    * @param flags Its flags, but for the sockets and the record.
    * @param directory Where these are.
    * @param options QEMU is to listen (`connects`); the back-end takes the place
-   * of another one that has ended (`insteadOf`).
+   * of another one that has ended (`insteadOf`); a command that becomes it (`through`).
    */
   static async start(
     kind: string,
     flags: readonly string[],
     directory: TemporaryDirectory,
-    { connects = false, insteadOf }: { connects?: boolean; insteadOf?: Backend } = {},
+    { connects = false, insteadOf, through }: {
+      connects?: boolean;
+      insteadOf?: Backend;
+      through?: readonly string[];
+    } = {},
   ): Promise<Backend> {
     const base = insteadOf?.socketPath.replace(/\.sock$/, "") ??
       `${directory.path}/${kind.split("/").at(-1)}-${crypto.randomUUID().slice(0, 8)}`;
-    const backend = new Backend(kind, base, flags, connects);
+    const backend = new Backend(kind, base, flags, connects, through);
     try {
       await backend.untilSays(`${connects ? "connects to" : "listens on"} ${backend.socketPath}`);
       return backend;
@@ -159,7 +172,7 @@ export class Backend implements AsyncDisposable {
   /** Kills it by SIGKILL, starts it again, and waits until it listens. */
   async crash(): Promise<void> {
     await this.#cli[Symbol.asyncDispose]();
-    this.#cli = new CliProcess(this.#args);
+    this.#cli = new CliProcess(this.#args, { through: this.#through });
     this.#lines = "";
     await this.untilSays(`${this.#connects ? "connects to" : "listens on"} ${this.socketPath}`);
   }
