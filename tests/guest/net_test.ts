@@ -98,14 +98,15 @@ for (const { name, pairs, packed, properties } of VARIANTS) {
         await eventually(guest, "cat /sys/class/net/eth0/carrier", "1");
         await upload(100_000);
       },
-      "vhostd is killed and started again": async () => {
-        // QEMU does not know where a packed ring stands, and records nothing for a network card.
-        if (packed) return;
-        await net.crash();
-        await net.until(({ queues }) => queues[0].running);
-        await eventually(guest, "cat /sys/class/net/eth0/carrier", "1");
-        await upload(1_000_000);
-        await download(1_000_000);
+      // QEMU keeps no in-flight records for a network card, and a packed ring cannot resume without.
+      ...!packed && {
+        "vhostd is killed and started again": async () => {
+          await net.crash();
+          await net.until(({ queues }) => queues[0].running);
+          await eventually(guest, "cat /sys/class/net/eth0/carrier", "1");
+          await upload(1_000_000);
+          await download(1_000_000);
+        },
       },
       "the record says what passed": async () => {
         const record = await net.record();
