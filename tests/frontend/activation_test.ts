@@ -8,7 +8,7 @@ import { UnixConnection, UnixListener } from "../../src/linux/mod.ts";
 import { activation } from "./lib/activation.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 
-/** Variables that are not this process's. */
+/** Environment variables apart from this process's. */
 function environment(
   variables: Record<string, string>,
 ): Environment & { left: Map<string, string> } {
@@ -16,7 +16,7 @@ function environment(
   return { left, get: (name) => left.get(name), delete: (name) => left.delete(name) };
 }
 
-/** A listening socket and its path, gone at the end of the block. */
+/** A listening socket and its path, removed at the end of the block. */
 function listening(): { listener: UnixListener; path: string } & Disposable {
   const directory = Deno.makeTempDirSync({ prefix: "vhostd-activation-" });
   const path = `${directory}/device.sock`;
@@ -47,7 +47,7 @@ Deno.test("vhostd serves on the socket that systemd passes, and leaves its file"
     assertEquals((await driver.request(0, [], [16])).written, 16);
   }
   assertEquals(await cli.stop(), { status: 0, stderr: "" });
-  // As systemd's, the socket is still there for the next one.
+  // Like systemd's, the socket stays for the next process.
   UnixConnection.connect(socket.path)[Symbol.dispose]();
 });
 
@@ -94,7 +94,7 @@ Deno.test("a device's children have neither the socket nor the variables", async
   await cli.until("mine serves on file descriptor 3");
 });
 
-Deno.test("flags come before what systemd passes", async () => {
+Deno.test("flags override a socket from systemd", async () => {
   using socket = listening();
   const path = `${socket.path}.own`;
   await using cli = new CliProcess(["rng", `--socket-path=${path}`], {
@@ -104,7 +104,7 @@ Deno.test("flags come before what systemd passes", async () => {
   await cli.until(`listens on ${path}`);
 });
 
-Deno.test("vhostd says what it expected of systemd", async () => {
+Deno.test("vhostd says what it expected from systemd", async () => {
   using socket = listening();
   const { fd } = socket.listener;
   using other = UnixListener.listen(`${socket.path}.other`);
@@ -129,7 +129,7 @@ Deno.test("vhostd says what it expected of systemd", async () => {
   }
 });
 
-Deno.test("activatedSocket() takes the variables away, whatever they say", () => {
+Deno.test("activatedSocket() deletes the variables, whatever their values", () => {
   assertEquals(activatedSocket(environment({}), 7), undefined);
   assertEquals(activatedSocket(environment({ LISTEN_PID: "7" }), 7), undefined);
   for (const count of ["", "0", "-1", "x", "1.5", "1e9", "99999999999999999999"]) {

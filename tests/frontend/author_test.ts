@@ -37,7 +37,7 @@ Deno.test("a report() with a BigInt, a circle or an error ends no device", () =>
     assertEquals(server.record().report, { error: "report() failed: No report today" });
   }));
 
-Deno.test("what cannot be handed to a queue thread is told, with the device and what may be shared", () =>
+Deno.test("values that cannot be copied to a queue thread are reported, with the device and what may be shared", () =>
   withDirectory(async (directory) => {
     const open = () => ({ shared: { callback: () => 0 } });
     const device = { ...echo, open } as unknown as AnyDevice;

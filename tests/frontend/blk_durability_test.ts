@@ -1,4 +1,4 @@
-/** The host is never less durable than any side believes. */
+/** A completed write is as durable as the driver and the front-end may assume. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve } from "../../mod.ts";
@@ -27,15 +27,15 @@ interface Setup {
 
 interface Served extends AsyncDisposable {
   server: DeviceServer;
-  /** What it said to the person who runs it. */
+  /** The lines that it logged. */
   said: string[];
-  /** How many flushes the store was asked for since the last call. */
+  /** The number of flushes of the store since the last call. */
   flushes(): number;
-  /** Has the next flush fail. */
+  /** Makes the next flush fail. */
   failFlush(errno: number): void;
 }
 
-/** Runs a test with an image that can be served, more than once on the same socket. */
+/** Runs a test with an image that it can serve repeatedly on the same socket. */
 async function withImage(test: (setup: Setup) => Promise<void>): Promise<void> {
   const directory = Deno.makeTempDirSync();
   const path = `${directory}/disk.img`;
@@ -69,7 +69,7 @@ async function withImage(test: (setup: Setup) => Promise<void>): Promise<void> {
   }
 }
 
-/** Writes and expects so many flushes of it. */
+/** Writes and expects this number of flushes. */
 async function expectWrite(driver: VirtioDriver, served: Served, flushes: number): Promise<void> {
   served.flushes();
   const disk = new BlkDriver(driver);
@@ -78,14 +78,14 @@ async function expectWrite(driver: VirtioDriver, served: Served, flushes: number
   assertEquals(served.flushes(), 2 * flushes);
 }
 
-Deno.test("write-through outlives a reset and another connection, until config says otherwise", () =>
+Deno.test("write-through survives a reset and a new connection, until config changes it", () =>
   withImage(async ({ socketPath, serve }) => {
     await using served = await serve();
     await using driver = await VirtioDriver.start(socketPath, { timeoutMs: 30_000, queues: 2 });
     await expectWrite(driver, served, 0);
     await driver.config.write(WRITEBACK, Uint8Array.of(0));
     await expectWrite(driver, served, 1);
-    // QEMU says nothing of it again: it keeps its copy, and its guest reads that.
+    // QEMU does not send it again: it keeps a copy, which its guest reads.
     await driver.reset();
     await driver.restart();
     await expectWrite(driver, served, 1);
@@ -101,7 +101,7 @@ Deno.test("write-through outlives a reset and another connection, until config s
 
 for (const inflight of [false, true]) {
   const how = inflight ? "with" : "without";
-  Deno.test(`write-through outlives the process, ${how} records of what is in flight`, () =>
+  Deno.test(`write-through survives a restart, ${how} in-flight records`, () =>
     withImage(async ({ socketPath, serve }) => {
       const first = await serve();
       await using driver = await VirtioDriver.start(socketPath, {
@@ -121,7 +121,7 @@ for (const inflight of [false, true]) {
     }));
 }
 
-Deno.test("write-back outlives the process where a record says so", () =>
+Deno.test("write-back survives a restart if the in-flight record has it", () =>
   withImage(async ({ socketPath, serve }) => {
     const first = await serve();
     await using driver = await VirtioDriver.start(socketPath, {
@@ -181,7 +181,7 @@ for (const manner of ["now", "promise", "later"]) {
           served.failFlush(EIO);
           assertEquals((await disk.flush({ queue })).status, IOERR);
         }
-        // What is only written may be written, as before; what is to be durable cannot be.
+        // Writes without durability still succeed; durable ones fail.
         assertEquals((await disk.write(0, SECTOR, { queue: 1 })).status, OK);
         await driver.config.write(WRITEBACK, Uint8Array.of(0));
         assertEquals((await disk.write(0, SECTOR, { queue: 1 })).status, IOERR);
@@ -204,7 +204,7 @@ for (const manner of ["now", "promise", "later"]) {
       assertEquals((await new BlkDriver(driver).flush({ queue: 1 })).status, OK);
     }));
 
-  Deno.test(`the flush of a write-through write that failed is no better (${manner})`, () =>
+  Deno.test(`a write-through write whose flush failed makes later writes and flushes fail (${manner})`, () =>
     withImage(async ({ socketPath, serve }) => {
       for (const kind of ["write", "writeZeroes"] as const) {
         await using served = await serve({ manner });
@@ -227,7 +227,7 @@ const lesser: [options: Record<string, unknown>, names: string, discard: number,
   ];
 
 for (const [options, names, discard, zeroes] of lesser) {
-  Deno.test(`a guest goes on with a back-end that was started again with ${JSON.stringify(options)}`, () =>
+  Deno.test(`a guest continues with a back-end that was restarted with ${JSON.stringify(options)}`, () =>
     withImage(async ({ path, socketPath, serve }) => {
       const first = await serve();
       await using driver = await VirtioDriver.start(socketPath, { timeoutMs: 30_000 });
@@ -245,14 +245,14 @@ for (const [options, names, discard, zeroes] of lesser) {
       assertEquals(second.said.filter((line) => line.includes(names)).length, 1, `${second.said}`);
       assertEquals(second.server.record().errors.total, 0);
       assertEquals(Deno.readFileSync(path).subarray(0, 512), SECTOR);
-      // Said once, however often it connects.
+      // Logged once, however often it connects.
       const { length } = second.said;
       await driver.reconnect({ asBefore: true });
       assertEquals(second.said.length, length);
     }));
 }
 
-Deno.test("a device does nothing for what a driver did not negotiate", () =>
+Deno.test("a device ignores features that a driver did not negotiate", () =>
   withImage(async ({ socketPath, serve }) => {
     await using _served = await serve();
     await using driver = await VirtioDriver.start(socketPath, {
@@ -262,7 +262,7 @@ Deno.test("a device does nothing for what a driver did not negotiate", () =>
     assertEquals((await new BlkDriver(driver).discard(0, 1)).status, UNSUPP);
   }));
 
-Deno.test("a guest whose queues a back-end has not any more is not served, and one line says why", () =>
+Deno.test("a guest that uses more queues than a restarted back-end has is not served, and one line says why", () =>
   withImage(async ({ socketPath, serve }) => {
     const first = await serve({ numQueues: 2 });
     // QEMU does not wait for an answer to SET_FEATURES.
@@ -294,7 +294,7 @@ Deno.test("a guest whose queues a back-end has not any more is not served, and o
 
 for (const io of ["auto", "uring", "sync"]) {
   for (const mode of ["write-back", "write-through"]) {
-    Deno.test(`what a disk on a full file system lost stays lost (--io=${io}, ${mode})`, async () => {
+    Deno.test(`a failed flush on a full file system keeps failing (--io=${io}, ${mode})`, async () => {
       if (!canMount()) return;
       using directory = mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs");
       const image = `${directory.path}/disk.img`;
@@ -327,7 +327,7 @@ for (const io of ["auto", "uring", "sync"]) {
             assertEquals((await device.write(i * 4096, data, { queue: i % 2 })).status, OK);
           }
         }
-        // The kernel tells the first of them, and is told by it that all know.
+        // The kernel reports the error to one of them only.
         for (const queue of [1, 0, 1, 0]) {
           assertEquals((await device.flush({ queue })).status, IOERR);
         }

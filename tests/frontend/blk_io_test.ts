@@ -1,4 +1,4 @@
-/** Every way to carry out a file's requests, against a copy in memory. */
+/** Every `--io` mode, checked against a copy in memory. */
 import { assert, assertEquals } from "@std/assert";
 import { equals } from "@std/bytes";
 import blk from "../../backends/blk/mod.ts";
@@ -9,7 +9,7 @@ import { watchesEnded } from "../../src/linux/mod.ts";
 const BLOCK_BYTES = 4096, BLOCKS = 512;
 const SEED = Number(Deno.env.get("SEED") ?? Date.now() % 2 ** 31);
 
-/** Numbers below a limit, the same for the same seed (mulberry32). */
+/** Random numbers below a limit, from a seed (mulberry32). */
 function randomNumbers(seed: number): (limit: number) => number {
   let state = seed >>> 0;
   return (limit) => {
@@ -45,7 +45,7 @@ async function withFile(
   }
 }
 
-/** Divides a number of bytes into up to five parts of any sizes. */
+/** Divides a number of bytes into up to five parts of random sizes. */
 function divide(bytes: number, random: (limit: number) => number): number[] {
   const parts: number[] = [];
   for (let left = bytes; left > 0;) {
@@ -56,7 +56,7 @@ function divide(bytes: number, random: (limit: number) => number): number[] {
   return parts;
 }
 
-/** Forgets what the page cache has of clean pages, where that is allowed. */
+/** Drops clean pages from the page cache, where that is allowed. */
 async function dropCaches(): Promise<void> {
   await Deno.writeTextFile("/proc/sys/vm/drop_caches", "1").catch(() => {});
 }
@@ -65,12 +65,12 @@ for (const cache of ["writeback", "none"]) {
   for (const io of ["auto", "uring", "sync"]) {
     const name = `blk --io=${io} --cache=${cache}`;
 
-    Deno.test(`${name} reads and writes what a copy in memory has`, () =>
+    Deno.test(`${name} reads and writes the same as a copy in memory`, () =>
       withFile({ io, cache }, async (disk, path, content) => {
         const random = randomNumbers(SEED);
         for (let round = 0; round < 6; round++) {
           await dropCaches();
-          // Requests in flight together are on blocks of their own.
+          // Concurrent requests never share a block.
           const blocks = Array.from({ length: BLOCKS }, (_, i) => i);
           const requests: Promise<void>[] = [];
           while (blocks.length > 0) {
@@ -108,7 +108,7 @@ for (const cache of ["writeback", "none"]) {
         assertEquals(await Deno.readFile(path), content, `seed ${SEED}`);
       }));
 
-    Deno.test(`${name} answers more requests than it has with the kernel at once`, () =>
+    Deno.test(`${name} completes more requests than it may have in the kernel at once`, () =>
       withFile({ io, cache }, async (disk, _path, content) => {
         await dropCaches();
         const reads = Array.from({ length: 600 }, (_, i) => disk.read(i % BLOCKS * 8, 512));
@@ -119,7 +119,7 @@ for (const cache of ["writeback", "none"]) {
         }
       }));
 
-    Deno.test(`${name} fails what lies behind the end of a file that was shortened`, () =>
+    Deno.test(`${name} fails requests beyond the end of a truncated file`, () =>
       withFile({ io, cache }, async (disk, path) => {
         await Deno.truncate(path, BLOCK_BYTES);
         assertEquals((await disk.read(0, 512)).status, blkStatus.OK);

@@ -10,7 +10,7 @@ import { CliProcess, runCli } from "./lib/cli_process.ts";
 
 const IMAGE_BYTES = 1 << 20;
 
-/** Runs a test with an image and a way to serve it; all of it is gone afterwards. */
+/** Runs a test with an image and a function that serves it, and removes all at the end. */
 async function withImage(
   test: (
     image: string,
@@ -25,8 +25,8 @@ async function withImage(
   const open = (options = {}) =>
     serve(blk, {
       socketPath: `${directory}/${sockets++}.sock`,
-      // By system calls: in memory, auto has a lease, which a second server in this process
-      // could not have broken while it waits.
+      // By system calls: on tmpfs, auto takes a lease, which cannot be broken while a second server
+      // of this process waits.
       options: { blkFile: image, numQueues: 1, io: "sync", ...options },
     });
   try {
@@ -37,7 +37,7 @@ async function withImage(
   }
 }
 
-/** Starts the peer on an image, as QEMU would use it. */
+/** Starts qemu-storage-daemon on an image. */
 async function startPeer(image: string, directory: string, readOnly: boolean) {
   const socket = `${directory}/peer.sock`;
   const process = spawn(await programPath("qemu-storage-daemon"), [
@@ -52,7 +52,7 @@ async function startPeer(image: string, directory: string, readOnly: boolean) {
     async started(): Promise<void> {
       await (await connectUnix(socket, 10_000)).close();
     },
-    /** What it said, once it has ended. */
+    /** Its stderr, once it has ended. */
     async end(signal?: Deno.Signal): Promise<string> {
       if (signal !== undefined) process.kill(signal);
       await process.status;
@@ -79,7 +79,7 @@ Deno.test("one image has one writer, and readers rely on it", () =>
     assertStringIncludes(error.message, "relies on nobody else writing to it");
   }));
 
-Deno.test("QEMU cannot have an image that is served, and the other way round", () =>
+Deno.test("QEMU and vhostd lock each other out of an image", () =>
   withImage(async (image, open, directory) => {
     {
       await using _server = await open();
@@ -103,7 +103,7 @@ Deno.test("QEMU and vhostd read one image together", () =>
     assertEquals(await peer.end("SIGTERM"), "");
   }));
 
-Deno.test("the lock of a vhostd that is killed under load keeps the next one for a moment only", () =>
+Deno.test("the lock of a vhostd that is killed under load delays the next one only for a moment", () =>
   withImage(async (image, open, directory) => {
     const socketPath = `${directory}/killed.sock`;
     await using cli = new CliProcess([

@@ -1,4 +1,4 @@
-/** Requests that take long, and what has to wait for them. */
+/** Long requests: other queues continue, and a stop waits for one of them. */
 import { assert, assertEquals } from "@std/assert";
 import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve } from "../../mod.ts";
@@ -14,7 +14,7 @@ interface Disk {
   server: DeviceServer;
   driver: VirtioDriver;
   disk: BlkDriver;
-  /** How large the store is, in bytes. */
+  /** The size of the store, in bytes. */
   bytes(): number;
 }
 
@@ -79,7 +79,7 @@ for (const [name, dir, options] of stores) {
       ? withDisk({ size: bytes }, threads, test)
       : withFile(dir, bytes, (blkFile) => withDisk({ blkFile, ...options }, threads, test));
 
-  Deno.test(`No write ends behind the new size of ${name} that is made smaller`, () =>
+  Deno.test(`No write ends beyond the new size of ${name} that shrinks`, () =>
     withStore(8 * MIB, 2, async ({ server, disk, bytes }) => {
       const seed = Number(Deno.env.get("SEED") ?? Date.now() % 2 ** 31);
       const random = new Random(seed);
@@ -114,8 +114,8 @@ for (const [name, dir, options] of stores) {
 
   for (const type of [WRITE_ZEROES, DISCARD]) {
     const what = type === DISCARD ? "discards" : "write zeroes";
-    // Discards of a sparse file are soon done: only of what is there does it matter.
-    Deno.test(`Long ${what} of ${name} let other queues go on, and a stop waits for one of them`, () =>
+    // Discards of holes are fast: fill the file first.
+    Deno.test(`Long ${what} of ${name} do not block other queues, and a stop waits for one of them`, () =>
       withStore(64 * MIB, 1, async ({ server, driver, disk }) => {
         const segments = 16, requests = 32;
         const table = new DataView(new ArrayBuffer(16 * segments));
@@ -131,7 +131,7 @@ for (const [name, dir, options] of stores) {
         assertEquals((await disk.read(0, 512, { queue: 1 })).status, OK);
         await driver.stop();
         const { WRITE_ZEROES: zeroes, DISCARD: discards } = done();
-        // None is answered but those that were taken, and what one takes others wait for.
+        // Only requests that were taken are completed, one long one at a time.
         const most = type === WRITE_ZEROES ? 4 : requests;
         assert(zeroes + discards <= most, `${zeroes + discards} of ${requests}`);
         await driver.restart();

@@ -1,4 +1,4 @@
-/** What is served is what was asked for, and what can be served whole. */
+/** Opening images: which files are refused, and that the locked file is the served one. */
 import {
   assert,
   assertEquals,
@@ -29,7 +29,7 @@ function image(path: string, bytes = 4 * MIB): string {
   return path;
 }
 
-/** Serves a disk and ends it at once. */
+/** Serves a disk and closes it at once. */
 async function open(options: Record<string, unknown>): Promise<void> {
   using directory = temporary();
   await using _server = await serve(blk, {
@@ -46,7 +46,7 @@ async function expectRefused(options: Record<string, unknown>, why: string): Pro
 
 const READ_ONLY = "add --read-only";
 
-Deno.test("blk refuses to write to a block device that can only be read", async () => {
+Deno.test("blk refuses to write to a read-only block device", async () => {
   if (!canMount()) return;
   using directory = temporary();
   using device = loopDevice(image(`${directory.path}/a.img`), "--read-only");
@@ -57,7 +57,7 @@ Deno.test("blk refuses to write to a block device that can only be read", async 
   await open({ blkFile: device.path, readOnly: true });
 });
 
-Deno.test("blk refuses to write to a file on a file system that is read-only", async () => {
+Deno.test("blk refuses to write to a file on a read-only file system", async () => {
   if (!canMount()) return;
   using directory = mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs");
   const blkFile = image(`${directory.path}/a.img`);
@@ -66,7 +66,7 @@ Deno.test("blk refuses to write to a file on a file system that is read-only", a
   await open({ blkFile, readOnly: true });
 });
 
-Deno.test("blk refuses to write to a file that is sealed", async () => {
+Deno.test("blk refuses to write to a sealed file", async () => {
   const F_ADD_SEALS = 1033, F_SEAL_WRITE = 8;
   using memfd = createMemfd("sealed", MIB);
   assertEquals(libc.fcntl(memfd.number, F_ADD_SEALS, F_SEAL_WRITE), 0);
@@ -75,7 +75,7 @@ Deno.test("blk refuses to write to a file that is sealed", async () => {
   await open({ blkFile, readOnly: true });
 });
 
-Deno.test("blk refuses to write to a file that is immutable, and says how that ends", async () => {
+Deno.test("blk refuses to write to an immutable file, and names the remedy", async () => {
   using directory = temporary();
   const blkFile = image(`${directory.path}/a.img`);
   try {
@@ -94,7 +94,7 @@ Deno.test("blk refuses to write to a file that is immutable, and says how that e
 
 for (const [bytes, isServed] of [[2 ** 53 - 512, true], [2 ** 53, false], [7 * 2 ** 60, false]]) {
   Deno.test(`blk ${isServed ? "serves" : "refuses"} an image of ${bytes} bytes`, async () => {
-    // Only some file systems have files that large; tmpfs has.
+    // Only some file systems, such as tmpfs, support files of this size.
     const blkFile = Deno.makeTempFileSync({ dir: "/dev/shm", prefix: "vhostd-test-" });
     try {
       {
@@ -111,7 +111,7 @@ for (const [bytes, isServed] of [[2 ** 53 - 512, true], [2 ** 53, false], [7 * 2
 
 const IN_USE = "it is mounted, or another program has it for itself";
 
-Deno.test("blk refuses a block device that is mounted", async () => {
+Deno.test("blk refuses a mounted block device", async () => {
   if (!canMount()) return;
   using directory = temporary();
   const path = image(`${directory.path}/a.img`, 16 * MIB);
@@ -126,7 +126,7 @@ Deno.test("blk refuses a block device that is mounted", async () => {
   await open({ blkFile: device.path });
 });
 
-Deno.test("blk refuses a block device that is served by another node, and readers share it", async () => {
+Deno.test("blk refuses a block device that is served through another node; readers share it", async () => {
   if (!canMount()) return;
   using directory = temporary();
   using device = loopDevice(image(`${directory.path}/a.img`));
@@ -140,12 +140,12 @@ Deno.test("blk refuses a block device that is served by another node, and reader
     });
     if (readOnly) await open({ blkFile: node, readOnly });
     else await expectRefused({ blkFile: node }, IN_USE);
-    // A server that is not there any more has nothing.
+    // A closed server has released it.
   }
   await open({ blkFile: node });
 });
 
-Deno.test("blk refuses a loop device over a file that is served, and the other way round", async () => {
+Deno.test("blk refuses a loop device over a served file, and a file under a served loop device", async () => {
   if (!canMount()) return;
   using directory = temporary();
   const path = image(`${directory.path}/a.img`);
@@ -160,7 +160,7 @@ Deno.test("blk refuses a loop device over a file that is served, and the other w
   await open({ blkFile: device.path });
 });
 
-Deno.test("blk serves past the page cache the file that it has locked, whatever the path names then", async () => {
+Deno.test("blk with --cache=none serves the file that it locked, whatever the path names by then", async () => {
   using directory = temporary();
   const path = image(`${directory.path}/a.img`, MIB);
   const moved = `${directory.path}/moved.img`;
@@ -174,8 +174,8 @@ Deno.test("blk serves past the page cache the file that it has locked, whatever 
       ["blk", `--blk-file=${path}`, "--cache=none", "--io=sync", `--socket-path=${socketPath}`],
     );
   /**
-   * Whether it was seen to try for the lock, with the file open. It tries for two
-   * seconds, and holds a lock for an instant each time.
+   * Whether it was seen trying to lock the open file: it retries for two seconds, and holds
+   * a lock for an instant each time.
    */
   const waits = async () => {
     for (const end = performance.now() + 1200; performance.now() < end;) {
@@ -204,7 +204,7 @@ Deno.test("blk serves past the page cache the file that it has locked, whatever 
   assert(Deno.readFileSync(path).every((byte) => byte === 0));
 });
 
-Deno.test("blk leaves no descriptor where it is refused a lock", () => {
+Deno.test("blk leaves no descriptor when it cannot get the lock", () => {
   using directory = temporary();
   const path = image(`${directory.path}/a.img`);
   const options = { readOnly: false, io: "sync", direct: true, lock: true, log() {} } as const;

@@ -11,7 +11,7 @@ const OPTIONS = { io: "sync", direct: false, lock: true, log() {} } as const;
 
 const MIB = 2 ** 20;
 
-/** Memory of this process that stands for a guest's. */
+/** Memory of this process in place of a guest's. */
 const u8 = new Uint8Array(pinnedBuffer(8 * MIB));
 const memory = { u8, base: addressOf(u8) };
 
@@ -24,7 +24,7 @@ function attach(open: OpenStore): Store {
   });
 }
 
-/** A request whose data is `count` parts of `length` bytes, `stride` bytes from one to the next. */
+/** A request whose data is `count` parts of `length` bytes, `stride` bytes apart. */
 function scattered(offset: number, count: number, length: number, stride: number): StoreRequest {
   const data = new Parts(u8);
   for (let i = 0; i < count; i++) data.push(i * stride, length);

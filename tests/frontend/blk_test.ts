@@ -38,7 +38,7 @@ interface DiskOptions {
   driver?: VirtioDriverOptions;
 }
 
-/** Serves a disk, runs a test with a driver of it, and ends both. */
+/** Serves a disk, runs a test with a driver for it, and closes both. */
 async function withDisk(
   { device, server: serverOptions, driver: driverOptions }: DiskOptions,
   test: (disk: Disk) => Promise<void>,
@@ -70,7 +70,7 @@ async function withImage(
   }
 }
 
-/** Numbers that look random and come again with their seed. */
+/** Random numbers from a seed. */
 function generator(seed: number): (below: number) => number {
   return (below) => {
     seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
@@ -78,7 +78,7 @@ function generator(seed: number): (below: number) => number {
   };
 }
 
-/** Divides bytes into up to 40 parts of any length. */
+/** Divides bytes into up to 40 parts of random lengths. */
 function divide(bytes: number, random: (below: number) => number): number[] {
   const parts: number[] = [];
   while (bytes > 0 && parts.length < 39) {
@@ -94,7 +94,7 @@ function pattern(bytes: number, seed: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length: bytes }, () => random(256));
 }
 
-/** Random requests over a disk of 2 MiB; every byte is checked. Returns what the disk has then. */
+/** Makes random requests on a disk of 2 MiB and checks every byte. Returns the disk's content. */
 async function exercise(
   { disk, server }: Disk,
   queues: number,
@@ -130,7 +130,7 @@ async function exercise(
 const thorough = { queues: [128, 128, 128], indirectParts: 128 };
 
 for (const plane of ["thread", "main"] as const) {
-  Deno.test(`blk keeps in its image what is written in any framing (${plane})`, async () => {
+  Deno.test(`blk stores writes of any framing in its image (${plane})`, async () => {
     await withImage(2 * MIB, async (path) => {
       let model: Uint8Array | undefined;
       await withDisk({
@@ -145,7 +145,7 @@ for (const plane of ["thread", "main"] as const) {
   });
 }
 
-Deno.test("blk keeps in memory what is written, for all queue threads", async () => {
+Deno.test("blk stores writes in memory that all queue threads share", async () => {
   await withDisk({
     device: { size: 2 * MIB, numQueues: 3 },
     server: { threads: 3 },
@@ -170,7 +170,7 @@ Deno.test("blk takes 126 parts of data in a queue of 128 descriptors", async () 
   });
 });
 
-Deno.test("blk carries out many requests at once on several queues", async () => {
+Deno.test("blk handles many concurrent requests on several queues", async () => {
   await withDisk({
     device: { size: 4 * MIB, numQueues: 4 },
     server: { threads: 2 },
@@ -188,7 +188,7 @@ Deno.test("blk carries out many requests at once on several queues", async () =>
   });
 });
 
-Deno.test("blk of nothing answers and leaves the driver's buffers alone", async () => {
+Deno.test("blk --null completes requests and leaves the driver's buffers unchanged", async () => {
   await withDisk({ device: { null: true, size: 2 ** 40 } }, async ({ disk, server }) => {
     assertEquals(await disk.capacitySectors(), 2 ** 31);
     assertEquals((await disk.write(2 ** 31 - 1, new Uint8Array(512))).status, OK);
@@ -200,7 +200,7 @@ Deno.test("blk of nothing answers and leaves the driver's buffers alone", async 
   });
 });
 
-Deno.test("blk flushes and gives its serial number", async () => {
+Deno.test("blk flushes and returns its serial number", async () => {
   await withImage(MIB, async (path) => {
     await withDisk({ device: { blkFile: path, serial: "S-0123456789abcdefgh" } }, async (it) => {
       assertEquals(await it.disk.flush().then(({ status, written }) => [status, written]), [OK, 1]);
@@ -210,7 +210,7 @@ Deno.test("blk flushes and gives its serial number", async () => {
   });
 });
 
-Deno.test("blk tells its layout in config space", async () => {
+Deno.test("blk describes its layout in config space", async () => {
   await withImage(MIB, async (path) => {
     await withDisk({ device: { blkFile: path, blockSize: 1024, numQueues: 5 } }, async (it) => {
       const { config, negotiated } = it.driver;
@@ -228,7 +228,7 @@ Deno.test("blk tells its layout in config space", async () => {
   });
 });
 
-Deno.test("blk has as many queues as the machine has processors unless told", async () => {
+Deno.test("blk has one queue per processor by default", async () => {
   await withDisk({ device: { size: MIB } }, ({ driver }) => {
     assertEquals(driver.negotiated.maxQueues ?? 1, navigator.hardwareConcurrency);
     return Promise.resolve();
@@ -237,7 +237,7 @@ Deno.test("blk has as many queues as the machine has processors unless told", as
 
 const blocks = (path: string) => Deno.statSync(path).blocks!;
 
-Deno.test("blk makes its image sparse where the driver discards", async () => {
+Deno.test("blk punches holes into its image where the driver discards", async () => {
   await withImage(MIB, async (path) => {
     await withDisk({ device: { blkFile: path, io: "uring" } }, async ({ disk, server }) => {
       await disk.write(0, pattern(MIB, 1));
@@ -297,7 +297,7 @@ Deno.test("blk ignores discards when told to", async () => {
 
 // tmpfs has no FALLOC_FL_ZERO_RANGE: zeroes are written there.
 for (const [name, dir] of [["the temporary directory", undefined], ["tmpfs", "/dev/shm"]]) {
-  Deno.test(`blk writes zeroes that keep their space, or do not with unmap (${name})`, async () => {
+  Deno.test(`blk writes zeroes that keep their space, or free it with unmap (${name})`, async () => {
     await withImage(8 * MIB, async (path) => {
       await withDisk({ device: { blkFile: path } }, async ({ disk }) => {
         const data = pattern(8 * MIB, 1);
@@ -308,7 +308,7 @@ for (const [name, dir] of [["the temporary directory", undefined], ["tmpfs", "/d
         const full = blocks(path);
         assertEquals((await disk.writeZeroes(1, 8001)).status, OK);
         data.fill(0, 512, 8002 * 512);
-        // A file system may need a block more to remember what is what
+        // A file system may need another block for its metadata
         assert(Math.abs(full - blocks(path)) <= 16);
         assertEquals((await disk.writeZeroes(8192, 4096, { unmap: true })).status, OK);
         data.fill(0, 8192 * 512, 12288 * 512);
@@ -319,7 +319,7 @@ for (const [name, dir] of [["the temporary directory", undefined], ["tmpfs", "/d
   });
 }
 
-Deno.test("blk that is read-only refuses writes and changes nothing", async () => {
+Deno.test("a read-only blk refuses writes and changes nothing", async () => {
   await withImage(MIB, async (path) => {
     Deno.chmodSync(path, 0o444);
     await withDisk({ device: { blkFile: path, readOnly: true } }, async ({ disk, driver }) => {
@@ -335,7 +335,7 @@ Deno.test("blk that is read-only refuses writes and changes nothing", async () =
   });
 });
 
-Deno.test("blk refuses what it cannot do, and says why in the record", async () => {
+Deno.test("blk refuses invalid requests, and the record says why", async () => {
   await withDisk({ device: { size: MIB } }, async ({ disk, server }) => {
     assertEquals((await disk.read(2047, 1024)).status, IOERR);
     assertEquals((await disk.write(0, new Uint8Array(100))).status, IOERR);
@@ -374,7 +374,7 @@ Deno.test("blk announces that its image grew or shrank", async () => {
       await onReload!();
       assertEquals((await channel.next()).message.request, "CONFIG_CHANGE_MSG");
       assertEquals(await disk.capacitySectors(), 4096);
-      // Whoever asks again wants the driver to look again.
+      // A repeated command announces the config again.
       await onReload!();
       assertEquals((await channel.next()).message.request, "CONFIG_CHANGE_MSG");
       assertEquals((await disk.read(4095, 512)).status, OK);
@@ -395,7 +395,7 @@ Deno.test("blk announces that its image grew or shrank", async () => {
         "out of range",
       ]);
 
-      // A size that cannot be leaves everything as it was
+      // An impossible size changes nothing
       await Deno.truncate(path, MIB + 1);
       await assertRejects(async () => await onReload!(), RangeError, "multiple of 512");
       assertEquals(await disk.capacitySectors(), 1024);
@@ -411,7 +411,7 @@ Deno.test("blk announces that its image grew or shrank", async () => {
   });
 });
 
-Deno.test("blk in memory takes another size on command", async () => {
+Deno.test("blk in memory changes its size on command", async () => {
   await withDisk({ device: { size: MIB } }, async ({ disk, driver, server }) => {
     const { resize } = server.host.control.commands!;
     const channel = driver.negotiated.backChannel!;
@@ -472,7 +472,7 @@ Deno.test("blk breaks only the queue whose chain has no room for a status", asyn
       "broken",
     );
     assertEquals((await disk.read(0, 512, { queue: 1 })).data, pattern(512, 1));
-    // The record hears of it from the queue's thread, the driver by an eventfd.
+    // The queue's thread tells the record, and an eventfd tells the driver.
     while (server.record().queues[0].faults.length === 0) await driver.connection.getFeatures();
     const [broken, other] = server.record().queues;
     assertEquals([broken.broken, other.broken], [true, false]);
@@ -483,7 +483,7 @@ Deno.test("blk breaks only the queue whose chain has no room for a status", asyn
   });
 });
 
-Deno.test("blk breaks only the queue whose ring is wrong, and names the rule", async () => {
+Deno.test("blk breaks only the queue whose ring breaks a rule, and names the rule", async () => {
   const device = { size: MIB, numQueues: 2 };
   await withDisk({ device, driver: { queues: 2 } }, async ({ server, driver, disk }) => {
     const [{ handle }] = driver.queues;
@@ -514,7 +514,7 @@ Deno.test("blk keeps its data over a driver's reset and the next connection", as
   });
 });
 
-/** Runs a command; whether it worked. */
+/** Runs a command; returns whether it succeeded. */
 function run(command: string, ...args: string[]): { success: boolean; stdout: string } {
   try {
     const { success, stdout } = new Deno.Command(command, { args, stderr: "null" }).outputSync();
@@ -524,7 +524,7 @@ function run(command: string, ...args: string[]): { success: boolean; stdout: st
   }
 }
 
-Deno.test("blk answers IOERR when the file system is full, and works again after", async () => {
+Deno.test("blk returns IOERR when the file system is full, and works again afterwards", async () => {
   const mountPoint = Deno.makeTempDirSync();
   const mounted = run("mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", mountPoint);
   try {
@@ -631,7 +631,7 @@ for (const [options, expected] of mistakes) {
   });
 }
 
-Deno.test("blk refuses an image that a named pipe stands for, without waiting", async () => {
+Deno.test("blk refuses a named pipe as image, without waiting", async () => {
   const path = `${directory}/pipe`;
   assert(run("mkfifo", path).success);
   const options = { blkFile: path, readOnly: true };

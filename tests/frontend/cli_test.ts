@@ -25,19 +25,19 @@ function exists(path: string): boolean {
   }
 }
 
-/** Leaves the file of a socket that nobody listens on. */
+/** Leaves a stale socket file. */
 function makeStale(path: string): void {
   UnixListener.listen(path).fd.close();
   assert(exists(path));
 }
 
-/** Has children inherit a descriptor. */
+/** Makes a descriptor inheritable by children. */
 function inheritable(fd: Fd): number {
   assertEquals(libc.fcntl(fd.number, F_SETFD, 0), 0);
   return fd.number;
 }
 
-Deno.test("vhostd <device> says in one line how to use it, and ends cleanly on signals", async () => {
+Deno.test("vhostd <device> prints QEMU's arguments, and ends cleanly on signals", async () => {
   using directory = temporary();
   const path = `${directory.path}/rng.sock`;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
@@ -53,7 +53,7 @@ Deno.test("vhostd <device> says in one line how to use it, and ends cleanly on s
   }
 });
 
-Deno.test("vhostd behind npx says how to end it, and how to start it without", async () => {
+Deno.test("vhostd under npx says how to end it, and how to start it without npx", async () => {
   using directory = temporary();
   const socket = `--socket-path=${directory.path}/a b.sock`;
   const env = { VHOSTD_TASK: "1", npm_command: "exec" };
@@ -75,7 +75,7 @@ Deno.test("vhostd ends cleanly while a front-end is connected", async () => {
   assert(!exists(path));
 });
 
-Deno.test("vhostd replaces a stale socket file, and leaves a living server alone", async () => {
+Deno.test("vhostd replaces a stale socket file, and not one with a listener", async () => {
   using directory = temporary();
   const path = `${directory.path}/rng.sock`;
   makeStale(path);
@@ -90,7 +90,7 @@ Deno.test("vhostd replaces a stale socket file, and leaves a living server alone
   assertEquals((await cli.stop()).status, 0);
 });
 
-Deno.test("vhostd tells bad input in one line", async () => {
+Deno.test("vhostd reports bad input in one line", async () => {
   using directory = temporary();
   const { path } = directory;
   const socket = `--socket-path=${path}/s.sock`;
@@ -175,7 +175,7 @@ Deno.test("vhostd tells bad input in one line", async () => {
   assertEquals(left, [], "Sockets are left behind");
 });
 
-Deno.test("vhostd names the permission that it misses", async () => {
+Deno.test("vhostd names a missing permission", async () => {
   using directory = temporary();
   const args = ["rng", `--socket-path=${directory.path}/s.sock`];
   const { status, stderr } = await runCli(args, { permissions: [] });
@@ -183,12 +183,12 @@ Deno.test("vhostd names the permission that it misses", async () => {
   assertMatch(stderr, /^vhostd: [^\n]*--allow-ffi[^\n]*\n$/);
 });
 
-Deno.test("VHOSTD_TRACE=1 prints the stack after the line", async () => {
+Deno.test("VHOSTD_TRACE=1 prints the stack after the message", async () => {
   const { stderr } = await runCli(["rng", "--fd=99"], { env: { VHOSTD_TRACE: "1" } });
   assertMatch(stderr, /^vhostd: Expected file descriptor 99 .*\n.*EndpointError(.|\n)* at /);
 });
 
-Deno.test("vhostd serves on an inherited listening socket, again and again", async () => {
+Deno.test("vhostd serves one connection after another on an inherited listening socket", async () => {
   using directory = temporary();
   const path = `${directory.path}/rng.sock`;
   using listener = UnixListener.listen(path);
@@ -207,12 +207,12 @@ Deno.test("vhostd on an inherited connection ends with it", async () => {
   assertEquals(await cli.end(), { status: 0, stderr: "" });
 });
 
-Deno.test("vhostd that has no descriptor left lets front-ends wait until it has", async () => {
+Deno.test("vhostd without free descriptors keeps front-ends waiting until it has some", async () => {
   using directory = temporary();
   const path = `${directory.path}/rng.sock`;
   await using cli = new CliProcess(["rng", `--socket-path=${path}`]);
   await cli.until("listens");
-  // Once a ring runs, nothing is left to load.
+  // Once a ring runs, all modules are loaded.
   await (await VirtioDriver.start(path)).close();
   const limit = (descriptors: number) =>
     new Deno.Command("prlimit", { args: [`--pid=${cli.pid}`, `--nofile=${descriptors}:4096`] })
@@ -237,7 +237,7 @@ async function getFeatures(connection: UnixConnection): Promise<void> {
   await connection.close();
 }
 
-Deno.test("--record has the record at exit, and vhostd inspect shows it", async () => {
+Deno.test("--record writes the record at exit, and vhostd inspect shows it", async () => {
   using directory = temporary();
   const path = `${directory.path}/rng.sock`;
   const file = `${directory.path}/record.json`;
@@ -283,7 +283,7 @@ Deno.test("the control socket serves the record, and vhostd inspect shows it", a
   assert(!exists(control));
 });
 
-Deno.test("vhostd inspect --watch shows the record again until the server is gone", async () => {
+Deno.test("vhostd inspect --watch shows the record repeatedly until the server ends", async () => {
   using directory = temporary();
   const [path, control] = [`${directory.path}/rng.sock`, `${directory.path}/control.sock`];
   await using cli = new CliProcess(["rng", `--socket-path=${path}`, `--control-path=${control}`]);
@@ -296,7 +296,7 @@ Deno.test("vhostd inspect --watch shows the record again until the server is gon
   assertEquals((await watch.end()).status, 0);
 });
 
-Deno.test("SIGUSR1 prints the record, and SIGHUP is no reason to end", async () => {
+Deno.test("SIGUSR1 prints the record, and SIGHUP does not end vhostd", async () => {
   using directory = temporary();
   await using cli = new CliProcess(["rng", `--socket-path=${directory.path}/rng.sock`]);
   await cli.until("listens");
@@ -307,7 +307,7 @@ Deno.test("SIGUSR1 prints the record, and SIGHUP is no reason to end", async () 
   assertEquals((await cli.stop()).status, 0);
 });
 
-Deno.test("vhostd serves a device of one's own, and tells when it does not work", async () => {
+Deno.test("vhostd serves a device from a module, and says why one does not load", async () => {
   using directory = temporary();
   const root = new URL("../../", import.meta.url).href;
   const device = (handlers: string) => `
@@ -345,7 +345,7 @@ Deno.test("vhostd serves a device of one's own, and tells when it does not work"
   );
 });
 
-Deno.test("--print-capabilities ignores all else", async () => {
+Deno.test("--print-capabilities ignores other options", async () => {
   const { status, stdout } = await runCli(["blk", "--bogus", "--fd=x", "--print-capabilities"]);
   assertEquals([status, JSON.parse(stdout)], [
     0,
@@ -353,7 +353,7 @@ Deno.test("--print-capabilities ignores all else", async () => {
   ]);
 });
 
-Deno.test("vhostd list, describe, --help and --version print what they are asked for", async () => {
+Deno.test("vhostd list, describe, --help and --version print their output on stdout", async () => {
   const [list, describe, libvirt, help, deviceHelp, version] = await Promise.all([
     ["list"],
     ["describe", "--json", "blk"],
@@ -376,7 +376,7 @@ Deno.test("vhostd list, describe, --help and --version print what they are asked
   assertMatch(version.stdout, /^vhostd \d+\.\d+\.\d+\n$/);
 });
 
-/** Starts a command line on a terminal of its own, of this size. */
+/** Starts a command line on its own terminal of this size. */
 function onTerminal(columns: number, rows: number, args: readonly string[]): Deno.ChildProcess {
   const words = [Deno.execPath(), "run", "--quiet", "-A", "main.ts", ...args];
   const command = `stty cols ${columns} rows ${rows}; exec ${words.join(" ")}`;
@@ -390,7 +390,7 @@ function onTerminal(columns: number, rows: number, args: readonly string[]): Den
   }).spawn();
 }
 
-Deno.test("help fits the terminal that it is read on", async () => {
+Deno.test("help fits the terminal's width", async () => {
   for (const columns of [50, 80]) {
     const child = onTerminal(columns, 24, ["blk", "--help"]);
     await child.stdin.close();

@@ -26,7 +26,7 @@ async function withCommand(test: (directory: string) => Promise<void>): Promise<
 
 async function runShell(directory: string, command: readonly string[]): Promise<string> {
   const [program, ...args] = command;
-  // One that was unpacked has its libraries beside it.
+  // An unpacked program has its libraries beside it.
   const [, unpacked] = /^(.*\.cache\/guest\/[^/]*\/[^/]*)\//.exec(program) ?? [];
   const { stdout, stderr } = await new Deno.Command(program, {
     args,
@@ -45,7 +45,7 @@ async function runShell(directory: string, command: readonly string[]): Promise<
   return out;
 }
 
-/** A shell of this machine, or of Debian where it can be had; undefined where not. */
+/** This machine's shell, or else Debian's; undefined if it cannot be downloaded. */
 async function shell(name: "zsh" | "fish"): Promise<string | undefined> {
   const installed = findProgram(name);
   if (installed !== undefined) return installed;
@@ -60,7 +60,7 @@ async function shell(name: "zsh" | "fish"): Promise<string | undefined> {
       if (await Deno.stat(path).then(() => true, () => false)) return path;
     }
   } catch {
-    // There is no network, say.
+    // No network, for example.
   }
   console.log(`skipped: ${name} is not there and cannot be had; install it to have this tested`);
   return undefined;
@@ -88,9 +88,9 @@ Deno.test("bash completes devices, flags, values and paths", () =>
     assertEquals(await complete("vhostd describe r"), ["rng"]);
   }));
 
-Deno.test("bash completes where somebody presses Tab", () =>
+Deno.test("bash completes on Tab in a terminal", () =>
   withCommand(async (directory) => {
-    // A terminal of its own: what is typed comes back completed.
+    // On its own terminal, which echoes the completed line.
     const child = new Deno.Command("script", {
       args: ["-qec", "bash --norc --noprofile -i", "/dev/null"],
       cwd: directory,
@@ -126,7 +126,7 @@ Deno.test("zsh completes devices, flags, values and paths", () =>
   withCommand(async (directory) => {
     const zsh = await shell("zsh");
     if (zsh === undefined) return;
-    // What its completion system would be asked to offer.
+    // Replaces the function that gets the words to offer.
     const script = `
       compdef() { :; }
       _describe() { print -rl -- \${(P)3}; }

@@ -7,7 +7,7 @@ import { LAST_RETRY_MS, retryDelayMs } from "../../src/runtime/connector.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 
-/** Runs a test with a path for a socket, and expects that nothing is left. */
+/** Runs a test with a path for a socket, and expects that nothing leaks. */
 async function withPath(test: (path: string) => Promise<void>): Promise<void> {
   const directory = Deno.makeTempDirSync({ prefix: "vhostd-connect-" });
   try {
@@ -18,7 +18,7 @@ async function withPath(test: (path: string) => Promise<void>): Promise<void> {
   }
 }
 
-/** A device that connects to a path, and what it says. */
+/** A device that connects to a path, and its log lines. */
 async function connecting(
   connectPath: string,
 ): Promise<{ server: DeviceServer; said: (line: string) => Promise<void>; lines: string[] }> {
@@ -53,7 +53,7 @@ async function expectEcho(driver: VirtioDriver, byte: number): Promise<void> {
   assertEquals([...data[0]], [Answer.NOW, byte]);
 }
 
-Deno.test("a device connects when somebody listens, and again when they are gone", () =>
+Deno.test("a device connects once a front-end listens, and reconnects when it is gone", () =>
   withPath(async (path) => {
     const { server, said, lines } = await connecting(path);
     await using _server = server;
@@ -62,7 +62,7 @@ Deno.test("a device connects when somebody listens, and again when they are gone
       await using driver = await acceptDriver(path);
       await expectEcho(driver, round);
     }
-    // The last driver may have gone before that was noticed.
+    // The connection may have ended before the device noticed it.
     while (
       server.record().connections.latest.some(({ disconnectedAt }) => disconnectedAt === null)
     ) {
@@ -72,12 +72,12 @@ Deno.test("a device connects when somebody listens, and again when they are gone
     const connected = lines.filter((line) => line === `Connected to the front-end on ${path}`);
     assertEquals(connected.length, 3);
     assertEquals(lines[0], `Waits for a front-end on ${path}: there is no socket yet`);
-    // It says so once each time, however often it tries.
+    // It logs this once each time, however often it retries.
     const waits = lines.filter((line) => line.startsWith("Waits"));
     assert(waits.length <= 4, lines.join("\n"));
   }));
 
-Deno.test("a device waits while a socket has nobody behind it", () =>
+Deno.test("a device waits while no process listens on the socket", () =>
   withPath(async (path) => {
     UnixListener.listen(path).fd.close();
     const { server, said } = await connecting(path);
@@ -88,7 +88,7 @@ Deno.test("a device waits while a socket has nobody behind it", () =>
     await expectEcho(driver, 1);
   }));
 
-Deno.test("a device that waits, or that a front-end closes at once, ends when it is told to", () =>
+Deno.test("close() ends a device that waits, or whose front-ends close at once", () =>
   withPath(async (path) => {
     {
       const { server, said } = await connecting(path);
@@ -102,7 +102,7 @@ Deno.test("a device that waits, or that a front-end closes at once, ends when it
     await server.finished;
   }));
 
-Deno.test("serve() explains what is wrong with a path to connect to", () =>
+Deno.test("serve() says what is wrong with a path to connect to", () =>
   withPath(async (path) => {
     await assertRejects(
       () => serve(rng, { connectPath: `/tmp/${"x".repeat(110)}`, plane: "main" }),
@@ -115,7 +115,7 @@ Deno.test("serve() explains what is wrong with a path to connect to", () =>
     assertStringIncludes(error.message, `Cannot connect to ${path}/x: `);
   }));
 
-Deno.test("retryDelayMs() doubles up to its limit, and takes off up to a half", () => {
+Deno.test("retryDelayMs() doubles up to its limit, less a random part of up to a half", () => {
   for (let failures = 1; failures < 2000; failures++) {
     const longest = retryDelayMs(failures, 0);
     assert(longest <= LAST_RETRY_MS && longest >= retryDelayMs(Math.max(failures - 1, 1), 0));
@@ -128,7 +128,7 @@ Deno.test("vhostd --connect waits, serves, and ends by SIGTERM at any moment", (
   withPath(async (path) => {
     {
       await using cli = new CliProcess(["rng", `--connect=${path}`]);
-      // It connects when its threads are there, which may be before or after it says what it does.
+      // It connects when its threads run, which may be before or after it logs its state.
       const said = await cli.until("\n") + await cli.until("\n");
       assertStringIncludes(said, "rng: Waits for a front-end");
       assertStringIncludes(
@@ -149,7 +149,7 @@ Deno.test("vhostd --connect waits, serves, and ends by SIGTERM at any moment", (
     assert(Deno.lstatSync(path).isSocket, "the front-end's socket is left alone");
   }));
 
-Deno.test("vhostd --connect tells what waiting does not help against", () =>
+Deno.test("vhostd --connect ends with an error that no retry can remedy", () =>
   withPath(async (path) => {
     Deno.writeTextFileSync(path, "");
     const { status, stderr } = await runCli(["rng", `--connect=${path}/x`]);

@@ -1,4 +1,4 @@
-/** The front-end's control connection against a back-end that says what a test wants. */
+/** The front-end's control connection against a scripted back-end. */
 import { assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import {
   backendMessages,
@@ -35,7 +35,7 @@ async function withPair(
   }
 }
 
-/** Reads a message of so many payload bytes and closes its descriptors. */
+/** Reads a message with this number of payload bytes and closes its descriptors. */
 async function take(backend: UnixConnection, payloadBytes: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(HEADER_BYTES + payloadBytes);
   const { fds } = await backend.receive(bytes);
@@ -71,7 +71,7 @@ Deno.test("FrontendConnection asks for acknowledgements only with REPLY_ACK", ()
     await owner;
   }));
 
-Deno.test("FrontendConnection throws what a back-end refuses, and goes on", () =>
+Deno.test("FrontendConnection throws when a back-end refuses a request, and continues", () =>
   withPair(async (connection, backend) => {
     connection.protocolFeatures = protocolFeatureMask("REPLY_ACK");
     const num = assertRejects(() => connection.setVringNum(0, 3), FrontendError);
@@ -92,7 +92,7 @@ Deno.test("FrontendConnection throws what a back-end refuses, and goes on", () =
     assertEquals((await config).reason, "refused");
   }));
 
-Deno.test("FrontendConnection throws and ends when no answer comes in time", () =>
+Deno.test("FrontendConnection throws and ends when no reply comes in time", () =>
   withPair(async (connection) => {
     const error = await assertRejects(() => connection.getFeatures(), FrontendError);
     assertEquals(error.reason, "timeout");
@@ -101,7 +101,7 @@ Deno.test("FrontendConnection throws and ends when no answer comes in time", () 
     assertEquals(next.reason, "closed");
   }, 20));
 
-Deno.test("FrontendConnection throws when the back-end hangs up in the middle of an answer", () =>
+Deno.test("FrontendConnection throws when the back-end disconnects in the middle of a reply", () =>
   withPair(async (connection, backend) => {
     const features = assertRejects(
       () => connection.getFeatures(),
@@ -114,7 +114,7 @@ Deno.test("FrontendConnection throws when the back-end hangs up in the middle of
     assertEquals((await features).scope, "stream");
   }));
 
-Deno.test("FrontendConnection refuses what is no answer to its request", () =>
+Deno.test("FrontendConnection refuses a message that does not reply to its request", () =>
   withPair(async (connection, backend) => {
     const features = assertRejects(() => connection.getFeatures(), ProtocolError);
     await take(backend, 0);
@@ -152,7 +152,7 @@ Deno.test("FrontendConnection.setMemTable() sends every region with its file", (
     closeAll(fds);
   }));
 
-Deno.test("FrontendConnection.openBackChannel() reads and acknowledges what the back-end sends", () =>
+Deno.test("FrontendConnection.openBackChannel() reads and acknowledges the back-end's requests", () =>
   withPair(async (connection, backend) => {
     const seen: string[] = [];
     await using channel = await connection.openBackChannel({

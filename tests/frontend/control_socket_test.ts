@@ -9,7 +9,7 @@ import {
 import { DeviceHost } from "../../src/runtime/mod.ts";
 import { defineDevice, type DeviceCommand } from "../../src/virtio/mod.ts";
 
-/** A device with commands, its control socket, and how to talk to it. */
+/** A device with commands, its control socket, and an HTTP client for it. */
 async function opened(
   commands: Record<string, DeviceCommand>,
 ): Promise<{ path: string; request: typeof request } & AsyncDisposable> {
@@ -69,13 +69,13 @@ Deno.test("GET / lists the requests", async () => {
   ]);
 });
 
-Deno.test("GET /record has the record", async () => {
+Deno.test("GET /record returns the record", async () => {
   await using control = await opened({});
   const [status, record] = await control.request("GET", "/record");
   assertEquals([status, record.version], [200, 1]);
 });
 
-Deno.test("POST /NAME runs a command with JSON or without", async () => {
+Deno.test("POST /NAME runs a command, with a JSON body or none", async () => {
   await using control = await opened(commands);
   assertEquals(await control.request("POST", "/echo", '{"a":[1]}'), [
     200,
@@ -85,13 +85,13 @@ Deno.test("POST /NAME runs a command with JSON or without", async () => {
   assertEquals(await control.request("POST", "/nothing"), [200, {}]);
 });
 
-Deno.test("a command that refuses its body is a 400, and one that fails a 500", async () => {
+Deno.test("a command that refuses its body returns 400, and one that fails 500", async () => {
   await using control = await opened(commands);
   assertEquals(await control.request("POST", "/refuse"), [400, { error: "Expected less" }]);
   assertEquals(await control.request("POST", "/fail"), [500, { error: "The disk is gone" }]);
 });
 
-Deno.test("requests that are not possible have a status that says why", async () => {
+Deno.test("invalid requests return the right status", async () => {
   await using control = await opened(commands);
   for (
     const [method, path, body, status, error] of [
@@ -113,7 +113,7 @@ Deno.test("requests that are not possible have a status that says why", async ()
   assertEquals((await control.request("POST", "/echo", largest))[0], 200);
 });
 
-Deno.test("ControlSocket answers so many requests at a time, and refuses one more", async () => {
+Deno.test("ControlSocket handles a limited number of requests at a time, and refuses one more", async () => {
   const running = Array.from({ length: MAX_CONTROL_REQUESTS }, () => Promise.withResolvers<void>());
   const release = Promise.withResolvers<void>();
   let started = 0;
@@ -129,7 +129,7 @@ Deno.test("ControlSocket answers so many requests at a time, and refuses one mor
   assertEquals((await control.request("GET", "/record"))[0], 200);
 });
 
-Deno.test("ControlSocket ends also while requests are being answered", async () => {
+Deno.test("ControlSocket closes while requests are pending", async () => {
   const running = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   let started = 0;
   const never = new Promise<never>(() => {});
@@ -142,7 +142,7 @@ Deno.test("ControlSocket ends also while requests are being answered", async () 
   for (const request of requests) assertEquals(await request, [503, { error: "The device ends" }]);
 });
 
-Deno.test("ControlSocket serves so many connections at a time, and one more when one has gone", async () => {
+Deno.test("ControlSocket serves a limited number of connections at a time, and the next when one ends", async () => {
   await using control = await opened(commands);
   const connections = Array.from(
     { length: MAX_CONTROL_PEERS },
@@ -164,7 +164,7 @@ Deno.test("ControlSocket serves so many connections at a time, and one more when
   for (const connection of [...connections, waiting]) await connection.close();
 });
 
-Deno.test("ControlSocket ends with connections that ask nothing, or half of something", async () => {
+Deno.test("ControlSocket closes connections that are idle or send part of a request", async () => {
   const control = await opened(commands);
   const silent = UnixConnection.connect(control.path);
   const half = UnixConnection.connect(control.path);

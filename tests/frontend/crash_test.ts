@@ -1,9 +1,8 @@
 /**
- * Kills vhostd by SIGKILL under a load that checks every block, and starts it
- * again: nothing is lost, doubled or wrong, and the driver sees a pause.
+ * Kills vhostd by SIGKILL under a load that checks every block, and restarts it: nothing is lost,
+ * repeated or wrong, and the driver sees a pause.
  *
- * VHOSTD_TEST_KILLS sets how often each device dies; how long the pauses were
- * is said at the end.
+ * VHOSTD_TEST_KILLS sets how often each device is killed. Prints the lengths of the pauses.
  */
 import { assert, assertEquals } from "@std/assert";
 import { equals } from "@std/bytes";
@@ -22,13 +21,13 @@ const WRITEBACK = 32;
 const QUEUES = 2, WORKERS = 32, BLOCKS_EACH = 32;
 const DISK_BYTES = WORKERS * BLOCKS_EACH * BLOCK_BYTES;
 
-/** Long enough for a busy machine: nothing here depends on speed. */
+/** Long enough for a busy machine. */
 const TIMEOUT_MS = 120_000;
 
 /** The most requests between a start and the next kill. */
 const MAX_REQUESTS = 600;
 
-/** A block as its owner wrote it the n-th time; zero for n = 0. */
+/** The content of a block after its owner wrote it n times; zeroes for n = 0. */
 function blockOf(block: number, generation: number): Uint8Array<ArrayBuffer> {
   const words = new Uint32Array(BLOCK_BYTES / 4);
   if (generation > 0) {
@@ -40,7 +39,7 @@ function blockOf(block: number, generation: number): Uint8Array<ArrayBuffer> {
   return new Uint8Array(words.buffer);
 }
 
-/** Readers and writers, each of blocks of its own, and one request at a time. */
+/** Readers and writers, each with its own blocks and one request at a time. */
 class Load {
   readonly #disk: BlkDriver;
   readonly #random: Random;
@@ -48,7 +47,7 @@ class Load {
   readonly #workers: Promise<unknown>;
   #open = Promise.withResolvers<void>();
   #ended = false;
-  /** Is called after each request; may pause the load. */
+  /** Called after each request; may pause the load. */
   onRequest: () => void = () => {};
 
   constructor(disk: BlkDriver, random: Random) {
@@ -68,7 +67,7 @@ class Load {
     this.#open.resolve();
   }
 
-  /** Rejects if something was wrong; resolves when all that was begun is done. */
+  /** Resolves when all requests are completed; rejects if one was wrong. */
   get ended(): Promise<unknown> {
     return this.#workers;
   }
@@ -122,7 +121,7 @@ class Load {
   }
 }
 
-/** How long something took, each time. */
+/** Durations of an operation. */
 class Times {
   readonly #ms: number[] = [];
 
@@ -169,7 +168,7 @@ async function killAgainAndAgain({ driver: options, flags = [] }: Crashes): Prom
     assertEquals(driver.inflight !== undefined, options.inflight);
     const load = new Load(new BlkDriver(driver), random);
 
-    /** Resolves after so many requests. */
+    /** Resolves after this number of requests. */
     const requests = (count: number) =>
       new Promise<void>((resolve, reject) => {
         load.ended.catch(reject);
@@ -180,7 +179,7 @@ async function killAgainAndAgain({ driver: options, flags = [] }: Crashes): Prom
 
     for (let kill = 0; kill < KILLS; kill++) {
       await requests(1 + random.below(MAX_REQUESTS));
-      // The driver wants every write durable; no front-end says so again.
+      // The driver wants every write durable; no front-end sends that again.
       if (kill === KILLS - 1) await driver.config.write(WRITEBACK, Uint8Array.of(0));
       load.pause();
       let killedAt = 0;
@@ -189,7 +188,7 @@ async function killAgainAndAgain({ driver: options, flags = [] }: Crashes): Prom
         await process[Symbol.asyncDispose]();
         process = vhostd();
         const listening = process.until(socketPath).then(() => performance.now());
-        // One that dies in the midst of recovery is no worse.
+        // A crash in the middle of recovery makes no difference.
         const dies = random.chance(1, 4);
         const wait = random.below(30);
         const victim = process;
@@ -214,7 +213,7 @@ async function killAgainAndAgain({ driver: options, flags = [] }: Crashes): Prom
       times.all.add(performance.now() - killedAt);
     }
     await load.end();
-    // Without a record nobody says so: then the strictest holds
+    // Without a record the strictest mode applies
     assertEquals(await driver.config.u8(WRITEBACK), 0);
     await driver.close();
     await process.stop();
@@ -249,5 +248,5 @@ Deno.test("kill -9 loses nothing past the page cache", () =>
     flags: ["--cache=none", "--io=uring"],
   }));
 
-Deno.test("kill -9 loses nothing without a record, if the driver offers requests again", () =>
+Deno.test("kill -9 loses nothing without an in-flight record, if the driver resubmits its requests", () =>
   killAgainAndAgain({ driver: { packed: false, inflight: false } }));

@@ -23,7 +23,7 @@ for (const plane of ["main", "thread"] as const) {
   };
   const count = (driver: VirtioDriver) => driver.request(0, [Uint8Array.of(Ask.COUNT)], []);
 
-  Deno.test(`messages are answered, and a hook that fails ends nothing (${plane})`, () =>
+  Deno.test(`messages are answered, and a failing hook ends nothing (${plane})`, () =>
     withHooks(async (engine, driver) => {
       await count(driver);
       assertEquals(await engine.call({ kind: "message", value: [1] }), { message: [1], count: 1 });
@@ -69,7 +69,7 @@ for (const plane of ["main", "thread"] as const) {
       assertEquals((await server.freshRecord()).report, { threads: [{ ...idle, resets: 2 }] });
     }));
 
-  Deno.test(`what the device keeps goes on while no chain waits (${plane})`, () =>
+  Deno.test(`a promise given to keep() settles while no chain is pending (${plane})`, () =>
     withHooks(async (_engine, driver) => {
       for (const ask of [Ask.KEPT, Ask.PROMISE]) await driver.request(1, [Uint8Array.of(ask)], []);
     }));
@@ -84,7 +84,7 @@ for (const plane of ["main", "thread"] as const) {
       }
     }));
 
-  Deno.test(`timers and promises go on beside a queue that is never empty (${plane})`, () =>
+  Deno.test(`timers and promises run beside a queue that is never empty (${plane})`, () =>
     withHooks(async (_engine, driver) => {
       let isOver = false;
       const flood = Promise.all(Array.from({ length: 32 }, async () => {

@@ -1,11 +1,11 @@
-/** Requests of vhost-user that belong to a device type are the device's. */
+/** vhost-user requests of a device type, which the device handles. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { defineDevice, type DeviceRequests, type DeviceServer, serve } from "../../mod.ts";
 import { type CryptoSession, FrontendConnection, FrontendError } from "../../src/frontend/mod.ts";
 import { createEventfd, Fd, isEventfd, watchesEnded } from "../../src/linux/mod.ts";
 import { type ProtocolFeature, protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 
-/** Runs a test with a device that handles these requests, and a front-end that negotiated all. */
+/** Runs a test with a device that handles these requests, and a front-end that negotiated everything. */
 async function served(
   requests: DeviceRequests | undefined,
   test: (connection: FrontendConnection, offered: bigint, server: DeviceServer) => Promise<void>,
@@ -50,7 +50,7 @@ const session: CryptoSession = {
   sessionId: 0n,
 };
 
-Deno.test("A device gets the requests that it handles, with their payload", () => {
+Deno.test("A device gets the requests that it handles, with their payloads", () => {
   const seen: unknown[] = [];
   return served({
     NET_SET_MTU: ({ value }) => void seen.push(value),
@@ -89,14 +89,14 @@ const features: [ProtocolFeature, DeviceRequests][] = [
   ["CRYPTO_SESSION", { CREATE_CRYPTO_SESSION: () => ({ sessionId: 0n }) }],
 ];
 for (const [feature, requests] of features) {
-  Deno.test(`${feature} is offered where its request is handled, and nowhere else`, async () => {
+  Deno.test(`${feature} is offered only by a device that handles its request`, async () => {
     const isOffered = (offered: bigint) => (offered & protocolFeatureMask(feature)) !== 0n;
     await served(requests, (_, offered) => Promise.resolve(assert(isOffered(offered))));
     await served(undefined, (_, offered) => Promise.resolve(assert(!isOffered(offered))));
   });
 }
 
-Deno.test("A request of a device type is refused where the device does not handle it", () =>
+Deno.test("A request of a device type is refused if the device does not handle it", () =>
   served({ NET_SET_MTU: undefined }, async (connection, _, server) => {
     await assertRejects(() => connection.netSetMtu(1500), FrontendError);
     assert((await connection.createCryptoSession(session)) < 0n);
@@ -107,7 +107,7 @@ Deno.test("A request of a device type is refused where the device does not handl
     ]);
   }));
 
-Deno.test("A request is refused whose handler throws, rejects or is not done in time", () => {
+Deno.test("A request is refused if its handler throws, rejects or takes too long", () => {
   const { promise, resolve } = Promise.withResolvers<void>();
   return served(
     {

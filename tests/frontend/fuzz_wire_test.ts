@@ -4,7 +4,7 @@ import { MemoryGuard } from "../../src/memory/mod.ts";
 import { Tally } from "../../tools/fuzz/frame.ts";
 import { target } from "../../tools/fuzz/wire.ts";
 
-// The guard's listener stays; before the test it is none of its leaks.
+// Started before the test, the guard's listener does not count as its leak.
 (await MemoryGuard.acquire())[Symbol.dispose]();
 
 const SEED = 20_261_124;
@@ -13,7 +13,7 @@ Deno.test(`Devices withstand hostile front-ends (deno task fuzz wire --seed=${SE
   console.log(`seed ${SEED}`);
   const tally = new Tally();
   await target.run({ seed: SEED, cases: 8000, tally, progress() {} });
-  // What it is for was reached.
+  // The cases reached the code that they are for.
   for (
     const what of [
       "memory shrunk",

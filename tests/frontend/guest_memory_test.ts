@@ -20,14 +20,14 @@ function region(
   };
 }
 
-/** A memory file that cannot become shorter. */
+/** A memory file that cannot shrink. */
 function memoryFile(name: string, bytes: number): Fd {
   const fd = createMemfd(name, bytes);
   sealOwn(fd.number);
   return fd;
 }
 
-/** A memory file whose bytes from `offset` on are a marker. */
+/** A memory file with a marker at `offset`. */
 function marked(bytes: number, offset: number, marker: number[]): Fd {
   const fd = memoryFile("guest", bytes);
   const file = Deno.openSync(`/proc/self/fd/${fd.number}`, { write: true });
@@ -47,7 +47,7 @@ Deno.test("GuestMemory places a region at its guest address", () => {
   assertEquals(memory.regions.translateUser(0x7000_0000_0000 + 3 * MiB + 5, 1), 3 * MiB + 5);
 });
 
-Deno.test("GuestMemory.isUntouched is true of memory that no guest has begun to run in", () => {
+Deno.test("GuestMemory.isUntouched is true before a guest has run", () => {
   for (
     const [offset, isUntouched] of [[MiB / 2, true], [0x400, false], [MiB + 8, false]] as const
   ) {
@@ -120,7 +120,7 @@ Deno.test("GuestMemory refuses regions that are empty, too long for their file, 
   assertEquals(memory.regions.regions.length, 1);
 });
 
-Deno.test("GuestMemory.withdraw() moves regions away from whoever has their old places", async () => {
+Deno.test("GuestMemory.withdraw() moves regions away from late users of their old places", async () => {
   using memory = new GuestMemory();
   const late = viewMemory(memory.handle);
   using low = createMemfd("guest", MiB);
@@ -133,12 +133,12 @@ Deno.test("GuestMemory.withdraw() moves regions away from whoever has their old 
   const withdrawn = memory.withdraw([{ index: 0x3004, bytes: 4 }]);
   const [a, b] = [memory.regions.translate(0, MiB), memory.regions.translate(8 * MiB, MiB)];
   assertEquals([a > 0, b > 0, a !== 8 * MiB, b !== 8 * MiB], [true, true, true, true]);
-  // What was asked for can still be read at the old place, and nothing that is written there arrives.
+  // The kept data is still readable at the old place, and writes there do not reach the guest.
   assertEquals([...late.u8.subarray(0x3002, 0x300a)], [0, 0, 7, 7, 7, 7, 0, 0]);
   late.u8.fill(99, 0, MiB);
   late.u8.fill(99, 8 * MiB, 9 * MiB);
   assertEquals([late.u8[a + 0x3000], late.u8[a], late.u8[b]], [7, 0, 8]);
-  // While somebody has the old places nothing else is put there.
+  // Nothing else is mapped at the old places while they are in use.
   memory.remove(region(0, MiB));
   memory.add(region(0, MiB), low.number);
   assertEquals(late.u8[memory.regions.translate(0x3000, 1)], 7);

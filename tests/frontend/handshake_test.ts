@@ -1,20 +1,16 @@
 /**
- * Stress of what a ring cannot do without memory barriers: a side that looks a
- * last time and then sleeps, and a side that adds something and then looks
- * whether the other one sleeps, may never both miss each other; and nobody may
- * see a buffer before what it contains.
+ * Stress test of a ring's memory barriers. One side checks the ring a last time and then sleeps;
+ * the other adds a buffer and then checks whether its peer sleeps: they must never miss each other.
+ * A buffer must not be visible before its content.
  *
- * A device's ring and a driver's, each on a thread of its own, with nothing
- * around them: they meet up to a million times a second, where whole devices
- * (`soak_test.ts`) meet too seldom for some of it. `HANDSHAKE_SECONDS=60
- * HANDSHAKE_SEED=7 deno test -A tests/frontend/handshake_test.ts` goes on for
- * longer, from a seed.
+ * A device's ring and a driver's run on a thread each, without a device around them: they meet up
+ * to a million times a second, which whole devices (`soak_test.ts`) do too rarely to find some
+ * races. `HANDSHAKE_SECONDS=60 HANDSHAKE_SEED=7 deno test -A tests/frontend/handshake_test.ts`
+ * runs longer, from a seed.
  *
- * Each of these was broken on purpose, and found in three of three runs within
- * the first two seconds of hand-shakes of its kind (x86-64, two processors of
- * which others took little; with twenty threads beside them, the two seldom run
- * at the same time, and much was not found). The stores and loads that this
- * processor keeps in order were written down in the wrong order.
+ * Each of these was broken on purpose, and found in three of three runs within two seconds of
+ * handshakes of its kind (x86-64, two mostly idle processors; beside twenty busy threads much was
+ * not found). Stores and loads that this processor keeps in order were swapped in the source.
  *
  * | broken, in the device's rings                       | found as                  |
  * | --------------------------------------------------- | ------------------------- |
@@ -30,11 +26,10 @@
  * | packed: length written after the flags              | wrong length              |
  * | packed: descriptors read before the flags           | wrong length or answer    |
  *
- * The same for `publish` of both layouts and `arm` of split rings in the
- * front-end. Not found, since nothing is broken by it here: a plain load of the
- * available index or of the flags in `take` (x86-64 keeps loads in order, and V8
- * left it where it is), and a plain store of the event place in `arm` of the
- * front-end's packed rings (the flags that are stored behind it are the barrier).
+ * The same holds for `publish` of both layouts and `arm` of split rings in the front-end. Not
+ * found, since they break nothing here: a plain load of the available index or of the flags in
+ * `take` (x86-64 keeps loads in order, and V8 did not move it), and a plain store of the event
+ * place in `arm` of the front-end's packed rings (the store of the flags after it is the barrier).
  *
  * @module
  */
@@ -54,7 +49,7 @@ import { WorkerThread } from "./lib/worker_thread.ts";
 const SECONDS = Number(Deno.env.get("HANDSHAKE_SECONDS") ?? 4);
 const SEED = Number(Deno.env.get("HANDSHAKE_SEED") ?? Math.floor(Math.random() * 2 ** 32));
 
-/** Where others want the processors, the threads meet seldom, and go on for up to three times as long. */
+/** On busy processors the threads meet rarely, and run for up to three times as long. */
 const LEAST_REQUESTS = 1_000_000;
 
 /** How long each ring is used. */

@@ -41,7 +41,7 @@ function forBothPlanes(
 const start = (path: string) =>
   VirtioDriver.start(path, { queues: [256, 256], timeoutMs: 60_000, connectMs: 60_000 });
 
-/** The device answers: number and all. */
+/** Expects that the device answers, with the request's number. */
 async function works(driver: VirtioDriver, number = 9): Promise<void> {
   const { data } = await driver.request(0, [Uint8Array.of(Answer.NOW, number)], [2]);
   assertEquals(data[0][1], number);
@@ -60,7 +60,7 @@ function pipe(): [Fd, Fd] {
 }
 
 forBothPlanes(
-  "A descriptor that cannot carry signals is refused, and the ring goes on with the old one",
+  "A descriptor that cannot carry signals is refused, and the ring keeps the old one",
   async (server, path) => {
     await using driver = await start(path);
     await works(driver);
@@ -87,41 +87,44 @@ forBothPlanes(
   },
 );
 
-forBothPlanes("A ring that cannot start as changed goes on as it was", async (server, path) => {
-  await using driver = await start(path);
-  const { connection, queues } = driver;
-  const starts = () => server.record().queues[0].starts;
-  const before = starts();
-  const address = {
-    index: 0,
-    flags: 0,
-    descriptor: BigInt(driver.memory.userAddress(queues[0].handle.descriptorGpa)) + 1n,
-    available: BigInt(driver.memory.userAddress(queues[0].handle.availableGpa)),
-    used: BigInt(driver.memory.userAddress(queues[0].handle.usedGpa)),
-    log: 0n,
-  };
-  using kick = createEventfd();
-  const fds = processState().fds;
-  await assertRejects(() => connection.setVringAddr(address), FrontendError, "error");
-  assertEquals(starts(), before + 1);
-  await works(driver);
-  // Stopped, then without a place to start at: the descriptor that came is not kept.
-  await connection.getVringBase(1);
-  await connection.setVringAddr({ ...address, index: 1 });
-  await assertRejects(() => connection.setVringKick(1, kick.number), FrontendError, "error");
-  assertEquals(processState().fds, fds - 1, "the kick of the queue that was stopped is closed");
-  await works(driver);
-});
+forBothPlanes(
+  "A ring that cannot start with a change continues without it",
+  async (server, path) => {
+    await using driver = await start(path);
+    const { connection, queues } = driver;
+    const starts = () => server.record().queues[0].starts;
+    const before = starts();
+    const address = {
+      index: 0,
+      flags: 0,
+      descriptor: BigInt(driver.memory.userAddress(queues[0].handle.descriptorGpa)) + 1n,
+      available: BigInt(driver.memory.userAddress(queues[0].handle.availableGpa)),
+      used: BigInt(driver.memory.userAddress(queues[0].handle.usedGpa)),
+      log: 0n,
+    };
+    using kick = createEventfd();
+    const fds = processState().fds;
+    await assertRejects(() => connection.setVringAddr(address), FrontendError, "error");
+    assertEquals(starts(), before + 1);
+    await works(driver);
+    // Stopped, then started without an address: the received descriptor is closed.
+    await connection.getVringBase(1);
+    await connection.setVringAddr({ ...address, index: 1 });
+    await assertRejects(() => connection.setVringKick(1, kick.number), FrontendError, "error");
+    assertEquals(processState().fds, fds - 1, "the kick of the queue that was stopped is closed");
+    await works(driver);
+  },
+);
 
 forBothPlanes(
-  "Announcements that nobody reads do not pile up, and end with the connection",
+  "Unread announcements do not pile up, and end with the connection",
   async (server, path) => {
     const [ours, theirs] = UnixConnection.pair();
     {
       await using driver = await start(path);
       await driver.connection.setBackendReqFd(theirs.fd);
       theirs[Symbol.dispose]();
-      // More than the socket holds.
+      // More than the socket's buffer holds.
       for (let i = 0; i < 2000; i++) {
         server.host.onConfigChange!();
         await Promise.resolve();
@@ -130,7 +133,7 @@ forBothPlanes(
     }
     await server.idle();
     assertEquals(server.record().errors.total <= 1, true);
-    // All of it that was sent fits into the socket: none waits elsewhere.
+    // All replies fit into the socket's buffer: none are queued in the process.
     let bytes = 0;
     for (;;) {
       const received = await ours.receive(new Uint8Array(12));
@@ -145,7 +148,7 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "A front-end that reads no reply is not read any more, and harms nobody",
+  "A front-end that reads no replies is not read from any more, and affects no other",
   async (_server, path) => {
     const tally = new Tally();
     await flood(path, tally);
@@ -173,7 +176,7 @@ forBothPlanes(
   },
 );
 
-/** Has timers of the session's patience fire soon, while something is done. */
+/** Makes the session's timers fire soon while `work` runs. */
 async function impatiently<T>(work: () => Promise<T>): Promise<T> {
   const { setTimeout } = globalThis;
   globalThis.setTimeout =
@@ -202,7 +205,7 @@ const reluctant = defineDevice({
   }),
 });
 
-Deno.test("A stop that takes long is recorded, and waits for the device all the same", async () => {
+Deno.test("A slow stop is recorded, and still waits for the device", async () => {
   const directory = Deno.makeTempDirSync();
   {
     await using server = await serve(reluctant, { socketPath: `${directory}/s`, plane: "main" });
@@ -220,7 +223,7 @@ Deno.test("A stop that takes long is recorded, and waits for the device all the 
   Deno.removeSync(directory, { recursive: true });
 });
 
-/** Fills an eventfd's counter and makes writing to it wait, as whoever shares it can. */
+/** Fills an eventfd's counter and makes writes to it block, as any process that shares it can. */
 function fillAndBlock(fd: number): void {
   drainEventfd(fd);
   const most = new Uint8Array(new BigUint64Array([2n ** 64n - 2n]).buffer);
@@ -228,14 +231,14 @@ function fillAndBlock(fd: number): void {
   setNonblocking(fd, false);
 }
 
-forBothPlanes("An eventfd that is full and blocks holds up nobody", async (server, path) => {
+forBothPlanes("A full, blocking eventfd does not block the device", async (server, path) => {
   await using driver = await start(path);
   using call = createEventfd();
   await driver.connection.setVringCall(0, call.number);
   fillAndBlock(call.number);
   driver.request(0, [Uint8Array.of(Answer.NOW, 1)], [2]).catch(() => {});
   while (server.record().queues[0].requests === 0) await driver.connection.getFeatures();
-  // The eventfd in which it waits to be read tells nothing new, and others do.
+  // The full eventfd delivers no further signal; others do.
   await driver.connection.setVringCall(0, driver.queues[0].handle.callFd);
   await works(driver);
   const kick = driver.queues[0].handle.kickFd;
@@ -245,7 +248,7 @@ forBothPlanes("An eventfd that is full and blocks holds up nobody", async (serve
   assertEquals(server.record().errors.total, 0);
 });
 
-forBothPlanes("An interrupt that nobody has read yet stays", async (_server, path) => {
+forBothPlanes("An interrupt that the driver has not read yet stays", async (_server, path) => {
   await using driver = await start(path);
   using full = createEventfd();
   using unread = createEventfd();
@@ -262,7 +265,7 @@ forBothPlanes("An interrupt that nobody has read yet stays", async (_server, pat
   assertEquals((await event).written, 1);
 });
 
-/** Runs a script in a process that may have few descriptors. */
+/** Runs a script in a process with a low limit of descriptors. */
 async function withFewDescriptors(most: number, script: string): Promise<string> {
   const url = (path: string) => JSON.stringify(import.meta.resolve(path));
   const child = new Deno.Command("sh", {
@@ -292,7 +295,7 @@ async function withFewDescriptors(most: number, script: string): Promise<string>
   return out.trim();
 }
 
-Deno.test("A process without descriptors refuses what needs one, and goes on", async () => {
+Deno.test("A process without free descriptors refuses requests that need one, and continues", async () => {
   const out = await withFewDescriptors(
     128,
     `
@@ -315,7 +318,7 @@ Deno.test("A process without descriptors refuses what needs one, and goes on", a
   ]);
 });
 
-Deno.test("A thread that finds no descriptors is not started, and its requests are refused", async () => {
+Deno.test("A thread without free descriptors does not start, and its requests are refused", async () => {
   const out = await withFewDescriptors(
     160,
     `
@@ -348,7 +351,7 @@ Deno.test("A thread that finds no descriptors is not started, and its requests a
   assertEquals([second, third], ["refused 6", "again 7"]);
 });
 
-Deno.test("A SET_MEM_TABLE for which there are too few descriptors changes nothing, and stops no ring", async () => {
+Deno.test("A SET_MEM_TABLE without enough free descriptors changes nothing, and stops no ring", async () => {
   const out = await withFewDescriptors(
     256,
     `
@@ -360,14 +363,14 @@ Deno.test("A SET_MEM_TABLE for which there are too few descriptors changes nothi
     });
     await using server = await serve(echo, { socketPath, plane: "main" });
     const memory = new SharedMemory(Array(6).fill({ bytes: 1 << 20 }));
-    // Sealed against sealing: they can become shorter, and each costs a descriptor.
+    // Sealed against sealing: they can shrink, and each costs a descriptor.
     for (const { fd } of memory.regions) libc.fcntl(fd.number, 1033, 1);
     const driver = await VirtioDriver.start(socketPath, { queues: [64], useMemSlots: false, memory });
     const starts = () => server.record().queues[0].starts;
     const before = starts();
     const taken: Fd[] = [];
     try { for (;;) taken.push(createEventfd()); } catch { /* there are none left */ }
-    // For those that come, and some of those that guard them.
+    // Enough for the received descriptors, and for some of the guard's.
     for (const one of taken.splice(0, 9)) one.close();
     const why = await driver.connection.setMemTable(memory).catch((error) => error.reason);
     console.log(why, server.record().errors.latest.at(-1).message.includes("EMFILE"));

@@ -1,4 +1,4 @@
-/** Handing the in-flight record to a front-end and back: GET_INFLIGHT_FD, SET_INFLIGHT_FD. */
+/** GET_INFLIGHT_FD and SET_INFLIGHT_FD: passing the in-flight record to a front-end and back. */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { type DeviceServer, serve, transportMask } from "../../mod.ts";
 import {
@@ -11,7 +11,7 @@ import { createMemfd, type Fd, Mapping, openFile, watchesEnded } from "../../src
 import { sealOwn } from "../../src/linux/file/memory_file.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 
-/** Long enough for a busy machine: nothing here depends on speed. */
+/** Long enough for a busy machine. */
 const TIMEOUT_MS = 60_000;
 
 /** Serves the echo device with two request queues and runs a test. */
@@ -28,7 +28,7 @@ async function withEcho(
   Deno.removeSync(directory, { recursive: true });
 }
 
-/** A connection that negotiated all protocol features, and features. */
+/** A connection that negotiated all features and protocol features. */
 async function connect(path: string, packed = false): Promise<FrontendConnection> {
   const connection = await FrontendConnection.connect(path, { timeoutMs: TIMEOUT_MS });
   await connection.setProtocolFeatures(await connection.getProtocolFeatures());
@@ -47,13 +47,13 @@ function lastError(server: DeviceServer): string {
   return server.record().errors.latest.at(-1)!.message;
 }
 
-Deno.test("GET_INFLIGHT_FD gives a sealed file with room for each queue", () =>
+Deno.test("GET_INFLIGHT_FD returns a sealed file with room for each queue", () =>
   withEcho(async (_server, path) => {
     for (const packed of [false, true]) {
       await using connection = await connect(path, packed);
       const { fd, ...description } = await connection.getInflightFd(3, 128);
       using _ = fd;
-      // For each queue a header and 128 entries at a multiple of 64, then config space; in pages.
+      // Per queue a header and 128 entries at a multiple of 64 bytes, then config space; whole pages.
       const bytes = Math.ceil((3 * (64 + 128 * (packed ? 32 : 16)) + 264) / 4096) * 4096;
       assertEquals(description, {
         ...{ mmapSize: BigInt(bytes), mmapOffset: 0n, numQueues: 3, queueSize: 128 },
@@ -61,13 +61,13 @@ Deno.test("GET_INFLIGHT_FD gives a sealed file with room for each queue", () =>
       assertEquals(Deno.statSync(`/proc/self/fd/${fd.number}`).size, bytes);
       using mapping = new Mapping(fd.number, bytes);
       assert(new Uint8Array(mapping.buffer).every((byte) => byte === 0));
-      // What would end a process that has it mapped.
+      // Shrinking would end a process that has it mapped.
       await assertRejects(() => Deno.truncate(`/proc/self/fd/${fd.number}`, 0));
       await connection.setInflightFd({ fd, ...description });
     }
   }));
 
-Deno.test("GET_INFLIGHT_FD gives nothing for queues that cannot be", () =>
+Deno.test("GET_INFLIGHT_FD returns no file for impossible queues", () =>
   withEcho(async (server, path) => {
     await using connection = await connect(path);
     for (const [queues, size] of [[0, 128], [4, 128], [1, 0], [1, 32769]]) {
@@ -80,7 +80,7 @@ Deno.test("GET_INFLIGHT_FD gives nothing for queues that cannot be", () =>
     }
   }));
 
-Deno.test("SET_INFLIGHT_FD refuses what is not what it is said to be", () =>
+Deno.test("SET_INFLIGHT_FD refuses a file that does not match its description", () =>
   withEcho(async (server, path) => {
     await using connection = await connect(path);
     const directory = Deno.makeTempDirSync({ dir: "/dev/shm" });
@@ -112,18 +112,18 @@ Deno.test("SET_INFLIGHT_FD refuses what is not what it is said to be", () =>
     Deno.removeSync(directory, { recursive: true });
   }));
 
-Deno.test("what the driver wrote to config space is there again after a crash, until a reset", () =>
+Deno.test("config writes survive a crash, until a reset", () =>
   withEcho(async (server, path) => {
     const VOLUME = 4, INITIAL = 5;
     await using driver = await start(path);
     await driver.config.write(VOLUME, Uint8Array.of(9));
     assertEquals([...await driver.config.read(VOLUME, 2)], [9, 9]);
-    // A connection that ends leaves nothing in the device, as a process that dies.
+    // The end of a connection clears the device, as the end of a process does.
     await driver.disconnect();
     await driver.reconnect();
     assertEquals([...await driver.config.read(VOLUME, 2)], [9, 9]);
     assertEquals(server.record().errors.total, 0);
-    // What makes no sense to the device is not put back.
+    // Values that the device refuses are not restored.
     const { fd, mmapSize } = driver.inflight!;
     using mapping = new Mapping(fd.number, Number(mmapSize));
     const area = new Uint8Array(mapping.buffer);
@@ -155,7 +155,7 @@ Deno.test("SET_INFLIGHT_FD is refused while rings run", () =>
 for (const packed of [false, true]) {
   const layout = packed ? "packed" : "split";
 
-  Deno.test(`A ${layout} ring with a record stops, restarts and is reset as one without`, () =>
+  Deno.test(`A ${layout} ring with a record stops, restarts and is reset like one without`, () =>
     withEcho(async (server, path) => {
       await using driver = await start(path, { packed });
       const ask = async (byte: number) =>
@@ -174,19 +174,19 @@ for (const packed of [false, true]) {
       assertEquals(server.record().queues[0].resumed, false);
     }));
 
-  Deno.test(`A ${layout} ring goes on where its record says, whatever the base is`, () =>
+  Deno.test(`A ${layout} ring resumes from its record, whatever the base is`, () =>
     withEcho(async (_server, path) => {
       await using driver = await start(path, { packed });
       const ask = async (byte: number) =>
         (await driver.request(0, [Uint8Array.of(Answer.NOW, byte)], [2])).data[0][1];
       for (let i = 0; i < 100; i++) assertEquals(await ask(i % 60), i % 60);
       await driver.stop();
-      // Of a packed ring, QEMU says after a reconnect what it knew before it.
+      // After a reconnect, QEMU sends a packed ring's base from before it.
       await driver.restart(driver.queues.map(() => packed ? 0x8000_8000 : 0));
       for (let i = 0; i < 100; i++) assertEquals(await ask(i % 60), i % 60);
     }));
 
-  Deno.test(`A ${layout} ring does not start with a record that makes no sense`, () =>
+  Deno.test(`A ${layout} ring does not start with an invalid record`, () =>
     withEcho(async (server, path) => {
       await using driver = await start(path, { packed });
       await driver.stop();
@@ -203,9 +203,9 @@ for (const packed of [false, true]) {
     }));
 }
 
-Deno.test("A ring that is larger than its record runs without one", () =>
+Deno.test("A ring larger than its record runs without one", () =>
   withEcho(async (server, path) => {
-    // As on virtio-mmio, where QEMU asks for less than the driver takes.
+    // As on virtio-mmio, where QEMU asks for fewer entries than the driver's queue has.
     const area = await (async () => {
       await using connection = await connect(path);
       return await connection.getInflightFd(3, 32);
@@ -224,7 +224,7 @@ Deno.test("A ring that is larger than its record runs without one", () =>
     }
   }));
 
-Deno.test("A ring of the other layout than the area's does not start", () =>
+Deno.test("A ring whose layout differs from its record's does not start", () =>
   withEcho(async (server, path) => {
     await using driver = await start(path);
     await driver.stop();

@@ -11,7 +11,7 @@ import { CliProcess } from "./lib/cli_process.ts";
 const EVENTQ = 0;
 const STATUSQ = 1;
 
-/** The sizes that QEMU's vhost-user-input gives the queues. */
+/** The queue sizes of QEMU's vhost-user-input. */
 const QUEUES = [4, 4];
 
 /** A served device and a driver for it. */
@@ -66,7 +66,7 @@ class Setup implements AsyncDisposable {
     assertEquals((await this.driver.request(STATUSQ, [bytes], [])).written, 0);
   }
 
-  /** Asks as Linux does: select, subsel, then size, then the answer byte by byte. */
+  /** Reads a selection as Linux does: select, subsel, then size, then the answer byte by byte. */
   async ask(select: number, subsel: number): Promise<number[]> {
     const { config } = this.driver;
     await config.write(0, Uint8Array.of(select));
@@ -84,7 +84,7 @@ class Setup implements AsyncDisposable {
 
 const SYN = [0, 0, 0];
 
-Deno.test("the driver finds a device out by selection, and the report tells what it asked for", async () => {
+Deno.test("the driver reads the device's answers by selection, and the report lists the selections", async () => {
   await using setup = await Setup.create({ profile: "tablet", name: "Pen", serial: "7" });
   assertEquals(await setup.ask(0x01, 0), [0x50, 0x65, 0x6e]);
   assertEquals(await setup.ask(0x02, 0), [0x37]);
@@ -108,7 +108,7 @@ Deno.test("the driver finds a device out by selection, and the report tells what
   assert(selections[0].first < selections[0].last || selections[0].first > Date.now() - 60_000);
 });
 
-Deno.test("the driver finds a device out through QEMU, which writes and reads the whole space", async () => {
+Deno.test("the driver reads the device's answers through QEMU, which transfers the whole space", async () => {
   await using setup = await Setup.create({ profile: "mouse" });
   const { config } = setup.driver;
   const space = await config.read(0, 136);
@@ -146,7 +146,7 @@ Deno.test("a key press arrives as events", async () => {
   assertEquals([accepted, delivered, waiting], [4, 4, 0]);
 });
 
-Deno.test("events wait for buffers, longer than the ring is", async () => {
+Deno.test("events wait for buffers, also more than the ring has", async () => {
   await using setup = await Setup.create();
   setup.send({ text: "Ab" });
   assertEquals(setup.report.events.waiting, 12);
@@ -162,7 +162,7 @@ Deno.test("events wait for buffers, longer than the ring is", async () => {
   assertEquals(setup.report.events.waiting, 0);
 });
 
-Deno.test("what is typed while no driver listens reaches none, but a key that is still down", async () => {
+Deno.test("events while no driver runs reach none, except keys that are still down", async () => {
   await using setup = await Setup.create();
   const { driver } = setup;
   const absences: [string, () => Promise<unknown>, () => Promise<void>][] = [
@@ -197,7 +197,7 @@ async function enable({ driver }: Setup, isEnabled: boolean): Promise<void> {
   await driver.connection.getFeatures();
 }
 
-Deno.test("too many events for a guest without buffers drop the oldest, which is counted", async () => {
+Deno.test("too many events without buffers drop the oldest, and count them", async () => {
   await using setup = await Setup.create({ profile: "mouse" });
   for (let i = 1; i <= 1500; i++) setup.send({ move: [i, 0] });
   const { accepted, waiting, dropped, droppedGroups } = setup.report.events;
@@ -232,7 +232,7 @@ Deno.test("LEDs of the guest are in the report", async () => {
   assertEquals(setup.report.otherStatus, 1);
 });
 
-Deno.test("a reset forgets events, LEDs and the selection, and the record stays", async () => {
+Deno.test("a reset drops events, LEDs and the selection, and keeps the record", async () => {
   await using setup = await Setup.create();
   await setup.ask(0x01, 0);
   await setup.sendStatus({ type: 0x11, code: 1, value: 1 });
@@ -247,7 +247,7 @@ Deno.test("a reset forgets events, LEDs and the selection, and the record stays"
   assertEquals((await setup.receive(2))[0], [1, 48, 1]);
 });
 
-Deno.test("a group ends where the ring was stopped in the middle of it", async () => {
+Deno.test("a group that a ring's stop interrupted is ended", async () => {
   await using setup = await Setup.create({ profile: "mouse" });
   setup.send({ move: [1, 2] });
   assertEquals(await setup.receive(1), [[2, 0, 1]]);
@@ -289,7 +289,7 @@ Deno.test("a buffer on statusq that is too small breaks statusq only", async () 
   assertEquals((await setup.receive(1))[0], [1, 30, 1]);
 });
 
-Deno.test("the next guest finds the device as new, and the record goes on", async () => {
+Deno.test("the next guest finds the device in its initial state, and the record continues", async () => {
   await using setup = await Setup.create();
   await setup.ask(0x01, 0);
   await setup.driver.disconnect();
@@ -320,7 +320,7 @@ async function until(what: string, holds: () => boolean): Promise<void> {
   }
 }
 
-Deno.test("EvdevDevice reads groups from its descriptor, writes LEDs to it, and sees it go", async () => {
+Deno.test("EvdevDevice reads groups from its descriptor, writes LEDs to it, and notices its removal", async () => {
   const directory = await Deno.makeTempDir();
   try {
     const [events, leds] = [`${directory}/events`, `${directory}/leds`];
@@ -330,7 +330,7 @@ Deno.test("EvdevDevice reads groups from its descriptor, writes LEDs to it, and 
     const show = (group: InputEvent[]) =>
       group.map(({ type, code, value }) => `${type}:${code}:${value}`).join(" ");
 
-    // A pipe that is open for writing elsewhere too, so that its end can come
+    // A pipe whose write end is open elsewhere too, so that the test can end it
     using reading = openFile(events, { nonblocking: true });
     using device = new EvdevDevice(reading, profileModel("keyboard"));
     const writer = await Deno.open(events, { write: true });
@@ -368,7 +368,7 @@ Deno.test("EvdevDevice reads groups from its descriptor, writes LEDs to it, and 
   }
 });
 
-Deno.test("events come from standard input, and what the guest says goes to standard output", async () => {
+Deno.test("events are read from standard input, and the guest's status events are printed on standard output", async () => {
   const directory = await Deno.makeTempDir();
   const path = `${directory}/input.sock`;
   const root = new URL("../../", import.meta.url).href;
@@ -428,7 +428,7 @@ Deno.test("events come from standard input, and what the guest says goes to stan
   }
 });
 
-Deno.test("events on standard input are dropped before a driver listens, or wait with --events-wait", async () => {
+Deno.test("events on standard input are dropped until a driver runs, or wait with --events-wait", async () => {
   const directory = await Deno.makeTempDir();
   try {
     const path = `${directory}/input.sock`;
@@ -439,7 +439,7 @@ Deno.test("events on standard input are dropped before a driver listens, or wait
         ["input", `--socket-path=${path}`, "--events=stdin", ...waits ? ["--events-wait"] : []],
         { through: ["sh", "-c", `exec "$@" <${directory}/events`, "sh"] },
       );
-      // In whichever order they are said
+      // In any order
       const said = waits ? "" : await cli.until("Events are dropped while no driver listens");
       if (!said.includes("listens on")) await cli.until("listens on");
       await using driver = await VirtioDriver.start(path, { queues: QUEUES, timeoutMs: 5000 });
@@ -448,7 +448,7 @@ Deno.test("events on standard input are dropped before a driver listens, or wait
         const { data: [bytes] } = await driver.request(EVENTQ, [], [8]);
         if (bytes[0] === 1) keys.push(bytes[2]);
       }
-      // Those that are still down are told at once, else each when its line is read.
+      // Keys that are still down are sent at once, others when their line is read.
       assertEquals(keys, [30, 48, 46]);
       assertEquals((await cli.stop()).status, 0);
     }

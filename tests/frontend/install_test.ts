@@ -4,13 +4,13 @@ import { watchesEnded } from "../../src/linux/mod.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 
-/** What a checkout needs to run; the rest is for those who change it. */
+/** The files of a checkout that running it needs. */
 const RUNNING = ["deno.json", "main.ts", "mod.ts", "src", "backends", "compat"];
 
-/** The user and group of somebody who has nothing: nobody. */
+/** The user and group `nobody`, who owns no files. */
 const NOBODY = 65_534;
 
-/** Nothing listens there: whatever would be downloaded fails. */
+/** Nothing listens there, so any download fails. */
 const UNREACHABLE = "http://127.0.0.1:9";
 
 async function run(command: string, args: string[], options: Deno.CommandOptions = {}) {
@@ -56,7 +56,7 @@ class Newcomer implements AsyncDisposable {
     return newcomer;
   }
 
-  /** A command as they type it. */
+  /** Runs a shell command as that user. */
   #words(command: string): [string, string[]] {
     const shell = ["sh", "-c", command];
     if (Deno.uid() !== 0) return ["sh", shell.slice(1)];
@@ -91,7 +91,7 @@ Deno.test("the command is installed, upgraded and removed by an ordinary user, w
   assertEquals(list.stderr, "");
   assertStringIncludes(list.stdout, "rng ");
 
-  // A relative path means the directory where the command is typed.
+  // A relative path is relative to the working directory of the command.
   await newcomer.types("truncate -s 1M disk.img");
   const child = newcomer.starts("exec vhostd blk --blk-file=disk.img --socket-path=disk.sock");
   const stderr = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
@@ -100,16 +100,16 @@ Deno.test("the command is installed, upgraded and removed by an ordinary user, w
     await using driver = await VirtioDriver.start(`${home}/disk.sock`, { timeoutMs: 30_000 });
     assertEquals((await new BlkDriver(driver).flush()).status, 0);
   }
-  child.kill("SIGTERM"); // It is the device itself, and no process before it.
+  child.kill("SIGTERM"); // The process is the device itself, not a wrapper.
   assertEquals((await child.status).code, 0);
   await stderr.cancel();
   await watchesEnded();
 
-  // The folder that `new` makes leads to the checkout.
+  // The folder that `new` makes links to the checkout.
   const made = await newcomer.types("vhostd new my-rng && cd my-rng && deno task test");
   assertEquals(made.status, 0, made.stdout + made.stderr);
 
-  // Upgraded: what the checkout has, the command is.
+  // The command runs the checkout, so changing the checkout upgrades it.
   const config = await Deno.readTextFile(`${checkout}/deno.json`);
   await Deno.writeTextFile(`${checkout}/deno.json`, config.replace('"0.1.0"', '"0.2.0"'));
   assertEquals((await newcomer.types("vhostd --version")).stdout, "vhostd 0.2.0\n");
@@ -129,7 +129,7 @@ Deno.test("--help runs from an empty cache without any registry", async () => {
   assertStringIncludes(stdout, "--blk-file=PATH");
 });
 
-Deno.test("every import of the program has a place in the configuration that is installed", async () => {
+Deno.test("the installed configuration maps every import of the program", async () => {
   const read = async (path: string) => JSON.parse(await Deno.readTextFile(ROOT + path));
   const { name, imports } = await read("deno.json");
   const { imports: installed } = await read("compat/install.json");

@@ -1,4 +1,4 @@
-/** Whatever a device's code does, a front-end gets its answers, and its memory back. */
+/** A front-end gets its replies and its memory back, however late a device's code is. */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { type DeviceServer, serve, type ServeOptions } from "../../mod.ts";
 import { FrontendError, VirtioDriver, type VirtioDriverOptions } from "../../src/frontend/mod.ts";
@@ -8,7 +8,7 @@ import lateDevice, { late, Misdeed, STARTED } from "./lib/late_device.ts";
 
 const STOP_LIMIT_MS = 50;
 
-/** Runs a test with the device, served with a short limit, and what it says. */
+/** Runs a test with the device, served with a short stop limit, and its log lines. */
 function forPlanes(
   planes: readonly ("main" | "thread")[],
   name: string,
@@ -44,7 +44,7 @@ async function works(driver: VirtioDriver, queue = 0, number = 9): Promise<void>
   assertEquals(data[0][1], number);
 }
 
-/** Waits until the device has taken so many chains of queue 0 and not put them back. */
+/** Waits until this many chains of queue 0 are in flight. */
 async function taken(server: DeviceServer, driver: VirtioDriver, count = 1): Promise<void> {
   while (server.record().queues[0].inFlight < count) await driver.connection.getFeatures();
 }
@@ -95,7 +95,7 @@ for (const packed of [false, true]) {
         const base = await driver.connection.getVringBase(1);
         assertEquals(base, packed ? 0x8000_8000 : 0);
         assertEquals(server.record().queues[1].inFlight, 0);
-        // They are there again for the next one who looks.
+        // They are available again for the next start.
         await driver.connection.setVringBase(1, base);
         await driver.connection.setVringKick(1, driver.queues[1].handle.kickFd);
         while (server.record().queues[1].inFlight < 5) await driver.connection.getFeatures();
@@ -108,7 +108,7 @@ for (const packed of [false, true]) {
 for (const packed of [false, true]) {
   forPlanes(
     ["main"],
-    `A chain that is never completed is given up, and its memory is not the guest's, ${
+    `A chain that is never completed is abandoned, and loses access to guest memory, ${
       packed ? "packed" : "split"
     }`,
     async (server, path, said) => {
@@ -125,13 +125,13 @@ for (const packed of [false, true]) {
       assertEquals([fault.rule, inFlight], ["device", 0]);
       assertStringIncludes(fault.message, "Expected 1 chain of queue 0 (requestq) of late (");
       assert(said.some((line) => line.includes("late_device.ts")), said.join("\n"));
-      // What it still reads is what it got, and what it writes nobody sees.
+      // The late request still reads its data, and its writes do not reach the guest.
       memory.at(request, 8).fill(0);
       assertEquals([...readable!.subarray(0, 4)], [Misdeed.KEEP, 1, 2, 3]);
       writable!.fill(0xee);
       chain!.writable.fill(0xdd);
       assertEquals([...memory.at(answer, 8)], [STARTED, 0, 0, 0, 0, 0, 0, 0]);
-      // The other ring goes on, with memory that is the guest's; and so does this one when it is reset.
+      // The other ring continues with guest memory, and this one does after a reset.
       await driver.reset();
       await driver.restart();
       await works(driver);
@@ -146,7 +146,7 @@ for (const packed of [false, true]) {
 
 forPlanes(
   ["main", "thread"],
-  "A promise that is never settled ends nothing but its queue, and is forgotten when it is",
+  "A promise that never settles breaks only its queue, and is released when it settles",
   async (server, path) => {
     await using driver = await start(path, { queues: [64, 64, 64] });
     driver.request(0, [Uint8Array.of(Misdeed.UNSETTLED)], [1]).catch(() => {});
@@ -171,7 +171,7 @@ forPlanes(
 
 forPlanes(
   ["thread"],
-  "A handler that never returns costs its thread, and nothing else",
+  "A handler that never returns costs only its thread",
   async (server, path, said) => {
     await using driver = await start(path, { queues: [64, 64, 64], inflight: true });
     const { memory } = driver;
@@ -186,7 +186,7 @@ forPlanes(
     assertEquals(fault.rule, "device");
     assertStringIncludes(fault.message, "The thread of queue 0 (requestq), 2 (eventq) of late (");
     assert(said.some((line) => line.includes("does not answer")), said.join("\n"));
-    // It sees other memory now, goes on, and writes into that.
+    // The thread sees other memory now, continues, and writes into that.
     await works(driver, 1, 6);
     assertEquals([...memory.at(answer, 8)], [STARTED, 0, 0, 0, 0, 0, 0, 0]);
     await assertRejects(
@@ -201,7 +201,7 @@ forPlanes(
 
 forPlanes(
   ["thread"],
-  "What the kernel works on is cancelled before a chain is given up",
+  "The kernel's I/O is cancelled before a chain is abandoned",
   async (server, path) => {
     await using driver = await start(path);
     const answer = driver.request(0, [Uint8Array.of(Misdeed.KERNEL)], [1]);
@@ -237,7 +237,7 @@ for (const [what, misdeed] of [["is kept", Misdeed.KEEP], ["spins", Misdeed.SPIN
 
 forPlanes(
   ["main", "thread"],
-  "A front-end that goes away while chains hang leaves the device to the next one",
+  "A front-end that disconnects while chains hang leaves the device to the next one",
   async (server, path) => {
     for (let round = 0; round < 3; round++) {
       const driver = await start(path);

@@ -1,7 +1,4 @@
-/**
- * What front-ends in the wild do that breaks the letter of the protocol, and
- * works all the same: the table "Lenient" of ARCHITECTURE.md.
- */
+/** Deviations of existing front-ends from the protocol that work: ARCHITECTURE.md, "Lenient". */
 import { assertEquals } from "@std/assert";
 import { type AnyDevice, type DeviceServer, serve } from "../../mod.ts";
 import blk from "../../backends/blk/mod.ts";
@@ -34,7 +31,7 @@ async function works(driver: VirtioDriver): Promise<void> {
   assertEquals((await driver.request(0, [Uint8Array.of(0, 9)], [2])).data[0][1], 9);
 }
 
-Deno.test("Rings may be enabled before there are features, memory and rings", () =>
+Deno.test("Rings may be enabled before features, memory and addresses are set", () =>
   served(async (path) => {
     await using driver = await VirtioDriver.connect(path, { queues: [16, 16] });
     for (const queue of [0, 1]) await driver.connection.setVringEnable(queue, true);
@@ -42,7 +39,7 @@ Deno.test("Rings may be enabled before there are features, memory and rings", ()
     await works(driver);
   }));
 
-Deno.test("The same call descriptor may be given again and again, or none", () =>
+Deno.test("SET_VRING_CALL may repeat a descriptor, or have none", () =>
   served(async (path) => {
     await using driver = await VirtioDriver.start(path, { queues: [16, 16] });
     const { connection, queues: [{ handle }] } = driver;
@@ -66,7 +63,7 @@ Deno.test("RESET_OWNER disables the rings, and SET_VRING_ENABLE enables them aga
     await request;
   }));
 
-Deno.test("REM_MEM_REG may have a descriptor", () =>
+Deno.test("REM_MEM_REG may carry a descriptor", () =>
   served(async (path) => {
     await using driver = await VirtioDriver.start(path, { queues: [16, 16] });
     const [{ message, fd }] = driver.memory.regions;
@@ -75,18 +72,18 @@ Deno.test("REM_MEM_REG may have a descriptor", () =>
     await works(driver);
   }));
 
-Deno.test("NEED_REPLY may be set on everything: there is one answer to each request", () =>
+Deno.test("NEED_REPLY may be set on every request: each gets one reply", () =>
   served(async (path) => {
     await using connection = await FrontendConnection.connect(path);
     const ask = async (message: FrontendMessage) => {
       await connection.send(frontendMessages.encode(message, { needReply: true }));
       return await connection.receive();
     };
-    // Before REPLY_ACK is negotiated a failure is told all the same, as somebody waits for it.
+    // A failure is acknowledged even before REPLY_ACK is negotiated: the front-end waits for it.
     const { header, payload } = (await ask({ request: "SET_VRING_NUM", index: 99, num: 1 }))!;
     assertEquals([header.id, payload[0]], [8, 1]);
     await connection.setProtocolFeatures(await connection.getProtocolFeatures());
-    // `num` of GET_VRING_BASE is what was there.
+    // `num` of GET_VRING_BASE is uninitialised.
     const requests: FrontendMessage[] = [
       { request: "GET_FEATURES" },
       { request: "SET_OWNER" },
@@ -100,12 +97,12 @@ Deno.test("NEED_REPLY may be set on everything: there is one answer to each requ
     assertEquals(ids, [1, 3, 11, 17, 39, 40]);
   }));
 
-Deno.test("A disk's config space is read in the sizes that QEMU and others read", () =>
+Deno.test("A disk's config space can be read in the sizes that QEMU and others use", () =>
   served(
     async (path) => {
       await using connection = await FrontendConnection.connect(path);
       await connection.setProtocolFeatures(await connection.getProtocolFeatures());
-      // QEMU by 9.0, QEMU since, libblkio's capacity, all of it.
+      // QEMU up to 9.0, QEMU since, libblkio's capacity, the whole space.
       for (const [offset, size] of [[0, 57], [0, 60], [0, 8], [20, 4], [0, 96]]) {
         assertEquals((await connection.getConfig(offset, size)).length, size);
       }

@@ -1,7 +1,4 @@
-/**
- * What a front-end can make a device hold, and that it cannot hold more. The
- * limits stand in SECURITY.md; those that pure code keeps are tested with it.
- */
+/** Limits of SECURITY.md on the resources that a front-end can make a device hold. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { type DeviceServer, serve } from "../../mod.ts";
 import {
@@ -19,7 +16,7 @@ import { MAX_QUEUES } from "../../src/runtime/device_host.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 import { processState } from "../../tools/lib/process_state.ts";
 
-/** Runs a test with a served echo device of so many request queues, and one for events. */
+/** Runs a test with a served echo device with request queues and one event queue. */
 async function withEcho(
   test: (server: DeviceServer, path: string) => Promise<void>,
   queues = 1,
@@ -44,7 +41,7 @@ async function expectEcho(driver: VirtioDriver): Promise<void> {
 const refused = async (promise: Promise<unknown>) =>
   assertEquals((await assertRejects(() => promise, FrontendError)).reason, "refused");
 
-Deno.test("a guest has 509 regions of memory, and not one more", () =>
+Deno.test("a guest has at most 509 regions of memory", () =>
   withEcho(async (server, path) => {
     using memory = new SharedMemory(1 << 20);
     await using driver = await VirtioDriver.start(path, {
@@ -62,12 +59,12 @@ Deno.test("a guest has 509 regions of memory, and not one more", () =>
     memory.removeRegion(extra);
     extra[Symbol.dispose]();
     await expectEcho(driver);
-    // The front-end took note of none of those that it was giving.
+    // The front-end does not record regions that were refused.
     await driver.connection.remMemReg(memory.regions.at(-1)!);
     await driver.connection.addMemReg(memory.regions.at(-1)!);
   }));
 
-Deno.test("a guest has no more memory than there are addresses for it", () =>
+Deno.test("a guest has no more memory than the span has addresses", () =>
   withEcho(async (_server, path) => {
     await using driver = await VirtioDriver.start(path, { queues: [16, 16] });
     using file = createMemfd("huge", SPAN_BYTES + 4096);
@@ -82,7 +79,7 @@ Deno.test("a guest has no more memory than there are addresses for it", () =>
     await expectEcho(driver);
   }));
 
-Deno.test("a device has 256 queues, and what it holds for them is bounded", async () => {
+Deno.test("a device has at most 256 queues, and a bounded number of descriptors for them", async () => {
   await assertRejects(
     () => withEcho(() => Promise.resolve(), MAX_QUEUES),
     RangeError,
@@ -96,8 +93,8 @@ Deno.test("a device has 256 queues, and what it holds for them is bounded", asyn
     assertEquals(queues, MAX_QUEUES);
     using fd = createEventfd();
     const [channel, ours] = UnixConnection.pair();
-    const held = () => processState().fds - before.fds - 3; // those of the test itself
-    // Again and again: what is replaced is closed.
+    const held = () => processState().fds - before.fds - 3; // the test's own
+    // Repeatedly: replaced descriptors are closed.
     for (let round = 0; round < 3; round++) {
       for (let queue = 0; queue < queues; queue++) {
         await connection.setVringKick(queue, fd.number);
@@ -115,7 +112,7 @@ Deno.test("a device has 256 queues, and what it holds for them is bounded", asyn
   }, MAX_QUEUES - 1);
 });
 
-Deno.test("a message brings no more descriptors than one sendmsg can, however it is cut", () =>
+Deno.test("a message brings no more descriptors than one sendmsg can, however it is split", () =>
   withEcho(async (server, path) => {
     using fd = createEventfd();
     const message = frontendMessages.encode({ request: "SET_VRING_NUM", index: 0, num: 16 });
@@ -135,7 +132,7 @@ Deno.test("a message brings no more descriptors than one sendmsg can, however it
     let most = 0;
     for (let i = 0; i < message.length; i++) {
       await connection.send(message.subarray(i, i + 1), fds);
-      // As far as the other side has read meanwhile.
+      // The other side reads meanwhile.
       for (let j = 0; j < 20; j++) {
         await new Promise((resolve) => setTimeout(resolve, 0));
         most = Math.max(most, processState().fds - before);
@@ -149,7 +146,7 @@ Deno.test("a message brings no more descriptors than one sendmsg can, however it
     assert(why.includes("Expected at most 0 file descriptors, got more"), why);
   }));
 
-Deno.test("the record remembers the last of each thing, and how many there were", () =>
+Deno.test("the record keeps the latest entries of each list, and counts all", () =>
   withEcho(async (server, path) => {
     for (let i = 0; i < 20; i++) {
       await using connection = await FrontendConnection.connect(path);
@@ -165,6 +162,6 @@ Deno.test("the record remembers the last of each thing, and how many there were"
     assertEquals([connections.total, connections.latest.length], [20, 16]);
     assertEquals([errors.total, errors.latest.length], [100, 32]);
     assert(status.timeline.length <= 64);
-    // All of it is a record that can be read and sent.
+    // The whole record can be read and sent.
     assert(JSON.stringify(server.record()).length < 1 << 20);
   }));

@@ -35,7 +35,7 @@ Deno.test("LinuxError names the call, the error and the subject", () => {
   assertEquals(error.message, "open: No such file or directory (ENOENT): /no/such/file");
 });
 
-Deno.test("Fd closes once, and not what it released", () => {
+Deno.test("Fd closes once, and never a released descriptor", () => {
   using fd = createEventfd();
   const copy = fd.duplicate();
   const number = copy.release();
@@ -68,7 +68,7 @@ Deno.test("UnixConnection carries bytes and descriptors both ways", async () => 
   assertEquals(processState().fds, before.fds + firstUse());
 });
 
-/** The main thread's reactor opens two descriptors when it is first used. */
+/** The main thread's reactor opens two descriptors on first use. */
 let used = false;
 function firstUse(): number {
   const count = used ? 0 : 2;
@@ -89,7 +89,7 @@ Deno.test("UnixConnection carries more than a socket buffer holds", async () => 
   await watchesEnded();
 });
 
-Deno.test("UnixConnection.receive() tells the end of the stream, also in the middle", async () => {
+Deno.test("UnixConnection.receive() reports the end of the stream, also in the middle of a message", async () => {
   const [a, b] = UnixConnection.pair();
   await a.send(Uint8Array.of(1, 2, 3));
   await a.close();
@@ -99,7 +99,7 @@ Deno.test("UnixConnection.receive() tells the end of the stream, also in the mid
   await watchesEnded();
 });
 
-Deno.test("UnixConnection.send() to nobody is an error, not a signal", async () => {
+Deno.test("UnixConnection.send() to a closed peer throws, without a signal", async () => {
   const [a, b] = UnixConnection.pair();
   await b.close();
   const error = await assertRejects(() => a.send(Uint8Array.of(1)), LinuxError);
@@ -108,7 +108,7 @@ Deno.test("UnixConnection.send() to nobody is an error, not a signal", async () 
   await watchesEnded();
 });
 
-Deno.test("UnixConnection.close() ends a receive that waits", async () => {
+Deno.test("UnixConnection.close() ends a pending receive", async () => {
   const [a, b] = UnixConnection.pair();
   const receiving = b.receive(new Uint8Array(1));
   await b.close();
@@ -117,8 +117,8 @@ Deno.test("UnixConnection.close() ends a receive that waits", async () => {
   await watchesEnded();
 });
 
-Deno.test("UnixConnection leaks nothing when the process is out of descriptors", async () => {
-  // In a process of its own: it may not have more than a few descriptors.
+Deno.test("UnixConnection leaks nothing when the process has no free descriptor", async () => {
+  // In its own process, which has a low limit of descriptors.
   const script = `
     import { closeAll, createEventfd, LinuxError, UnixConnection } from ${
     JSON.stringify(new URL("../../src/linux/mod.ts", import.meta.url).href)
@@ -176,7 +176,7 @@ Deno.test("UnixListener and UnixConnection refuse paths that are too long or mis
   assertEquals(assertThrows(() => UnixListener.listen("/no/such/x"), LinuxError).code, "ENOENT");
 });
 
-Deno.test("inspectSocket() refuses what is no Unix stream socket", () => {
+Deno.test("inspectSocket() refuses anything but a Unix stream socket", () => {
   using eventfd = createEventfd();
   assertEquals(assertThrows(() => inspectSocket(eventfd.number), LinuxError).code, "ENOTSOCK");
 });
@@ -194,7 +194,7 @@ Deno.test("signalEventfd() wakes, also when the counter is full", async () => {
   await watchesEnded();
 });
 
-Deno.test("a Signaller signals again and again, and does not wait where there is no room", () => {
+Deno.test("a Signaller signals repeatedly, and does not block when the counter is full", () => {
   using signaller = new Signaller();
   using eventfd = createEventfd();
   using other = createEventfd();
@@ -210,7 +210,7 @@ Deno.test("a Signaller signals again and again, and does not wait where there is
   assertEquals(drainEventfd(eventfd.number), true);
 });
 
-Deno.test("createTimerfd() is ready again and again", async () => {
+Deno.test("createTimerfd() is ready periodically", async () => {
   using timer = createTimerfd(1);
   for (let i = 0; i < 3; i++) {
     await ready(timer.number);
@@ -239,7 +239,7 @@ Deno.test("readVectors() and writeVectors() move scattered memory, and neighbour
   ]);
 });
 
-Deno.test("punchHole() gives space back and leaves zeroes", () => {
+Deno.test("punchHole() frees space and leaves zeroes", () => {
   using file = createMemfd("test", 65536);
   const memory = new Uint8Array(pinnedBuffer(65536)).fill(1);
   const vectors = new IoVectors();

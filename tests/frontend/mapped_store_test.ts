@@ -1,7 +1,4 @@
-/**
- * A file that is in memory is mapped: what may go wrong with a mapping goes as
- * well as with system calls.
- */
+/** The mapped store: a file on tmpfs is mapped, and behaves as with system calls. */
 import { assert, assertEquals } from "@std/assert";
 import { openFileStore } from "../../backends/blk/file_store.ts";
 import { attachStore } from "../../backends/blk/stores.ts";
@@ -13,7 +10,7 @@ import { Random } from "../../tools/lib/random.ts";
 
 const MIB = 2 ** 20;
 
-/** Memory of this process that stands for a guest's. */
+/** Memory of this process in place of a guest's. */
 const u8 = new Uint8Array(pinnedBuffer(4 * MIB));
 const memory = { u8, base: addressOf(u8) };
 
@@ -27,12 +24,12 @@ interface Disk {
   path: string;
   open: OpenStore;
   store: Store;
-  /** Whether requests are copies just now. */
+  /** Whether requests are copies at the moment. */
   isMapped(): boolean;
-  /** Bytes that the file takes. */
+  /** Bytes that the file occupies. */
   allocated(): number;
   write(offset: number, bytes: number, value: number): number;
-  /** What is read, as one value; -1 where there are several; a thrown errno. */
+  /** Reads: returns the value of all bytes, or -1 if they differ; throws an errno. */
   read(offset: number, bytes: number): number;
 }
 
@@ -84,7 +81,7 @@ async function withDisk(
   }
 }
 
-/** Waits until something is so: it is asked for by a timer of the store's. */
+/** Waits for a condition that a timer of the store brings about. */
 async function until(is: () => boolean): Promise<void> {
   const deadline = performance.now() + 30_000;
   while (!is()) {
@@ -100,10 +97,10 @@ async function run(program: string, ...args: string[]): Promise<string> {
   return text.decode(stdout);
 }
 
-Deno.test("A mapped file has what was written to it, by copies and by system calls", () =>
+Deno.test("A mapped file holds writes by copies and by system calls", () =>
   withDisk(({ path, write, read, isMapped, open }) => {
     assert(isMapped());
-    // The first time pages are not there and are written by system calls.
+    // Missing pages are first written by system calls.
     for (const value of [1, 2, 3]) {
       assertEquals(write(MIB - 512, 8192, value), 0);
       assertEquals(read(MIB - 512, 8192), value);
@@ -115,7 +112,7 @@ Deno.test("A mapped file has what was written to it, by copies and by system cal
     assertEquals(content[MIB - 513], 0);
   }));
 
-Deno.test("A mapped file takes no memory for what is read and was never written", () =>
+Deno.test("A mapped file allocates no memory for reads of holes", () =>
   withDisk(({ read, write, allocated }) => {
     assertEquals(read(0, 2 * MIB), 0);
     assertEquals(read(0, 2 * MIB), 0);
@@ -125,7 +122,7 @@ Deno.test("A mapped file takes no memory for what is read and was never written"
     assertEquals(allocated(), 4096);
   }));
 
-Deno.test("A mapped file finds what it had before it was opened", async () => {
+Deno.test("A mapped file has its content from before it was opened", async () => {
   const path = Deno.makeTempFileSync({ dir: "/dev/shm", prefix: "vhostd-test-" });
   try {
     const content = new Uint8Array(2 * MIB);
@@ -151,7 +148,7 @@ Deno.test("A mapped file finds what it had before it was opened", async () => {
   }
 });
 
-Deno.test("A mapped file gives space back, reads as zeroes there and can be written again", () =>
+Deno.test("A mapped file frees discarded space, which reads as zeroes and can be written again", () =>
   withDisk(({ store, read, write, allocated }) => {
     for (const discard of [true, false]) {
       assertEquals(write(0, MIB, 1), 0);
@@ -166,7 +163,7 @@ Deno.test("A mapped file gives space back, reads as zeroes there and can be writ
     assertEquals([read(65536, 4096), read(65536 + 4096, 4096)], [3, 0]);
   }));
 
-Deno.test("A mapped file that somebody else reads has everything, and is mapped again after", () =>
+Deno.test("A mapped file is complete when another process reads it, and is mapped again afterwards", () =>
   withDisk(async ({ path, write, read, isMapped }) => {
     assertEquals(write(0, 8192, 65), 0);
     assertEquals(write(0, 8192, 66), 0);
@@ -178,7 +175,7 @@ Deno.test("A mapped file that somebody else reads has everything, and is mapped 
     assertEquals([read(0, 4096), read(4096, 4096)], [66, 67]);
   }));
 
-Deno.test("A mapped file that somebody has open goes by system calls, until it is closed", () =>
+Deno.test("A mapped file uses system calls while another process has it open", () =>
   withDisk(async ({ path, write, read, isMapped }) => {
     assertEquals(write(0, 8192, 1), 0);
     const file = await Deno.open(path, { read: true, write: true });
@@ -198,7 +195,7 @@ Deno.test("A mapped file that somebody has open goes by system calls, until it i
     assertEquals([read(0, 4096), read(4096, 4096)], [2, 3]);
   }));
 
-Deno.test("A mapped file that somebody makes shorter fails requests, and not the process", () =>
+Deno.test("A mapped file that is truncated fails requests, and not the process", () =>
   withDisk(async ({ path, write, read, store, isMapped }) => {
     assertEquals(write(0, 4 * MIB, 1), 0);
     assertEquals(write(0, 4 * MIB, 2), 0);
@@ -207,7 +204,7 @@ Deno.test("A mapped file that somebody makes shorter fails requests, and not the
     u8.fill(0);
     assertEquals(store.read(request(2 * MIB, 4096)), Errno.ENODATA);
     assertEquals(read(MIB - 4096, 4096), 2);
-    // Made whole again it is as any file: zeroes where it was cut.
+    // Extended again, the file has zeroes where it was cut.
     await Deno.truncate(path, 4 * MIB);
     await until(isMapped);
     assertEquals([read(2 * MIB, 4096), read(0, MIB)], [0, 2]);
@@ -215,13 +212,13 @@ Deno.test("A mapped file that somebody makes shorter fails requests, and not the
     assertEquals(read(2 * MIB, 4096), 3);
   }));
 
-Deno.test("A mapped file that ends inside a page has what is written behind its end", () =>
+Deno.test("A mapped file that ends inside a page holds writes beyond its end", () =>
   withDisk(async ({ path, write, read, store, isMapped }) => {
     assertEquals(write(0, 4 * MIB, 1), 0);
     assertEquals(write(0, 4 * MIB, 2), 0);
     await Deno.truncate(path, MIB + 512);
     await until(isMapped);
-    // Known to the store, this page has an end of its own.
+    // The store knows that the file ends inside this page.
     assertEquals([read(MIB, 512), read(MIB - 4096, 4096)], [2, 2]);
     u8.fill(0);
     assertEquals(store.read(request(MIB + 512, 512)), Errno.ENODATA);
@@ -229,16 +226,16 @@ Deno.test("A mapped file that ends inside a page has what is written behind its 
       assertEquals(write(MIB + offset, 512, value), 0);
       assertEquals(read(MIB + offset, 512), value);
     }
-    // Opened by another thread: this one has the lease that is to be given back.
+    // Opened by another thread: this one has to release the lease.
     const content = await Deno.readFile(path);
     const at = (offset: number) => content[MIB + offset];
     assertEquals([at(0), at(512), at(1024), at(2048)], [2, 3, 5, 4]);
   }));
 
-Deno.test("A mapped file on a full tmpfs says ENOSPC, and goes on where there is room", async () => {
+Deno.test("A mapped file on a full tmpfs returns ENOSPC, and works where it has space", async () => {
   const directory = Deno.makeTempDirSync({ prefix: "vhostd-test-" });
   try {
-    // Mounting takes root, as in CI.
+    // Mounting needs root, as in CI.
     await run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", directory);
     try {
       await withDisk(({ write, read, store }) => {
@@ -259,7 +256,7 @@ Deno.test("A mapped file on a full tmpfs says ENOSPC, and goes on where there is
   }
 });
 
-Deno.test("A mapped file outlives threads that discard and write, others that cut it, and a full tmpfs", async () => {
+Deno.test("A mapped file survives threads that discard and write, truncation, and a full tmpfs", async () => {
   const seed = Number(Deno.env.get("SEED") ?? Date.now() % 2 ** 31);
   console.log(`SEED=${seed}`);
   const directory = Deno.makeTempDirSync({ prefix: "vhostd-test-" });
@@ -317,7 +314,7 @@ Deno.test("A mapped file outlives threads that discard and write, others that cu
   }
 });
 
-Deno.test("A file on tmpfs that may only be read is not mapped", () => {
+Deno.test("A read-only file on tmpfs is not mapped", () => {
   const path = Deno.makeTempFileSync({ dir: "/dev/shm", prefix: "vhostd-test-" });
   try {
     Deno.truncateSync(path, MIB);

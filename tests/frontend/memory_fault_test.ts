@@ -27,7 +27,7 @@ import blk from "../../backends/blk/mod.ts";
 import echo from "./lib/echo_device.ts";
 import { processState } from "../../tools/lib/process_state.ts";
 
-// The guard's listener stays; before the tests it is none of their leaks.
+// Started before the tests, the guard's listener does not count as their leak.
 (await MemoryGuard.acquire())[Symbol.dispose]();
 
 const MiB = 2 ** 20;
@@ -35,7 +35,7 @@ const F_ADD_SEALS = 1033;
 const F_SEAL_SEAL = 1;
 const F_SEAL_WRITE = 8;
 
-/** Takes away the means to seal a memfd: it is like a file of tmpfs then. */
+/** Forbids sealing a memfd, which makes it like a file on tmpfs. */
 function makeUnsealable(fd: number): void {
   assert(libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL) >= 0);
 }
@@ -55,7 +55,7 @@ const region = (guestAddress: number, size: number) => ({
   mmapOffset: 0n,
 });
 
-Deno.test("A memfd that can be sealed cannot become shorter once it is guest memory", async () => {
+Deno.test("A sealable memfd cannot shrink once it is guest memory", async () => {
   using memory = new GuestMemory();
   using fd = createMemfd("guest", MiB);
   await memory.prepare([fd.number]);
@@ -64,7 +64,7 @@ Deno.test("A memfd that can be sealed cannot become shorter once it is guest mem
   resizeFile(fd.number, 2 * MiB);
 });
 
-/** Every way in which JavaScript touches memory: each is other machine code. */
+/** Every way in which JavaScript accesses memory: each compiles to different machine code. */
 const touches: Record<string, (u8: Uint8Array<ArrayBuffer>) => unknown> = {
   "a load": (u8) => u8[5000],
   "a store": (u8) => u8[5000] = 1,
@@ -78,7 +78,7 @@ const touches: Record<string, (u8: Uint8Array<ArrayBuffer>) => unknown> = {
   "a random generator": (u8) => crypto.getRandomValues(u8.subarray(100, 60_000)),
 };
 
-Deno.test("Guest memory that became shorter reads as zeros, however it is touched", async () => {
+Deno.test("Guest memory whose file shrank reads as zeros, however it is accessed", async () => {
   {
     using memory = new GuestMemory();
     const { u8 } = viewMemory(memory.handle);
@@ -100,7 +100,7 @@ Deno.test("Guest memory that became shorter reads as zeros, however it is touche
         const kept = round % 2 === 0 ? 0 : 4097;
         resizeFile(fd.number, kept);
         touch(bytes);
-        // What the file still has is not harmed.
+        // The rest of the file is intact.
         bytes[8191] = 9;
         assertEquals(bytes[8191], 9);
         memory.remove(region(MiB, MiB));
@@ -110,7 +110,7 @@ Deno.test("Guest memory that became shorter reads as zeros, however it is touche
   }
 });
 
-Deno.test("A file that is shorter for a moment only does not end the process", async () => {
+Deno.test("A file that shrinks only for a moment does not end the process", async () => {
   using memory = new GuestMemory();
   const { u8 } = viewMemory(memory.handle);
   using fd = createMemfd("guest", MiB);
@@ -149,7 +149,7 @@ Deno.test("A file that is shorter for a moment only does not end the process", a
 });
 
 for (const where of ["/tmp", "/dev/shm"]) {
-  Deno.test(`A file in ${where} is guest memory, and may become shorter`, async () => {
+  Deno.test(`A file in ${where} can be guest memory, and may shrink`, async () => {
     const path = Deno.makeTempFileSync({ dir: where });
     using file = openFile(path, { write: true });
     Deno.removeSync(path);
@@ -167,7 +167,7 @@ for (const where of ["/tmp", "/dev/shm"]) {
 }
 
 Deno.test({
-  name: "Guest memory for which its file system has no room is lost, and the process goes on",
+  name: "Guest memory without space on its file system is lost, and the process continues",
   ignore: Deno.uid() !== 0, // mounts a file system
   async fn() {
     const directory = Deno.makeTempDirSync();
@@ -194,7 +194,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "A page that cannot be had costs no other region its memory",
+  name: "A page that cannot be allocated affects no other region",
   ignore: Deno.uid() !== 0, // mounts a file system
   async fn() {
     const directory = Deno.makeTempDirSync();
@@ -234,7 +234,7 @@ Deno.test({
   },
 });
 
-Deno.test("Memory that was lost is nobody's any more, and can be removed and given again", async () => {
+Deno.test("Lost memory is no guest memory any more, and can be removed and added again", async () => {
   using memory = new GuestMemory();
   const { u8 } = viewMemory(memory.handle);
   using fd = createMemfd("guest", 64 * MiB);
@@ -250,7 +250,7 @@ Deno.test("Memory that was lost is nobody's any more, and can be removed and giv
   assertEquals(memory.regions.translate(0, 1), -1);
   assertEquals(memory.regions.translateUser(0x7000_0000_0000, 1), -1);
   assertEquals(memory.regions.translate(128 * MiB, 1), 128 * MiB);
-  // What took its place goes as well: none of it is this process's memory.
+  // Its replacement is unmapped too.
   u8.fill(7, 0, 64 * MiB);
   const taken = Deno.memoryUsage().rss;
   memory.dropLost();
@@ -263,7 +263,7 @@ Deno.test("Memory that was lost is nobody's any more, and can be removed and giv
 });
 
 for (const plane of ["main", "thread"] as const) {
-  Deno.test(`Rings do not start on memory that was lost, and do when it comes back (${plane})`, async () => {
+  Deno.test(`Rings do not start in lost memory, and start when it is added again (${plane})`, async () => {
     const directory = Deno.makeTempDirSync();
     {
       const options = { queues: 2 };
@@ -274,7 +274,7 @@ for (const plane of ["main", "thread"] as const) {
       await using driver = await VirtioDriver.start(`${directory}/a`, { memory, queues: [16, 16] });
       const { connection } = driver;
       const [kick, otherKick] = driver.queues.map(({ handle }) => handle.kickFd);
-      // A ring that nobody here touches.
+      // A ring that this test does not use.
       const at = shrinking.message.userAddress;
       await connection.getVringBase(1);
       await connection.setVringBase(1, 0);
@@ -294,7 +294,7 @@ for (const plane of ["main", "thread"] as const) {
       assertEquals(server.record().queues[0].faults.at(-1)!.rule, "memory");
       await assertRejects(() => connection.setVringKick(1, otherKick), FrontendError, "error");
       assertEquals(running(), [false, false]);
-      // That it broke is no news to what comes.
+      // The next start does not report the old break.
       drainEventfd(driver.queues[0].handle.errFd);
       await connection.setVringKick(0, kick);
       assertEquals(running(), [true, false]);
@@ -310,14 +310,14 @@ for (const plane of ["main", "thread"] as const) {
   });
 }
 
-Deno.test("A file whose pages another process makes is no guest memory", () => {
+Deno.test("A file whose pages another process supplies is refused as guest memory", () => {
   using memory = new GuestMemory();
   using file = openFile("/proc/self/environ");
   assertThrows(() => memory.add(region(0, 4096), file.number), RegionError, "another process");
 });
 
 for (const plane of ["main", "thread"] as const) {
-  Deno.test(`Memory that shrinks under a running ring breaks its queues, and no other device (${plane})`, async () => {
+  Deno.test(`Memory that shrinks under a running ring breaks only this device's queues (${plane})`, async () => {
     const directory = Deno.makeTempDirSync();
     {
       await using server = await serve(echo, { socketPath: `${directory}/a`, plane });
@@ -356,7 +356,7 @@ for (const plane of ["main", "thread"] as const) {
 }
 
 for (const io of ["sync", "uring"]) {
-  Deno.test(`A disk answers an error for memory that is gone, where a system call touches it (${io})`, async () => {
+  Deno.test(`A disk returns an error when a system call accesses lost memory (${io})`, async () => {
     const directory = Deno.makeTempDirSync();
     const file = `${directory}/disk`;
     Deno.writeFileSync(file, new Uint8Array(MiB).fill(0xab));
@@ -404,7 +404,7 @@ Deno.test("A guard leaves no descriptor, mapping or handler behind", async () =>
     libc.sigaction(7, null, action);
     return action.slice(0, 8);
   };
-  // The worker's own descriptors go when its thread has ended, which nobody tells.
+  // The worker's own descriptors close when its thread ends, for which there is no event.
   const memfds = () =>
     [...Deno.readDirSync("/proc/self/fd")].filter(({ name }) => isMemfd(Number(name))).length;
   const before = [memfds(), processState().mappings, handler()];
@@ -430,7 +430,7 @@ const foreignFault = `
   console.log(new Uint8Array(mapping.buffer)[0]);
 `;
 
-Deno.test("A SIGBUS that is not guest memory's ends the process as ever", async () => {
+Deno.test("A SIGBUS outside of guest memory ends the process as usual", async () => {
   const { signal, stdout } = await new Deno.Command(Deno.execPath(), {
     args: ["eval", "--quiet", foreignFault],
     stderr: "null",
@@ -438,7 +438,7 @@ Deno.test("A SIGBUS that is not guest memory's ends the process as ever", async 
   assertEquals([signal, new TextDecoder().decode(stdout)], ["SIGBUS", "touching\n"]);
 });
 
-Deno.test("GuestMemory keeps what there is when a region cannot be mapped", () => {
+Deno.test("GuestMemory keeps its regions when another one cannot be mapped", () => {
   using memory = new GuestMemory();
   using fd = createMemfd("guest", MiB);
   using wide = createMemfd("guest", MiB);
@@ -454,7 +454,7 @@ Deno.test("GuestMemory keeps what there is when a region cannot be mapped", () =
   assertEquals(memory.regions.translate(0, 1), 0, "what was there is there still");
 });
 
-Deno.test("SET_MEM_TABLE names a region that cannot be mapped, and changes nothing", async () => {
+Deno.test("SET_MEM_TABLE with a region that cannot be mapped names it, and changes nothing", async () => {
   const directory = Deno.makeTempDirSync();
   {
     await using server = await serve(echo, { socketPath: `${directory}/a`, plane: "main" });
@@ -479,7 +479,7 @@ Deno.test("SET_MEM_TABLE names a region that cannot be mapped, and changes nothi
   Deno.removeSync(directory, { recursive: true });
 });
 
-Deno.test("a guard of another version is not started", async () => {
+Deno.test("a guard of another version does not start", async () => {
   const directory = Deno.makeTempDirSync();
   for (const folder of ["linux/", "linux/file/", "linux/wait/", "memory/", "memory/guard/"]) {
     const source = new URL(`../../src/${folder}`, import.meta.url);
@@ -498,7 +498,7 @@ Deno.test("a guard of another version is not started", async () => {
     const { MemoryGuard } = await import("file://${directory}/memory/guard/memory_fault.ts");
     (await MemoryGuard.acquire())[Symbol.dispose]();
     console.log("started");
-    // Whole seconds are told apart.
+    // Modification times differ by whole seconds.
     await new Promise((resolve) => setTimeout(resolve, 2500));
     Deno.utimeSync("${directory}/memory/guard/guard_table.ts", 1, 1);
     await MemoryGuard.acquire().catch((error) => console.log(error.message));

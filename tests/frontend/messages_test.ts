@@ -68,7 +68,7 @@ for (const plane of ["thread", "main"] as const) {
       assertEquals(server.record().report, report);
     }));
 
-  Deno.test(`an answer may be a promise, for which a thread that is idle goes on (${plane})`, () =>
+  Deno.test(`an answer may be a promise, for which an idle thread runs its event loop (${plane})`, () =>
     withNotebook({ plane }, async ({ write, run }) => {
       const answer = run("await", 3);
       assertEquals(await run("pages"), [[]]);
@@ -76,7 +76,7 @@ for (const plane of ["thread", "main"] as const) {
       assertEquals(await answer, ["page 3"]);
     }));
 
-  Deno.test(`messages that fail are answers and notices, and end nothing (${plane})`, () =>
+  Deno.test(`failing messages are answers and notices, and end nothing (${plane})`, () =>
     withNotebook({ plane }, async ({ server, said, write, read, run }) => {
       await assertRejects(() => run("erase", 9), RangeError, "page that is written, got 9");
       assert(said.some((line) => line.includes("A message to the data half failed")), said.join());
@@ -108,7 +108,7 @@ for (const plane of ["thread", "main"] as const) {
     }));
 }
 
-Deno.test("each thread has a heap of its own, answers and reports", () =>
+Deno.test("each thread has its own heap, answers and report", () =>
   withNotebook({ threads: 2 }, async ({ server, write, read, run }) => {
     await write(0, 1, "one");
     await write(0, 2, "two");
@@ -121,7 +121,7 @@ Deno.test("each thread has a heap of its own, answers and reports", () =>
     assertEquals(server.record().report.threads, [{ pages: 2 }, { pages: 1 }]);
   }, { ...notebook, threads: "each" }));
 
-Deno.test("commands of the control socket reach a device that runs", () =>
+Deno.test("commands of the control socket reach a running device", () =>
   withNotebook({}, async ({ server, write, read }, directory) => {
     const path = `${directory}/control`;
     await using _control = new ControlSocket(server.host, path);

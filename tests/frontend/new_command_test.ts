@@ -3,7 +3,7 @@ import { denoConfig } from "../../src/cli/new_command.ts";
 import { vhostdCommand } from "../../tools/lib/backend.ts";
 import { runCli } from "./lib/cli_process.ts";
 
-/** Nothing listens there: whatever would be downloaded fails. */
+/** Nothing listens there, so any download fails. */
 const UNREACHABLE = "http://127.0.0.1:9";
 
 async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
@@ -44,7 +44,7 @@ for (const kind of ["entropy", "console"]) {
       await deno(folder, "fmt", "--check");
       await deno(folder, "lint");
       await deno(folder, "task", "vhostd", "--help");
-      // What only the folder's deno.json knows, the device may import.
+      // The device may import a name that only the folder's deno.json maps.
       const { imports, ...others } = JSON.parse(await Deno.readTextFile(`${folder}/deno.json`));
       const config = { ...others, imports: { ...imports, "own-name": "./own.ts" } };
       await Deno.writeTextFile(`${folder}/deno.json`, JSON.stringify(config));
@@ -92,7 +92,7 @@ Deno.test("vhostd new overwrites nothing, and leaves nothing half made", () =>
     ]);
   }));
 
-Deno.test("denoConfig() imports from the registry where vhostd came from there", () => {
+Deno.test("denoConfig() imports from the registry if vhostd came from there", () => {
   const own = { name: "@x/y", version: "1.2.3", imports: { "@std/assert": "jsr:@std/assert@^1" } };
   assertEquals(denoConfig(own, undefined), {
     imports: { "@std/assert": "jsr:@std/assert@^1", "@x/y": "jsr:@x/y@^1.2.3" },

@@ -32,7 +32,7 @@ async function withPaced(
   Deno.removeSync(directory, { recursive: true });
 }
 
-/** Resolves when something is so: the device runs on this thread, between round trips. */
+/** Resolves when a condition holds: the device runs on this thread, between round trips. */
 async function until(driver: VirtioDriver, isSo: () => boolean): Promise<void> {
   do await driver.connection.getFeatures(); while (!isSo());
 }
@@ -56,7 +56,7 @@ for (const packed of [false, true]) {
             requests.push(request());
             await driver.connection.getFeatures();
           }
-          // One may have been on its way, asked for before the pause.
+          // One may be left from before the pause.
           assertLessOrEqual(queue().kicks, kicks + 1);
           assertEquals([pace.refused, answered, queue().inFlight], [1, 3, 0]);
 
@@ -65,7 +65,7 @@ for (const packed of [false, true]) {
           await until(driver, () => pace.refused === 2 && answered === 43);
           assertEquals(queue().bytesRead, 43);
 
-          // A stop waits for nothing; the ring resumes with the chain that was refused.
+          // A stop need not wait; the ring resumes with the refused chain.
           await driver.stop();
           pace.left = 1000;
           await driver.restart();
@@ -77,7 +77,7 @@ for (const packed of [false, true]) {
   }
 }
 
-Deno.test("a handler that takes a bad chain besides its own is not called again", () =>
+Deno.test("a queue breaks when its handler takes a bad chain", () =>
   withPaced({ packed: false }, async (driver, server) => {
     pace.left = 100;
     pace.takesNext = true;
@@ -85,13 +85,13 @@ Deno.test("a handler that takes a bad chain besides its own is not called again"
     const ended = Promise.allSettled(requests);
     splitRing(driver).setDescriptor(3, { gpa: 0xdead_0000_0000n, bytes: 1, flags: 2, next: 0 });
     await ended;
-    // Two calls took two chains each, the second one only its own.
+    // The first call took two chains, the second one only its own.
     assertEquals(pace.left, 98);
     await until(driver, () => server.record().queues[PACEDQ].faults.length > 0);
     assertEquals(server.record().queues[PACEDQ].faults[0].rule, "buffer-address");
   }));
 
-Deno.test("a resume of a queue that does not pause, or is stopped, does nothing", () =>
+Deno.test("resume() of a queue that is not paused, or is stopped, does nothing", () =>
   withPaced({}, async (driver) => {
     pace.left = 1;
     await driver.request(PACEDQ, [], [1]);

@@ -20,7 +20,7 @@ import { createEventfd, signalEventfd, watchesEnded } from "../../src/linux/mod.
 import { CliProcess } from "./lib/cli_process.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 
-/** What was told, as it comes. */
+/** Collects notices. */
 class Told {
   readonly lines: string[] = [];
   readonly stacks: (string | undefined)[] = [];
@@ -32,7 +32,7 @@ class Told {
     this.#wake?.();
   };
 
-  /** The first line that has a text, once it has come. */
+  /** Resolves to the first line that contains a text. */
   async line(text: string): Promise<string> {
     for (;;) {
       const line = this.lines.find((line) => line.includes(text));
@@ -66,7 +66,7 @@ function forBothPlanes(
 const start = (path: string) => VirtioDriver.start(path, { queues: [256, 256] });
 
 forBothPlanes(
-  "a handler that throws is told of once, with its stack and the way out",
+  "a throwing handler is reported once, with its stack and the remedy",
   async (told, path, server) => {
     await using driver = await start(path);
     const fail = () =>
@@ -88,7 +88,7 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "a refused message and memory that is not there are told of, with the way out",
+  "a refused message and missing memory are reported, with the remedy",
   async (told, path) => {
     await using connection = await FrontendConnection.connect(path);
     await connection.setProtocolFeatures(await connection.getProtocolFeatures());
@@ -118,15 +118,15 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "memory that a driver writes to and the device does not see is told of",
+  "guest memory that the device does not share is reported",
   async (told, path, server) => {
     using memory = new SharedMemory(2 ** 22);
-    memory.alloc(2 ** 17, 4096); // where a guest that runs has written
+    memory.alloc(2 ** 17, 4096); // where a running guest has written
     await using driver = await VirtioDriver.start(path, { queues: [256, 256], memory });
     const { connection } = driver;
     const countKicks = () => server.record().queues[0].kicks;
     while (countKicks() === 0) await connection.getFeatures(); // the driver's first, at its start
-    // What nobody has ever written to: a guest with share=off leaves it so.
+    // Memory that was never written to, as with share=off.
     const [descriptor, available, used] = [0, 1, 2].map(() =>
       BigInt(memory.userAddress(memory.alloc(2 ** 16, 4096)))
     );
@@ -135,7 +135,7 @@ forBothPlanes(
     using kick = createEventfd();
     await connection.setVringKick(0, kick.number);
     await connection.setVringEnable(0, true);
-    // QEMU's own, and then the driver's: an idle ring that starts again and again has one each time.
+    // QEMU's kick and then the driver's: an idle ring that restarts gets one each time.
     const kicks = countKicks();
     signalEventfd(kick.number);
     while (countKicks() === kicks) await connection.getFeatures();
@@ -147,7 +147,7 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "a front-end that waits is told of, and one that connects again is not",
+  "a waiting front-end is reported, and one that reconnects is not",
   async (told, path, server) => {
     const first = await start(path);
     await first.close();
@@ -164,14 +164,14 @@ forBothPlanes(
   },
 );
 
-forBothPlanes("a connection that speaks something else is told of", async (told, path) => {
+forBothPlanes("a connection with another protocol is reported", async (told, path) => {
   using connection = UnixConnection.connect(path);
   await connection.send(new TextEncoder().encode("GET /record HTTP/1.1\r\n\r\n"));
   const line = await told.line("A connection is ended: ");
   assertStringIncludes(line, "this socket is for a vhost-user front-end");
 });
 
-Deno.test("vhostd tells a broken queue on stderr in one line, and its stack with VHOSTD_TRACE=1", async () => {
+Deno.test("vhostd reports a broken queue in one line on stderr, with its stack if VHOSTD_TRACE=1", async () => {
   const directory = Deno.makeTempDirSync();
   try {
     for (const trace of ["0", "1"]) {
@@ -202,7 +202,7 @@ Deno.test("vhostd tells a broken queue on stderr in one line, and its stack with
   }
 });
 
-Deno.test("a disk whose image has no room left is told of in a line, and how often", async () => {
+Deno.test("a disk whose file system is full is reported in one line, and counted", async () => {
   const directory = Deno.makeTempDirSync();
   const unmount = await mountTmpfs(directory, 1 << 20);
   try {
@@ -235,7 +235,7 @@ Deno.test("a disk whose image has no room left is told of in a line, and how oft
   }
 });
 
-forBothPlanes("A request that takes long is not told as one that is refused", (told, _, server) => {
+forBothPlanes("A slow request is not reported as a refused one", (told, _, server) => {
   server.host.record.slow("SET_FEATURES", "Expected the device to be done, still waiting");
   assertEquals(told.lines, [
     "SET_FEATURES takes long: Expected the device to be done, still waiting",

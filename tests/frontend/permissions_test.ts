@@ -14,7 +14,7 @@ import { openFile } from "../../src/linux/mod.ts";
 import { openRecordSource } from "../../src/cli/record_file.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 
-/** A device, how it is started, and a request that shows that it works. */
+/** A device, its options, and a request that shows that it works. */
 interface Served {
   device: AnyDevice;
   args: (directory: string) => string[];
@@ -65,7 +65,7 @@ async function withDirectory(test: (directory: string) => Promise<void>): Promis
   }
 }
 
-/** The flags of all that is needed for some things, with the paths that stand in them. */
+/** The flags of the permissions that these purposes need, with their paths filled in. */
 function flagsFor(needs: PermissionNeed[], things: string[], paths: Record<string, string> = {}) {
   return needs.filter((need) => things.includes(need.for)).flatMap(({ flags }) => flags)
     .map((flag) =>
@@ -74,7 +74,7 @@ function flagsFor(needs: PermissionNeed[], things: string[], paths: Record<strin
 }
 
 for (const { device, args, queues, use } of served) {
-  Deno.test(`${device.name} works with the permissions that it is said to take, and needs each`, () =>
+  Deno.test(`${device.name} works with exactly its documented permissions, and needs each`, () =>
     withDirectory(async (directory) => {
       const socket = `${directory}/device.sock`;
       const command = [device.name, `--socket-path=${socket}`, ...args(directory)];
@@ -99,7 +99,7 @@ for (const { device, args, queues, use } of served) {
     }));
 }
 
-Deno.test("a queue thread that cannot be loaded is noticed, however long its device takes to open", () =>
+Deno.test("a queue thread that fails to load is reported, however long its device takes to open", () =>
   withDirectory(async (directory) => {
     const url = (path: string) => JSON.stringify(import.meta.resolve(path));
     const child = new Deno.Command(Deno.execPath(), {
@@ -125,7 +125,7 @@ Deno.test("a queue thread that cannot be loaded is noticed, however long its dev
     assertEquals(code, 0);
   }));
 
-Deno.test("input takes leave to read vhostd only for guest memory that can shrink", () =>
+Deno.test("input needs --allow-read only for guest memory that can shrink", () =>
   withDirectory(async (directory) => {
     const socket = `${directory}/input.sock`;
     const [always, toRead] = ["always", "guest memory in files that can shrink"].map((thing) =>
@@ -147,13 +147,13 @@ Deno.test("input takes leave to read vhostd only for guest memory that can shrin
       const given = connection.tell({ request: "ADD_MEM_REG", region }, [fd.number]);
       if (permissions === always) await assertRejects(() => given, FrontendError);
       else await given;
-      await connection.getFeatures(); // it goes on either way
+      await connection.getFeatures(); // it continues either way
       await connection.close();
       assertEquals((await cli.stop()).status, 0);
     }
   }));
 
-Deno.test("the control socket and the record take no further permissions", () =>
+Deno.test("the control socket and the record need no further permissions", () =>
   withDirectory(async (directory) => {
     const socket = `${directory}/rng.sock`, control = `${directory}/control.sock`;
     const record = `${directory}/record.json`;
@@ -170,7 +170,7 @@ Deno.test("the control socket and the record take no further permissions", () =>
     assertEquals(JSON.parse(Deno.readTextFileSync(record)).device.name, "rng");
   }));
 
-/** Expects that `vhostd inspect` takes what SECURITY.md says, and each of it. */
+/** Expects that `vhostd inspect` needs exactly the permissions in SECURITY.md. */
 async function expectInspection(control: string): Promise<void> {
   const net = [`unix:${control}`, "localhost"];
   const flags = (net: string[]) => [
@@ -193,7 +193,7 @@ async function expectInspection(control: string): Promise<void> {
   }
 }
 
-Deno.test("the environment is not looked at without leave, and nobody is asked for it", async () => {
+Deno.test("the environment is not read without permission, and no permission is prompted for", async () => {
   const permissions = flagsFor(permissionsOf(rng), ["always"]);
   const env = { VHOSTD_TRACE: "1", LISTEN_FDS: "1", LISTEN_PID: "1" };
   const { status, stderr } = await runCli(["rng"], { permissions, env });

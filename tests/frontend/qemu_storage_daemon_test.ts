@@ -1,7 +1,4 @@
-/**
- * The front-end against a back-end that is not ours: what holds here holds for
- * any device.
- */
+/** The front-end against an independent back-end, qemu-storage-daemon. */
 import {
   assert,
   assertEquals,
@@ -27,7 +24,7 @@ import type { LoadOrder, LoadResult } from "./lib/split_queue_worker.ts";
 import { WorkerThread } from "./lib/worker_thread.ts";
 
 const PROGRAM = "qemu-storage-daemon";
-/** This machine's, or else one that is downloaded into `.cache/`. */
+/** This machine's daemon, or else one that is downloaded into `.cache/`. */
 const PATH = await programPath(PROGRAM);
 const CAPACITY_BYTES = 4 * 2 ** 20;
 const CAPACITY_SECTORS = CAPACITY_BYTES / 512;
@@ -42,7 +39,7 @@ interface Daemon {
   start(options?: VirtioDriverOptions): Promise<VirtioDriver>;
 }
 
-/** Runs a test against a daemon that serves a file, and ends the daemon however the test ends. */
+/** Runs a test against a daemon that serves a file, and always ends the daemon. */
 async function withDaemon(
   test: (daemon: Daemon) => Promise<void>,
   { queues = 1 } = {},
@@ -77,7 +74,7 @@ async function withDaemon(
 }
 
 function spawn(args: string[]): AsyncDisposable & { failed: Promise<never> } {
-  // setpriv ends the daemon with this process, however that ends.
+  // setpriv ends the daemon when this process ends.
   const child = new Deno.Command("setpriv", {
     args: ["--pdeathsig", "KILL", "--", PATH, ...args],
     stdin: "null",
@@ -121,7 +118,7 @@ Deno.test("VirtioDriver.start() negotiates and reads the config", () =>
     assertEquals(new DataView(config.buffer).getUint16(34, true), 3);
   }, { queues: 3 }));
 
-Deno.test("VirtioDriver.start() leaves out the features that it is told to", () =>
+Deno.test("VirtioDriver.start() acknowledges no features outside of the given ones", () =>
   withDaemon(async ({ start }) => {
     await assertRejects(() => start({ features: transportMask("RING_RESET") }), RangeError);
     const driver = await start({ indirect: false, eventIndex: false });
@@ -129,7 +126,7 @@ Deno.test("VirtioDriver.start() leaves out the features that it is told to", () 
     assertNotEquals(driver.features & transportMask("VERSION_1"), 0n);
   }));
 
-Deno.test("BlkDriver reads what it wrote, and the file has it", () =>
+Deno.test("BlkDriver reads back its writes, and the file has them", () =>
   withDaemon(async ({ start, image }) => {
     const blk = new BlkDriver(await start());
     const data = randomBytes(1 << 20);
@@ -143,7 +140,7 @@ Deno.test("BlkDriver reads what it wrote, and the file has it", () =>
     assert(file.subarray(0, 2048 * 512).every((byte) => byte === 0));
   }));
 
-Deno.test("BlkDriver gets the id, discards and writes zeroes", () =>
+Deno.test("BlkDriver gets the ID, discards and writes zeroes", () =>
   withDaemon(async ({ start }) => {
     const blk = new BlkDriver(await start());
     assertEquals((await blk.getId()).id, "vhost_user_blk");
@@ -173,7 +170,7 @@ for (const eventIndex of [true, false]) {
     const how = `${indirect ? "indirect" : "direct"} chains and ${
       eventIndex ? "event index" : "flags"
     }`;
-    Deno.test(`VirtioDriver.request() carries parts of any size with ${how}`, () =>
+    Deno.test(`VirtioDriver.request() transfers parts of any size with ${how}`, () =>
       withDaemon(async ({ start }) => {
         const blk = new BlkDriver(await start({ queues: [64], indirect, eventIndex }));
         const data = randomBytes(8192);
@@ -184,7 +181,7 @@ for (const eventIndex of [true, false]) {
           const read = await blk.read(16, 8192, { parts: parts.toReversed() });
           assertEquals(read.data, data);
         }
-        // More at once than the ring has room for.
+        // More at once than fit into the ring.
         const all = await Promise.all(Array.from({ length: 200 }, (_, i) => blk.read(i, 512)));
         assert(all.every(({ status }) => status === blkStatus.OK));
         assertEquals(all[16].data, data.subarray(0, 512));
@@ -192,7 +189,7 @@ for (const eventIndex of [true, false]) {
   }
 }
 
-/** Fills a small ring again and again through its core, until its 16-bit index has gone round. */
+/** Fills a small ring repeatedly through its core, until its 16-bit index wraps around. */
 async function goRound(driver: VirtioDriver, indirect: boolean): Promise<void> {
   const { memory, queues: [queue] } = driver;
   const requests = 70_000;
@@ -232,7 +229,7 @@ async function goRound(driver: VirtioDriver, indirect: boolean): Promise<void> {
 for (const eventIndex of [true, false]) {
   for (const indirect of [true, false]) {
     const how = `${indirect ? "indirect" : "direct"}, ${eventIndex ? "event index" : "flags"}`;
-    Deno.test(`DriverQueue goes on when the index of its ring wraps around (${how})`, () =>
+    Deno.test(`DriverQueue continues when the index of its ring wraps around (${how})`, () =>
       withDaemon(async ({ start }) => {
         await goRound(await start({ queues: [128], eventIndex }), indirect);
       }));
@@ -252,7 +249,7 @@ Deno.test("VirtioDriver serves several queues at once", () =>
 
 for (const useMemSlots of [true, false]) {
   const how = useMemSlots ? "one by one" : "as a table";
-  Deno.test(`VirtioDriver gives memory of several odd regions ${how}`, () =>
+  Deno.test(`VirtioDriver shares memory of several odd regions ${how}`, () =>
     withDaemon(async ({ start }) => {
       using memory = new SharedMemory([
         { bytes: 0x100000, guestAddress: 0 },
@@ -293,7 +290,7 @@ for (const useMemSlots of [true, false]) {
     }));
 }
 
-Deno.test("VirtioDriver.stop() tells where the queues stopped, and restart() goes on there", () =>
+Deno.test("VirtioDriver.stop() returns the queues' bases, and restart() resumes from them", () =>
   withDaemon(async ({ start }) => {
     const driver = await start({ queues: 2 });
     const blk = new BlkDriver(driver);
@@ -314,7 +311,7 @@ Deno.test("VirtioDriver.stop() tells where the queues stopped, and restart() goe
     assertEquals(await driver.stop(), [64, 1]);
   }, { queues: 2 }));
 
-Deno.test("VirtioDriver.reset() begins anew", () =>
+Deno.test("VirtioDriver.reset() starts over", () =>
   withDaemon(async ({ start }) => {
     const driver = await start();
     const blk = new BlkDriver(driver);
@@ -326,7 +323,7 @@ Deno.test("VirtioDriver.reset() begins anew", () =>
     assertEquals(driver.queues[0].resumeBase, 1);
   }));
 
-Deno.test("VirtioDriver.reconnect() goes on, and does again what was in flight", () =>
+Deno.test("VirtioDriver.reconnect() resumes, and resubmits requests in flight", () =>
   withDaemon(async ({ start }) => {
     const driver = await start();
     const blk = new BlkDriver(driver);
@@ -355,7 +352,7 @@ Deno.test("DriverQueue can be driven by another thread that blocks", () =>
     assertEquals(await driver.stop(), [1000]);
   }));
 
-/** What this process has open and mapped because of a front-end. */
+/** Descriptors and mappings that a front-end costs this process. */
 async function held(): Promise<{ fds: number; mappings: number }> {
   await watchesEnded();
   const maps = (await Deno.readTextFile("/proc/self/maps")).split("\n");
@@ -373,18 +370,18 @@ Deno.test("VirtioDriver.close() leaves no descriptor and no mapping", () =>
       await using driver = await VirtioDriver.start(socket);
       const blk = new BlkDriver(driver);
       await blk.read(0, 512);
-      // Every other time the connection ends without a stop.
+      // Every second time the connection ends without a stop.
       if (i % 2 === 0) await driver.connection.close();
     }
     assertEquals(await held(), before);
     assertEquals(before.mappings, 0);
   }));
 
-Deno.test("VirtioDriver fails with what happened when the daemon is gone", () =>
+Deno.test("VirtioDriver fails with the cause when the daemon is gone", () =>
   withDaemon(async ({ start, socket }) => {
     const driver = await start({ timeoutMs: 300 });
     const { connection } = driver;
-    // A payload that is too long: the daemon hangs up.
+    // A payload that is too long: the daemon disconnects.
     await connection.send(Uint8Array.of(1, 0, 0, 0, 1, 0, 0, 0, 255, 255, 255, 255));
     const error = await assertRejects(() => connection.getFeatures(), FrontendError);
     assertEquals(error.reason, "closed");
@@ -392,7 +389,7 @@ Deno.test("VirtioDriver fails with what happened when the daemon is gone", () =>
     await assertRejects(() => VirtioDriver.start(`${socket}.no`), Error, "ENOENT");
   }));
 
-Deno.test("DriverQueue.create() gives everything back when its memory has no room", () => {
+Deno.test("DriverQueue.create() frees everything when its memory is too small", () => {
   using memory = new SharedMemory(4096);
   const before = [...Deno.readDirSync("/proc/self/fd")].length;
   try {

@@ -1,7 +1,6 @@
 /**
- * Front-ends whose descriptors hold up whoever lets go of them. Nobody else may
- * notice: the device's other front-ends, other devices, who asks for the
- * record, and who ends the process.
+ * Front-ends whose descriptors block the thread that closes them. Other front-ends, other devices,
+ * the control socket and SIGTERM must not be affected.
  */
 import { assert, assertEquals, assertLess } from "@std/assert";
 import { type DeviceServer, serve } from "../../mod.ts";
@@ -18,10 +17,10 @@ import { LingeringSockets } from "../../tools/fuzz/wire/lingering.ts";
 import { CliProcess } from "./lib/cli_process.ts";
 import echo from "./lib/echo_device.ts";
 
-/** How long the main thread may be away, on a busy machine: less than a call may take. */
+/** The most that the main thread may be blocked, on a busy machine: less than a call's time limit. */
 const MOST_AWAY_MS = 900;
 
-/** Tells how long the event loop was away at the most. */
+/** Measures the longest time that the event loop was blocked. */
 function watchLoop(): { stop(): number } {
   let most = 0;
   let last = performance.now();
@@ -38,7 +37,7 @@ function watchLoop(): { stop(): number } {
   };
 }
 
-/** Has a device attacked, and a bystander served meanwhile. */
+/** Attacks a device while another device serves a driver. */
 async function attacked(
   attack: (path: string, sockets: LingeringSockets, server: DeviceServer) => Promise<void>,
 ): Promise<void> {
@@ -53,7 +52,7 @@ async function attacked(
     assertEquals((await bystander.request(0, [Uint8Array.of(0, 6)], [2])).data[0][1], 6);
     await server.close();
     assertLess(loop.stop(), MOST_AWAY_MS);
-    // Whatever is still stuck ends with what held it up.
+    // Calls that are still stuck end with the sockets that block them.
     sockets[Symbol.dispose]();
     await server.host.quarantine.ended();
     assertEquals(other.record().errors.total, 0);
@@ -62,7 +61,7 @@ async function attacked(
   Deno.removeSync(directory, { recursive: true });
 }
 
-/** Sends a message with descriptors that nobody else has then. */
+/** Sends a message with descriptors, and closes this process's own. */
 async function give(
   connection: UnixConnection,
   message: FrontendMessage,
@@ -76,7 +75,7 @@ async function give(
   for (const fd of fds) fd.close();
 }
 
-/** Waits until the record has an error with such a text. */
+/** Waits until the record has an error with this text. */
 async function recorded(server: DeviceServer, text: string): Promise<void> {
   while (!server.record().errors.latest.some(({ message }) => message.includes(text))) {
     await new Promise((resolve) => setTimeout(resolve, 10));
@@ -84,12 +83,12 @@ async function recorded(server: DeviceServer, text: string): Promise<void> {
 }
 
 for (const count of [1, 200]) {
-  Deno.test(`${count} lingering sockets that come where none belongs hold up nobody`, () =>
+  Deno.test(`${count} lingering sockets with a message that takes none block no other front-end`, () =>
     attacked(async (path, sockets, server) => {
       const connection = UnixConnection.connect(path);
       const fds = Array.from({ length: count }, () => sockets.make());
       await give(connection, { request: "GET_FEATURES" }, fds);
-      // What has no place in the process is dropped by the kernel, which takes as long as it takes.
+      // The kernel drops descriptors for which there is no room, which may block.
       const { bytes } = await connection.receive(new Uint8Array(12));
       assertEquals(bytes, 0, "the connection is over");
       await connection.close();
@@ -97,13 +96,13 @@ for (const count of [1, 200]) {
       const { reason } = server.record().connections.latest.at(-1)!;
       assert(reason?.includes("receiving a message with file descriptors"), reason ?? "none");
       assertEquals(server.host.quarantine.stuck.length, 1);
-      // The next one is served.
+      // The next front-end is served.
       await using next = await VirtioDriver.start(path);
       assertEquals((await next.request(0, [Uint8Array.of(0, 5)], [2])).data[0][1], 5);
     }));
 }
 
-Deno.test("A lingering socket that comes where an eventfd belongs is refused, and named in the record", () =>
+Deno.test("A lingering socket in place of an eventfd is refused, and named in the record", () =>
   attacked(async (path, sockets, server) => {
     const connection = UnixConnection.connect(path);
     const answer = new Uint8Array(20);
@@ -114,7 +113,7 @@ Deno.test("A lingering socket that comes where an eventfd belongs is refused, an
       assertEquals(answer[12], 1, "refused");
     }
     await recorded(server, "closing socket:[");
-    // The connection itself goes on.
+    // The connection continues.
     await give(
       connection,
       { request: "SET_PROTOCOL_FEATURES", value: protocolFeatureMask("MQ") },
@@ -129,10 +128,10 @@ Deno.test("A lingering socket that comes where an eventfd belongs is refused, an
     assert(names.every((name) => /^closing socket:\[\d+\]$/.test(name)), names.join());
   }));
 
-Deno.test("Lingering sockets that were sent and not received hold up nobody at the end", () =>
+Deno.test("Lingering sockets that were sent and not received do not block the end of a connection", () =>
   attacked(async (path, sockets, server) => {
     const connection = UnixConnection.connect(path);
-    // A stream that is broken, and more of it than is read.
+    // A broken stream, with more messages than the device reads.
     await connection.send(new Uint8Array(12).fill(255));
     for (let i = 0; i < 8; i++) {
       await give(connection, { request: "SET_OWNER" }, [sockets.make()]).catch(() => {});
@@ -141,7 +140,7 @@ Deno.test("Lingering sockets that were sent and not received hold up nobody at t
     await server.idle();
   }));
 
-Deno.test("A back channel that holds lingering sockets holds up nobody", () =>
+Deno.test("A back-channel that contains lingering sockets does not block its close", () =>
   attacked(async (path, sockets, server) => {
     const [ours, theirs] = UnixConnection.pair();
     {
@@ -155,7 +154,7 @@ Deno.test("A back channel that holds lingering sockets holds up nobody", () =>
     await recorded(server, "closing socket:[");
   }));
 
-Deno.test("Who holds up too much is served no more, and others wait until it is over", () =>
+Deno.test("A front-end with too many stuck calls is disconnected, and the next one waits until they end", () =>
   attacked(async (path, sockets, server) => {
     const { quarantine } = server.host;
     const connection = UnixConnection.connect(path);
@@ -175,7 +174,7 @@ Deno.test("Who holds up too much is served no more, and others wait until it is 
     assertEquals((await driver.request(0, [Uint8Array.of(0, 5)], [2])).data[0][1], 5);
   }));
 
-Deno.test("A process that is held up answers its control socket, and SIGTERM ends it", async () => {
+Deno.test("A process with stuck calls answers its control socket, and SIGTERM ends it", async () => {
   const directory = Deno.makeTempDirSync();
   using sockets = new LingeringSockets();
   {
@@ -188,7 +187,7 @@ Deno.test("A process that is held up answers its control socket, and SIGTERM end
     const connection = UnixConnection.connect(`${directory}/s`);
     const waiting = UnixConnection.connect(`${directory}/s`);
     const request = { request: "SET_VRING_CALL", index: 0, noFd: false } as const;
-    // The other process may be the faster one to close them: then it is up to this one to wait.
+    // If the other process closes them first, closing them here waits.
     const ours = new Quarantine();
     const send = async (connection: UnixConnection, message: FrontendMessage) => {
       const fd = sockets.make();
@@ -214,7 +213,7 @@ Deno.test("A process that is held up answers its control socket, and SIGTERM end
 });
 
 Deno.test({
-  name: "A file whose FUSE server is silent holds up nobody but the one thread that closes it",
+  name: "A file whose FUSE server does not respond blocks only the thread that closes it",
   ignore: Deno.uid() !== 0, // mounts a file system
   async fn() {
     const directory = Deno.makeTempDirSync();
@@ -252,7 +251,7 @@ Deno.test({
         });
         const { errors } = await (await fetch("http://localhost/record", { client })).json();
         const names = (errors.latest as { message: string }[]).map(({ message }) => message);
-        // What came where none belongs never was in the process, so it was not flushed.
+        // An unexpected descriptor was never installed in the process, so it was not flushed.
         const stuck = names.filter((name) => name.includes("closing /"));
         assert(stuck.length >= 3, names.join("\n"));
         {
@@ -260,7 +259,7 @@ Deno.test({
           assertEquals((await driver.request(0, [], [8])).written, 8);
         }
         vhostd.kill("SIGTERM");
-        // Its threads are gone but those in the kernel, which wait for the server.
+        // Only threads inside the kernel are left; they wait for the server.
         const state = () => Deno.readTextFileSync(`/proc/${vhostd.pid}/stat`).split(") ")[1][0];
         while (state() !== "Z") await new Promise((resolve) => setTimeout(resolve, 10));
       } finally {

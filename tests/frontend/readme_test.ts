@@ -15,7 +15,7 @@ function readmeDevice(): string {
 }
 
 Deno.test("the README's device runs as it is printed", async () => {
-  // Inside the project, so that its name resolves there.
+  // Inside the project, so that `@vhostd/vhostd` resolves.
   const cache = new URL("../../.cache/", import.meta.url).pathname;
   Deno.mkdirSync(cache, { recursive: true });
   const directory = Deno.makeTempDirSync({ dir: cache, prefix: "readme-" });

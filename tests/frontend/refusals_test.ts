@@ -1,7 +1,6 @@
 /**
- * Every request of the protocol, wrong in every way: each gets an answer that
- * cannot be taken for another one, or none where nobody waits for one, or the
- * connection ends.
+ * Every request of the protocol, wrong in every way: each gets an unambiguous reply, or none if
+ * the front-end does not wait for one, or the connection ends.
  */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { defineDevice, serve } from "../../mod.ts";
@@ -15,12 +14,12 @@ import {
 } from "../../src/vhost_user/mod.ts";
 import echo from "./lib/echo_device.ts";
 
-/** Numbers on the wire, those that nobody knows among them. */
+/** Request numbers, unknown ones included. */
 const IDS = Array.from({ length: 50 }, (_, id) => id).concat(0xffff_ffff);
 
 const GET_FEATURES = frontendRequests.GET_FEATURES.id;
 
-/** A message of a number with so many zero bytes, or with ones. */
+/** A message with this request number and a payload of `size` bytes of `fill`. */
 function message(id: number, size: number, needReply: boolean, fill = 0): Uint8Array {
   const bytes = new Uint8Array(12 + size).fill(fill, 12);
   const view = new DataView(bytes.buffer);
@@ -30,7 +29,7 @@ function message(id: number, size: number, needReply: boolean, fill = 0): Uint8A
   return bytes;
 }
 
-/** What a request with a reply of its own says when it succeeds has to be told from its failure. */
+/** Expects that a request's own reply is distinct from the reply to success. */
 function assertIsFailure(name: string, { header, payload, fds }: RawMessage): void {
   const request = name as FrontendReplyRequest;
   const decode = () =>
@@ -50,7 +49,7 @@ function assertIsFailure(name: string, { header, payload, fds }: RawMessage): vo
   else assertThrows(decode);
 }
 
-/** How messages are wrong. */
+/** Ways in which messages are wrong. */
 const ways: Record<string, (rule: RequestRule | undefined) => [size: number, fds: number]> = {
   "without a payload": () => [0, 0],
   "too short": () => [4, 0],
@@ -61,7 +60,7 @@ const ways: Record<string, (rule: RequestRule | undefined) => [size: number, fds
 };
 
 for (const [way, shape] of Object.entries(ways)) {
-  Deno.test(`Every request ${way} gets an answer that cannot be misread, or needs none`, async () => {
+  Deno.test(`Every request ${way} gets an unambiguous reply, or needs none`, async () => {
     const directory = Deno.makeTempDirSync();
     const socketPath = `${directory}/s`;
     {
@@ -96,7 +95,7 @@ for (const [way, shape] of Object.entries(ways)) {
           assertEquals([first.header.id, first.header.reply], [id, true], what);
           if (hasReply) assertIsFailure(name!, first);
           else assertEquals([first.payload.length, first.payload[0]], [8, 1], what);
-          // The next request has its own answer.
+          // The next request gets its own reply.
           const next = await connection.receive();
           assertEquals([next!.header.id, next!.payload.length], [GET_FEATURES, 8], what);
         }
@@ -107,7 +106,7 @@ for (const [way, shape] of Object.entries(ways)) {
   });
 }
 
-Deno.test("GET_VRING_BASE of a queue that is not there does not read as a base", async () => {
+Deno.test("GET_VRING_BASE of a missing queue does not return a base", async () => {
   const directory = Deno.makeTempDirSync();
   const socketPath = `${directory}/s`;
   {

@@ -35,7 +35,7 @@ Deno.test("rng --max-bytes leaves requests in the ring, and a stop waits for no 
     assert((await ended).every(({ status }) => status === "rejected"));
   }));
 
-Deno.test("rng --max-bytes: neither parts without bytes nor a reset give more", () =>
+Deno.test("rng --max-bytes: neither empty parts nor a reset allow more", () =>
   withRng({ maxBytes: 64, period: PERIOD_MS }, async (driver, server) => {
     assertEquals((await driver.request(0, [], [0, 0, 10, 0, 30])).written, 40);
     await driver.reset();
@@ -49,7 +49,7 @@ Deno.test("rng --max-bytes: neither parts without bytes nor a reset give more", 
   }));
 
 for (const plane of ["main", "thread"] as const) {
-  Deno.test(`rng --max-bytes goes on with each period (${plane})`, () =>
+  Deno.test(`rng --max-bytes resumes with each period (${plane})`, () =>
     withRng({ maxBytes: 64, period: 20 }, async (driver) => {
       const began = performance.now();
       const requests = Array.from({ length: 6 }, () => driver.request(0, [], [64]));
@@ -58,7 +58,7 @@ for (const plane of ["main", "thread"] as const) {
     }, plane));
 }
 
-Deno.test("rng fills what a request has room for", () =>
+Deno.test("rng fills the whole buffer of a request", () =>
   withRng({}, async (driver) => {
     const { written, data } = await driver.request(0, [], [3, 0, 1000, 65_536]);
     assertEquals(written, 66_539);

@@ -19,7 +19,7 @@ function constant(name: string, file: string): number {
   return numbers.length === 2 ? numbers[0] ** numbers[1] : numbers[0];
 }
 
-Deno.test("SECURITY.md tells the limits as they are", () => {
+Deno.test("SECURITY.md states the limits that the code has", () => {
   const rows = rowsUnder("Limits");
   let compared = 0;
   for (const [what, limit, where] of rows) {
@@ -32,7 +32,7 @@ Deno.test("SECURITY.md tells the limits as they are", () => {
   assert(compared >= 20, `${compared} compared`);
 });
 
-Deno.test("SECURITY.md names tests and files that there are", () => {
+Deno.test("SECURITY.md names existing tests and files", () => {
   const tests = ["unit", "frontend", "guest"].flatMap((layer) =>
     [...Deno.readDirSync(new URL(`tests/${layer}`, ROOT))].map(({ name }) => name)
   );

@@ -66,7 +66,7 @@ function decode({ data }: FoundField): unknown[] {
   return [text(0, 16), text(16, 24), view.getInt32(24, true), view.getUint32(28, true)];
 }
 
-Deno.test("sensor's driver finds the readings, and the record has what it used", async () => {
+Deno.test("sensor's driver finds the readings, and the record shows which it used", async () => {
   await using setup = await Setup.create({
     "temp1_input": "-1500\n",
     "temp1_label": "outside\n",
@@ -111,7 +111,7 @@ Deno.test("sensor posts changes of the readings that the driver follows", async 
   setup.set({ name: "window", value: -7 });
   assertEquals(await event, [1, -7, 2]);
 
-  // Of changes that find no buffer the latest is kept
+  // Without buffers only the latest change is kept
   for (let value = 0; value < 100; value++) setup.set({ name: "window", value });
   assertEquals(await setup.event(), [1, 99, 102]);
   assertEquals(setup.report.readings, [
@@ -120,7 +120,7 @@ Deno.test("sensor posts changes of the readings that the driver follows", async 
   ]);
 });
 
-Deno.test("sensor reads its inputs again and again, and says which it cannot read", async () => {
+Deno.test("sensor reads its inputs periodically, and reports those that it cannot read", async () => {
   await using setup = await Setup.create({ "in0_input": "3300" });
   const { fields, directory } = setup;
   await fields.acknowledge(await fields.find(FOLLOWED), 0);
@@ -150,7 +150,7 @@ Deno.test("sensor refuses readings that it cannot hold, and changes nothing", as
   assertThrows(() => setup.set({ name: "e", value: 1 }), RangeError, "at most 4");
 });
 
-Deno.test("sensor breaks its queue at a buffer that no event fits in", async () => {
+Deno.test("sensor breaks its queue at a buffer too small for an event", async () => {
   await using setup = await Setup.create();
   const { fields, driver, server } = setup;
   setup.set({ name: "a", value: 1 });

@@ -1,4 +1,4 @@
-/** The systemd unit of SECURITY.md: what it allows is enough, and systemd calls it safe. */
+/** The systemd unit of SECURITY.md: it allows enough, and systemd rates it as safe. */
 import { assert, assertEquals } from "@std/assert";
 import { UnixListener, watchesEnded } from "../../src/linux/mod.ts";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
@@ -49,7 +49,7 @@ async function allowedCalls(analyzer: string): Promise<string[]> {
       }
     }
   }
-  // systemd allows what it needs itself to start a program: systemd.exec(5).
+  // systemd also allows the calls that it needs to start a program: systemd.exec(5).
   for (const call of await callsIn(analyzer, "@default")) allowed.add(call);
   return [...allowed];
 }
@@ -67,7 +67,7 @@ test("systemd calls the service safe", async (analyzer) => {
   try {
     const path = `${directory}/vhostd-disk.service`;
     await Deno.writeTextFile(path, unit("vhostd-disk.service"));
-    // In tenths: 1.0 of 10 is the best that a service without a root of its own gets.
+    // In tenths: 1.0 of 10 is the best rating of a service without its own root directory.
     await run(analyzer, ["security", "--offline=true", "--no-pager", "--threshold=10", path]);
   } finally {
     Deno.removeSync(directory, { recursive: true });
@@ -123,7 +123,7 @@ for (const flags of [[], ["--cache=none"], ["--io=sync"]]) {
   });
 }
 
-test("the service's filter holds what is not allowed", async (analyzer) => {
+test("the service's filter blocks other calls", async (analyzer) => {
   const calls = (await allowedCalls(analyzer)).join(",");
   const launch = [Deno.execPath(), "run", "--quiet", "--allow-all"];
   const start = [...launch, `${ROOT}tests/frontend/lib/filtered_start.ts`, calls];

@@ -59,25 +59,28 @@ function forBothPlanes(
   }
 }
 
-/** What every driver here acknowledges; LOUD is left. */
+/** The features that every driver here acknowledges: all but LOUD. */
 const QUIET = transportMask("VERSION_1", "EVENT_IDX", "INDIRECT_DESC", "PROTOCOL_FEATURES");
 
 const start = (path: string, options: VirtioDriverOptions = {}) =>
   VirtioDriver.start(path, { queues: [256, 256], features: QUIET, ...options });
 
-forBothPlanes("A device answers at once, by a promise, and later", async (_server, path) => {
-  await using driver = await start(path);
-  for (const how of [Answer.NOW, Answer.PROMISED, Answer.LATER]) {
-    // LATER's timer needs the event loop, which a queue thread has only while a promise is pending.
-    const helper = how === Answer.LATER
-      ? driver.request(0, [Uint8Array.of(Answer.PROMISED)], [1])
-      : undefined;
-    const request = Uint8Array.of(how, ...bytes("hello"));
-    const { written, data } = await driver.request(0, [request], [6]);
-    assertEquals([written, [...data[0]]], [6, [...request]]);
-    await helper;
-  }
-});
+forBothPlanes(
+  "A device completes requests at once, by a promise, and later",
+  async (_server, path) => {
+    await using driver = await start(path);
+    for (const how of [Answer.NOW, Answer.PROMISED, Answer.LATER]) {
+      // LATER's timer needs the event loop, which a queue thread has only while a promise is pending.
+      const helper = how === Answer.LATER
+        ? driver.request(0, [Uint8Array.of(Answer.PROMISED)], [1])
+        : undefined;
+      const request = Uint8Array.of(how, ...bytes("hello"));
+      const { written, data } = await driver.request(0, [request], [6]);
+      assertEquals([written, [...data[0]]], [6, [...request]]);
+      await helper;
+    }
+  },
+);
 
 forBothPlanes("A device sees the features that were acknowledged", async (server, path) => {
   {
@@ -113,7 +116,7 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "A device sends on its own into the buffers that the driver supplied",
+  "A device sends events into buffers that the driver supplied",
   async (_server, path) => {
     await using driver = await start(path);
     const event = driver.request(1, [], [4]);
@@ -124,7 +127,7 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "Config space is read, written and refused at any offset and size",
+  "Config space can be read and written at any valid offset and size, and no other",
   async (server, path) => {
     await using driver = await start(path);
     const { connection } = driver;
@@ -169,14 +172,14 @@ forBothPlanes("A config change is announced, and held until a ring runs", async 
 });
 
 forBothPlanes(
-  "A front-end that connects again and reads no config is told to",
+  "A front-end that reconnects without reading config gets an announcement",
   async (server, path) => {
     const features = QUIET | transportMask("PROTOCOL_FEATURES");
     for (const inflight of [false, true]) {
       await using driver = await start(path, { features, inflight });
       const next = () => driver.negotiated.backChannel!.next();
       await driver.request(0, [Uint8Array.of(0, 1)], [2]);
-      // Nobody is told of the first start, or of this.
+      // Neither the first start nor this is announced.
       server.host.control.commands!.louder.run(undefined);
       assertEquals((await next()).message.request, "CONFIG_CHANGE_MSG");
       await driver.reconnect();
@@ -191,7 +194,7 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "A config change from before there was a channel for it is announced when there is",
+  "A config change before the back-channel exists is announced when it does",
   async (server, path) => {
     const protocolFeatures = protocolFeatureMask("REPLY_ACK", "MQ", "CONFIG");
     await using driver = await start(path, { protocolFeatures });
@@ -213,7 +216,7 @@ forBothPlanes("A bad chain breaks its queue, and no other", async (server, path)
   splitRing(driver).setDescriptor(0, { gpa: 0xdead_0000_0000n, bytes: 1, flags: 0, next: 0 });
   await assertRejects(() => broken, FrontendError, "broken");
   assertEquals(text((await driver.request(1, [bytes(" fine")], [5])).data[0]), " fine");
-  // The record hears of it from the queue's thread, the driver by an eventfd.
+  // The queue's thread tells the record, and an eventfd tells the driver.
   while (server.record().queues[0].faults.length === 0) await driver.connection.getFeatures();
   const record = server.record();
   assertEquals(record.queues.map(({ broken }) => broken), [true, false, false]);
@@ -250,7 +253,7 @@ for (
 }
 
 forBothPlanes(
-  "GET_VRING_BASE waits for what is in flight on a queue that broke meanwhile",
+  "GET_VRING_BASE waits for chains in flight on a queue that broke meanwhile",
   async (server, path) => {
     await using driver = await start(path);
     const slow = driver.request(0, [Uint8Array.of(Answer.PROMISED)], [1]);
@@ -263,7 +266,7 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "GET_VRING_BASE waits until what is in flight is completed",
+  "GET_VRING_BASE waits until chains in flight are completed",
   async (server, path) => {
     await using driver = await start(path);
     const requests = Array.from(
@@ -299,7 +302,7 @@ forBothPlanes("Memory slots are added and removed while rings run", async (_serv
 });
 
 forBothPlanes(
-  "A ring whose memory is taken away stops, and the rest goes on",
+  "A ring whose memory is removed stops, and the others continue",
   async (server, path) => {
     await using driver = await start(path);
     await driver.connection.tell({ request: "SET_MEM_TABLE", regions: [] }, []);
@@ -310,7 +313,7 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "A ring whose memory is taken away and given again goes on where it was",
+  "A ring whose memory is removed and added again resumes where it was",
   async (server, path) => {
     for (const useMemSlots of [true, false]) {
       for (const packed of [false, true]) {
@@ -322,7 +325,7 @@ forBothPlanes(
           if (useMemSlots) await connection.remMemReg(region);
           else await connection.tell({ request: "SET_MEM_TABLE", regions: [] }, []);
           assertEquals(server.record().queues.map(({ running }) => running), [false, false]);
-          // Made available while nobody can see it.
+          // Made available while the device does not look.
           const request = driver.request(0, [Uint8Array.of(0, 9)], [2]);
           if (useMemSlots) await connection.addMemReg(region);
           else await connection.setMemTable(memory);
@@ -376,7 +379,7 @@ forBothPlanes("SET_MEM_TABLE replaces the memory of running rings", async (_serv
   }
 });
 
-forBothPlanes("A SET_MEM_TABLE that is wrong changes nothing", async (server, path) => {
+forBothPlanes("An invalid SET_MEM_TABLE changes nothing", async (server, path) => {
   await using driver = await start(path, { useMemSlots: false });
   const [{ message, fd }] = driver.memory.regions;
   const wrong = [
@@ -394,7 +397,7 @@ forBothPlanes("A SET_MEM_TABLE that is wrong changes nothing", async (server, pa
 });
 
 forBothPlanes(
-  "A ring without descriptors is polled, and nobody is notified",
+  "A ring without eventfds is polled, and sends no notifications",
   async (_server, path) => {
     await using driver = await start(path);
     await driver.connection.setVringCall(0, undefined);
@@ -432,14 +435,14 @@ for (const ring of ringOptions) {
   forBothPlanes(
     `Requests are answered in every way, around the ring (${ringName(ring)})`,
     async (server, path) => {
-      // Room for all of a round: what waits for room would lose its turn.
+      // Room for a whole round: a request that waits for room would lose its turn.
       await using driver = await start(path, { queues: [128, 16], ...ring });
       const done: number[] = [];
       const ways = [Answer.NOW, Answer.PROMISED, Answer.LATER];
       for (let round = 0; round < 10; round++) {
         const numbers = Array.from({ length: 30 }, (_, i) => i);
         const all = numbers.map(async (i) => {
-          // A promise keeps the event loop turning for the last ones.
+          // A promise keeps the event loop running for the last ones.
           const how = i === 29 ? Answer.PROMISED : ways[(i * 7 + round) % 3];
           const { data } = await driver.request(0, [Uint8Array.of(how, i)], [1, 1, 3], {
             indirect: i % 2 === 0,
@@ -485,7 +488,7 @@ for (const ring of ringOptions) {
   );
 }
 
-forBothPlanes("A packed ring that DPDK gives half a base begins at it", async (_server, path) => {
+forBothPlanes("A packed ring starts at DPDK's half of a base", async (_server, path) => {
   await using driver = await VirtioDriver.connect(path, {
     queues: [4, 4],
     features: QUIET,
@@ -498,7 +501,7 @@ forBothPlanes("A packed ring that DPDK gives half a base begins at it", async (_
   assertEquals((await driver.stop())[0], 0x8001_8001);
 });
 
-forBothPlanes("A packed ring is refused a base outside of it", async (_server, path) => {
+forBothPlanes("A packed ring refuses a base outside of it", async (_server, path) => {
   await using driver = await VirtioDriver.connect(path, {
     queues: [4, 4],
     features: QUIET,
@@ -519,21 +522,24 @@ forBothPlanes("A packed ring may have any size, a split one may not", async (_se
   }
 });
 
-forBothPlanes("A bad list breaks its packed queue, and a reset mends it", async (server, path) => {
-  await using driver = await start(path, { packed: true });
-  const { AVAIL, NEXT } = packedDescriptorFlags;
-  packedRing(driver).setDescriptor(0, { gpa: 0n, bytes: 1, flags: AVAIL | NEXT });
-  driver.queues[0].kick();
-  await driver.stop();
-  const [fault] = server.record().queues[0].faults;
-  assertEquals([fault.rule, fault.section], ["list-available", "virtio 1.3, 2.8.6"]);
-  await driver.reset();
-  await driver.restart();
-  assertEquals((await driver.request(0, [Uint8Array.of(0, 7)], [2])).data[0][1], 7);
-});
+forBothPlanes(
+  "A bad list breaks its packed queue, and a reset repairs it",
+  async (server, path) => {
+    await using driver = await start(path, { packed: true });
+    const { AVAIL, NEXT } = packedDescriptorFlags;
+    packedRing(driver).setDescriptor(0, { gpa: 0n, bytes: 1, flags: AVAIL | NEXT });
+    driver.queues[0].kick();
+    await driver.stop();
+    const [fault] = server.record().queues[0].faults;
+    assertEquals([fault.rule, fault.section], ["list-available", "virtio 1.3, 2.8.6"]);
+    await driver.reset();
+    await driver.restart();
+    assertEquals((await driver.request(0, [Uint8Array.of(0, 7)], [2])).data[0][1], 7);
+  },
+);
 
 forBothPlanes(
-  "In order, a request waits for its predecessors, and one that fails holds up the rest",
+  "In order, a request waits for its predecessors, and a failed one blocks the rest",
   async (_server, path) => {
     for (const packed of [false, true]) {
       await using driver = await start(path, { inOrder: true, packed });
@@ -586,7 +592,7 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "Requests that are not offered get an error reply and change nothing",
+  "Requests without a feature get an error reply and change nothing",
   async (_server, path) => {
     await using connection = await FrontendConnection.connect(path);
     await connection.setProtocolFeatures(await connection.getProtocolFeatures());
@@ -620,7 +626,7 @@ forBothPlanes(
 );
 
 forBothPlanes(
-  "Every length of a broken message ends the connection or gets an answer",
+  "A truncated message of any length ends the connection or gets a reply",
   async (_server, path) => {
     const message = frontendMessages.encode({ request: "SET_VRING_NUM", index: 0, num: 16 });
     for (let length = 0; length < message.length; length++) {
@@ -641,7 +647,7 @@ forBothPlanes(
   },
 );
 
-forBothPlanes("Descriptors that come with the wrong message are closed", async (server, path) => {
+forBothPlanes("Descriptors of a message that takes none are closed", async (server, path) => {
   await server.host.tell({ kind: "features", bits: 0n }); // the queue thread has read its modules
   await using connection = await FrontendConnection.connect(path);
   await connection.getFeatures();
@@ -654,7 +660,7 @@ forBothPlanes("Descriptors that come with the wrong message are closed", async (
     );
   }
   await connection.getFeatures();
-  // Fewer where what an earlier test left was let go of meanwhile
+  // Fewer if resources of an earlier test were freed meanwhile
   assertLessOrEqual(processState().fds, before);
 });
 
@@ -668,7 +674,7 @@ forBothPlanes("A second front-end waits for its turn", async (_server, path) => 
 });
 
 forBothPlanes(
-  "A front-end that goes away in the middle leaves nothing behind",
+  "A front-end that disconnects in the middle of a message leaves nothing behind",
   async (server, path) => {
     const driver = await start(path);
     const held = Uint8Array.of(Answer.WHEN_STOPPED);
@@ -682,15 +688,15 @@ forBothPlanes(
   },
 );
 
-Deno.test("Connections whose rings never run take no view of guest memory", async () => {
+Deno.test("Connections whose rings never run create no view of guest memory", async () => {
   const directory = Deno.makeTempDirSync();
   const socketPath = `${directory}/rng.sock`;
   {
     await using server = await serve(rng, { socketPath, plane: "main" });
     using memory = createMemfd("guest", 4096);
     const region = { guestAddress: 0n, userAddress: 0n, mmapOffset: 0n, size: 4096n };
-    // V8 collects garbage all the time while a thread has a view of terabytes; it may let go of
-    // those of other tests meanwhile.
+    // V8 keeps collecting garbage while a thread has a view of terabytes, and may free those of
+    // other tests meanwhile.
     const { external } = Deno.memoryUsage();
     for (let i = 0; i < 5; i++) {
       const connection = await FrontendConnection.connect(socketPath);
@@ -731,7 +737,7 @@ Deno.test("A thousand connections leave no descriptor, mapping or thread", async
   Deno.removeSync(directory, { recursive: true });
 });
 
-Deno.test("serve() explains what is wrong with a socket path", async () => {
+Deno.test("serve() says what is wrong with a socket path", async () => {
   const directory = Deno.makeTempDirSync();
   const path = `${directory}/x`;
   const refused = (socketPath: string, why: string) =>
@@ -749,7 +755,7 @@ Deno.test("serve() explains what is wrong with a socket path", async () => {
   Deno.removeSync(directory, { recursive: true });
 });
 
-Deno.test("serve() serves a connection that it was given, and ends with it", async () => {
+Deno.test("serve() serves a given connection, and ends with it", async () => {
   const [ours, theirs] = UnixConnection.pair();
   const server = await serve(rng, { fd: theirs.fd.release(), plane: "main" });
   {

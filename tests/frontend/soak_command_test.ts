@@ -1,11 +1,11 @@
-/** `deno task soak`, for seconds: the command itself, and that it leaves nothing behind. */
+/** `deno task soak` for some seconds: its output, and that it leaves nothing behind. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { spawn } from "../../tools/lib/process.ts";
 import { commandsThatName } from "./lib/leftovers.ts";
 
 const MAIN = new URL("../../tools/soak/main.ts", import.meta.url).pathname;
 
-/** What the command did. */
+/** The result of the command. */
 interface Ended {
   code: number;
   stdout: string;
@@ -50,7 +50,7 @@ async function withDirectory(test: (directory: string) => Promise<void>): Promis
   }
 }
 
-/** Expects that nothing is left of what was started with a directory. */
+/** Expects that no process is left that names a directory. */
 function expectNothingLeft(directory: string): void {
   const left = [...Deno.readDirSync(directory)].map(({ name }) => name);
   assertEquals(left.filter((name) => name !== "plot.svg"), []);
@@ -72,9 +72,9 @@ Deno.test("soak finds nothing wrong in some seconds of faults", () =>
     expectNothingLeft(directory);
   }));
 
-Deno.test("soak finds bytes that somebody else wrote, and says how to repeat it", () =>
+Deno.test("soak finds foreign bytes, and says how to repeat the run", () =>
   withDirectory(async (directory) => {
-    // Again and again: what is written next by the soak itself is right again.
+    // Repeatedly, since the soak's next write repairs the block.
     let spoiling: ReturnType<typeof setInterval> | undefined;
     const { code, stdout, stderr } = await soak(
       ["--minutes=0.1", "--seed=7", "--only=disk"],
@@ -120,7 +120,7 @@ Deno.test("soak ends all that it started on SIGINT", () =>
     expectNothingLeft(directory);
   }));
 
-Deno.test("soak ends all that it started also when it is told twice", () =>
+Deno.test("soak ends all that it started also after a second SIGINT", () =>
   withDirectory(async (directory) => {
     const awaited = ["started", "once more"];
     const { code, stderr } = await soak(
@@ -136,7 +136,7 @@ Deno.test("soak ends all that it started also when it is told twice", () =>
     expectNothingLeft(directory);
   }));
 
-Deno.test("soak tells bad input in one line", () =>
+Deno.test("soak reports bad input in one line", () =>
   withDirectory(async (directory) => {
     const { code, stdout, stderr } = await soak(["--minutes=soon"], directory);
     assertEquals({ code, stdout }, { code: 1, stdout: "" });

@@ -1,11 +1,9 @@
 /**
- * Soak: disks under random requests, over rings of every kind, from two threads
- * to two threads. Every byte is checked, nothing may be lost, doubled or out of
- * place.
+ * Soak test: random requests to disks over rings of every kind, from two threads to two threads.
+ * Every byte is checked: none may be lost, repeated or misplaced.
  *
- * `SOAK_SECONDS=600 SOAK_SEED=7 deno test -A tests/frontend/soak_test.ts` goes
- * on for longer, from a seed. What the threads do between them is up to the
- * machine, so a seed repeats the kinds of rings and the requests, not each race.
+ * `SOAK_SECONDS=600 SOAK_SEED=7 deno test -A tests/frontend/soak_test.ts` runs longer, from a seed.
+ * A seed repeats the kinds of rings and the requests, but not the threads' races.
  *
  * @module
  */
@@ -29,7 +27,7 @@ import { WorkerThread } from "./lib/worker_thread.ts";
 const SECONDS = Number(Deno.env.get("SOAK_SECONDS") ?? 20);
 const SEED = Number(Deno.env.get("SOAK_SEED") ?? Math.floor(Math.random() * 2 ** 32));
 
-// Also where the process itself does not survive.
+// Printed first, in case the process does not survive.
 console.log(`SOAK_SEED=${SEED}`);
 
 /** How long each kind of ring is used. */
@@ -47,9 +45,9 @@ interface Ring {
   indirect: boolean;
   sizes: number[];
   bases: number[];
-  /** The queues that have requests: with one alone, more of it happens at the same time. */
+  /** The queues that have requests: with one alone, more of its requests are concurrent. */
   active: number[];
-  /** What happens meanwhile: the memory is given anew, or rings are disabled for a while. */
+  /** Disturbances meanwhile: the memory table is set again, or rings are disabled for a while. */
   disturb: "memory" | "enable" | "nothing";
 }
 
@@ -76,14 +74,14 @@ function randomRing(random: Random): Ring {
   };
 }
 
-/** The threads that drive queues. They outlive rings, so that their code is compiled. */
+/** The threads that drive queues. They outlive rings, so that their code stays compiled. */
 class Drivers implements Disposable {
   readonly #threads = Array.from(
     { length: QUEUES },
     () => new WorkerThread<SoakOrder, SoakResult>(new URL("./lib/soak_worker.ts", import.meta.url)),
   );
 
-  /** Has a queue driven by its thread. */
+  /** Makes a thread drive its queue. */
   async run(queue: number, order: SoakOrder): Promise<number> {
     const { requests, error } = await this.#threads[queue].run(order);
     if (error === undefined) return requests;
@@ -108,7 +106,7 @@ async function soak(
     queues: ring.sizes,
     indirectParts: INDIRECT_PARTS,
     useMemSlots: false,
-    // Threads begin meanwhile, and others may want the processors.
+    // Threads start meanwhile, and the processors may be busy.
     timeoutMs: 30_000,
   });
   for (const [i, queue] of driver.queues.entries()) queue.reset(ring.bases[i]);
@@ -217,6 +215,6 @@ disks.push(["A disk that completes in any order", (socketPath) =>
   })]);
 
 for (const [i, [name, open]] of disks.entries()) {
-  Deno.test(`${name} loses, doubles and misplaces nothing over rings of every kind`, () =>
+  Deno.test(`${name} loses, repeats and misplaces nothing over rings of every kind`, () =>
     soakDisk(name, open, SEED + i));
 }

@@ -12,7 +12,7 @@ import { groupId, userId } from "../../src/linux/account.ts";
 import { replaceFile, SocketFile } from "../../src/linux/file/path.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 
-/** Who may do what with a file, as `660 0:0`. */
+/** The permissions and owner of a file, such as `660 0:0`. */
 function accessOf(path: string): string {
   const { mode, uid, gid } = Deno.lstatSync(path);
   return `${(mode! & 0o7777).toString(8)} ${uid}:${gid}`;
@@ -31,7 +31,7 @@ async function withDirectory(test: (directory: string) => Promise<void>): Promis
 const me = `${Deno.uid()}:${Deno.gid()}`;
 const ONLY_ROOT = { ignore: Deno.uid() !== 0 };
 
-Deno.test("the socket has what the umask leaves, or --socket-mode whatever the umask", () =>
+Deno.test("the socket has 777 less the umask, or --socket-mode whatever the umask", () =>
   withDirectory(async (directory) => {
     const socket = `${directory}/rng.sock`, control = `${directory}/control.sock`;
     const command = ["rng", `--socket-path=${socket}`, `--control-path=${control}`];
@@ -82,7 +82,7 @@ Deno.test(
     }),
 );
 
-Deno.test("access that cannot be had leaves no socket", () =>
+Deno.test("a mode or owner that cannot be set leaves no socket", () =>
   withDirectory(async (directory) => {
     const socketPath = `${directory}/rng.sock`;
     assertThrows(() => UnixListener.listen(socketPath, { uid: 2 ** 32 }), TypeError);
@@ -101,7 +101,7 @@ Deno.test("access that cannot be had leaves no socket", () =>
     assertEquals(accessOf(socketPath), `606 ${me}`);
   }));
 
-Deno.test("SocketFile takes no other file for a socket, and not what a link leads to", () =>
+Deno.test("SocketFile replaces only sockets, and follows no link", () =>
   withDirectory(async (directory) => {
     const file = `${directory}/file`, link = `${directory}/link`, socket = `${directory}/socket`;
     await Deno.writeTextFile(file, "", { mode: 0o640 });
@@ -114,13 +114,13 @@ Deno.test("SocketFile takes no other file for a socket, and not what a link lead
     assertEquals(assertThrows(missing, LinuxError).code, "ENOENT");
   }));
 
-/** Puts another listening socket where a server has its own. */
+/** Replaces a server's socket by another listening one. */
 function usurp(path: string): UnixListener {
   Deno.removeSync(path);
   return UnixListener.listen(path);
 }
 
-Deno.test("close() leaves the socket alone that another server has at its path by then", () =>
+Deno.test("close() does not remove another server's socket at its path", () =>
   withDirectory(async (directory) => {
     const socketPath = `${directory}/rng.sock`;
     const server = await serve(rng, { socketPath, plane: "main" });
@@ -132,7 +132,7 @@ Deno.test("close() leaves the socket alone that another server has at its path b
     assertEquals([...Deno.readDirSync(directory)], [], "each removes its own");
   }));
 
-Deno.test("vhostd leaves alone what is at its paths and is not its own", () =>
+Deno.test("vhostd neither replaces nor removes foreign files at its paths", () =>
   withDirectory(async (directory) => {
     const socket = `${directory}/rng.sock`, control = `${directory}/control.sock`;
     await using cli = new CliProcess([
@@ -147,7 +147,7 @@ Deno.test("vhostd leaves alone what is at its paths and is not its own", () =>
     assertEquals(Deno.readTextFileSync(control), "somebody's notes");
   }));
 
-Deno.test("--record is its owner's alone, whole at any time, and follows no link", () =>
+Deno.test("--record is accessible only to its owner, complete at any time, and follows no link", () =>
   withDirectory(async (directory) => {
     const socket = `${directory}/rng.sock`, record = `${directory}/record.json`;
     Deno.writeTextFileSync(record, "an older one", { mode: 0o666 });
@@ -176,7 +176,7 @@ Deno.test("--record is its owner's alone, whole at any time, and follows no link
     assert(Deno.lstatSync(link).isSymlink);
   }));
 
-Deno.test("replaceFile() leaves what was there when it cannot write, and nothing beside it", () =>
+Deno.test("replaceFile() keeps the old file when it cannot write, and leaves no temporary one", () =>
   withDirectory((directory) => {
     const inThere = `${directory}/there`;
     Deno.mkdirSync(inThere);
@@ -187,7 +187,7 @@ Deno.test("replaceFile() leaves what was there when it cannot write, and nothing
     return Promise.resolve();
   }));
 
-Deno.test("vhostd says what --socket-mode and --socket-owner take", async () => {
+Deno.test("vhostd explains bad values of --socket-mode and --socket-owner", async () => {
   const socket = "--socket-path=/tmp/never.sock";
   for (
     const [args, line] of [

@@ -1,4 +1,4 @@
-/** Queue threads: how many there are, how they poll, and that changes under load lose nothing. */
+/** Queue threads: their number, polling, and changes under load. */
 import { assert, assertEquals, assertLess } from "@std/assert";
 import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve, type ServeOptions, transportMask } from "../../mod.ts";
@@ -28,14 +28,14 @@ async function withEcho(
 const start = (path: string, queues: number) =>
   VirtioDriver.start(path, { queues, features: FEATURES });
 
-/** Has the device echo a number, and checks that it does. */
+/** Expects that the device echoes a number. */
 async function ask(driver: VirtioDriver, queue: number, number: number): Promise<void> {
   const request = Uint8Array.of(0, 7, number, number >> 8);
   const { data } = await driver.request(queue, [request], [4]);
   assertEquals([...data[0]], [...request]);
 }
 
-Deno.test("all queue threads start before anybody connects", () =>
+Deno.test("all queue threads start before a front-end connects", () =>
   withEcho({ options: { queues: 4 }, threads: 4 }, async (_server, path) => {
     const { threads } = processState();
     await using driver = await start(path, 4);
@@ -43,7 +43,7 @@ Deno.test("all queue threads start before anybody connects", () =>
     assertEquals(processState().threads, threads);
   }));
 
-Deno.test("queue threads run what the device was when it was opened", async () => {
+Deno.test("queue threads run the device's module as it was opened", async () => {
   const directory = Deno.makeTempDirSync();
   const module = `${directory}/device.ts`;
   const mod = new URL("../../mod.ts", import.meta.url).href;
@@ -78,7 +78,7 @@ Deno.test("queue threads run what the device was when it was opened", async () =
   Deno.removeSync(directory, { recursive: true });
 });
 
-Deno.test("queue threads give their io_uring back before their device is closed", async () => {
+Deno.test("queue threads close their io_uring before their device is closed", async () => {
   const rings = () =>
     [...Deno.readDirSync("/proc/self/fd")].filter(({ name }) => {
       try {
@@ -97,7 +97,7 @@ Deno.test("queue threads give their io_uring back before their device is closed"
   }
 });
 
-Deno.test("queues on several threads answer at the same time, through stops and other memory", () =>
+Deno.test("queues on several threads work in parallel, through stops and memory changes", () =>
   withEcho({ options: { queues: 3 }, threads: 3 }, async (server, path) => {
     using memory = new SharedMemory(4 << 20);
     await using driver = await VirtioDriver.start(path, {
@@ -134,10 +134,10 @@ Deno.test("queues on several threads answer at the same time, through stops and 
 Deno.test("a polled queue needs no notifications under load, sleeps, and wakes again", () =>
   withEcho({ pollUs: 10_000 }, async (server, path) => {
     await using driver = await start(path, 1);
-    // Before the thread tries how it would be to sleep.
+    // Before the thread tries to sleep.
     for (let i = 0; i < 100; i++) await ask(driver, 0, i);
     assertLess(server.record().queues[0].kicks, 50);
-    // Once it sleeps it asks for notifications: the driver's next request kicks.
+    // A sleeping device wants notifications: the driver's next request kicks.
     const { kicks } = server.record().queues[0];
     const { raw } = driver.queues[0];
     assert(raw instanceof RawSplitRing);
@@ -148,7 +148,7 @@ Deno.test("a polled queue needs no notifications under load, sleeps, and wakes a
     assertEquals(server.record().queues[0].kicks, kicks + 1);
   }));
 
-Deno.test("a stop does not wait for huge requests that nobody has begun", async () => {
+Deno.test("a stop does not wait for huge requests that were not taken", async () => {
   const directory = Deno.makeTempDirSync();
   {
     const socketPath = `${directory}/blk.sock`;
@@ -158,7 +158,7 @@ Deno.test("a stop does not wait for huge requests that nobody has begun", async 
     const [queue] = driver.queues;
     const header = memory.alloc(16);
     memory.at(header, 16).set(blkHeader(99, 0));
-    // 240 MiB each, all of it the same memory, which a request of no known type has filled.
+    // 240 MiB each, all in the same memory, filled with requests of an unknown type.
     const parts = Array.from({ length: 15 }, () => ({
       gpa: memory.regions[1].handle.guestAddress,
       bytes: 1 << 24,

@@ -1,4 +1,4 @@
-/** What a front-end may do while rings run, under a load that verifies every block. */
+/** Changes by a front-end while rings run, under a load that verifies every block. */
 import { assertEquals } from "@std/assert";
 import blk from "../../backends/blk/mod.ts";
 import rng from "../../backends/rng/mod.ts";
@@ -13,7 +13,7 @@ const SHAPE = { queues: 2, lanes: 24 };
 const RING_SIZE = 32;
 const ROUNDS = 24;
 
-/** Where the same memory is a second time, as the guest and as the front-end sees it. */
+/** Where the same memory is mapped a second time, in guest and user addresses. */
 const ALIAS_GUEST = 1n << 36n;
 const ALIAS_USER = 1n << 45n;
 
@@ -27,7 +27,7 @@ async function withDirectory(test: (directory: string) => Promise<void>): Promis
   }
 }
 
-/** A driver whose rings a test takes apart behind its back. */
+/** A driver whose rings a test changes without its knowledge. */
 class Target {
   constructor(readonly driver: VirtioDriver) {}
 
@@ -35,7 +35,7 @@ class Target {
     return this.driver.connection;
   }
 
-  /** The memory of the driver, once more at another place. */
+  /** The memory of the driver, mapped again at another address. */
   get alias() {
     const [{ message }] = this.driver.memory.regions;
     return { ...message, guestAddress: ALIAS_GUEST, userAddress: ALIAS_USER };
@@ -46,7 +46,7 @@ class Target {
     await this.connection.tell({ request: "ADD_MEM_REG", region: this.alias }, [fd.number]);
   }
 
-  /** Says where a ring is: where the driver made it, or at the same bytes elsewhere. */
+  /** Sets a ring's addresses: the driver's, or those of the second mapping. */
   async place(queue: number, isAlias: boolean): Promise<void> {
     const { descriptorGpa, availableGpa, usedGpa } = this.driver.queues[queue].handle;
     const [{ message }] = this.driver.memory.regions;
@@ -62,7 +62,7 @@ class Target {
     });
   }
 
-  /** Starts a ring that was stopped, in the order in which QEMU does. */
+  /** Starts a stopped ring with QEMU's sequence of messages. */
   async start(queue: number, base: number, isAlias = false): Promise<void> {
     const { size, kickFd, callFd } = this.driver.queues[queue].handle;
     await this.connection.setVringNum(queue, size);
@@ -75,7 +75,7 @@ class Target {
   }
 }
 
-/** What is done again and again; `round` counts. */
+/** The repeated change; `round` counts. */
 type Disturbance = (target: Target, queue: number, round: number) => Promise<void>;
 
 const disturbances: Record<string, Disturbance> = {
@@ -105,7 +105,7 @@ const disturbances: Record<string, Disturbance> = {
   async "the eventfds of a ring that runs are given anew"({ driver, connection }, queue) {
     const { kickFd, callFd, errFd } = driver.queues[queue].handle;
     await connection.setVringKick(queue, kickFd);
-    await connection.setVringCall(queue, undefined); // nobody is told for a moment
+    await connection.setVringCall(queue, undefined); // no notifications for a moment
     await connection.setVringCall(queue, callFd);
     await connection.setVringErr(queue, errFd);
   },
@@ -124,7 +124,7 @@ const disturbances: Record<string, Disturbance> = {
   },
 
   async "the memory of the rings goes and comes back"(target, _queue, round) {
-    // Both places are the same bytes, so one is always there.
+    // Both mappings are the same bytes, so one always exists.
     if (round === 0) return;
     for (const queue of target.driver.queues.keys()) await target.place(queue, round % 2 === 1);
     if (round % 2 === 1) return;
@@ -161,7 +161,7 @@ for (const packed of [false, true]) {
         const { errors, queues } = server.record();
         assertEquals(errors, { total: 0, latest: [] });
         assertEquals(queues.map(({ faults }) => faults), [[], []]);
-        // Each block was written and read once, and all were read in the end.
+        // Each block was written and read once, and all were read at the end.
         const blocks = diskBytes(SHAPE) / 4096;
         const requests = queues.reduce((sum, queue) => sum + queue.requests, 0);
         assertEquals(requests, load.verified * 2 - blocks);
@@ -170,7 +170,7 @@ for (const packed of [false, true]) {
   }
 }
 
-/** Asks again and again, and never listens to the answers. */
+/** Sends requests and never reads the replies. */
 function floodRequests(path: string): { connection: UnixConnection; flood: Promise<unknown> } {
   const connection = UnixConnection.connect(path);
   const request = frontendMessages.encode({ request: "GET_FEATURES" });
@@ -179,7 +179,7 @@ function floodRequests(path: string): { connection: UnixConnection; flood: Promi
   return { connection, flood: connection.send(many).then(() => "sent", () => "ended") };
 }
 
-Deno.test("A front-end that never reads its replies harms no other device, and ends with its own", () =>
+Deno.test("A front-end that never reads its replies affects no other device, and ends with its own", () =>
   withDirectory(async (directory) => {
     const [deaf, fine] = [`${directory}/deaf.sock`, `${directory}/fine.sock`];
     await using other = await serve(rng, { socketPath: fine });

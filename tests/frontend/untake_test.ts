@@ -1,4 +1,4 @@
-/** A device that keeps buffers posted gives them back: nothing is lost, nothing comes twice. */
+/** A device that posts buffers untakes them at a stop: nothing is lost, nothing comes twice. */
 import { assertEquals, assertGreater } from "@std/assert";
 import { serve } from "../../mod.ts";
 import { FrontendError, VirtioDriver } from "../../src/frontend/mod.ts";
@@ -19,7 +19,7 @@ class Packets {
   #isStopping = false;
   /** Packets that came back. */
   received = 0;
-  /** Bytes and buffers of the packet that is coming. */
+  /** Bytes and remaining buffers of the packet that is being received. */
   #bytes: number[] = [];
   #buffersLeft = 0;
   #onReceived = () => {};
@@ -37,7 +37,7 @@ class Packets {
     this.#transmitters.catch(() => {});
   }
 
-  /** The bytes of a packet, whose number its first 4 have. */
+  /** The bytes of a packet; the first 4 are its number. */
   #packet(number: number, bytes: number): Uint8Array<ArrayBuffer> {
     const packet = Uint8Array.from({ length: bytes }, (_, i) => number * 31 + i * 7);
     new DataView(packet.buffer).setUint32(0, number);
@@ -78,7 +78,7 @@ class Packets {
     this.#onReceived();
   }
 
-  /** Resolves when so many more packets came back. */
+  /** Resolves when this many more packets came back. */
   async progress(count: number): Promise<void> {
     const wanted = this.received + count;
     const come = new Promise<void>((resolve) =>
@@ -87,7 +87,7 @@ class Packets {
     await Promise.race([come, this.#receivers, this.#transmitters]);
   }
 
-  /** Stops the driver and starts it again; requests wait meanwhile. */
+  /** Stops and restarts the driver; requests wait meanwhile. */
   async during(restart: () => Promise<void>): Promise<void> {
     await (this.#running = restart());
   }
@@ -107,7 +107,7 @@ for (const packed of [false, true]) {
       const name = `${packed ? "packed" : "split"}${inOrder ? ", in order" : ""}${
         inflight ? ", with an in-flight record" : ""
       }`;
-      Deno.test(`posted buffers go back at each stop under load (${name})`, async () => {
+      Deno.test(`posted buffers are untaken at each stop under load (${name})`, async () => {
         const seed = Math.floor(Math.random() * 2 ** 32);
         const random = new Random(seed);
         const directory = Deno.makeTempDirSync();
@@ -126,7 +126,7 @@ for (const packed of [false, true]) {
               await packets.progress(random.below(60));
               await packets.during(async () => {
                 if (inflight && round % 4 === 3) {
-                  // The next process finds nothing in flight.
+                  // The next back-end finds nothing in flight.
                   await server[Symbol.asyncDispose]();
                   server = await serve(loopback, { socketPath });
                   await driver.reconnect();

@@ -1,4 +1,4 @@
-/** The waits of queue threads, by epoll and by io_uring. */
+/** Waiting on queue threads, by epoll and by io_uring. */
 import { assertEquals } from "@std/assert";
 import {
   addressOf,
@@ -35,7 +35,7 @@ function socketPair(): DisposableStack & { near: Fd; far: Fd } {
 
 const bytes = new Uint8Array(4096);
 
-/** Takes everything that is ready now, without waiting. */
+/** Handles everything that is ready now, without waiting. */
 function turnOnce(reactor: ThreadReactor): void {
   for (let i = 0; i < 2; i++) {
     reactor.defer(() => {});
@@ -60,7 +60,7 @@ for (const [name, create] of reactors) {
     assertEquals(calls, 3);
   });
 
-  Deno.test(`${name}.watch() tells when a full socket is writable again`, () => {
+  Deno.test(`${name}.watch() calls when a full socket is writable again`, () => {
     using reactor = create();
     using pair = socketPair();
     const { near, far } = pair;
@@ -127,7 +127,7 @@ for (const [name, create] of reactors) {
     assertEquals(calls, ["writable", "readable"]);
   });
 
-  Deno.test(`${name}: a watch that is disposed of calls no more, paused or not`, () => {
+  Deno.test(`${name}: a disposed watch makes no calls, paused or not`, () => {
     using reactor = create();
     using pair = socketPair();
     const { near, far } = pair;
@@ -155,7 +155,7 @@ for (const [name, create] of reactors) {
     assertEquals(drainEventfd(eventfd.number), true);
   });
 
-  Deno.test(`${name}: what a timer resumes while the thread waits is watched`, async () => {
+  Deno.test(`${name}: a watch that a timer resumes while the thread waits is active`, async () => {
     using reactor = create();
     using pair = socketPair();
     const { near, far } = pair;
@@ -175,7 +175,7 @@ for (const [name, create] of reactors) {
   });
 }
 
-/** Memory of its own for operations. */
+/** A separate memory for operations. */
 function memory(): { bytes: Uint8Array; at: number } {
   const buffer = pinnedBuffer(4096);
   return { bytes: new Uint8Array(buffer), at: addressOf(buffer) };
@@ -240,7 +240,7 @@ Deno.test("IoUring reads and writes streams at the current position, in vectors 
   assertEquals(readVectors(far.number, reads, CURRENT_POSITION), 6);
 });
 
-Deno.test("a file keeps its position while it is read at offsets, and moves it at none", () => {
+Deno.test("a file keeps its position when it is read at offsets, and moves it without one", () => {
   using reactor = new UringReactor();
   using file = createMemfd("test", 4096);
   const { ring } = reactor;
@@ -280,7 +280,7 @@ Deno.test("IoUring accepts one connection after the other", () => {
   assertEquals(completed.length, 4);
 });
 
-Deno.test("IoUser.cancel() ends its own operation and no other user's", () => {
+Deno.test("IoUser.cancel() cancels its own operation and no other user's", () => {
   using reactor = new UringReactor();
   using pair = socketPair();
   const { near, far } = pair;
@@ -298,7 +298,7 @@ Deno.test("IoUser.cancel() ends its own operation and no other user's", () => {
   assertEquals([first.batches(), second.batches()], [1, 1]);
 });
 
-Deno.test("UringReactor.cancelOperations() ends those of all users, and no watch", () => {
+Deno.test("UringReactor.cancelOperations() cancels the operations of all users, and no watch", () => {
   using reactor = new UringReactor();
   using pair = socketPair();
   const { near, far } = pair;
@@ -325,7 +325,7 @@ Deno.test("UringReactor.cancelOperations() ends those of all users, and no watch
   while (calls === 0) reactor.turn();
 });
 
-Deno.test("IoUring: what a timer prepares while the thread waits is submitted", async () => {
+Deno.test("IoUring: an operation that a timer prepares while the thread waits is submitted", async () => {
   using reactor = new UringReactor();
   using pair = socketPair();
   const { near, far } = pair;
