@@ -1,6 +1,6 @@
 /**
- * Looks every function of libc up before a test runs: Deno's sanitizer of
- * resources takes what a test looks up first for something it forgot to close.
+ * Looks up every libc function before a test runs: Deno's resource sanitizer reports a first look-up
+ * inside a test as a leak.
  *
  *     deno test --allow-all --sanitize-resources --preload=tests/preload.ts tests/…
  */

@@ -1,10 +1,9 @@
 /**
- * Rings: the device's side, the driver's, and both together. A time is that of
- * a batch of chains of three parts.
+ * Rings: the device's side, the driver's, and both. Times are of a batch of chains of three parts.
  */
 import { BATCH, RING_KINDS, RingLoop } from "./lib/ring_loop.ts";
 
-/** The steps of a round, in their order; each has a benchmark of its own. */
+/** The steps of a round, in order; each has its own benchmark. */
 const STEPS = {
   push: `driver: push ${BATCH} chains and publish`,
   take: `device: take ${BATCH} chains`,

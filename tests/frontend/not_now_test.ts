@@ -77,7 +77,7 @@ for (const packed of [false, true]) {
   }
 }
 
-Deno.test("a queue breaks when its handler takes a bad chain", () =>
+Deno.test("a queue breaks when its handler takes a bad chain, and the handler is not called again", () =>
   withPaced({ packed: false }, async (driver, server) => {
     pace.left = 100;
     pace.takesNext = true;

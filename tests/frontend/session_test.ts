@@ -184,7 +184,7 @@ forBothPlanes(
       assertEquals((await next()).message.request, "CONFIG_CHANGE_MSG");
       await driver.reconnect();
       assertEquals((await next()).message.request, "CONFIG_CHANGE_MSG");
-      // Once.
+      // Announced once.
       server.host.control.commands!.louder.run(undefined);
       assertEquals((await next()).message.request, "CONFIG_CHANGE_MSG");
       await driver.request(0, [Uint8Array.of(0, 1)], [2]);

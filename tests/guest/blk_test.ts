@@ -45,12 +45,12 @@ async function emptyImage(directory: TemporaryDirectory, name: string, bytes: nu
   return path;
 }
 
-/** How many requests of each type there were. */
+/** The number of requests of each type. */
 function requestsOf({ report }: RecordJson): Record<string, number> {
   return report.requests as Record<string, number>;
 }
 
-/** The SHA-256 of a file or disk, in the guest and from the disk rather than its cache. */
+/** The SHA-256 of a file or disk in the guest, read past its cache. */
 async function guestHash(guest: Guest, path: string): Promise<string> {
   return (await ok(guest, `echo 3 >/proc/sys/vm/drop_caches; sha256sum ${path}`)).slice(0, 64);
 }
@@ -63,7 +63,7 @@ for (
   ] as const
 ) {
   const rings = packed ? "packed rings" : "split rings";
-  Deno.test(`a guest on ${machine} with ${rings} keeps an ext4 file system on a disk of ours`, async (t) => {
+  Deno.test(`a guest on ${machine} with ${rings} keeps an ext4 file system on our disk`, async (t) => {
     using directory = temporary();
     const image = await ext4Image(directory, 32);
     await using disk = await Backend.start("blk", [
@@ -143,7 +143,7 @@ for (
           left: [],
         });
         assertEquals(hasPackedRings(record), packed);
-        // Booted, rebooted, reset; on a q35 the firmware drives the disk first, by one queue.
+        // Boot, reboot and reset; on q35 the firmware uses the disk first, with one queue.
         const starts = [machine === "q35" ? 6 : 3, 3];
         assertEquals(record.queues.map((queue) => queue.starts), starts.slice(0, queues));
         for (const { requests, kicks, notifications } of record.queues) {
@@ -259,7 +259,7 @@ Deno.test("a guest uses disks of every kind", async (t) => {
       file.kill("SIGHUP");
       await eventually(guest, "cat /sys/block/vda/size", `${24 * MIB / 512}`);
       await file.untilSays(`The disk has ${24 * MIB} bytes now`);
-      // The new space is there to be used.
+      // The new space is usable.
       await ok(guest, "printf the-end | dd of=/dev/vda bs=1 seek=25165817 conv=fsync");
       const bytes = await Deno.readFile(image);
       assertEquals(new TextDecoder().decode(bytes.slice(-7)), "the-end");

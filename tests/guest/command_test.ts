@@ -45,18 +45,18 @@ Deno.test("guest takes commands from a pipe, and prints the records at the end",
   expectNothingLeft(directory);
 });
 
-Deno.test("guest ends everything that it started when a signal ends it", async () => {
+Deno.test("guest ends all its processes when a signal ends it", async () => {
   using directory = temporary();
   const early = await guest(["--run=sleep 1000"], directory, {
     signalOn: { text: "starting QEMU", signal: "SIGTERM" },
   });
   assertEquals(early.code, 128 + 15, early.stderr);
-  // Whoever ends a command that hangs wants to know what the devices saw.
+  // A user who ends a command that hangs needs the devices' records.
   assertMatch(early.stderr, /^rng {2}Entropy/m);
   expectNothingLeft(directory);
 
   const late = await guest([], directory, {
-    stdin: 'echo "I am"" up"; sleep 1000\n', // the guest prints back what is typed, too
+    stdin: 'echo "I am"" up"; sleep 1000\n', // the guest echoes its input
     signalOn: { text: "I am up", signal: "SIGINT" },
   });
   assertEquals(late.code, 128 + 2, late.stderr);
@@ -86,7 +86,7 @@ Deno.test("guest --print prints the commands of a shell, and starts nothing", as
   expectNothingLeft(directory);
 });
 
-Deno.test("guest tells bad input in one line", async () => {
+Deno.test("guest reports bad input in one line", async () => {
   using directory = temporary();
   const cases: [args: string[], line: string][] = [
     [["--imgae=x"], "Unknown flag --imgae; did you mean --image?"],

@@ -11,7 +11,7 @@ import {
   temporary,
 } from "./lib/helpers.ts";
 
-Deno.test("back-ends connect to QEMU, and to the next one when it is gone", async (t) => {
+Deno.test("back-ends connect to QEMU, and reconnect to the next one", async (t) => {
   using directory = temporary();
   const image = `${directory.path}/disk.img`;
   await Deno.writeFile(image, new Uint8Array());
@@ -56,7 +56,7 @@ Deno.test("back-ends connect to QEMU, and to the next one when it is gone", asyn
       for (const backend of backends) {
         const record = await backend.record();
         expectLiveRecord(record, guest);
-        // One more if QEMU's socket still took a connection while it died.
+        // One more if QEMU's socket accepted a connection while QEMU died.
         const { total, latest } = record.connections;
         assert(total === 2 || total === 3, `Expected one connection per QEMU, got ${total}`);
         for (const { disconnectedAt } of latest.slice(0, -1)) assert(disconnectedAt !== null);
@@ -70,7 +70,7 @@ Deno.test("back-ends connect to QEMU, and to the next one when it is gone", asyn
   });
 });
 
-Deno.test("a back-end that is killed under load comes back to QEMU, and the guest sees a pause", async () => {
+Deno.test("a back-end that is killed under load reconnects to QEMU, and the guest sees a pause", async () => {
   using directory = temporary();
   const image = `${directory.path}/disk.img`;
   await Deno.writeFile(image, new Uint8Array());

@@ -1,8 +1,8 @@
 /**
- * vhostd is killed by SIGKILL and started again under a guest whose fio writes
- * at random and verifies every block: the guest sees a pause and no error.
+ * Kills vhostd by SIGKILL and restarts it under a guest whose fio writes at random and verifies every
+ * block: the guest sees a pause and no error.
  *
- * VHOSTD_TEST_KILLS sets how often; it is 3 otherwise.
+ * VHOSTD_TEST_KILLS sets how often; the default is 3.
  */
 import { assert, assertEquals } from "@std/assert";
 import { fioImage } from "../../tools/guest/fio_image.ts";
@@ -13,13 +13,13 @@ const KILLS = Number(Deno.env.get("VHOSTD_TEST_KILLS") ?? 3);
 
 const SIZE = 2 ** 24;
 
-/** How long fio may take to start and to end. */
+/** Time limit for fio to start and to end. */
 const TIMEOUT_MS = 300_000;
 
 /** The most requests between a start and the next kill. */
 const MAX_REQUESTS = 500;
 
-/** Writes and verifies until /tmp/stop is there; then /tmp/done has a line for each round. */
+/** Writes and verifies until /tmp/stop exists; /tmp/done has a line for each round. */
 const LOAD = "while [ ! -e /tmp/stop ]; do " +
   `/fio/fio --name=v --filename=/dev/vdb --direct=1 --rw=randwrite --bsrange=512-16k ` +
   `--size=${SIZE / 2} --numjobs=2 --offset_increment=${SIZE / 2} --ioengine=libaio ` +
@@ -40,7 +40,7 @@ for (const packed of ["off", "on"] as const) {
     );
     await using disk = await Backend.start(
       "blk",
-      // Past the page cache more is in flight at a time.
+      // Past the page cache more requests are in flight.
       [`--blk-file=${image}`, "--num-queues=2", ...packed === "on" ? ["--cache=none"] : []],
       directory,
     );
@@ -62,7 +62,7 @@ for (const packed of ["off", "on"] as const) {
         TIMEOUT_MS,
       );
       await disk.crash();
-      // The first queue may answer while the thread of the second one starts.
+      // The first queue may answer while the second one's thread starts.
       const record = await disk.until(({ queues }) =>
         queues.some(({ requests }) => requests > 0) && queues.every(({ enabled }) => enabled)
       );

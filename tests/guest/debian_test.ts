@@ -16,7 +16,7 @@ import {
 const isRoot = Deno.uid() === 0;
 
 Deno.test({
-  name: "a real Debian boots from a disk of ours" +
+  name: "a real Debian boots from our disk" +
     (isRoot ? "" : " (ignored: only root can make its image, by debootstrap)"),
   ignore: !isRoot,
   async fn(t) {
@@ -87,7 +87,7 @@ Deno.test({
       },
 
       "it shuts down and leaves a clean root disk": async () => {
-        // The shell may be gone before it says the status.
+        // The shell may end before it prints the status.
         await guest.run("systemctl poweroff").catch(() => {});
         await guest.waitPowerOff();
         expectEndedRecord(await rootDisk.stop());

@@ -1,4 +1,4 @@
-/** QEMU says nothing of the cache again after a reboot or a reconnection, and its guest goes by it. */
+/** QEMU does not resend the cache mode after a reboot or a reconnection, but the guest relies on it. */
 import { assertEquals } from "@std/assert";
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { Guest } from "../../tools/guest/guest.ts";
@@ -10,7 +10,7 @@ function reported({ report }: RecordJson): { mode: string; statuses: Record<stri
   return report as { mode: string; statuses: Record<string, number> };
 }
 
-Deno.test("a guest's write-through and its features outlive reboots and back-ends", async (t) => {
+Deno.test("a guest's write-through and its features survive reboots and restarts of back-ends", async (t) => {
   using directory = temporary();
   const image = `${directory.path}/disk.img`;
   await Deno.writeFile(image, new Uint8Array());

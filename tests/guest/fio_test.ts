@@ -1,4 +1,4 @@
-/** fio inside the guest writes our disks at random and verifies every block. */
+/** fio in a guest writes our disks at random and verifies every block. */
 import { assertEquals, assertGreater } from "@std/assert";
 import { fioImage } from "../../tools/guest/fio_image.ts";
 import { Guest } from "../../tools/guest/guest.ts";

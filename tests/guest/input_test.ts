@@ -25,14 +25,14 @@ type Event = [type: number, code: number, value: number];
 
 const SYN_REPORT: Event = [EV_SYN, 0, 0];
 
-/** What the guest reads from an input device while the host does something. */
+/** Returns the events that the guest reads from an input device during an action of the host. */
 async function eventsOf(
   guest: Guest,
   name: string,
   count: number,
   act: () => Promise<unknown>,
 ): Promise<Event[]> {
-  // The device is open when the shell goes on; the pipe ends when all is read.
+  // The device is open when the shell continues; the pipe ends when all is read.
   await ok(
     guest,
     `rm -f /tmp/pipe; mkfifo /tmp/pipe; exec 3</dev/input/${name}; ` +
@@ -48,7 +48,7 @@ async function eventsOf(
   });
 }
 
-/** How many events wait for the driver's buffers. */
+/** The number of events that wait for the driver's buffers. */
 function waiting({ report }: RecordJson): number {
   return (report.events as { waiting: number }).waiting;
 }
@@ -64,14 +64,14 @@ function writeEvent(name: string, [type, code, value]: Event): string {
 }
 
 for (const machine of MACHINES) {
-  Deno.test(`a guest on ${machine} has a keyboard of ours`, async (t) => {
+  Deno.test(`a guest on ${machine} uses our keyboard`, async (t) => {
     using directory = temporary();
     await using keyboard = await Backend.start(
       "input",
       ["--name=Typed by tests", "--serial=K-1", "--print-status"],
       directory,
     );
-    // QEMU 10 gives this device packed rings whatever it is asked for; others may not.
+    // QEMU 10 always offers packed rings for this device; others may not.
     await using guest = await Guest.boot({
       machine,
       devices: [keyboard.device({ packed: true })],
@@ -99,7 +99,7 @@ for (const machine of MACHINES) {
       },
 
       "keys keep arriving when the queue has been around": async () => {
-        // Linux drops what it cannot keep for a slow reader, which is 64 events.
+        // Linux keeps 64 events for a slow reader and drops the rest.
         for (let i = 0; i < 8; i++) {
           const events = await eventsOf(
             guest,
@@ -136,7 +136,7 @@ for (const machine of MACHINES) {
         const device = await ok(guest, "basename $(readlink -f /sys/bus/virtio/devices/virtio*)");
         for (let i = 0; i < 3; i++) {
           await ok(guest, `echo ${device} >/sys/bus/virtio/drivers/virtio_input/unbind`);
-          // No driver listens: this is for nobody.
+          // No driver runs: this is dropped.
           await keyboard.post("events", { key: "b" });
           assertEquals(waiting(await keyboard.record()), 0);
           await ok(guest, `echo ${device} >/sys/bus/virtio/drivers/virtio_input/bind`);
@@ -172,7 +172,7 @@ for (const machine of MACHINES) {
         ) {
           assert(names.includes(name), `${name} is not in ${names}`);
         }
-        // There is no axis to ask about.
+        // There is no axis to query.
         assertEquals(names.some((name) => name.startsWith("ABS_INFO")), false);
         assertEquals(selections.find(({ name }) => name === "ID_SERIAL")!.size, "K-1".length);
         const [eventq, statusq] = record.queues;
@@ -192,7 +192,7 @@ for (const machine of MACHINES) {
   });
 }
 
-Deno.test("a guest has a keyboard, a mouse and a tablet of ours at once", async (t) => {
+Deno.test("a guest uses our keyboard, mouse and tablet at once", async (t) => {
   using directory = temporary();
   const start = (profile: string) =>
     Backend.start("input", [`--profile=${profile}`, `--name=${profile}`], directory);

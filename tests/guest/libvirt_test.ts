@@ -1,6 +1,6 @@
 /**
- * The README's domain, in Debian's libvirt with QEMU 7.2. Where either cannot be
- * had the test is skipped, and says why.
+ * The README's domain, in Debian's libvirt with QEMU 7.2. Without either the test is skipped, and
+ * prints why.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Console } from "../../tools/guest/console.ts";
@@ -27,7 +27,7 @@ async function whatIsMissing(): Promise<string | undefined> {
   }
 }
 
-/** The domain of the README, with what a guest of ours boots, on TCG. */
+/** The README's domain, with our guest's kernel, on TCG. */
 async function domain(socketPath: string, serialPath: string): Promise<string> {
   const readme = await Deno.readTextFile(new URL("../../README.md", import.meta.url));
   const [, printed] = readme.match(/```xml\n(<domain [^]*?)```/) ?? [];
@@ -53,7 +53,7 @@ async function domain(socketPath: string, serialPath: string): Promise<string> {
 }
 
 Deno.test({
-  name: `the README's domain of libvirt outlives its back-end${
+  name: `the README's libvirt domain survives a restart of its back-end${
     missing === undefined ? "" : ` (skipped: ${missing})`
   }`,
   ignore: missing !== undefined,
@@ -78,7 +78,7 @@ Deno.test({
     );
     await guest.write("\n");
     await guest.readUntil(PROMPT, TIMEOUT_MS);
-    /** Runs a command in the guest; the end of its output is not what was typed. */
+    /** Runs a command in the guest; the marker at the end of its output differs from the echoed one. */
     async function run(command: string): Promise<string> {
       await guest.write(`${command}; echo status'='$?\n`);
       const output = await guest.readUntil(/status=\d+\r\n/, TIMEOUT_MS);

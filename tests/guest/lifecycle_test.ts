@@ -11,7 +11,7 @@ import {
   temporary,
 } from "./lib/helpers.ts";
 
-Deno.test("back-ends outlive QEMU, and end well when QEMU outlives them", async (t) => {
+Deno.test("back-ends survive QEMU's end, and QEMU survives theirs", async (t) => {
   using directory = temporary();
   const image = `${directory.path}/disk.img`;
   await run(await programPath("mke2fs"), ["-q", "-t", "ext4", image, "32M"]);
@@ -67,7 +67,7 @@ Deno.test("back-ends outlive QEMU, and end well when QEMU outlives them", async 
 
     "SIGTERM ends them in the midst of requests": async () => {
       await ok(guest, busy);
-      // QEMU aborts when the rng or the input goes; the disk is first.
+      // QEMU aborts when rng or input disconnects, so the disk is first.
       for (const backend of backends) expectEndedRecord(await backend.stop());
     },
   });

@@ -1,4 +1,4 @@
-/** A back-end that is started again with other options under a running guest, which has features that it no longer offers. */
+/** A back-end that restarts with other options, under a guest with features that it no longer offers. */
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
 import { Backend, fails, ok, sha256Of, temporary } from "./lib/helpers.ts";
@@ -6,7 +6,7 @@ import { Backend, fails, ok, sha256Of, temporary } from "./lib/helpers.ts";
 const BYTES = 2 ** 24;
 
 for (const packed of [false, true]) {
-  Deno.test(`a guest goes on when its disk comes back with other options, with ${packed ? "packed" : "split"} rings`, async () => {
+  Deno.test(`a guest continues when its disk restarts with other options, with ${packed ? "packed" : "split"} rings`, async () => {
     using directory = temporary();
     const image = `${directory.path}/disk.img`;
     await Deno.writeFile(image, new Uint8Array());
@@ -30,7 +30,7 @@ for (const packed of [false, true]) {
       await ok(guest, write);
       await ok(guest, "blkdiscard -o 1048576 -l 65536 /dev/vda");
       await restart("--discard=ignore");
-      // A discard is advice: it may be refused, but it ends, and the disk goes on.
+      // A discard is advice: it may be refused, but it completes, and the disk continues.
       await guest.run("timeout 20 blkdiscard -o 2097152 -l 65536 /dev/vda");
       await ok(guest, `timeout 20 ${write}`);
       assertEquals(await hash(), await sha256Of(image));

@@ -12,7 +12,7 @@ Deno.test("the README's device serves a guest as it is printed", async () => {
   const readme = await Deno.readTextFile(new URL("../../README.md", import.meta.url));
   const [, code] = readme.match(/```ts\n(\/\/ my_rng\.ts\n[^]*?)```/) ?? [];
   await Deno.writeTextFile(`${own.path}/my_rng.ts`, code);
-  // A shell takes the words apart; `npx -y deno` is this program.
+  // A shell splits the words; `npx -y deno` is this program.
   const [, words] = readme.match(/deno task guest (--device=\.\/my_rng\.ts .*)\n/) ?? [];
   const args = [...words.matchAll(/(?:[^\s']|'([^']*)')+/g)].map(([word]) =>
     word.replaceAll("'", "")
@@ -49,7 +49,7 @@ Deno.test("a device type that QEMU has no front-end for serves a guest", async (
   });
 });
 
-Deno.test("guest says what is wrong with a device of one's own, and shows the records when a guest fails", async () => {
+Deno.test("guest says what is wrong with a device's module, and shows the records when a guest fails", async () => {
   using directory = temporary();
   using own = temporary();
   const write = (name: string, text: string) => Deno.writeTextFile(`${own.path}/${name}`, text);

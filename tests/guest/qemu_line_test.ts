@@ -1,4 +1,4 @@
-/** What vhostd says to QEMU, given to the newest QEMU: it starts with each device type. */
+/** The newest QEMU starts with the arguments that vhostd prints for each device type. */
 import { assert, assertEquals } from "@std/assert";
 import { bytes, defineDevice, packed, serve } from "../../mod.ts";
 import { qemuHint } from "../../src/cli/qemu.ts";
@@ -10,7 +10,7 @@ import { temporary } from "./lib/helpers.ts";
 
 const NET = 1, GPU = 16;
 
-/** The types for which something is printed, but for gpu: QEMU wants a display's socket there. */
+/** The types with printed arguments, except gpu, for which QEMU needs a display's socket. */
 const TYPES = Array.from({ length: 64 }, (_, id) => id).filter((id) => id !== GPU && hasHint(id));
 
 function hasHint(deviceId: number): boolean {
@@ -30,7 +30,7 @@ function device(deviceId: number) {
       third: { about: "Requests" },
       fourth: { about: "Requests" },
     },
-    // QEMU answers for the config space of a network card itself.
+    // QEMU serves the config space of a network card itself.
     ...deviceId !== NET && { config: packed({ all: bytes(128, "All of it") }) },
     handlers: () => ({
       queues: { first: () => 0, second: () => 0, third: () => 0, fourth: () => 0 },
@@ -38,7 +38,7 @@ function device(deviceId: number) {
   });
 }
 
-/** The words of what is printed that are about the device, not about memory. */
+/** The printed arguments for the device, without those for memory. */
 function words(hint: string): string[] {
   const [, line] = hint.match(/^QEMU[^:]*: (.*) -object memory-backend-memfd/) ?? [];
   assert(line !== undefined, hint);
@@ -50,7 +50,7 @@ const AT_ONCE = 8;
 
 for (let at = 0; at < TYPES.length; at += AT_ONCE) {
   const types = TYPES.slice(at, at + AT_ONCE);
-  Deno.test(`QEMU starts with what is printed for the device types ${types.join(", ")}`, async () => {
+  Deno.test(`QEMU starts with the printed arguments for the device types ${types.join(", ")}`, async () => {
     using directory = temporary();
     {
       await using stack = new AsyncDisposableStack();
@@ -83,7 +83,7 @@ for (let at = 0; at < TYPES.length; at += AT_ONCE) {
         60_000,
         () => "QEMU does not answer",
       );
-      // It answers when it has made every device.
+      // It answers once it has created every device.
       assertEquals(await qmp.execute("query-status"), {
         status: "prelaunch",
         running: false,

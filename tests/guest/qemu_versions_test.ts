@@ -1,6 +1,6 @@
 /**
- * The QEMUs that people have: those of Debian 11, 12 and 13 and of their backports,
- * each with its own C library. One that cannot be had is skipped, and says why.
+ * The QEMUs of Debian 11, 12 and 13 and of their backports, each with its own C library. One that
+ * cannot be downloaded is skipped, and prints why.
  */
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
@@ -65,7 +65,7 @@ async function keepsItsDisk(version: QemuVersion, qemu: string): Promise<void> {
     written = await sha256Of(image);
     assertEquals(await hash(guest), written);
     expectLiveRecord(await disk.record(), guest);
-    // After a reset QEMU 5.2 stays in its firmware under TCG, without any disk too.
+    // After a reset under TCG, QEMU 5.2 hangs in its firmware, even without a disk.
     if (canReboot) {
       await guest.reboot();
       assertEquals(await hash(guest), written);

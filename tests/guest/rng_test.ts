@@ -16,7 +16,7 @@ for (const machine of MACHINES) {
   Deno.test(`a guest on ${machine} gets its randomness from our rng`, async (t) => {
     using directory = temporary();
     await using rng = await Backend.start("rng", [], directory);
-    // QEMU 10 gives this device packed rings whatever it is asked for; others may not.
+    // QEMU 10 always offers packed rings for this device; others may not.
     await using guest = await Guest.boot({
       machine,
       devices: [rng.device({ packed: true })],
@@ -47,7 +47,7 @@ for (const machine of MACHINES) {
             blocks.add(second.subarray(i, i + 16).toHex());
           }
           const { bytesWritten } = (await rng.record()).queues[0];
-          // Linux asks for a little more than it is asked for, and keeps the rest.
+          // Linux requests a little more than it needs, and keeps the rest.
           if (bytes > 64) assert(bytesWritten >= before + 2 * bytes - 128);
         }
         assertEquals(blocks.size, 2 * (1 + 4 + 62 + 1024));

@@ -4,9 +4,9 @@ import { Guest } from "../../tools/guest/guest.ts";
 import { Backend, ok, temporary } from "./lib/helpers.ts";
 
 /**
- * Plays the driver in a shell. It reads and writes config space in memory, 0x2000 bytes into QEMU's
- * BAR 2, after it has taken the device from the kernel's driver. Prints three types, the first
- * letter of the name and the value; then marks and acknowledges the first reading.
+ * A driver as a shell script. It unbinds the kernel's driver, then reads and writes config space in
+ * memory, 0x2000 bytes into QEMU's BAR 2. It prints three types, the first letter of the name and
+ * the value; then it marks and acknowledges the first reading.
  */
 const DRIVER = `
   for device in /sys/bus/virtio/devices/*; do
@@ -20,7 +20,7 @@ const DRIVER = `
   put 7 0x83; put 6 $(get 5); put 2 0x04
 `;
 
-Deno.test("a driver in a guest finds the sensor's readings, and the record has its marks", async () => {
+Deno.test("a driver in a guest finds the sensor's readings, and the record shows its marks", async () => {
   using directory = temporary();
   await using sensor = await Backend.start("sensor", [], directory);
   await sensor.post("set", { name: "door", value: -2, unit: "cm" });

@@ -1,4 +1,4 @@
-/** Rings that are smaller than what Linux puts into one request: indirect tables are longer than the ring. */
+/** Rings smaller than a request of Linux: indirect tables are longer than the ring. */
 import { assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
 import {

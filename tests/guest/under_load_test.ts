@@ -1,4 +1,4 @@
-/** What QEMU does with rings that run, while the guest verifies every block that it writes. */
+/** QEMU's changes to running rings, while the guest verifies every block that it writes. */
 import { assert, assertEquals } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
 import { withTimeout } from "../../tools/lib/process.ts";
@@ -8,7 +8,7 @@ import { Backend, expectLiveRecord, sha256Of, steps, temporary } from "./lib/hel
 const TIMEOUT_MS = 30_000;
 
 for (const packed of ["off", "on"] as const) {
-  Deno.test(`a guest notices nothing of what QEMU does with running rings (packed=${packed})`, async (t) => {
+  Deno.test(`a guest notices none of QEMU's changes to running rings (packed=${packed})`, async (t) => {
     using directory = temporary();
     const image = `${directory.path}/disk.img`;
     await Deno.writeFile(image, new Uint8Array());

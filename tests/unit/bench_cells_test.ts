@@ -14,7 +14,7 @@ function names(filter: string): string[] {
   return selectCells(allCells(), filter).map(({ name }) => name);
 }
 
-Deno.test("allCells() gives each cell a name of its own", () => {
+Deno.test("allCells() gives each cell a unique name", () => {
   const all = allCells().map(({ name }) => name);
   assertEquals(new Set(all).size, all.length);
   for (const name of all) {
@@ -62,7 +62,7 @@ Deno.test("goalsOf() knows the goals of the table", () => {
   assertEquals(limits("disk-direct/read4k/qd32/2threads"), {});
 });
 
-Deno.test("isMet() judges by what is shown", () => {
+Deno.test("isMet() judges by the displayed value", () => {
   assert(isMet({ is: "at least", limit: 1.2 }, 1.196));
   assert(!isMet({ is: "at least", limit: 1.2 }, 1.194));
   assert(isMet({ is: "at most", limit: 0.7 }, 0.704));

@@ -21,7 +21,7 @@ import {
 const { IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES } = VIRTIO_BLK_T;
 const OK = 0, IOERR = 1, UNSUPP = 2;
 
-/** A store that notes what it is asked and answers what it is told to. */
+/** A store that logs its calls and gives the answers that a test sets. */
 class TestStore implements Store {
   readonly calls: string[] = [];
   readonly requests: StoreRequest[] = [];
@@ -88,7 +88,7 @@ function setUp(setup: Setup = {}) {
     operation.start(queue);
     return operation;
   };
-  /** Makes one request; `status` tells what the driver finds. */
+  /** Makes one request; `status` returns the driver's status byte. */
   const request = (content: ChainContent) => {
     const made = makeChain(content);
     const operation = start();
@@ -112,7 +112,7 @@ const ranges = (type: number, ...segments: Uint8Array[]): ChainContent => ({
 });
 const bare = (type: number): ChainContent => ({ readable: header(type, 0), writableBytes: 1 });
 
-Deno.test("Operation has the store read, write and flush", () => {
+Deno.test("Operation makes the store read, write and flush", () => {
   const { store, request } = setUp();
   assertEquals(request(read(3, 1024)).result, 1025);
   assertEquals(request(write(4)).result, 1);
@@ -219,7 +219,7 @@ Deno.test("Operation gives the serial number, padded to 20 bytes or cut to the r
   assertEquals(new TextDecoder().decode(written()), "ab\0");
 });
 
-Deno.test("Operation checks against the capacity of the moment", () => {
+Deno.test("Operation checks against the current capacity", () => {
   const { state, request } = setUp();
   assertEquals(request(read(1500)).status(), IOERR);
   state.capacitySectors = 2000;
@@ -228,7 +228,7 @@ Deno.test("Operation checks against the capacity of the moment", () => {
   assertEquals(request(read(500)).status(), IOERR);
 });
 
-Deno.test("Operation does nothing up to the very end, and asks the store for none of it", () => {
+Deno.test("Operation accepts empty requests up to the end of the disk, and moves no data", () => {
   const { store, request } = setUp({ writeback: 0 });
   for (
     const content of [read(3, 0), read(1000, 0), write(1000, 0), ranges(DISCARD, segment(5, 0))]
@@ -240,7 +240,7 @@ Deno.test("Operation does nothing up to the very end, and asks the store for non
   assertEquals(request(read(1001, 0)).status(), IOERR);
 });
 
-Deno.test("Operation makes writes durable where the driver asked for it or cannot flush", () => {
+Deno.test("Operation makes writes durable if the driver chose write-through or cannot flush", () => {
   const cases: [setup: Setup, isWriteThrough: boolean][] = [
     [{}, false],
     [{ writeback: 0 }, true],
@@ -290,7 +290,7 @@ Deno.test("Operation reports a write-through flush that failed", () => {
   assertEquals(request(write(0)).status(), IOERR);
 });
 
-Deno.test("Operation takes writes for lost when a flush failed, not when it was given up", () => {
+Deno.test("Operation treats writes as lost when a flush failed, not when it was abandoned", () => {
   const { store, state, request } = setUp();
   store.answers = [Errno.ECANCELED, 0, Errno.EIO, 0];
   const statuses = Array.from({ length: 4 }, () => request(bare(FLUSH)).status());
@@ -298,7 +298,7 @@ Deno.test("Operation takes writes for lost when a flush failed, not when it was 
   assertEquals(state.lostErrno, Errno.EIO);
 });
 
-Deno.test("Operation goes through the segments until one fails", () => {
+Deno.test("Operation handles segments until one fails", () => {
   const { store, request } = setUp();
   store.answers = [0, Errno.EIO, 0];
   const content = ranges(DISCARD, segment(0, 1), segment(10, 2), segment(20, 3));
@@ -306,7 +306,7 @@ Deno.test("Operation goes through the segments until one fails", () => {
   assertEquals(store.calls, ["discard 0+512", "discard 5120+1024"]);
 });
 
-Deno.test("Operation gives space back only where the driver and the store's owner allow it", () => {
+Deno.test("Operation frees space only if the driver and the store's options allow it", () => {
   const { store, request } = setUp();
   request(ranges(WRITE_ZEROES, segment(0, 1, 1), segment(1, 1, 0)));
   assertEquals(store.calls, ["unmap 0+512", "zero 512+512"]);
@@ -326,7 +326,7 @@ Deno.test("Operation waits for a store that answers by a promise", async () => {
   assertEquals(store.calls, ["write 0+512", "flush"]);
 });
 
-Deno.test("Operation takes a rejected promise for the errno that it names, else EIO", async () => {
+Deno.test("Operation uses the errno of a rejected promise, else EIO", async () => {
   for (
     const [reason, expected] of [
       [new LinuxError("connect", Errno.ECONNREFUSED), "ECONNREFUSED"],
@@ -342,7 +342,7 @@ Deno.test("Operation takes a rejected promise for the errno that it names, else 
   }
 });
 
-Deno.test("Operation completes what the store finishes later, in any order", () => {
+Deno.test("Operation completes requests that the store finishes later, in any order", () => {
   const { store, queue, request } = setUp({ writeback: 0 });
   store.answers = [LATER];
   const first = request(write(0));
@@ -363,7 +363,7 @@ Deno.test("Operation completes what the store finishes later, in any order", () 
   assertEquals(store.calls, ["write 0+512", "read 512+512", "flush"]);
 });
 
-Deno.test("SharedState counts what all queues did, on any thread's object", () => {
+Deno.test("SharedState counts the requests of all queues, from any thread", () => {
   const state = new SharedState(3);
   const other = new SharedState(state.memory);
   for (let queue = 0; queue < 3; queue++) other.count(queue, OUT, queue, queue === 2 ? -5 : 0);
@@ -389,7 +389,7 @@ const LONG: [name: string, type: number, sectors: number, calls: number][] = [
 
 for (const [name, type, sectors, pieces] of LONG) {
   for (const manner of ["now", "promise", "later"]) {
-    Deno.test(`Operation does a long ${name} by pieces, alone in its queue (${manner})`, async () => {
+    Deno.test(`Operation splits a long ${name} into pieces, alone in its queue (${manner})`, async () => {
       const { store, state, queue, request } = setUp({ writeback: 0 });
       state.capacitySectors = 2 ** 33;
       const content = ranges(type, segment(1, sectors), segment(2 ** 32, sectors));
@@ -419,7 +419,7 @@ for (const [name, type, sectors, pieces] of LONG) {
   }
 }
 
-Deno.test("Operation ends a long request with the piece that fails", async () => {
+Deno.test("Operation ends a long request when a piece fails", async () => {
   const { store, state, request } = setUp();
   state.capacitySectors = 2 ** 33;
   store.answers = [0, 0, Errno.ENOSPC];

@@ -55,7 +55,7 @@ Deno.test("Request.begin() reads the header in any framing", () => {
   );
 });
 
-Deno.test("Request.end() writes the status behind the data in any framing", () => {
+Deno.test("Request.end() writes the status after the data in any framing", () => {
   fc.assert(
     fc.property(fc.nat(60), anyDivision, fc.nat(2), (room, writableParts, status) => {
       const { request, written } = makeRequest({
@@ -65,21 +65,21 @@ Deno.test("Request.end() writes the status behind the data in any framing", () =
       });
       request.begin();
       assertEquals(request.end(status), room + 1);
-      // Data that a read did get stays; what got none is zero.
+      // Data that was read stays; the rest is zero.
       const filler = status === 0 ? UNTOUCHED : 0;
       assertEquals([...written()], [...new Array(room).fill(filler), status]);
     }),
   );
 });
 
-Deno.test("Request.end() clears room that a write has no data for", () => {
+Deno.test("Request.end() zeroes writable bytes without data", () => {
   const { request, written } = makeRequest({ readable: header(OUT, 0), writableBytes: 4 });
   request.begin();
   request.end(0);
   assertEquals([...written()], [0, 0, 0, 0]);
 });
 
-Deno.test("Request.end() writes nothing for a chain that was given up", () => {
+Deno.test("Request.end() writes nothing to an abandoned chain", () => {
   const { request, chain, written } = makeRequest({ readable: header(OUT, 0), writableBytes: 4 });
   request.begin();
   chain.release();
@@ -105,7 +105,7 @@ Deno.test("Request.begin() refuses a chain that is too short for a header", () =
   }
 });
 
-Deno.test("Request is as new when its slot is used again", () => {
+Deno.test("Request has its initial state when its slot is used again", () => {
   const first = makeRequest({
     readable: join(header(DISCARD, 5), segment(0, 1), segment(1, 1)),
     writableBytes: 1,
@@ -184,7 +184,7 @@ Deno.test("Request.takeSegments() gives every segment in any framing", () => {
   );
 });
 
-Deno.test("Request.takeSegments() uses what it checked, whatever the driver writes later", () => {
+Deno.test("Request.takeSegments() uses the checked values, whatever the driver writes later", () => {
   const { request, u8 } = makeRequest({
     readable: join(header(DISCARD, 0), segment(8, 8)),
     writableBytes: 1,
@@ -234,7 +234,7 @@ for (const [name, type, data, expected] of refusals) {
   });
 }
 
-Deno.test("statusOf() is UNSUPP for what is not supported and IOERR for what failed", () => {
+Deno.test("statusOf() is UNSUPP for unsupported requests and IOERR for failures", () => {
   assertEquals(statusOf(0), 0);
   assertEquals(statusOf(REFUSED.UNSUPPORTED), 2);
   for (const outcome of [5, 28, ...Object.values(REFUSED)]) {

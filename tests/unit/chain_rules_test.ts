@@ -1,5 +1,5 @@
 /**
- * What rings of both layouts make of chains, and the rules that they share.
+ * Chains of rings of both layouts, and the rules that both layouts check.
  *
  * @module
  */
@@ -80,7 +80,7 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
     assertStrictEquals(driver.ring.take(), null);
   });
 
-  Deno.test(`${name}.take() divides a buffer that goes on in the next region`, () => {
+  Deno.test(`${name}.take() splits a buffer that continues in the next region`, () => {
     const memory = testMemory();
     memory.regions = new RegionTable([
       { guestAddress: 0, bytes: 0x20000, userAddress: 0, index: 0 },
@@ -137,7 +137,7 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
     }
   });
 
-  Deno.test(`${name}.take() takes indirect tables of up to 1024 descriptors, whatever its size`, () => {
+  Deno.test(`${name}.take() accepts indirect tables of up to 1024 descriptors, whatever its size`, () => {
     for (const size of [1, 4, 64]) {
       const driver = make({}, testMemory(), size);
       driver.offer([table(driver, 1024)]);
@@ -149,7 +149,7 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
     }
   });
 
-  Deno.test(`${name}.take() takes indirect tables as long as itself, and no longer ones`, () => {
+  Deno.test(`${name}.take() accepts indirect tables up to its own size, and no longer ones`, () => {
     for (const [count, isRight] of [[2048, true], [2049, false]] as const) {
       const driver = make({}, testMemory(), 2048);
       driver.offer([table(driver, count)]);
@@ -174,7 +174,7 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
     assertBreaks(hostile, "chain-length");
   });
 
-  Deno.test(`${name} takes no more while the chains in flight have very many parts`, () => {
+  Deno.test(`${name} takes no more chains while those in flight have too many parts`, () => {
     const driver = make({}, testMemory(), 512);
     const { ring } = driver;
     const most = MAX_PARTS_IN_FLIGHT / 1024;
@@ -189,7 +189,7 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
     ring.put(chains[0], 0);
     assertEquals(ring.isAvailable, true);
     assertEquals([ring.take()!.slot, ring.isHeldUp], [most, false]);
-    // Much room is not kept: the list of a chain that is back is empty.
+    // Large part lists are freed: a completed chain's is empty.
     assertEquals(chains[0].writable.count, 0);
   });
 
@@ -243,7 +243,7 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
     refuse(second);
     ring.untake(third);
     refuse(third);
-    // Behind it is one that was put back.
+    // The next chain was completed.
     refuse(first);
     assertStrictEquals(ring.take(), third);
     const other = make();
@@ -254,7 +254,7 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
     assertEquals(ring.inFlight, 1);
   });
 
-  Deno.test(`${name}.untake() makes room for parts again`, () => {
+  Deno.test(`${name}.untake() releases room for parts`, () => {
     const driver = make({}, testMemory(), 512);
     const { ring } = driver;
     const most = MAX_PARTS_IN_FLIGHT / 1024;
@@ -271,7 +271,7 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
 
   for (const inOrder of [false, true]) {
     const order = inOrder ? ", in order" : "";
-    Deno.test(`${name}.untake() leaves the driver's order as it was, in a long random life${order}`, () => {
+    Deno.test(`${name}.untake() keeps the driver's order, over random steps${order}`, () => {
       const seed = Math.trunc(Math.random() * 2 ** 32);
       try {
         liveWithUntaking(name === "PackedRing", inOrder, new Random(seed));
@@ -281,7 +281,7 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
     });
   }
 
-  Deno.test(`${name}.release() empties chains for whoever still has them`, () => {
+  Deno.test(`${name}.release() empties chains that a device still holds`, () => {
     const driver = make();
     driver.offer([{ gpa: BUFFERS, bytes: 4, flags: WRITE }]);
     const chain = driver.ring.take()!;
@@ -297,11 +297,11 @@ for (const [name, make] of [["SplitRing", splitDriver], ["PackedRing", packedDri
   });
 }
 
-/** Requests are taken in their order, however often the device gives some back. */
+/** Expects that requests are taken in order, however often the device untakes some. */
 function liveWithUntaking(packed: boolean, inOrder: boolean, random: Random): void {
   const driver = packed ? new PackedCrashDriver(5, inOrder) : new SplitCrashDriver(8, inOrder, 0);
   const ring = createRing(driver.memoryView, { ...driver.options(null), eventIndex: true });
-  /** What was taken, the oldest first; null for a chain that was put back. */
+  /** Taken chains, the oldest first; null for a completed one. */
   const taken: (Chain | null)[] = [];
   let next = 0;
   // Indexes wrap around while the first chain is still in flight.
@@ -321,7 +321,7 @@ function liveWithUntaking(packed: boolean, inOrder: boolean, random: Random): vo
         break;
       }
       case 3: {
-        // The first chain stays until the end where others can overtake it.
+        // The first chain stays in flight until the end if others can overtake it.
         const chain = any === 0 && !inOrder ? null : taken[any] ?? null;
         if (chain === null) break;
         taken[any] = null;
@@ -339,7 +339,7 @@ function liveWithUntaking(packed: boolean, inOrder: boolean, random: Random): vo
         driver.poll();
         assertEquals(ring.arm(), isMore);
     }
-    // One is as good as many.
+    // One is enough.
     for (let i = taken.length - 1; i > 0; i--) {
       if (taken[i] === null && taken[i - 1] === null) taken.splice(i, 1);
     }

@@ -22,7 +22,7 @@ Deno.test("parseArguments() takes values after = and after a space", () => {
   assertEquals(parse("-h").values, { help: true });
 });
 
-Deno.test("parseArguments() does not take what follows a flag without a value", () => {
+Deno.test("parseArguments() does not use the word after a flag that takes no value", () => {
   assertEquals(parse("--read-only", "a"), { values: { readOnly: true }, positional: ["a"] });
   assertEquals(parse("--", "--size"), { values: {}, positional: ["--size"] });
   assertEquals(parse("12", "true").positional, ["12", "true"]);
@@ -34,7 +34,7 @@ Deno.test("parseArguments() names the nearest flag", () => {
   assertStringIncludes(refusal("-x"), "Unknown flag -x");
 });
 
-Deno.test("parseArguments() misses a value", () => {
+Deno.test("parseArguments() reports a missing value", () => {
   const message = "Expected a value after --blk-file, got none; write --blk-file=PATH";
   for (const args of [["--blk-file"], ["--blk-file="], ["--blk-file", "--read-only"]]) {
     assertEquals(refusal(...args), message);
@@ -48,7 +48,7 @@ Deno.test("parseArguments() refuses a flag twice", () => {
   );
 });
 
-Deno.test("parseArguments() refuses values that the option does not take", () => {
+Deno.test("parseArguments() refuses values that are invalid for the option", () => {
   for (const args of ["--size=1Q", "--size=-1", "--read-only=maybe"]) {
     assertThrows(() => parse(args), OptionError, args.split("=")[0]);
   }

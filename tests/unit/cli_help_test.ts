@@ -41,13 +41,13 @@ Deno.test("programHelp() names every device", () => {
   }
 });
 
-Deno.test("every device has the name that it is known by", async () => {
+Deno.test("every device has the name in the list of devices", async () => {
   for (const name of deviceNames) assertEquals((await loadDevice(devices, name)).name, name);
 });
 
 const ROOT = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 
-Deno.test("describeText() has all of rng", async () => {
+Deno.test("describeText() describes rng completely", async () => {
   assertEquals(
     describeText(await loadDevice(devices, "rng")),
     `rng  Entropy from the host (virtio device 4; queues run on threads)
@@ -98,14 +98,14 @@ const sensor = defineDevice({
   handlers: () => ({ queues: { readings() {}, control: () => 0 } }),
 });
 
-Deno.test("describeText() tells marks, bits and access of a self-describing space", () => {
+Deno.test("describeText() shows marks, bits and access of a self-describing space", () => {
   const text = describeText(sensor);
   assertStringIncludes(text, "self-describing, ");
   assert(/^ +5 +2 +2 +u16 +rw +limit +Degrees$/m.test(text), text);
   assert(/^ +6 .* bits .* modes .*ALARM\(0\) QUIET\(3\)$/m.test(text), text);
 });
 
-Deno.test("describeDevice() is JSON that tells which index a queue has", () => {
+Deno.test("describeDevice() returns JSON with the index of each queue", () => {
   const { queues, config } = JSON.parse(JSON.stringify(describeDevice(sensor)));
   assertEquals(queues.map(({ index, many }: { index: number; many: boolean }) => [index, many]), [
     [0, true],
@@ -114,7 +114,7 @@ Deno.test("describeDevice() is JSON that tells which index a queue has", () => {
   assertEquals(config.fields[0].mark, { type: 5, offset: 0 });
 });
 
-Deno.test("capabilities() follow QEMU's schema", async () => {
+Deno.test("capabilities() follows QEMU's schema", async () => {
   assertEquals(capabilities(await loadDevice(devices, "rng")), { type: "rng" });
   assertEquals(capabilities(await loadDevice(devices, "blk")), {
     type: "block",
@@ -124,7 +124,7 @@ Deno.test("capabilities() follow QEMU's schema", async () => {
   assertEquals(capabilities(sensor), { type: "sensor" });
 });
 
-Deno.test("libvirtDescription() has what QEMU's schema wants", async () => {
+Deno.test("libvirtDescription() follows QEMU's schema", async () => {
   assertEquals(libvirtDescription(await loadDevice(devices, "blk"), "/usr/libexec/blk", "1.2.3"), {
     description: "vhostd blk: A disk",
     type: "block",
@@ -133,7 +133,7 @@ Deno.test("libvirtDescription() has what QEMU's schema wants", async () => {
   });
 });
 
-Deno.test("qemuHint() can be given to a shell and to QEMU", async () => {
+Deno.test("qemuHint() is valid for a shell and for QEMU", async () => {
   const blk = await loadDevice(devices, "blk");
   assertEquals(
     qemuHint(blk, "/tmp/a b,c.sock", 2),
@@ -144,7 +144,7 @@ Deno.test("qemuHint() can be given to a shell and to QEMU", async () => {
   );
 });
 
-Deno.test("qemuHint() says which QEMU has a device, and where none has", () => {
+Deno.test("qemuHint() says which QEMU has a front-end for a device, or that none has", () => {
   const hint = (deviceId: number) =>
     qemuHint({ ...sensor, deviceId } as unknown as AnyDevice, "/s", 3);
   assertStringIncludes(hint(25), "QEMU 9.0 or later: -chardev ");
@@ -165,7 +165,7 @@ Deno.test("optionsOf() refuses a device's option that is one of vhostd's own", (
   assertThrows(() => optionsOf(device), Error, "to leave --fd to vhostd");
 });
 
-Deno.test("optionsOf() has only the flags that have an effect where the queues run", () => {
+Deno.test("optionsOf() has only the flags that affect the device's queues", () => {
   const flags = (threads: AnyDevice["threads"]) =>
     Object.keys(optionsOf({ ...sensor, threads })).filter((name) => /threads|pollUs/.test(name));
   assertEquals(flags(undefined), ["threads", "pollUs"]);

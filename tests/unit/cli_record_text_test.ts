@@ -54,7 +54,7 @@ Device
   );
 });
 
-Deno.test("recordText() is short for a device that nobody used", () => {
+Deno.test("recordText() is short for an unused device", () => {
   const record = sampleRecord();
   record.features = record.features.map((feature) => ({ ...feature, acknowledged: null }));
   Object.assign(record, {
@@ -79,7 +79,7 @@ Deno.test("recordText() is short for a device that nobody used", () => {
   ) assert(text.split("\n").includes(line), `${line} in\n${text}`);
 });
 
-Deno.test("recordText() leaves out what this front-end hides", () => {
+Deno.test("recordText() omits what the front-end hides", () => {
   const record = sampleRecord();
   record.config.fields = [observation("capacity")];
   record.config.reads = { source: "not observable", note: "QEMU makes it" };
@@ -89,7 +89,7 @@ Deno.test("recordText() leaves out what this front-end hides", () => {
   assert(!text.includes("reads  first"), text);
 });
 
-Deno.test("recordText() puts members of a group together with which the same was done", () => {
+Deno.test("recordText() joins members of a group with the same values", () => {
   const record = sampleRecord();
   const read = { reads: 1, firstRead: SINCE + 1, lastRead: SINCE + 1 };
   const more = { reads: 2, firstRead: SINCE + 1, lastRead: SINCE + 2 };
@@ -124,7 +124,7 @@ Deno.test("recordText() shows used marks and acknowledged bits", () => {
   assert(/modes .* not used .* ALARM; left: QUIET FAST/.test(text), text);
 });
 
-Deno.test("recordText() says what becomes of requests when the back-end dies", () => {
+Deno.test("recordText() says what happens to requests when the back-end dies", () => {
   const record = sampleRecord();
   for (const index of [0, 1]) Object.assign(record.queues[index], { tracked: true, resumed: true });
   const both = recordText(record).split("\n").find((line) => line.startsWith("  0–1"));
@@ -140,7 +140,7 @@ Deno.test("recordText() says what becomes of requests when the back-end dies", (
   assertStringIncludes(lines[1], "; 1 234 requests submitted again");
 });
 
-Deno.test("recordText() tells rates when it knows an earlier state", () => {
+Deno.test("recordText() shows rates when it has an earlier state", () => {
   const record = sampleRecord();
   const previous = structuredClone(record);
   previous.at -= 2000;
@@ -150,7 +150,7 @@ Deno.test("recordText() tells rates when it knows an earlier state", () => {
   assert(/12 345 +500 /.test(text), text);
 });
 
-Deno.test("recordText() has the same text with colours, and only then escapes", () => {
+Deno.test("recordText() has the same text with colours, and escape sequences only then", () => {
   const record = sampleRecord();
   const plain = recordText(record);
   const coloured = recordText(record, { coloured: true });
@@ -160,7 +160,7 @@ Deno.test("recordText() has the same text with colours, and only then escapes", 
   assert(coloured.includes("\x1b[31m"));
 });
 
-/** A record with something that a terminal would obey at the end of each text in it. */
+/** A record in which every text ends in a control sequence. */
 function hostile(value: unknown): unknown {
   if (typeof value === "string") return `${value}\x1b[2J\x9b1m\u202e\n`;
   if (Array.isArray(value)) return value.map(hostile);
@@ -170,7 +170,7 @@ function hostile(value: unknown): unknown {
   );
 }
 
-Deno.test("recordText() gives a terminal nothing that others wrote to obey, whichever text it is", () => {
+Deno.test("recordText() shows no control characters from any text of a record", () => {
   const record = hostile(sampleRecord()) as RecordJson;
   record.report = { ...record.report, "a\x07": "b\x1bc\nd" };
   const text = recordText(record);
@@ -178,7 +178,7 @@ Deno.test("recordText() gives a terminal nothing that others wrote to obey, whic
   assertStringIncludes(text, "qemu-system-x86\\x1b[2J");
 });
 
-Deno.test("isColoured() wants a terminal, and no NO_COLOR", () => {
+Deno.test("isColoured() requires a terminal, and no NO_COLOR", () => {
   const stream = (terminal: boolean) => ({ isTerminal: () => terminal });
   assertEquals(isColoured(stream(true), false), true);
   assertEquals(isColoured(stream(false), false), false);
@@ -187,7 +187,7 @@ Deno.test("isColoured() wants a terminal, and no NO_COLOR", () => {
   assertEquals(makeInk(false)("red", "text"), "text");
 });
 
-Deno.test("units are those that people read", () => {
+Deno.test("units are readable", () => {
   assertEquals([0, 1023, 1024, 1536, 2 ** 20 - 1, 2 ** 40].map(formatBytes), [
     "0 B",
     "1023 B",

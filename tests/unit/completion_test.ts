@@ -3,13 +3,13 @@ import { devices } from "../../backends/mod.ts";
 import { complete, completionLines } from "../../src/cli/completion.ts";
 import { commands } from "../../src/cli/program.ts";
 
-/** The words that are offered, and whether a path may stand. */
+/** The offered words, and whether a path is possible. */
 async function offered(...words: string[]): Promise<[words: string[], files: boolean]> {
   const { candidates, files } = await complete(words, commands, devices);
   return [candidates.map(({ word }) => word), files];
 }
 
-Deno.test("complete() offers devices and commands first, and flags of the program once one is begun", async () => {
+Deno.test("complete() offers devices and commands first, and the program's flags after a dash", async () => {
   const [first] = await offered("");
   for (const name of ["blk", "input", "rng", "describe", "inspect", "new"]) {
     assert(first.includes(name));
@@ -20,7 +20,7 @@ Deno.test("complete() offers devices and commands first, and flags of the progra
   assertEquals(await offered("./my"), [[], true]);
 });
 
-Deno.test("complete() offers a device's own flags and every device's, but for those that are there", async () => {
+Deno.test("complete() offers a device's own flags and every device's, except those already given", async () => {
   const [flags] = await offered("rng", "--");
   for (const flag of ["--max-bytes=", "--socket-path=", "--print-capabilities"]) {
     assert(flags.includes(flag), flag);
@@ -30,7 +30,7 @@ Deno.test("complete() offers a device's own flags and every device's, but for th
   assertEquals(await offered("rng", "--max"), [["--max-bytes="], false]);
 });
 
-Deno.test("complete() offers values: choices, and paths where a path is meant", async () => {
+Deno.test("complete() offers values: choices, or paths", async () => {
   assertEquals(await offered("blk", "--io="), [["--io=auto", "--io=uring", "--io=sync"], false]);
   assertEquals(await offered("blk", "--io=u"), [["--io=uring"], false]);
   assertEquals(await offered("blk", "--blk-file=/tm"), [[], true]);
@@ -38,7 +38,7 @@ Deno.test("complete() offers values: choices, and paths where a path is meant", 
   assertEquals(await offered("rng", "--threads="), [[], false]);
 });
 
-Deno.test("complete() offers what a command takes", async () => {
+Deno.test("complete() offers a command's arguments", async () => {
   assertEquals(await offered("describe", ""), [["blk", "input", "net", "rng", "sensor"], false]);
   assertEquals(await offered("inspect", ""), [[], true]);
   assertEquals(await offered("inspect", "--"), [["--watch", "--json", "--help"], false]);
@@ -46,7 +46,7 @@ Deno.test("complete() offers what a command takes", async () => {
   assertEquals(await offered("new", "--kind="), [["--kind=entropy", "--kind=console"], false]);
 });
 
-Deno.test("complete() knows a device of one's own, and nothing of one that is not there", async () => {
+Deno.test("complete() knows a device from a module, and nothing of a missing one", async () => {
   const echo = new URL("../frontend/lib/echo_device.ts", import.meta.url).pathname;
   assertEquals(await offered(echo, "--que"), [["--queues="], false]);
   assertEquals(await offered("nothing", "--"), [[], false]);

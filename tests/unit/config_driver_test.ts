@@ -75,7 +75,7 @@ for (const [name, transport] of [["a direct transport", direct], ["QEMU's way", 
   });
 }
 
-Deno.test("SelfDescribingDriver.acknowledge() is false when the bit is not offered or outside", async () => {
+Deno.test("SelfDescribingDriver.acknowledge() returns false for a bit that is not offered or does not exist", async () => {
   const space = new ConfigSpace(layout);
   const driver = new SelfDescribingDriver(direct(space));
   const features = await driver.find(3);
@@ -95,14 +95,14 @@ Deno.test("SelfDescribingDriver.reset() resets when no status was set", async ()
   assertEquals(space.observations[0].used, false);
 });
 
-Deno.test("SelfDescribingDriver.find() never gives one field twice when calls overlap", async () => {
+Deno.test("SelfDescribingDriver.find() never returns a field twice when calls overlap", async () => {
   const space = new ConfigSpace(layout);
   const driver = new SelfDescribingDriver(asQemu(space));
   const found = await Promise.all([driver.find(2), driver.find(2), driver.find(2)]);
   assertEquals(found.map((entry) => entry?.offset), [5, 15, undefined]);
 });
 
-Deno.test("SelfDescribingDriver.find() goes on when an earlier call failed", async () => {
+Deno.test("SelfDescribingDriver.find() works after an earlier call failed", async () => {
   const space = new ConfigSpace(layout);
   let isBroken = true;
   const driver = new SelfDescribingDriver({

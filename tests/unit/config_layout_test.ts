@@ -466,7 +466,7 @@ Deno.test("packed().assign() refuses what is not declared or does not fit", () =
   assertThrows(() => all.assign(buffer, { sensors: [{ low: 256 }] }), RangeError, "sensors[0].low");
 });
 
-Deno.test("packed() refuses a declaration that could not be carried", () => {
+Deno.test("packed() refuses invalid sizes and names", () => {
   assertEquals(packed({ u: bytes(256, "") }).size, 256);
   assertThrows(() => packed({ u: bytes(256, ""), more: u8("") }), RangeError, "of 257 bytes");
   assertThrows(() => bytes(0, ""), RangeError, "bytes of 0");
@@ -509,7 +509,7 @@ Deno.test("packed() covers every byte once and in order when fields are random",
   }));
 });
 
-Deno.test("packed().view() gives back what was set when values are random", () => {
+Deno.test("packed().view() returns the values that were set, for random values", () => {
   fc.assert(fc.property(
     fc.integer({ min: 0, max: 0xff }),
     fc.integer({ min: 0, max: 0xffff }),

@@ -139,7 +139,7 @@ Deno.test("selfDescribing() refuses a declaration that breaks a limit", () => {
   assertThrows(() => selfDescribing({ "a.b": field(1, u8("")) }), TypeError, "an identifier");
 });
 
-Deno.test("ConfigSpace keeps a self-describing space that runs already in its buffer", () => {
+Deno.test("ConfigSpace keeps the content of a buffer with a running self-describing space", () => {
   const first = space();
   first.write(CAPACITY, Uint8Array.of(0x82));
   first.view.mode = 9;
@@ -204,7 +204,7 @@ Deno.test("ConfigSpace.write() takes the status bit by bit", () => {
   assertEquals(observed(to, "status").changes, 4);
 });
 
-Deno.test("ConfigSpace.write() takes what changed from the whole space that QEMU sends", () => {
+Deno.test("ConfigSpace.write() applies the changes in the whole space that QEMU sends", () => {
   const to = space();
   const cached = to.read(0, layout.size);
   to.view.capacity = 99; // QEMU's copy is stale now
@@ -400,7 +400,7 @@ Deno.test("ConfigSpace keeps its structure and its rules when writes are random"
   }));
 });
 
-Deno.test("bits are offered by name, without a word about types", () => {
+Deno.test("a definition offers bits by name", () => {
   const device = defineDevice({
     name: "sensor",
     deviceId: 63,

@@ -104,7 +104,7 @@ Deno.test("ConfigSpace.write() applies exactly the writable bytes for every offs
   }
 });
 
-Deno.test("ConfigSpace.write() tells the fields that change, before and after", () => {
+Deno.test("ConfigSpace.write() reports the changed fields, before and after", () => {
   const to = space();
   const whole = to.read(0, 15);
   whole[0] = 0x77; // a stale capacity
@@ -175,7 +175,7 @@ Deno.test("ConfigSpace.write() changes nothing when the check refuses", () => {
   assertEquals([observed(to, "limit").writes, observed(to, "limit").refused], [0, 1]);
 });
 
-Deno.test("ConfigSpace.write() keeps what the device changes while it is checked", () => {
+Deno.test("ConfigSpace.write() keeps the device's changes during the check", () => {
   const to = space();
   to.write(11, Uint8Array.of(7), { check: () => to.view.capacity = 99n });
   assertEquals([to.view.writeback, to.view.capacity], [7, 99n]);
@@ -192,7 +192,7 @@ Deno.test("ConfigSpace.write() applies everything when it is a migration", () =>
   assertThrows(() => to.write(1, data, { migration: true }), ConfigAccessError, "outside");
 });
 
-Deno.test("ConfigSpace.write() copes with the input device as QEMU writes it", () => {
+Deno.test("ConfigSpace.write() accepts QEMU's stale writes to an input device", () => {
   const to = new ConfigSpace(packed({
     select: u8("Which", { access: "rw" }),
     subsel: u8("Which of these", { access: "rw" }),
@@ -209,7 +209,7 @@ Deno.test("ConfigSpace.write() copes with the input device as QEMU writes it", (
   assertEquals([to.view.select, to.view.size, to.view.u[0]], [1, 6, 0x61]);
 });
 
-Deno.test("ConfigSpace.reset() puts back what writable fields held before the driver wrote", () => {
+Deno.test("ConfigSpace.reset() restores writable fields", () => {
   const to = space();
   to.write(11, Uint8Array.of(1));
   to.write(11, Uint8Array.of(2));

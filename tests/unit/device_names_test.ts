@@ -14,7 +14,7 @@ const definition = {
 const sensor: AnyDevice = defineDevice(definition);
 const handler = () => 0;
 
-Deno.test("defineDevice() refuses what is misspelt, with the name that was meant", () => {
+Deno.test("defineDevice() refuses misspelt names, and suggests the right one", () => {
   const misspelt = { ...definition, option: {} };
   assertThrows(() => defineDevice(misspelt), Error, "got option; did you mean options?");
 });
@@ -34,7 +34,7 @@ Deno.test("checkHandlers() refuses a misspelt queue, a misspelt hook and a missi
   ) assertThrows(() => checkHandlers(sensor, handlers as never), Error, message);
 });
 
-Deno.test("checkHandlers() takes an instance of a class, which may have members of its own", () => {
+Deno.test("checkHandlers() accepts an instance of a class with further members", () => {
   class Queues {
     readings = 0;
     requestq = handler;
@@ -49,7 +49,7 @@ Deno.test("checkHandlers() takes an instance of a class, which may have members 
   checkHandlers(sensor, new Sensor() as never);
 });
 
-Deno.test("checkOpenDevice() refuses features, queues and hooks that there are not", () => {
+Deno.test("checkOpenDevice() refuses unknown features, queues and hooks", () => {
   checkOpenDevice(sensor, { offer: { LOUD: false } as never, queues: { requestq: 2 } });
   for (
     const [control, message] of [

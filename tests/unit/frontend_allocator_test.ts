@@ -2,7 +2,7 @@ import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/ass
 import fc from "fast-check";
 import { Allocator } from "../../src/frontend/allocator.ts";
 
-Deno.test("Allocator.alloc() aligns addresses and uses the room in front of them", () => {
+Deno.test("Allocator.alloc() aligns addresses and uses the gaps before them", () => {
   const allocator = new Allocator(0x1001, 0x1000);
   assertEquals(allocator.alloc(16, 256), 0x1100);
   assertEquals(allocator.alloc(0xff, 1), 0x1001);
@@ -24,7 +24,7 @@ Deno.test("Allocator.free() throws when nothing was allocated there", () => {
   assertThrows(() => allocator.free(at), RangeError);
 });
 
-Deno.test("Allocator hands out parts that never overlap, and is whole again when all are back", () => {
+Deno.test("Allocator returns parts that never overlap, and merges them when all are freed", () => {
   const step = fc.record({
     bytes: fc.integer({ min: 1, max: 200 }),
     align: fc.constantFrom(1, 2, 16, 64),

@@ -15,7 +15,7 @@ const BYTES = 0x20000;
 const GUEST = 2 ** 33;
 const BUFFERS = GUEST + 0x10000;
 
-/** Plain memory that stands for shared memory. */
+/** Plain memory in place of shared memory. */
 class PlainMemory extends DriverMemory {
   readonly u8 = new Uint8Array(BYTES);
 
@@ -62,7 +62,7 @@ const packedWorld = (
     base,
   });
 
-/** The two layouts, for what is the same with both. */
+/** Both layouts, for tests that are the same with both. */
 const layouts = [["DriverQueue", splitWorld], ["PackedDriverQueue", packedWorld]] as const;
 
 /** A driver and a device on one ring. */
@@ -114,7 +114,7 @@ function parts(list: Chain["readable"]): [number, number][] {
 for (const [name, world] of layouts) {
   for (const indirect of [false, true]) {
     const kind = indirect ? "an indirect" : "a direct";
-    Deno.test(`${name}.add() makes ${kind} chain that the device reads as it was given`, () => {
+    Deno.test(`${name}.add() makes ${kind} chain that the device reads correctly`, () => {
       const { queue, ring } = world(8);
       const head = queue.add(
         [{ gpa: BUFFERS, bytes: 16 }, { gpa: BUFFERS + 0x101, bytes: 3 }],
@@ -160,7 +160,7 @@ for (const [name, world] of layouts) {
     assertThrows(() => queue.descriptor(BUFFERS, 1, false), RangeError);
   });
 
-  Deno.test(`${name}.begin() forgets a chain that was not ended, wherever the ring stands`, () => {
+  Deno.test(`${name}.begin() drops a chain that was not ended, at every place of the ring`, () => {
     for (let place = 0; place < 8; place++) {
       const { queue, ring } = world(4);
       for (let i = 0; i < place; i++) {
@@ -233,7 +233,7 @@ for (const [name, world] of layouts) {
     });
   }
 
-  Deno.test(`${name}.requeue() offers what is in flight again, in its order`, () => {
+  Deno.test(`${name}.requeue() resubmits chains in flight, in order`, () => {
     for (let before = 0; before < 9; before++) {
       for (const indirect of [true, false]) {
         const { queue, ring, restart } = world(4);
@@ -266,7 +266,7 @@ for (const [name, world] of layouts) {
     }
   });
 
-  Deno.test(`${name} takes a ring over where another one left it`, () => {
+  Deno.test(`${name} continues a ring where another one left it`, () => {
     const { queue, ring, memory } = world(4);
     let current: DriverQueue | PackedDriverQueue = queue;
     for (let i = 0; i < 20; i++) {
@@ -283,8 +283,8 @@ for (const [name, world] of layouts) {
     }
   });
 
-  Deno.test(`${name} in order makes one used buffer of a batch into all of its chains`, () => {
-    // virtio 1.3, 2.7.9 and 2.8.8: what was skipped was written completely.
+  Deno.test(`${name} in order completes all chains of a batch by one used buffer`, () => {
+    // virtio 1.3, 2.7.9 and 2.8.8: skipped buffers were written completely.
     const { queue } = world(8, { inOrder: true });
     for (let round = 0; round < 20; round++) {
       const heads = [1, 2, 3].map((bytes) =>
@@ -334,7 +334,7 @@ for (const [name, world] of layouts) {
   }
 }
 
-/** The base of a packed ring that stands at a place, with everything used. */
+/** The base of a packed ring at a place, with all descriptors used. */
 function baseAt(size: number): (place: number) => number {
   return (place) => {
     const half = place < size ? place | 0x8000 : place - size;
@@ -342,7 +342,7 @@ function baseAt(size: number): (place: number) => number {
   };
 }
 
-/** Writes one used buffer as a device does that completed several chains in order. */
+/** Writes one used buffer for several chains that were completed in order. */
 function useBatch(
   queue: DriverQueue | PackedDriverQueue,
   chains: number,
@@ -374,7 +374,7 @@ interface Step {
   arm: boolean;
 }
 
-/** Has a driver and a device do what the steps say; every chain has a number as its buffers' size. */
+/** Runs steps of a driver and a device; each chain's number is the size of its buffers. */
 function agree(
   { queue, ring }: World<DriverQueue | PackedDriverQueue>,
   size: number,
@@ -432,7 +432,7 @@ function agree(
   assertEquals([waiting.size, queue.inFlight, queue.free, polled], [0, 0, size, tag]);
 }
 
-Deno.test("DriverQueue.poll() throws when the device gives back what is not in flight", () => {
+Deno.test("DriverQueue.poll() throws when the device completes a chain that is not in flight", () => {
   for (const id of [3, 8, 0xffffffff]) {
     const { queue } = splitWorld(8);
     queue.add([{ gpa: BUFFERS, bytes: 1 }], []);
@@ -446,7 +446,7 @@ Deno.test("DriverQueue.poll() throws when the device gives back what is not in f
   assertEquals(assertThrows(() => queue.poll(), FrontendError).reason, "device");
 });
 
-Deno.test("PackedDriverQueue.poll() throws when the device gives back what is not in flight", () => {
+Deno.test("PackedDriverQueue.poll() throws when the device completes a chain that is not in flight", () => {
   const { AVAIL, USED } = packedDescriptorFlags;
   for (const id of [3, 8, 0xffff]) {
     const { queue } = packedWorld(8);

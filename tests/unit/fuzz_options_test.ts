@@ -8,7 +8,7 @@ Deno.test("parseTool() takes targets, each once, in any order", () => {
   assertEquals(parseTool(FUZZ, ["ring", "all"]).targets, TARGETS);
 });
 
-Deno.test("parseTool() takes a seed and a number of cases, or has its own", () => {
+Deno.test("parseTool() takes a seed and a number of cases, or uses its own", () => {
   const { seed, cases } = parseTool(FUZZ, ["ring", "--seed=4294967295", "--cases=1"]);
   assertEquals([seed, cases], [2 ** 32 - 1, 1]);
   const other = parseTool(FUZZ, ["ring"]);

@@ -9,7 +9,7 @@ Deno.test(`rings hold under a hostile driver, rule by rule (deno task fuzz ring 
   console.log(`seed ${SEED}`);
   const tally = new Tally();
   await playRings({ seed: SEED, cases: 25_000, tally, progress() {} });
-  // Where a ring lies is for the session to check.
+  // The session checks a ring's addresses.
   const { "ring-address": _, ...rules } = ringRules;
   for (const rule of Object.keys(rules)) assert(`pure: ${rule}` in tally.counts, rule);
 });

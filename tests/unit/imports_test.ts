@@ -1,4 +1,4 @@
-/** The floors of ARCHITECTURE.md: which folder imports from which, without circles. */
+/** The floors of ARCHITECTURE.md: which folder may import from which, without circles. */
 import { assertEquals } from "@std/assert";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -94,7 +94,7 @@ Deno.test("a device imports nothing of another device", () => {
   assertEquals(wrong, []);
 });
 
-Deno.test("no module imports itself by way of others", () => {
+Deno.test("no module imports itself through others", () => {
   const circles: string[] = [];
   const done = new Set<string>();
   const visit = (file: string, path: readonly string[]) => {

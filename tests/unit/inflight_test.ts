@@ -18,20 +18,20 @@ import {
 } from "./lib/crash_driver.ts";
 import { delayStores, type PlainStore, traceStores } from "./lib/store_trace.ts";
 
-/** The device is killed. */
+/** Thrown to kill the device. */
 class Crash extends Error {}
 
-/** A driver, the memory of the record, and whichever device has them just now. */
+/** A driver, the memory of the in-flight record, and the current device. */
 class World {
   readonly driver: CrashDriver;
   readonly area: ArrayBuffer;
   readonly #descriptors: number;
   ring: Virtqueue | undefined;
-  /** What the device has taken and not put back. */
+  /** Chains in flight. */
   inHand: Chain[] = [];
-  /** What it took, the oldest first; null for a chain that it put back. */
+  /** Chains that it took, the oldest first; null for a completed one. */
   taken: (Chain | null)[] = [];
-  /** The numbers of the chains that it gave back: they are to be taken next, from the end on. */
+  /** The numbers of untaken chains, which are taken next, from the end on. */
   untaken: number[] = [];
 
   constructor(driver: CrashDriver, descriptors: number, area?: ArrayBuffer) {
@@ -44,7 +44,7 @@ class World {
     return { bytes: new Uint8Array(this.area), descriptors: this.#descriptors };
   }
 
-  /** The device starts, or the next one after it died. */
+  /** Starts a device, or the next one after it died. */
   start(base: number | null): void {
     this.inHand = [];
     this.taken = [];
@@ -53,7 +53,7 @@ class World {
     this.ring = createRing(this.driver.memoryView, this.driver.options(base), this.#region);
   }
 
-  /** Takes all there is. */
+  /** Takes all available chains. */
   takeAll(): void {
     while (this.take());
   }
@@ -68,14 +68,14 @@ class World {
     return true;
   }
 
-  /** Every request that did not come back is done again, in its order, and nothing else. */
+  /** Expects that exactly the requests in flight are resubmitted, in order. */
   expectRecovery(base: number | null): void {
-    // What it can see is done.
+    // Completions that the driver can see are final.
     this.driver.poll();
     this.start(base);
     this.takeAll();
     assertEquals(this.inHand.map(tagOf), this.driver.tags);
-    // And what the next device does comes back.
+    // The next device's completions reach the driver.
     for (const chain of this.inHand.reverse()) this.ring!.put(chain, 0);
     this.ring!.publish();
     this.driver.poll();
@@ -83,7 +83,7 @@ class World {
     assertEquals(this.ring!.take(), null);
   }
 
-  /** A second world that is as this one is now. */
+  /** A copy of this world. */
   copy(): World {
     return new World(this.driver.copy(), this.#descriptors, this.area.slice(0));
   }
@@ -96,7 +96,7 @@ function makeDriver(packed: boolean, size: number, inOrder: boolean): CrashDrive
     : new SplitCrashDriver(size, inOrder, 0x10000 - 3 * size);
 }
 
-/** What a device may do, and the driver. */
+/** Steps of a device and of the driver. */
 const STEPS = ["add", "poll", "take", "putOldest", "putNewest", "untake", "publish"] as const;
 type Step = typeof STEPS[number];
 
@@ -140,8 +140,8 @@ function step(world: World, name: Step, random: Random): boolean {
 }
 
 /**
- * Looks at what another device would find if this one died now: whatever the
- * driver does meanwhile, and also if V8 had made some plain stores later.
+ * Checks the state that the next device would find if this one died now, whatever the driver does
+ * meanwhile, and also if V8 delayed some plain stores.
  */
 function expectRecoveryNow(world: World, random: Random, plain: readonly PlainStore[]): void {
   const { bases } = world.driver as SplitCrashDriver | PackedCrashDriver;
@@ -168,11 +168,11 @@ for (const packed of [false, true]) {
   Deno.test(`a ${layout} ring loses nothing at any store of any short history`, () => {
     let stores = 0;
     const play = (history: readonly Step[]): boolean => {
-      // What is added depends on the history alone.
+      // Added requests depend on the history alone.
       const random = new Random(7);
       const world = new World(makeDriver(packed, 2, false), 2);
       let isLast = false;
-      // Stores before the last step were looked at with a shorter history.
+      // Stores before the last step were checked with a shorter history.
       using _ = trace(world, (plain) => {
         if (isLast || history.length === 0) {
           stores++;
@@ -215,7 +215,8 @@ for (const packed of [false, true]) {
 }
 
 Deno.test("a packed ring loses nothing at any store of a batch over its end", () => {
-  // The next used descriptor goes where the tail of a list still looks available from the last round.
+  // The next used descriptor is written where the tail of a list still looks available from the
+  // last round.
   const world = new World(new PackedCrashDriver(3, false), 3);
   const random = new Random(1);
   using _ = trace(world, (plain) => expectRecoveryNow(world, random, plain));
@@ -229,7 +230,7 @@ Deno.test("a packed ring loses nothing at any store of a batch over its end", ()
 for (const packed of [false, true]) {
   const layout = packed ? "packed" : "split";
 
-  /** A device with two requests in flight and one used, that died in the middle of that. */
+  /** A device that died with two requests in flight, in the middle of using a third. */
   const crashed = () => {
     const world = new World(makeDriver(packed, 4, false), 4);
     world.start(null);
@@ -241,7 +242,7 @@ for (const packed of [false, true]) {
     return world;
   };
 
-  Deno.test(`a ${layout} ring believes no record that makes no sense`, () => {
+  Deno.test(`a ${layout} ring refuses an invalid record`, () => {
     const header = packed ? 32 : 16, entry = packed ? 32 : 16;
     const wrong: [what: string, at: number, bytes: number[], message: string][] = [
       ["a version to come", 8, [2, 0], "version 1"],
@@ -267,7 +268,7 @@ for (const packed of [false, true]) {
       const { message: got } = assertThrows(() => world.start(null), InflightError);
       assertStringIncludes(got, message, what);
     }
-    // The batch of a crash between two stores.
+    // A batch that a crash interrupted between two stores.
     if (!packed) {
       const world = crashed();
       world.driver.add(1);
@@ -284,7 +285,7 @@ for (const packed of [false, true]) {
     }
   });
 
-  Deno.test(`a ${layout} ring that begins anew believes no record of another one`, () => {
+  Deno.test(`a new ${layout} ring ignores the record of another one`, () => {
     const worlds = [packed ? 0 : 0xfffe, packed ? 0 : 0xff00].map((used) => {
       const world = new World(
         packed ? new PackedCrashDriver(8, false) : new SplitCrashDriver(8, false, used),
@@ -293,7 +294,7 @@ for (const packed of [false, true]) {
       world.start(null);
       for (let i = 0; i < 6; i++) world.driver.add(1);
       world.takeAll();
-      // Three are back, three are in flight: when the ring goes, or never.
+      // Three are completed and three in flight, which complete later or never.
       for (const chain of world.inHand.splice(0, 3)) world.ring!.put(chain, 0);
       world.ring!.publish();
       return world;
@@ -305,19 +306,19 @@ for (const packed of [false, true]) {
           ring!.publish();
         }
         const driver = packed ? new PackedCrashDriver(8, false) : new SplitCrashDriver(8, false, 0);
-        const anew = new World(driver, 8, area.slice(0));
+        const next = new World(driver, 8, area.slice(0));
         for (let i = 0; i < 5; i++) driver.add(1);
-        anew.start(initialBase(packed));
-        assertEquals(anew.ring!.resubmitted, 0);
-        anew.takeAll();
-        assertEquals(anew.inHand.map(tagOf), driver.tags);
-        // And from here on the record is kept of this ring.
-        anew.expectRecovery(initialBase(packed));
+        next.start(initialBase(packed));
+        assertEquals(next.ring!.resubmitted, 0);
+        next.takeAll();
+        assertEquals(next.inHand.map(tagOf), driver.tags);
+        // From here on the record follows this ring.
+        next.expectRecovery(initialBase(packed));
       }
     }
   });
 
-  Deno.test(`a ${layout} ring that gives chains back leaves nothing of them in the record`, () => {
+  Deno.test(`a ${layout} ring removes untaken chains from the record`, () => {
     for (const inOrder of [false, true]) {
       const world = new World(makeDriver(packed, 8, inOrder), 8);
       world.start(null);
@@ -351,13 +352,13 @@ for (const packed of [false, true]) {
     }
   });
 
-  Deno.test(`a ${layout} ring lives with any record, whatever a front-end writes to it`, () => {
+  Deno.test(`a ${layout} ring survives any record that a front-end writes`, () => {
     const seed = Math.trunc(Math.random() * 2 ** 32);
     const random = new Random(seed);
     const outcomes = { refused: 0, broken: 0, went: 0 };
     for (let round = 0; round < 3000; round++) {
       const world = crashed();
-      // There is no memory behind most addresses of this test.
+      // Most addresses of this test have no memory.
       world.driver.indirect = false;
       const area = new Uint8Array(world.area);
       const scribble = () => {
@@ -370,7 +371,7 @@ for (const packed of [false, true]) {
         world.start(null);
         for (let i = 0; i < 20; i++) {
           scribble();
-          // A chain of the record may be another one now.
+          // The driver may have reused a chain of the record.
           world.untaken = [];
           step(world, random.pick(["take", "putOldest", "putNewest", "untake", "publish"]), random);
         }
@@ -385,7 +386,7 @@ for (const packed of [false, true]) {
   });
 }
 
-Deno.test("a split ring without a record goes on where its base can be right, else at its used index", () => {
+Deno.test("a split ring without a record resumes at its base if that is possible, else at its used index", () => {
   const cases: [
     base: number | null,
     used: number,
@@ -397,7 +398,7 @@ Deno.test("a split ring without a record goes on where its base can be right, el
     [0, 700, 702, false, 700],
     [699, 700, 702, false, 700],
     [700, 700, 702, false, 700],
-    // One was taken and never used.
+    // One was taken and never completed.
     [701, 700, 702, false, 701],
     [701, 700, 702, true, 700],
     [0, 0xffff, 1, false, 0],
@@ -410,20 +411,20 @@ Deno.test("a split ring without a record goes on where its base can be right, el
   }
 });
 
-/** A long life with crashes; each store is looked at, and some are the last of a device. */
+/** Random steps with crashes; each store is checked, and some are a device's last. */
 function liveThroughCrashes(world: World, seed: number): void {
   const random = new Random(seed);
   const { driver } = world;
   let crashes = 0;
   using _ = trace(world, (plain) => {
-    // The driver is another processor.
+    // The driver's stores are not delayed.
     if (world.ring !== undefined && random.chance(1, 8)) {
       driver.poll();
       driver.addAny(random);
     }
     expectRecoveryNow(world, random, plain);
     if (random.chance(1, 100)) {
-      // And what V8 would have stored later is not stored at all.
+      // Delayed plain stores are lost.
       const same = new Map([[driver.memory, driver.memory], [world.area, world.area]]);
       delayStores(plain, () => random.chance(1, 2), same);
       throw new Crash();

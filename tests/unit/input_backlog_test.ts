@@ -13,7 +13,7 @@ function key(code: number, value: number): InputEvent[] {
   return [{ type: 1, code, value }, SYN_REPORT];
 }
 
-/** A backlog with a driver that listens. */
+/** A backlog with a running driver. */
 function listening(limit?: number): Backlog {
   const backlog = new Backlog(limit);
   backlog.begin();
@@ -29,7 +29,7 @@ function drain(backlog: Backlog): number[][] {
   return events;
 }
 
-Deno.test("Backlog gives events in their order", () => {
+Deno.test("Backlog returns events in order", () => {
   const backlog = listening();
   let called = 0;
   backlog.onEvents = () => called++;
@@ -58,14 +58,14 @@ Deno.test("Backlog never drops a group of which a part was delivered", () => {
   assertEquals(backlog.counts.droppedGroups, 1);
 });
 
-Deno.test("Backlog drops a group that is larger than it", () => {
+Deno.test("Backlog drops a group that is larger than its limit", () => {
   const backlog = listening(4);
   backlog.add([group(1, 2), group(2, 5)]);
   assertEquals(drain(backlog), []);
   assertEquals([backlog.counts.dropped, backlog.counts.droppedGroups], [7, 2]);
 });
 
-Deno.test("Backlog tells which keys are on when it dropped some, before what comes after", () => {
+Deno.test("Backlog sends the state of keys after it dropped some, before later events", () => {
   const backlog = listening(4);
   backlog.add([key(30, 1), key(29, 1)]);
   assertEquals(drain(backlog).filter(([type]) => type === 1), [[1, 30, 1], [1, 29, 1]]);
@@ -79,7 +79,7 @@ Deno.test("Backlog tells which keys are on when it dropped some, before what com
   assertEquals(backlog.counts.restored, 2);
 });
 
-Deno.test("Backlog keeps nothing that comes while no driver listens", () => {
+Deno.test("Backlog drops events while no driver runs", () => {
   const backlog = new Backlog();
   backlog.add([key(30, 1), key(30, 0), group(1, 3)]);
   assertEquals([backlog.isEmpty, backlog.counts.dropped, backlog.counts.waiting], [true, 7, 0]);
@@ -89,7 +89,7 @@ Deno.test("Backlog keeps nothing that comes while no driver listens", () => {
   assertEquals(drain(backlog), [[1, 31, 1], [0, 0, 0]]);
 });
 
-Deno.test("Backlog tells a driver that begins which keys and switches are on, and no more", () => {
+Deno.test("Backlog sends a starting driver only the keys and switches that are on", () => {
   const backlog = new Backlog();
   const lid = [{ type: 5, code: 0, value: 1 }, SYN_REPORT];
   backlog.add([key(42, 1), key(30, 1), key(30, 0), lid]);
@@ -99,7 +99,7 @@ Deno.test("Backlog tells a driver that begins which keys and switches are on, an
   assertEquals(drain(backlog), [[1, 42, 0], [0, 0, 0]]);
 });
 
-Deno.test("Backlog.end() drops what waits, ends a group that has begun, and leaves no key down", () => {
+Deno.test("Backlog.end() drops pending events, ends a partial group, and releases keys", () => {
   const backlog = listening();
   backlog.add([key(30, 1), group(1, 3), key(31, 1)]);
   for (let i = 0; i < 3; i++) backlog.next();
@@ -111,7 +111,7 @@ Deno.test("Backlog.end() drops what waits, ends a group that has begun, and leav
   assertEquals([accepted, waiting], [delivered + dropped, 0]);
 });
 
-Deno.test("Backlog.begin() tells again what is on: the driver may be another one", () => {
+Deno.test("Backlog.begin() sends the state again, since the driver may be another one", () => {
   const backlog = listening();
   backlog.add([key(30, 1)]);
   drain(backlog);
@@ -121,7 +121,7 @@ Deno.test("Backlog.begin() tells again what is on: the driver may be another one
   assertEquals(drain(backlog), [[1, 30, 1], [0, 0, 0]]);
 });
 
-Deno.test("Backlog.reset() leaves nothing for the next driver but what is on", () => {
+Deno.test("Backlog.reset() leaves only the state for the next driver", () => {
   const backlog = listening();
   backlog.add([key(30, 1), group(1, 3)]);
   for (let i = 0; i < 3; i++) backlog.next();
@@ -132,7 +132,7 @@ Deno.test("Backlog.reset() leaves nothing for the next driver but what is on", (
   assertEquals(drain(backlog), [[1, 31, 1], [0, 0, 0]]);
 });
 
-Deno.test("Backlog.drained() resolves when a driver listens and has all", async () => {
+Deno.test("Backlog.drained() resolves when a running driver has all events", async () => {
   const backlog = new Backlog();
   const order: string[] = [];
   const first = backlog.drained().then(() => order.push("begun"));
@@ -147,7 +147,7 @@ Deno.test("Backlog.drained() resolves when a driver listens and has all", async 
   assertEquals(order, ["begun", "waits", "drained"]);
 });
 
-Deno.test("Backlog gives whole groups, in order and within its limit, whatever happens", () => {
+Deno.test("Backlog returns whole groups, in order and within its limit, over random steps", () => {
   const step = fc.oneof(
     fc.record({ add: fc.array(fc.integer({ min: 2, max: 6 }), { maxLength: 4 }) }),
     fc.record({ take: fc.nat(10) }),

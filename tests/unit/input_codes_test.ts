@@ -38,13 +38,13 @@ Deno.test("codes have the numbers that every Linux has", () => {
   assertEquals([REL.REL_WHEEL, LED.LED_SCROLLL], [8, 2]);
 });
 
-Deno.test("eventName() gives names, and numbers where there are none", () => {
+Deno.test("eventName() returns names, or numbers of unnamed codes", () => {
   assertEquals(codes.eventName(1, 30), "EV_KEY KEY_A");
   assertEquals(codes.eventName(1, 0x2ff), "EV_KEY 767");
   assertEquals(codes.eventName(0x1f, 3), "31 3");
 });
 
-Deno.test("codeNumber() and typeNumber() know only names of the tables", () => {
+Deno.test("codeNumber() and typeNumber() know only the tables' names", () => {
   assertEquals(codes.typeNumber("EV_ABS"), 3);
   assertEquals(codes.typeNumber("toString"), undefined);
   assertEquals(codes.codeNumber(3, "ABS_Y"), 1);

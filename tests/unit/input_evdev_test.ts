@@ -11,7 +11,7 @@ import { profileModel } from "../../backends/input/profiles.ts";
 import { selectionAnswer } from "../../backends/input/selection.ts";
 import { Errno, LinuxError } from "../../src/linux/mod.ts";
 
-/** The requests as C has them, and as we do. */
+/** The requests as in C, and ours. */
 const requests: Record<string, number> = {
   EVIOCGID: evdevRequests.id,
   "EVIOCGNAME(256)": evdevRequests.name(256),
@@ -85,7 +85,7 @@ function host(answers: [request: number, answer: ArrayLike<number>][]): EvdevQue
 
 const ascii = (text: string) => [...text].map((c) => c.charCodeAt(0));
 
-Deno.test("evdevModel() is what the device answers", () => {
+Deno.test("evdevModel() returns the device's answers", () => {
   const model = evdevModel(host([
     [evdevRequests.id, [3, 0, 0x6d, 0x04, 0x52, 0xc5, 0x11, 0x01]],
     [evdevRequests.name(128), [...ascii("Pen"), 0]],
@@ -116,7 +116,7 @@ Deno.test("evdevModel() is what the device answers", () => {
   assertEquals([...selectionAnswer(model, 0x11, 3)], [0x01, 0, 0, 0x01]);
 });
 
-Deno.test("evdevModel() takes a device without a serial number, and no other failure", () => {
+Deno.test("evdevModel() accepts a device without a serial number, and no other failure", () => {
   const failing = (failing: number, errno: number): EvdevQuery => (request) => {
     if (request === failing) throw new LinuxError("ioctl", errno);
     return 0;
@@ -129,7 +129,7 @@ Deno.test("evdevModel() takes a device without a serial number, and no other fai
   );
 });
 
-/** A stream with what came out of it, as `type:code:value`. */
+/** A stream and its output, as `type:code:value`. */
 function stream(keysDown: number[] = []) {
   const groups: string[] = [];
   const made = new EvdevStream({
@@ -152,7 +152,7 @@ Deno.test("encodeInputEvents() writes struct input_event", () => {
   ]);
 });
 
-Deno.test("EvdevStream gives whole groups", () => {
+Deno.test("EvdevStream returns whole groups", () => {
   const { groups, push } = stream();
   push([1, 30, 1], [0, 0, 0], [1, 31, 1]);
   assertEquals(groups, ["1:30:1 0:0:0"]);
@@ -160,20 +160,20 @@ Deno.test("EvdevStream gives whole groups", () => {
   assertEquals(groups, ["1:30:1 0:0:0", "1:31:1 1:30:0 0:0:0"]);
 });
 
-Deno.test("EvdevStream puts divided events together", () => {
+Deno.test("EvdevStream joins divided events", () => {
   const { made, groups } = stream();
   const bytes = encodeInputEvents([{ type: 1, code: 30, value: 1 }, SYN_REPORT]);
   for (const byte of bytes) made.push(Uint8Array.of(byte));
   assertEquals(groups, ["1:30:1 0:0:0"]);
 });
 
-Deno.test("EvdevStream leaves out what the device did not announce", () => {
+Deno.test("EvdevStream drops events that the device did not announce", () => {
   const { groups, push } = stream();
   push([4, 4, 458756], [1, 30, 1], [3, 0, 5], [0, 0, 1]);
   assertEquals(groups, ["1:30:1 0:0:1"]);
 });
 
-Deno.test("EvdevStream sets keys right after the host lost events", () => {
+Deno.test("EvdevStream corrects the state of keys after the host lost events", () => {
   const { made, groups, push } = stream([31, 32]);
   push([1, 30, 1], [1, 31, 1], [0, 0, 0], [1, 33, 1]);
   push([0, 3, 0], [1, 31, 0], [0, 0, 0]);
@@ -183,7 +183,7 @@ Deno.test("EvdevStream sets keys right after the host lost events", () => {
   assertEquals(groups.length, 3);
 });
 
-Deno.test("EvdevStream gives up a group that never ends", () => {
+Deno.test("EvdevStream drops a group that never ends", () => {
   const { made, groups, push } = stream();
   for (let i = 0; i < 3 * 4096; i++) push([1, 30, 2]);
   assertEquals([groups.length, made.lost], [0, 1]);
@@ -191,7 +191,7 @@ Deno.test("EvdevStream gives up a group that never ends", () => {
   assertEquals(groups, ["1:30:1 0:0:0"]);
 });
 
-Deno.test("EvdevStream releases what is down when the device is gone", () => {
+Deno.test("EvdevStream releases keys when the device is gone", () => {
   const { made, groups, push } = stream();
   push([1, 30, 1], [1, 31, 1], [0, 0, 0], [1, 30, 0], [0, 0, 0], [1, 32, 1]);
   made.end();

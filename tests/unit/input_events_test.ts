@@ -45,20 +45,20 @@ Deno.test("parseEvents() keeps raw events together until SYN_REPORT", () => {
   );
 });
 
-Deno.test("parseEvents() ends a group before a friendly event", () => {
+Deno.test("parseEvents() ends a group of raw events before a shorthand event", () => {
   assertEquals(
     parse([{ type: "EV_KEY", code: "KEY_LEFTCTRL", value: 1 }, { key: "c" }]),
     [[[1, 29, 1], SYN], [[1, 46, 1], SYN], [[1, 46, 0], SYN]],
   );
 });
 
-Deno.test("parseEvents() presses and releases a key, or does one of it", () => {
+Deno.test("parseEvents() presses and releases a key, or does one of the two", () => {
   assertEquals(parse({ key: "a" }), [[[1, 30, 1], SYN], [[1, 30, 0], SYN]]);
   assertEquals(parse({ key: "ctrl", value: 1 }), [[[1, 29, 1], SYN]]);
   assertEquals(parse({ key: "ctrl", value: 0 }), [[[1, 29, 0], SYN]]);
 });
 
-Deno.test("parseEvents() knows keys by their Linux names and by what is on them", () => {
+Deno.test("parseEvents() knows keys by their Linux names and by their labels", () => {
   const code = (key: string) => parse({ key })[0][0][1];
   assertEquals(["A", "KEY_A", "key_a"].map(code), [30, 30, 30]);
   assertEquals(["1", ";", "\n", "enter", "F1", "leftmeta"].map(code), [2, 39, 28, 28, 59, 125]);

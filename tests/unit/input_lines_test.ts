@@ -21,17 +21,17 @@ async function linesOf(...chunks: (string | Uint8Array)[]): Promise<[number, str
   return lines;
 }
 
-Deno.test("readLines() gives lines however they are divided", async () => {
+Deno.test("readLines() returns lines however they are divided", async () => {
   assertEquals(await linesOf("a\nb", "c", "\n\n", "d"), [[1, "a"], [2, "bc"], [4, "d"]]);
   assertEquals(await linesOf("a\r\n  \n"), [[1, "a\r"]]);
   assertEquals(await linesOf(), []);
 });
 
-Deno.test("readLines() puts a divided character together", async () => {
+Deno.test("readLines() joins a divided character", async () => {
   assertEquals(await linesOf(Uint8Array.of(0xc3), Uint8Array.of(0xa9, 0x0a)), [[1, "é"]]);
 });
 
-Deno.test("readLines() skips a line that is too long, and goes on", async () => {
+Deno.test("readLines() skips a line that is too long, and continues", async () => {
   const half = "x".repeat(LINE_CHARACTERS_MAX / 2);
   assertEquals(
     (await linesOf(half, half, "\n", half, half, "x", "xx", "\nnext\n"))
@@ -40,7 +40,7 @@ Deno.test("readLines() skips a line that is too long, and goes on", async () => 
   );
 });
 
-Deno.test("JsonLineWriter writes lines in their order, several at once when it can", async () => {
+Deno.test("JsonLineWriter writes lines in order, several at once when it can", async () => {
   const written: string[] = [];
   const { promise, resolve } = Promise.withResolvers<void>();
   const writer = new JsonLineWriter((bytes) => {
@@ -55,7 +55,7 @@ Deno.test("JsonLineWriter writes lines in their order, several at once when it c
   assertEquals(written, ['{"a":1}\n', "2\n3\n"]);
 });
 
-Deno.test("JsonLineWriter drops and counts lines when nobody takes them", async () => {
+Deno.test("JsonLineWriter drops and counts lines that no process reads", async () => {
   const { promise, resolve } = Promise.withResolvers<void>();
   let calls = 0;
   const writer = new JsonLineWriter(() => (calls++, promise));

@@ -15,27 +15,27 @@ function answers(model: typeof mouse, select: number, subsel = 0): number[] {
   return [...selectionAnswer(model, select, subsel)];
 }
 
-Deno.test("selectionAnswer() gives the name without a NUL", () => {
+Deno.test("selectionAnswer() returns the name without a NUL", () => {
   assertEquals(answers(mouse, 0x01), [0x4d, 0x61, 0x75, 0x73]);
   assertEquals(new TextDecoder().decode(selectionAnswer(tablet, 0x01, 0)), "vhostd tablet");
 });
 
-Deno.test("selectionAnswer() gives the serial number, and nothing where there is none", () => {
+Deno.test("selectionAnswer() returns the serial number, and nothing if there is none", () => {
   assertEquals(answers(keyboard, 0x02), [0xc3, 0xa9, 0x31]);
   assertEquals(answers(mouse, 0x02), []);
 });
 
-Deno.test("selectionAnswer() gives bus type, vendor, product and version", () => {
+Deno.test("selectionAnswer() returns bus type, vendor, product and version", () => {
   assertEquals(answers(mouse, 0x03), [6, 0, 0x34, 0x12, 0xcd, 0xab, 1, 0]);
   assertEquals(answers(tablet, 0x03), [6, 0, 0, 0, 3, 0, 1, 0]);
 });
 
-Deno.test("selectionAnswer() gives no properties to the profiles, and a bit for each to a model", () => {
+Deno.test("selectionAnswer() returns no properties to the profiles, and a bit for each to a model", () => {
   assertEquals(answers(mouse, 0x10), []);
   assertEquals(answers({ ...mouse, properties: new Set([0, 5]) }, 0x10), [0x21]);
 });
 
-Deno.test("selectionAnswer() gives the keys, LEDs and repetition of a keyboard", () => {
+Deno.test("selectionAnswer() returns the keys, LEDs and repetition of a keyboard", () => {
   const keys = answers(keyboard, 0x11, 1);
   // KEY_ESC (1) to KEY_MICMUTE (248), and KEY_FN (0x1d0)
   assertEquals(keys.length, 0x1d0 / 8 + 1);
@@ -47,14 +47,14 @@ Deno.test("selectionAnswer() gives the keys, LEDs and repetition of a keyboard",
   assertEquals(answers(keyboard, 0x11, 0x14), [0x03]);
 });
 
-Deno.test("selectionAnswer() gives the buttons and axes of a mouse", () => {
+Deno.test("selectionAnswer() returns the buttons and axes of a mouse", () => {
   // BTN_LEFT (0x110) to BTN_EXTRA (0x114)
   assertEquals(answers(mouse, 0x11, 1), [...new Array(34).fill(0), 0x1f]);
   // REL_X, REL_Y, REL_HWHEEL (6), REL_WHEEL (8)
   assertEquals(answers(mouse, 0x11, 2), [0x43, 0x01]);
 });
 
-Deno.test("selectionAnswer() gives the axes of a tablet with their ranges", () => {
+Deno.test("selectionAnswer() returns the axes of a tablet with their ranges", () => {
   assertEquals(answers(tablet, 0x11, 1), [...new Array(34).fill(0), 0x1f]);
   assertEquals(answers(tablet, 0x11, 2), [0x40, 0x01]);
   assertEquals(answers(tablet, 0x11, 3), [0x03]);
@@ -63,7 +63,7 @@ Deno.test("selectionAnswer() gives the axes of a tablet with their ranges", () =
   assertEquals(answers(tablet, 0x12, 1), range);
 });
 
-Deno.test("selectionAnswer() gives signed ranges", () => {
+Deno.test("selectionAnswer() returns signed ranges", () => {
   const axes = new Map([[2, { min: -2, max: 1, fuzz: 3, flat: 4, res: 5 }]]);
   assertEquals(answers({ ...tablet, axes }, 0x12, 2), [
     ...[0xfe, 0xff, 0xff, 0xff],
@@ -74,7 +74,7 @@ Deno.test("selectionAnswer() gives signed ranges", () => {
   ]);
 });
 
-Deno.test("selectionAnswer() gives nothing for what does not exist", () => {
+Deno.test("selectionAnswer() returns nothing for an unknown selection", () => {
   const supported = new Set<string>();
   for (let select = 0; select < 256; select++) {
     for (let subsel = 0; subsel < 256; subsel++) {
@@ -129,7 +129,7 @@ Deno.test("SelectionLog counts a selection once, when it is read after it was wr
   ]);
 });
 
-Deno.test("SelectionLog keeps what was asked for over a reset", () => {
+Deno.test("SelectionLog keeps selections over a reset", () => {
   const log = new SelectionLog(() => 1);
   log.written();
   log.read(1, 0, 4);

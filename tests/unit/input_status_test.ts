@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { profileModel } from "../../backends/input/profiles.ts";
 import { StatusLog } from "../../backends/input/status.ts";
 
-Deno.test("StatusLog keeps the state of LEDs and what was said", () => {
+Deno.test("StatusLog keeps the state of LEDs and the latest events", () => {
   let now = 10;
   const log = new StatusLog(profileModel("keyboard"), () => now++);
   const passedOn: number[] = [];
@@ -22,7 +22,7 @@ Deno.test("StatusLog keeps the state of LEDs and what was said", () => {
   assertEquals(log.records.length, 2);
 });
 
-Deno.test("StatusLog.reset() turns off what the driver has turned on", () => {
+Deno.test("StatusLog.reset() turns off LEDs that the driver turned on", () => {
   const log = new StatusLog(profileModel("keyboard"));
   const released: number[][] = [];
   log.onRelease = ({ type, code, value }) => released.push([type, code, value]);
@@ -34,7 +34,7 @@ Deno.test("StatusLog.reset() turns off what the driver has turned on", () => {
   assertEquals(released, [[0x11, 1, 0]]);
 });
 
-Deno.test("StatusLog only counts what the device did not announce", () => {
+Deno.test("StatusLog only counts events that the device did not announce", () => {
   const log = new StatusLog(profileModel("mouse"));
   for (let code = 0; code < 1000; code++) log.take({ type: 0x11, code, value: 1 });
   assertEquals([log.leds, log.records, log.others], [{}, [], 1000]);

@@ -2,7 +2,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { CHUNK_PAGES, MappedPages } from "../../backends/blk/mapped_pages.ts";
 
-/** Whether each page may be touched. */
+/** Whether each page may be accessed. */
 function touchable(pages: MappedPages): boolean[] {
   return Array.from({ length: pages.count }, (_, page) => {
     const may = pages.enter(page, page);
@@ -11,7 +11,7 @@ function touchable(pages: MappedPages): boolean[] {
   });
 }
 
-/** Pages that may be touched once they are known. */
+/** Pages that may be accessed once they are added. */
 function opened(count: number): MappedPages {
   const pages = new MappedPages(count);
   pages.open();
@@ -24,7 +24,7 @@ Deno.test("MappedPages has exactly the pages that were added and not removed", (
     const pages = opened(count);
     const expected = new Array<boolean>(count).fill(false);
     for (const [first, more, isThere] of changes) {
-      // Ranges that go on behind the end are cut off there.
+      // Ranges beyond the end are cut off there.
       const last = first + more;
       pages.locked(() => isThere ? pages.add(first, last) : pages.remove(first, last));
       expected.fill(isThere, first, Math.min(last + 1, count));
@@ -33,7 +33,7 @@ Deno.test("MappedPages has exactly the pages that were added and not removed", (
   }));
 });
 
-Deno.test("MappedPages.enter() asks for every page of a range", () => {
+Deno.test("MappedPages.enter() requires every page of a range", () => {
   const pages = opened(100);
   pages.locked(() => pages.add(10, 89));
   for (const missing of [10, 31, 32, 63, 64, 89]) {
@@ -48,7 +48,7 @@ Deno.test("MappedPages.enter() asks for every page of a range", () => {
   assertEquals(pages.enter(100, 100), false);
 });
 
-Deno.test("MappedPages lets nothing be touched while it is closed, and knows nothing after", () => {
+Deno.test("MappedPages allows no access while it is closed, and is empty afterwards", () => {
   const pages = new MappedPages(3 * CHUNK_PAGES);
   assertEquals([pages.isOpen, pages.enter(0, 0)], [false, false]);
   pages.open();
@@ -60,7 +60,7 @@ Deno.test("MappedPages lets nothing be touched while it is closed, and knows not
   pages.leave();
   pages.close();
   assertEquals([pages.isOpen, pages.enter(0, 7)], [false, false]);
-  // A thread may have been on its way to say so.
+  // A thread may report late.
   pages.locked(() => {
     pages.add(8, 9);
     pages.setKnown(1);
@@ -70,7 +70,7 @@ Deno.test("MappedPages lets nothing be touched while it is closed, and knows not
   assertEquals([pages.isKnown(1), pages.isKnown(2)], [false, false]);
 });
 
-Deno.test("MappedPages is the same on every thread that joins it", () => {
+Deno.test("MappedPages is shared by every thread that joins it", () => {
   for (const count of [1, 31, 32, 33, CHUNK_PAGES, 40 * CHUNK_PAGES + 1]) {
     const pages = opened(count);
     const other = new MappedPages(pages.memory);
@@ -91,7 +91,7 @@ Deno.test("MappedPages has room for a limited number of threads", () => {
   assertThrows(() => new MappedPages(memory), RangeError, "at most 257 threads");
 });
 
-Deno.test("MappedPages.remove() returns only when nobody touches pages any more", async () => {
+Deno.test("MappedPages.remove() returns only when no thread accesses the pages any more", async () => {
   const pages = opened(64);
   pages.locked(() => pages.add(0, 63));
   assertEquals(pages.enter(0, 63), true);
@@ -116,7 +116,7 @@ Deno.test("MappedPages.remove() returns only when nobody touches pages any more"
     });
     worker.postMessage({ pages: pages.memory, step: step.buffer });
     while (Atomics.load(step, 0) === 0) await new Promise((resolve) => setTimeout(resolve, 1));
-    // The page goes at once, the call does not return before the touching ends.
+    // The page is removed at once, but the call returns only after the access ends.
     const other = new MappedPages(pages.memory);
     while (other.enter(3, 3)) other.leave();
     Atomics.store(step, 1, 1);

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { nearest, suggestion } from "../../src/virtio/nearest.ts";
 
-Deno.test("nearest() finds the name that was meant", () => {
+Deno.test("nearest() finds the closest name", () => {
   const names = ["blk", "input", "rng", "socket-path", "control-path"];
   for (
     const [word, name] of [

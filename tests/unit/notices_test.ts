@@ -8,7 +8,7 @@ import {
   refusedNotice,
 } from "../../src/runtime/notices.ts";
 
-Deno.test("Notices tell the first of each kind at once, and at the end how many more there were", () => {
+Deno.test("Notices print the first of each kind at once, and the number of further ones at the end", () => {
   const told: string[] = [];
   {
     using notices = new Notices((line) => told.push(line));
@@ -19,7 +19,7 @@ Deno.test("Notices tell the first of each kind at once, and at the end how many 
   assertEquals(told.slice(2), ["queue 0: 999 more since; the record has the latest"]);
 });
 
-Deno.test("Notices tell how many more there were after a while, and then count anew", async () => {
+Deno.test("Notices print the number of further ones after a period, and restart the count", async () => {
   const counted = Promise.withResolvers<string>();
   const told: string[] = [];
   using notices = new Notices((line) => {
@@ -27,7 +27,7 @@ Deno.test("Notices tell how many more there were after a while, and then count a
     if (line.includes("more")) counted.resolve(line);
   }, 5);
   for (let i = 0; i < 3; i++) notices.add({ what: "a", why: "b" });
-  // The timer alone does not keep a process.
+  // The timer does not keep the process alive.
   const keep = setTimeout(() => counted.reject(new Error("No count came")), 10_000);
   assertEquals(await counted.promise, "a: 2 more since; the record has the latest");
   clearTimeout(keep);
@@ -36,7 +36,7 @@ Deno.test("Notices tell how many more there were after a while, and then count a
   assert(NOTICE_PERIOD_MS >= 1000, "Counts must not fill a log");
 });
 
-Deno.test("Notices have room for a limited number of kinds, whatever is sent", () => {
+Deno.test("Notices keep a limited number of kinds, whatever is sent", () => {
   const told: string[] = [];
   {
     using notices = new Notices((line) => told.push(line));
@@ -46,7 +46,7 @@ Deno.test("Notices have room for a limited number of kinds, whatever is sent", (
   assertEquals(told[MAX_NOTICE_KINDS], `faults of other kinds: kind ${MAX_NOTICE_KINDS}: x`);
 });
 
-Deno.test("Notices hand a stack on", () => {
+Deno.test("Notices pass a stack on", () => {
   const told: unknown[] = [];
   using notices = new Notices((line, stack) => told.push([line, stack]));
   notices.add(brokenNotice({ index: 1, name: "q" }, "device", null, "No luck", "Error: No luck\n"));
@@ -56,7 +56,7 @@ Deno.test("Notices hand a stack on", () => {
   assertEquals(stack, "Error: No luck\n");
 });
 
-Deno.test("brokenNotice() and refusedNotice() name the way out", () => {
+Deno.test("brokenNotice() and refusedNotice() name the remedy", () => {
   const queue = { index: 0, name: "requestq" };
   const ring = brokenNotice(
     queue,
@@ -76,7 +76,7 @@ Deno.test("brokenNotice() and refusedNotice() name the way out", () => {
   });
 });
 
-Deno.test("NoticeSender sends the first at once, and of others the number once a second", () => {
+Deno.test("NoticeSender sends the first at once, and the number of further ones once a second", () => {
   const sent: [string, number][] = [];
   const sender = new NoticeSender(({ what }, count) => sent.push([what, count]));
   const notice = { what: "a", why: "b" };
@@ -87,7 +87,7 @@ Deno.test("NoticeSender sends the first at once, and of others the number once a
   assert(sent.length <= MAX_NOTICE_KINDS + 2);
 });
 
-Deno.test("Notices count what came counted", () => {
+Deno.test("Notices add counts that they receive", () => {
   const told: string[] = [];
   {
     using notices = new Notices((line) => told.push(line));

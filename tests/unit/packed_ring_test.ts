@@ -82,7 +82,7 @@ Deno.test("PackedRing.take() reads an indirect table in order and ignores all fl
   assertEquals(driver.used(1), { id: 3, bytes: 32, flags: WRITE });
 });
 
-// Each rule, broken on purpose.
+// Broken rules.
 
 Deno.test("PackedRing.take() refuses a buffer ID outside the queue", () => {
   for (const id of [8, 0xffff]) {
@@ -123,7 +123,7 @@ Deno.test("PackedRing.take() refuses more descriptors than are free, at every pl
   }
 });
 
-Deno.test("PackedRing.take() refuses a list that runs into what is not available", () => {
+Deno.test("PackedRing.take() refuses a list that continues in unavailable descriptors", () => {
   for (let place = 0; place < 8; place++) {
     const driver = new PackedRingDriver(4, { base: baseAt(place, 4) });
     driver.describe(place % 4, { ...ONE, flags: driver.available(place) | NEXT });
@@ -152,7 +152,7 @@ Deno.test("PackedRing.take() refuses INDIRECT in a list", () => {
   }
 });
 
-Deno.test("PackedRing takes any size up to 32768", () => {
+Deno.test("PackedRing accepts any size up to 32768", () => {
   for (const size of [0, 32769]) {
     const error = assertThrows(() => new PackedRingDriver(size), RingError);
     assertEquals(error.rule, "queue-size");
@@ -165,7 +165,7 @@ Deno.test("PackedRing takes any size up to 32768", () => {
   assertEquals(ring.base, 0x7fff7fff);
 });
 
-Deno.test("PackedRing refuses parts that are not aligned", () => {
+Deno.test("PackedRing refuses unaligned areas", () => {
   for (
     const [descriptorIndex, availableIndex, usedIndex] of [
       [0x1008, 0x9000, 0xb000],
@@ -181,7 +181,7 @@ Deno.test("PackedRing refuses parts that are not aligned", () => {
   }
 });
 
-Deno.test("PackedRing takes every base that can be, and refuses all others", () => {
+Deno.test("PackedRing accepts every valid base, and refuses all others", () => {
   const size = 3;
   for (let next = 0; next < 2 * size; next++) {
     for (let used = 0; used < 2 * size; used++) {
@@ -200,7 +200,7 @@ Deno.test("PackedRing takes every base that can be, and refuses all others", () 
   }
 });
 
-Deno.test("PackedRing reads each descriptor once, so that a later change does nothing", () => {
+Deno.test("PackedRing reads each descriptor once, so a later change has no effect", () => {
   const driver = new PackedRingDriver(8);
   driver.offer([{ gpa: BUFFERS, bytes: 4 }]);
   const chain = driver.ring.take()!;
@@ -210,7 +210,7 @@ Deno.test("PackedRing reads each descriptor once, so that a later change does no
 
 // Completion.
 
-Deno.test("PackedRing.publish() makes completions visible at once, in their own order", () => {
+Deno.test("PackedRing.publish() makes completions visible together, in completion order", () => {
   const driver = new PackedRingDriver(8);
   const buffer = { gpa: BUFFERS, bytes: 64, flags: WRITE };
   driver.offer([buffer, buffer], 3);
@@ -231,7 +231,7 @@ Deno.test("PackedRing.publish() makes completions visible at once, in their own 
   assertEquals(driver.used(1), { id: 1, bytes: 64, flags: WRITE });
 });
 
-Deno.test("PackedRing in order holds completions back until their predecessors are done", () => {
+Deno.test("PackedRing in order holds back completions until their predecessors are completed", () => {
   for (let place = 0; place < 8; place++) {
     const driver = new PackedRingDriver(4, { inOrder: true, base: baseAt(place, 4) });
     driver.offer([ONE], 3);
@@ -249,7 +249,7 @@ Deno.test("PackedRing in order holds completions back until their predecessors a
   }
 });
 
-Deno.test("PackedRing in order gives nothing back behind a chain that was given up", () => {
+Deno.test("PackedRing in order completes nothing after an abandoned chain", () => {
   const driver = new PackedRingDriver(4, { inOrder: true });
   driver.offer([ONE], 0);
   driver.offer([ONE], 1);
@@ -278,7 +278,7 @@ Deno.test("PackedRing.publish() respects the driver's ENABLE and DISABLE, with a
   }
 });
 
-Deno.test("PackedRing.publish() notifies where DESC was not negotiated", () => {
+Deno.test("PackedRing.publish() notifies if DESC was not negotiated", () => {
   const driver = new PackedRingDriver(8);
   driver.setDriverEvent(DESC, 5);
   for (let i = 0; i < 3; i++) {
@@ -344,7 +344,7 @@ Deno.test("PackedRing.arm() asks for the next descriptor, at every place", () =>
     for (let place = 0; place < 4 * size; place++) {
       assertEquals(driver.ring.arm(), false);
       assertEquals(driver.deviceEvent, { flags: DESC, place: place % (2 * size) });
-      driver.ring.disarm(); // with a place there is nothing to do
+      driver.ring.disarm(); // no change with event index
       assertEquals(driver.deviceEvent.flags, DESC);
       driver.offer([ONE]);
       assertEquals([driver.ring.isAvailable, driver.ring.arm()], [true, true]);
@@ -368,7 +368,7 @@ Deno.test("PackedRing.arm() and disarm() enable and disable without event index"
 
 // Many of them.
 
-Deno.test("PackedRing keeps its place over random lists, whatever the size, the base and the order", () => {
+Deno.test("PackedRing keeps its position over random lists, whatever the size, the base and the order", () => {
   const step = fc.record({
     parts: fc.integer({ min: 1, max: 4 }),
     indirect: fc.boolean(),
@@ -448,7 +448,7 @@ Deno.test("PackedRing keeps its place over random lists, whatever the size, the 
   );
 });
 
-Deno.test("PackedRing.take() gives what the driver wrote, or names a rule, for random rings", () => {
+Deno.test("PackedRing.take() returns the driver's chain, or names a rule, for random rings", () => {
   const descriptor = fc.record({
     gpa: fc.oneof(
       fc.integer({ min: 0, max: MEMORY_BYTES + 64 }),
@@ -500,7 +500,7 @@ Deno.test("PackedRing.take() gives what the driver wrote, or names a rule, for r
           if (putBack) return;
         }
 
-        /** What the standard says of a list: what it has, or the first rule that it breaks. */
+        /** The result by the standard: the content of a list, or the first rule that it breaks. */
         function model(
           entries: typeof list,
           first: number,
@@ -509,7 +509,7 @@ Deno.test("PackedRing.take() gives what the driver wrote, or names a rule, for r
           let last = first;
           while (entries[last].flags & NEXT) {
             if (last - first + 1 === SIZE) return "chain-length";
-            // Behind the last one comes the first, which was made available in another round.
+            // After the last descriptor comes the first, available in another round.
             if (last + 1 === SIZE || !entries[last + 1].isAvailable) return "list-available";
             last++;
           }

@@ -21,7 +21,7 @@ function divide(bytes: number[], lengths: number[]): Parts {
 const division = fc.array(fc.integer({ min: 0, max: 5 }), { maxLength: 12 });
 const content = fc.array(fc.integer({ min: 0, max: 255 }), { minLength: 8, maxLength: 32 });
 
-Deno.test("Parts reads numbers wherever the parts divide them", () => {
+Deno.test("Parts reads numbers however the parts divide them", () => {
   fc.assert(fc.property(content, division, fc.nat(24), (bytes, lengths, offset) => {
     const parts = divide(bytes, lengths);
     fc.pre(parts.byteLength === bytes.length && offset + 8 <= bytes.length);
@@ -58,7 +58,7 @@ Deno.test("Parts.read() and write() copy any range", () => {
   );
 });
 
-Deno.test("Parts writes numbers wherever the parts divide them, and nothing else", () => {
+Deno.test("Parts writes numbers however the parts divide them, and nothing else", () => {
   fc.assert(
     fc.property(content, division, fc.nat(24), fc.nat(2 ** 53 - 1), (bytes, lengths, at, value) => {
       const parts = divide(bytes, lengths);
@@ -85,7 +85,7 @@ Deno.test("Parts writes numbers wherever the parts divide them, and nothing else
   );
 });
 
-Deno.test("Parts.gather(), fill() and isAligned() keep to their range", () => {
+Deno.test("Parts.gather(), fill() and isAligned() stay within their range", () => {
   fc.assert(
     fc.property(content, division, fc.nat(32), fc.nat(32), (bytes, lengths, offset, count) => {
       const parts = divide(bytes, lengths);
@@ -114,7 +114,7 @@ Deno.test("Parts.gather(), fill() and isAligned() keep to their range", () => {
   );
 });
 
-Deno.test("Parts.gather() ends where there is no more room", () => {
+Deno.test("Parts.gather() ends when the iovec is full", () => {
   const parts = divide([1, 2, 3, 4, 5, 6], [2, 2]);
   const listed: number[] = [];
   const sink = { push: (_: number, bytes: number) => listed.length < 2 && listed.push(bytes) > 0 };
@@ -122,7 +122,7 @@ Deno.test("Parts.gather() ends where there is no more room", () => {
   assertEquals(listed, [1, 2]);
 });
 
-Deno.test("Parts.locate() finds bytes that lie together", () => {
+Deno.test("Parts.locate() finds contiguous bytes", () => {
   const parts = divide([1, 2, 3, 4], [3]);
   const first = parts.index(0);
   assertEquals([parts.locate(0, 3), parts.locate(2)], [first, first + 2]);
@@ -145,7 +145,7 @@ Deno.test("Parts.text() ends at a NUL, the limit or the end", () => {
   assertEquals([parts.text(7, 4), parts.text(99, 4)], ["", ""]);
 });
 
-Deno.test("Parts throws a RangeError for what is behind the end, and writes nothing", () => {
+Deno.test("Parts throws a RangeError beyond the end, and writes nothing", () => {
   const parts = divide([1, 2, 3], [1, 1]);
   assertThrows(() => parts.u8(3), RangeError);
   assertThrows(() => parts.u16(2), RangeError);

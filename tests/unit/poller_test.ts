@@ -4,8 +4,8 @@ import { Poller } from "../../src/runtime/data_plane/poller.ts";
 const alone = () => new SharedArrayBuffer(4);
 
 /**
- * Has a thread turn to its queue 20,000 times, and returns the share of the later
- * half in which it polled. Each turn handles a request and takes as long as said.
+ * Makes a thread handle its queue 20,000 times, and returns the share of the later half in which it
+ * polled. Each turn handles a request and takes the given time.
  */
 function share(poller: Poller, turnUs: (polls: boolean, turn: number) => number): number {
   let polled = 0;
@@ -18,11 +18,11 @@ function share(poller: Poller, turnUs: (polls: boolean, turn: number) => number)
 }
 let now = 2 ** 30 - 1000;
 
-Deno.test("Poller polls where that serves more requests", () => {
+Deno.test("Poller polls if that serves more requests", () => {
   assertGreater(share(new Poller(32, alone(), 2), (polls) => polls ? 10 : 20), 0.95);
 });
 
-Deno.test("Poller sleeps where polling serves fewer requests, or as many", () => {
+Deno.test("Poller sleeps if polling serves fewer requests, or as many", () => {
   assertLess(share(new Poller(32, alone(), 2), (polls) => polls ? 60 : 25), 0.05);
   assertLess(share(new Poller(32, alone(), 2), () => 30), 0.05);
   assertLess(share(new Poller(32, alone(), 2), () => 1000), 0.05);
@@ -36,12 +36,12 @@ Deno.test("Poller follows a client that changes", () => {
   }
 });
 
-Deno.test("Poller is not misled by a client that does nothing for a while", () => {
+Deno.test("Poller is not misled by an idle client", () => {
   const turnUs = (polls: boolean, i: number) => i % 640 === 0 ? 5_000_000 : polls ? 10 : 20;
   assertGreater(share(new Poller(32, alone(), 2), turnUs), 0.9);
 });
 
-Deno.test("Poller goes on for a while after something came", () => {
+Deno.test("Poller continues to poll for a while after a request", () => {
   const poller = new Poller(1000, alone(), 2);
   const start = performance.now();
   assert(poller.begin());

@@ -5,7 +5,7 @@ const about = "q";
 const names = (slots: ReturnType<typeof layOutQueues>) =>
   slots.map(({ index, name, ordinal }) => `${index} ${name} ${ordinal}`);
 
-Deno.test("layOutQueues() lists queues of a family in turn, and others once in their place", () => {
+Deno.test("layOutQueues() lists queues of a family in turn, and others once at their position", () => {
   const console = {
     receiveq: { about },
     transmitq: { about },
@@ -25,6 +25,6 @@ Deno.test("layOutQueues() lists queues of a family in turn, and others once in t
   assertEquals(names(layOutQueues(console, { port: 0 })).at(-1), "2 last 0");
 });
 
-Deno.test("layOutQueues() has one queue of each kind where nobody says how many", () => {
+Deno.test("layOutQueues() has one queue of each kind by default", () => {
   assertEquals(names(layOutQueues({ requestq: { about, family: "requestq" } })), ["0 requestq 0"]);
 });

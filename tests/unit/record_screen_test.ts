@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { recordScreen } from "../../src/cli/record_screen.ts";
 import { queue, sampleRecord } from "./lib/sample_record.ts";
 
-/** A disk with many queues under load, after much has happened. */
+/** A disk with many queues under load, with a long record. */
 function busyRecord() {
   const record = sampleRecord();
   record.queues = Array.from({ length: 64 }, (_, i) =>
@@ -36,12 +36,12 @@ for (const [columns, rows] of [[80, 23], [100, 40], [60, 15]] as const) {
     assert(table.length >= 4);
     for (const line of table) assert(line.length <= columns, line);
     assert(lines.some((line) => /requests +per s/.test(line)), lines.join("\n"));
-    // The busiest of them, by what happened since.
+    // The busiest queues since the earlier state.
     assert(table.at(-1)!.trim().startsWith("63 "), table.join("\n"));
   });
 }
 
-Deno.test("recordScreen() shows a queue that is broken, however idle it is", () => {
+Deno.test("recordScreen() shows a broken queue, however idle it is", () => {
   const record = busyRecord();
   record.queues[3].broken = true;
   record.queues[3].requests = 0;
@@ -49,7 +49,7 @@ Deno.test("recordScreen() shows a queue that is broken, however idle it is", () 
   assert(lines.some((line) => /^ +3 +requestq +broken/.test(line)), lines.join("\n"));
 });
 
-Deno.test("recordScreen() shows all of a record that has room", () => {
+Deno.test("recordScreen() shows the whole record if it fits", () => {
   const lines = recordScreen(sampleRecord(), { columns: 200, rows: 100 });
   for (const title of ["Queues", "Errors", "Status", "Connections", "Features", "Config space"]) {
     assertEquals(lines.filter((line) => line.startsWith(title)).length, 1, title);

@@ -51,7 +51,7 @@ Deno.test("RegionTable without regions has no addresses", () => {
   ]);
 });
 
-Deno.test("RegionTable.translate() refuses no bytes behind a region, whatever was found before", () => {
+Deno.test("RegionTable.translate() refuses zero bytes beyond a region, whatever was found before", () => {
   const table = new RegionTable([
     { guestAddress: 0x1000, bytes: 0x10, userAddress: 0, index: 0x1000 },
   ]);

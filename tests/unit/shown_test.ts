@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { shown, shownDeep, shownJson, shownLines } from "../../src/runtime/shown.ts";
 
-/** What a terminal obeys, hides, or lets turn the order of a line round. */
+/** Characters that control a terminal, are invisible, or change the direction of text. */
 const HOSTILE = [
   "\x00",
   "\x07",
@@ -30,13 +30,13 @@ function isSafe(text: string): boolean {
   return !/[\p{C}\p{Zl}\p{Zp}]/u.test(text);
 }
 
-Deno.test("shown() has nothing that a terminal obeys or hides, and keeps what people write", () => {
+Deno.test("shown() escapes control and invisible characters, and keeps ordinary text", () => {
   for (const text of HOSTILE) assert(isSafe(shown(`a${text}b`)), JSON.stringify(text));
   assertEquals(shown("Größe 12 µs → 日本語 🙂"), "Größe 12 µs → 日本語 🙂");
   assertEquals(shown("a\u202eb\x9bc"), "a\\u{202e}b\\x9bc");
 });
 
-Deno.test("shownLines() keeps the ends of lines and nothing else", () => {
+Deno.test("shownLines() keeps newlines and no other control characters", () => {
   for (const text of HOSTILE) {
     const lines = shownLines(`a${text}b\nc`);
     assert(isSafe(lines.replace("\n", "")), JSON.stringify(text));
@@ -44,14 +44,14 @@ Deno.test("shownLines() keeps the ends of lines and nothing else", () => {
   }
 });
 
-Deno.test("shownDeep() reaches each text, however deep, and names of members", () => {
+Deno.test("shownDeep() reaches each text, however deep, and the names of members", () => {
   const value = { "a\x1b": ["b\x9b", { c: "d\u202e", n: 1, z: null }] };
   assertEquals(shownDeep(value) as unknown, {
     "a\\x1b": ["b\\x9b", { c: "d\\u{202e}", n: 1, z: null }],
   });
 });
 
-Deno.test("shownJson() is safe, and the same value for a program", () => {
+Deno.test("shownJson() is safe to print, and parses to the same value", () => {
   for (const space of [undefined, 2]) {
     fc.assert(fc.property(fc.json(), fc.string({ unit: "binary" }), (json, text) => {
       const value = { value: JSON.parse(json), [text]: text };

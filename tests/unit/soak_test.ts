@@ -35,14 +35,14 @@ Deno.test("findLeaks() finds memory that grows all the time", () => {
   assertEquals(found, "disk (pid 7) went from 142.0 MiB to 167.0 MiB of memory");
 });
 
-Deno.test("findLeaks() finds descriptors and threads that add up", () => {
+Deno.test("findLeaks() finds descriptors and threads that accumulate", () => {
   assertEquals(
     findLeaks([process(100, (atS) => ({ fds: 50 + (atS >> 3), threads: 8 + (atS >> 3) }))]),
     ["disk (pid 7) went from 57 to 60 descriptors", "disk (pid 7) went from 15 to 18 threads"],
   );
 });
 
-Deno.test("findLeaks() forgives what comes and goes, and what is only in the beginning", () => {
+Deno.test("findLeaks() ignores temporary growth, and growth at the start", () => {
   const wave = process(100, (atS) => ({
     residentBytes: (atS < 50 ? 20 + 3 * atS : 170 + 15 * (atS % 5)) * MIB,
     fds: atS < 20 ? 20 : 50 + atS % 3,
@@ -70,7 +70,7 @@ Deno.test("DiskContent finds the one word that is wrong", () => {
   assertEquals(content.check(2, bytes), 2 * BLOCK_BYTES);
 });
 
-Deno.test("DiskContent tells blocks, generations and seeds apart", () => {
+Deno.test("DiskContent distinguishes blocks, generations and seeds", () => {
   const content = new DiskContent(8, 1);
   const first = content.bytes(1, 1, 1);
   for (
@@ -84,7 +84,7 @@ Deno.test("DiskContent tells blocks, generations and seeds apart", () => {
   }
 });
 
-Deno.test("firstWrongSector() takes a mix of old and new, and nothing else", () => {
+Deno.test("firstWrongSector() accepts a mix of old and new, and nothing else", () => {
   const old = regionBytes(1, "vda", 3, 1), next = regionBytes(1, "vda", 3, 2);
   const torn = old.slice();
   torn.set(next.subarray(0, 5 * 512));
@@ -95,7 +95,7 @@ Deno.test("firstWrongSector() takes a mix of old and new, and nothing else", () 
   assertEquals(firstWrongSector(torn, [old, next]), 9);
 });
 
-Deno.test("Trouble is known to whoever began before, during or after it", () => {
+Deno.test("Trouble is known to requests that began before, during or after it", () => {
   const trouble = new Trouble();
   const before = trouble.now;
   assertEquals(trouble.since(before), false);
@@ -107,7 +107,7 @@ Deno.test("Trouble is known to whoever began before, during or after it", () => 
   assertEquals(trouble.since(trouble.now), false);
 });
 
-Deno.test("parseTool() takes what --help says and refuses the rest in a line", () => {
+Deno.test("parseTool() accepts the documented options and refuses others in one line", () => {
   const options = parseTool(SOAK, ["--minutes=10", "--seed=7", "--only=guest,disk"]);
   assertEquals([options.minutes, options.seed, options.only], [10, 7, ["disk", "guest"]]);
   assertEquals(parseTool(SOAK, []).only, NAMES);
@@ -125,7 +125,7 @@ Deno.test("parseTool() takes what --help says and refuses the rest in a line", (
   }
 });
 
-Deno.test("ticksTo() has round numbers from 0 to beyond the most", () => {
+Deno.test("ticksTo() returns round numbers from 0 to beyond the maximum", () => {
   assertEquals(ticksTo(1, 5), [0, 0.5, 1]);
   assertEquals(ticksTo(87, 5), [0, 50, 100]);
   assertEquals(ticksTo(2423, 5), [0, 1000, 2000, 3000]);
@@ -158,7 +158,7 @@ function sampleReport(findings: string[]): Report {
   };
 }
 
-Deno.test("describe() names requests, faults and data, and the seed of what is wrong", () => {
+Deno.test("describe() names requests, faults and data, and the seed of an error", () => {
   const fine = describe(sampleReport([]));
   assertStringIncludes(
     fine,
@@ -181,7 +181,7 @@ Deno.test("draw() draws every process and fault, and escapes their names", () =>
   assert(!/NaN|Infinity|undefined/.test(svg));
 });
 
-Deno.test("draw() draws a soak that ended before anything was seen", () => {
+Deno.test("draw() draws a soak that ended before the first sample", () => {
   const svg = draw({ ...sampleReport([]), moments: [], processes: [], marks: [], seconds: 0 });
   assert(!/NaN|Infinity|undefined/.test(svg));
 });

@@ -37,14 +37,14 @@ Deno.test("SplitRing.take() follows a table chain into an indirect table", () =>
   assertEquals(chain.descriptors, 3);
 });
 
-Deno.test("SplitRing.take() takes a zero-length buffer as a part without bytes", () => {
+Deno.test("SplitRing.take() accepts a zero-length buffer as a part without bytes", () => {
   const driver = new RingDriver(8);
   driver.offerChain([{ gpa: BUFFERS, bytes: 0 }, { gpa: BUFFERS, bytes: 4, flags: WRITE }]);
   const chain = driver.ring.take()!;
   assertEquals([chain.readableBytes, chain.writableBytes], [0, 4]);
 });
 
-// Each rule, broken on purpose.
+// Broken rules.
 
 Deno.test("SplitRing.take() refuses a head outside the table", () => {
   const driver = new RingDriver(8);
@@ -58,7 +58,7 @@ Deno.test("SplitRing.take() refuses an available index that is too far ahead", (
   assertBreaks(driver, "available-index");
 });
 
-Deno.test("SplitRing.take() refuses an available index that went back", () => {
+Deno.test("SplitRing.take() refuses an available index that decreased", () => {
   const driver = new RingDriver(8, { base: 5 });
   driver.availableIndex = 4;
   assertBreaks(driver, "available-index");
@@ -125,7 +125,7 @@ Deno.test("SplitRing refuses sizes that are no power of 2 up to 32768", () => {
   }
 });
 
-Deno.test("SplitRing refuses parts that are not aligned", () => {
+Deno.test("SplitRing refuses unaligned areas", () => {
   for (
     const [descriptorIndex, availableIndex, usedIndex] of [
       [0x1008, 0x9000, 0xb000],
@@ -141,7 +141,7 @@ Deno.test("SplitRing refuses parts that are not aligned", () => {
   }
 });
 
-Deno.test("SplitRing reads each descriptor once, so that a later change does nothing", () => {
+Deno.test("SplitRing reads each descriptor once, so a later change has no effect", () => {
   const driver = new RingDriver(8);
   driver.offerChain([{ gpa: BUFFERS, bytes: 4 }]);
   const chain = driver.ring.take()!;
@@ -167,7 +167,7 @@ Deno.test("SplitRing.publish() makes completions visible at once and in order", 
   assertEquals(driver.ring.publish(), false);
 });
 
-Deno.test("SplitRing in order holds completions back until their predecessors are done", () => {
+Deno.test("SplitRing in order holds back completions until their predecessors are completed", () => {
   for (const base of [0, 65534]) {
     const driver = new RingDriver(4, { inOrder: true, base });
     for (const head of [3, 1, 0, 2]) driver.offerChain([{ gpa: BUFFERS, bytes: 1 }], head);
@@ -197,7 +197,7 @@ Deno.test("SplitRing.take() refuses a head whose completion is held back", () =>
   assertBreaks(driver, "head-in-flight");
 });
 
-Deno.test("SplitRing in order gives nothing back behind a chain that was given up", () => {
+Deno.test("SplitRing in order completes nothing after an abandoned chain", () => {
   const driver = new RingDriver(8, { inOrder: true });
   for (const head of [0, 1, 2]) driver.offerChain([{ gpa: BUFFERS, bytes: 4 }], head);
   const [first, second, third] = [0, 1, 2].map(() => driver.ring.take()!);
@@ -208,7 +208,7 @@ Deno.test("SplitRing in order gives nothing back behind a chain that was given u
   assertEquals([driver.usedIndex, driver.ring.inFlight], [1, 0]);
 });
 
-Deno.test("SplitRing gives completions back in any order, and in order on request, for random orders", () => {
+Deno.test("SplitRing publishes completions in any order, or in order if negotiated, for random orders", () => {
   fc.assert(
     fc.property(
       fc.boolean(),
@@ -313,7 +313,7 @@ Deno.test("SplitRing.publish() respects used_event", () => {
   assertEquals([complete(), complete(), complete(), complete()], [false, false, true, false]);
 });
 
-Deno.test("SplitRing keeps its place over 200,000 buffers, whatever the size and the base", () => {
+Deno.test("SplitRing keeps its position over 200,000 buffers, whatever the size and the base", () => {
   fc.assert(
     fc.property(
       fc.constantFrom(1, 2, 8, 256),
@@ -352,7 +352,7 @@ Deno.test("SplitRing keeps its place over 200,000 buffers, whatever the size and
   );
 });
 
-Deno.test("SplitRing.take() gives what the driver wrote, or names a rule, for random tables", () => {
+Deno.test("SplitRing.take() returns the driver's chain, or names a rule, for random tables", () => {
   const descriptor = fc.record({
     gpa: fc.oneof(
       fc.integer({ min: 0, max: MEMORY_BYTES + 64 }),
@@ -399,7 +399,7 @@ Deno.test("SplitRing.take() gives what the driver wrote, or names a rule, for ra
     { numRuns: 3000 },
   );
 
-  /** What the standard says of a chain: its bytes each way, or the first rule that it breaks. */
+  /** The result by the standard: a chain's bytes each way, or the first rule that it breaks. */
   function model(
     head: number,
     table: { gpa: number | bigint; bytes: number; flags: number; next: number }[],

@@ -44,7 +44,7 @@ Deno.test("parseArgs() asks unknown() about what no option names, and drops what
   assertEquals(calls, [["--b=2", "b", "2"], ["c"], ["-d", "d", true]]);
 });
 
-Deno.test("concat(), equals(), startsWith() and indexOfNeedle() do what they document", () => {
+Deno.test("concat(), equals(), startsWith() and indexOfNeedle() behave as documented", () => {
   const source = new Uint8Array([0, 1, 2, 1, 2, 1, 2, 3]);
   const needle = new Uint8Array([1, 2]);
   assertEquals(
@@ -86,7 +86,7 @@ for (
     ]],
   ] as [keyof typeof std, unknown[], unknown[]][]
 ) {
-  Deno.test(`${name}() throws when it does not hold, and only then`, () => {
+  Deno.test(`${name}() throws if the assertion fails, and only then`, () => {
     const call = std[name] as (...args: unknown[]) => unknown;
     call(...passes);
     assertEquals(assertThrows(() => call(...fails)).name, "AssertionError");

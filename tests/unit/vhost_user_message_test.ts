@@ -51,7 +51,7 @@ const config = () =>
     data,
   }));
 
-/** Every value that a payload can have. */
+/** All values of a payload. */
 const values: {
   [K in PayloadKind]: () => fc.Arbitrary<PayloadValues[K]>;
 } = {
@@ -137,7 +137,7 @@ function bodies(kind: PayloadKind, maxNum?: number): fc.Arbitrary<object> {
   return record({ index: u32(), num: fc.integer({ min: 0, max: maxNum }) });
 }
 
-/** The fd counts that are right, from the specification's words. */
+/** The valid numbers of fds, by the specification. */
 function rightFdCounts(rule: FdRule, body: object): number[] {
   switch (rule) {
     case "none":
@@ -338,7 +338,7 @@ for (const { title, table, codec } of directions) {
       );
     });
 
-    Deno.test(`${title} refuses a reply that is not the right one: ${name}`, () => {
+    Deno.test(`${title} refuses a wrong reply: ${name}`, () => {
       const body = fc.sample(values[reply]() as fc.Arbitrary<object>, {
         numRuns: 1,
         seed: 1,
@@ -372,7 +372,7 @@ for (const { title, table, codec } of directions) {
     }
   });
 
-  Deno.test(`${title}.decode() refuses a payload that is not all of the message`, () => {
+  Deno.test(`${title}.decode() refuses a payload shorter than the header says`, () => {
     const header = { id: 4, version: 1, reply: false, needReply: false, size: 8 };
     refuses(
       "stream",
@@ -423,7 +423,7 @@ Deno.test("frontendMessages.decode() refuses a num beyond what the request allow
   refuses("message", "SET_VRING_ENABLE", decode("SET_VRING_ENABLE", 2), words);
   refuses("message", "SET_VRING_ENDIAN", decode("SET_VRING_ENDIAN", 2), words);
   refuses("message", "VRING_KICK", decode("VRING_KICK", 1), words);
-  // Some front-ends do not set it, and a stop must not fail for that.
+  // Some front-ends do not set it, which must not make a stop fail.
   assertEquals(decode("GET_VRING_BASE", 0xdeadbeef)().request, "GET_VRING_BASE");
 });
 
@@ -445,7 +445,7 @@ Deno.test("frontendMessages.decode() reads QEMU's end of a postcopy table", () =
   });
 });
 
-Deno.test("frontendMessages.encodeReply() answers GET_CONFIG with as many bytes as were asked for", () => {
+Deno.test("frontendMessages.encodeReply() answers GET_CONFIG with the requested number of bytes", () => {
   const data = new Uint8Array([1, 2, 3, 4]);
   const body = { offset: 8, size: 4, flags: 0, data };
   assertEquals(
@@ -456,7 +456,7 @@ Deno.test("frontendMessages.encodeReply() answers GET_CONFIG with as many bytes 
   );
 });
 
-Deno.test("frontendMessages.encodeAck() answers a request that is not known, by its number", () => {
+Deno.test("frontendMessages.encodeAck() answers an unknown request, by its number", () => {
   assertEquals(
     [...frontendMessages.encodeAck(44, 1n)],
     [44, 0, 0, 0, 5, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],

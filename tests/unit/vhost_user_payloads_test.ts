@@ -155,7 +155,7 @@ const known: Known[] = [
   ],
 ];
 
-/** Other sizes that are read as well, with the reason in payloads.ts. */
+/** Other accepted sizes; payloads.ts has the reasons. */
 const alsoAccepted: Partial<Record<PayloadKind, number[]>> = {
   optionalU64: [0],
   log: [8],
@@ -283,7 +283,7 @@ Deno.test("decodePayload() reads a memory table with room for 8 regions", () => 
   assertEquals(decodePayload("memory", bytes), { regions: [region] });
 });
 
-Deno.test("decodePayload() does not look at padding", () => {
+Deno.test("decodePayload() ignores padding", () => {
   assertEquals(
     decodePayload("memory", hex(`01000000 ffffffff ${regionHex}`)),
     { regions: [region] },
@@ -307,7 +307,7 @@ Deno.test("decodePayload() refuses more than 8 memory regions", () => {
   refuses("memory", hex("ffffffff 00000000"), "got 4294967295");
 });
 
-Deno.test("decodePayload() refuses config data of another size than it says", () => {
+Deno.test("decodePayload() refuses config data whose size differs from the stated one", () => {
   refuses(
     "config",
     hex("00000000 02000000 00000000 aa"),
@@ -342,7 +342,7 @@ Deno.test("decodePayload() refuses reserved bits", () => {
   refuses("mmap", hex(`${zeros(32)} 0200000000000000`), "flags 0 or 1");
 });
 
-Deno.test("decodePayload() refuses values that are not defined", () => {
+Deno.test("decodePayload() refuses undefined values", () => {
   refuses("iotlb", hex(`${zeros(24)} 04 01 ${zeros(6)}`), "permission");
   refuses("iotlb", hex(`${zeros(24)} 00 00 ${zeros(6)}`), "type from 1 to 4");
   refuses("iotlb", hex(`${zeros(24)} 00 05 ${zeros(6)}`), "type from 1 to 4");
@@ -373,7 +373,7 @@ Deno.test("decodePayload() ignores the pointers in a crypto session", () => {
   assertEquals<unknown>(decodePayload("cryptoSession", bytes), symmetric);
 });
 
-Deno.test("encodePayload() throws RangeError for what does not fit its field", () => {
+Deno.test("encodePayload() throws RangeError for values that do not fit their field", () => {
   const throws = (encode: () => Uint8Array) => assertThrows(encode, RangeError);
   for (const num of [-1, 2 ** 32, 1.5, NaN]) {
     throws(() => encodePayload("vringState", { index: 0, num }));

@@ -27,6 +27,6 @@ Deno.test("protocolFeatureMask() and protocolFeatureNames() are inverse", () => 
   assertEquals(protocolFeatureNames(0n), []);
 });
 
-Deno.test("protocolFeatureNames() names bits that it does not know", () => {
+Deno.test("protocolFeatureNames() names unknown bits", () => {
   assertEquals(protocolFeatureNames(1n << 63n | 1n), ["MQ", "bit 63"]);
 });

@@ -33,7 +33,7 @@ for (const [title, table, last] of tables) {
     }
   });
 
-  Deno.test(`${title} has fd rules that fit the payloads`, () => {
+  Deno.test(`${title} has fd rules that match the payloads`, () => {
     for (const [name, rule] of Object.entries(table)) {
       if (rule.fds === "perRegion") assertEquals(rule.payload, "memory", name);
       if (rule.fds === "unlessNoFd") {

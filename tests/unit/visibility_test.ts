@@ -24,14 +24,14 @@ Deno.test("visibilityOf() knows what QEMU's own front-ends hide", () => {
   assertEquals(sources(RNG), ["not observable", "not observable"]);
 });
 
-Deno.test("visibilityOf() takes a disk that is read again after a change for one of QEMU's own", () => {
+Deno.test("visibilityOf() assumes QEMU's own front-end for a disk whose config is read again after a change", () => {
   const conduct = { takesConfig: true, configReads: 4, announcements: 3 };
   assertEquals(sources(BLOCK, conduct), ["inferred", "reported"]);
 });
 
-Deno.test("visibilityOf() tells the generic front-end by what it does", () => {
+Deno.test("visibilityOf() recognises the generic front-end by its requests", () => {
   const takesConfig = true;
-  // It asks for config space, which QEMU's own front-ends of these types never do.
+  // It reads config space, which QEMU's own front-ends of these types never do.
   for (const deviceId of [NET, RNG, CONSOLE, 38]) {
     assertEquals(sources(deviceId, { takesConfig }), ["reported", "reported"]);
   }
@@ -50,7 +50,7 @@ Deno.test("visibilityOf() hides nothing that was counted", () => {
   }
 });
 
-Deno.test("visibilityOf() believes the messages of other front-ends", () => {
+Deno.test("visibilityOf() trusts the messages of other front-ends", () => {
   assertEquals(sources(NET, { command: null }), ["reported", "reported"]);
   assertEquals(sources(BLOCK, { command: "deno" }), ["reported", "reported"]);
 });

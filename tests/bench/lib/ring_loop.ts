@@ -15,8 +15,7 @@ import {
 } from "../../../src/virtqueue/mod.ts";
 
 /**
- * How many chains go round at once. Deno measures nothing that is shorter than
- * 10 µs by itself.
+ * The number of chains in a batch. Deno does not measure anything shorter than 10 µs alone.
  */
 export const BATCH = 256;
 
@@ -24,11 +23,11 @@ const GUEST_ADDRESS = 2 ** 20;
 const BYTES = 4 * 2 ** 20;
 const REQUEST_BYTES = 8192;
 
-/** Which ring. */
+/** The kind of ring. */
 export interface RingKind {
   packed: boolean;
   indirect: boolean;
-  /** The device records what is in flight. */
+  /** Whether the device keeps an in-flight record. */
   recorded?: boolean;
 }
 
@@ -42,7 +41,7 @@ export const RING_KINDS: Record<string, RingKind> = {
   "packed, indirect, recorded": { packed: true, indirect: true, recorded: true },
 };
 
-/** A batch of block reads, of three parts each, that goes from driver to device and back. */
+/** A batch of block reads of three parts each, from driver to device and back. */
 export class RingLoop {
   readonly driver: AnyDriverQueue;
   readonly device: Virtqueue;
@@ -93,18 +92,18 @@ export class RingLoop {
     driver.publish();
   }
 
-  /** The device reads them. */
+  /** The device takes them. */
   take(): void {
     for (let i = 0; i < BATCH; i++) this.#chains[i] = this.device.take();
   }
 
-  /** The device hands them back. */
+  /** The device completes them. */
   put(): void {
     for (let i = 0; i < BATCH; i++) this.device.put(this.#chains[i]!, 4097);
     this.device.publish();
   }
 
-  /** The driver takes them. */
+  /** The driver takes the completions. */
   poll(): void {
     let count = 0;
     while (this.driver.poll() >= 0) count++;

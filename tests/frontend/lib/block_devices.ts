@@ -1,11 +1,10 @@
 /**
- * Loop devices and mounts for tests, which take root; everything is undone at
- * the end of the block.
+ * Loop devices and mounts for tests, which need root. The end of the block removes them.
  *
  * @module
  */
 
-/** Runs a command; its output. */
+/** Runs a command; returns its output. */
 export function run(command: string, ...args: string[]): string {
   const { success, stdout, stderr } = new Deno.Command(command, { args }).outputSync();
   const text = new TextDecoder();
@@ -13,7 +12,7 @@ export function run(command: string, ...args: string[]): string {
   return text.decode(stdout).trim();
 }
 
-/** Repeats what fails while the kernel still has it: an io_uring lets go of its files a while after its end. */
+/** Retries a command that fails while a closed io_uring still holds its files. */
 function undo(command: string, ...args: string[]): void {
   for (let left = 200;; left--) {
     try {
@@ -25,7 +24,7 @@ function undo(command: string, ...args: string[]): void {
   }
 }
 
-/** Whether loop devices and mounts can be had; says so where not. */
+/** Whether loop devices and mounts are available; prints a line if not. */
 export function canMount(): boolean {
   try {
     run("losetup", "--find");

@@ -6,10 +6,10 @@
 
 const ROOT = new URL("../../../", import.meta.url);
 
-/** How long a text may take to come, in milliseconds. */
+/** Time limit for an expected text, in milliseconds. */
 const LIMIT_MS = 60_000;
 
-/** What a command line that has ended left. */
+/** The result of a command line. */
 export interface CliResult {
   status: number;
   stdout: string;
@@ -18,16 +18,16 @@ export interface CliResult {
 
 /** How to start the command line. */
 export interface CliOptions {
-  /** What it may do. @default {["--allow-all"]} */
+  /** Its permission flags. @default {["--allow-all"]} */
   permissions?: readonly string[];
   env?: Record<string, string>;
-  /** A command that becomes it: one that ends in `exec "$@"`, say. */
+  /** A command that becomes it, such as one that ends in `exec "$@"`. */
   through?: readonly string[];
 }
 
 function command(args: readonly string[], options: CliOptions): Deno.Command {
   const { permissions = ["--allow-all"], env, through = [] } = options;
-  // It ends with this process, however that ends.
+  // It ends when this process ends.
   return new Deno.Command("setpriv", {
     args: [
       "--pdeathsig",
@@ -60,7 +60,7 @@ export async function runCli(
   return { status: code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
 }
 
-/** A command line that runs; it is ended at the end of the `await using` block, whatever happens. */
+/** A running command line, which the end of the `await using` block ends. */
 export class CliProcess implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #stderr: ReadableStreamDefaultReader<string>;
@@ -76,8 +76,8 @@ export class CliProcess implements AsyncDisposable {
   /**
    * Reads stderr until it has `text`.
    *
-   * @returns What came since the last call, up to the end of the line that has it.
-   * @throws {Error} When stderr ends before, or it takes too long: then the process is ended.
+   * @returns The text since the last call, up to the end of the line that has `text`.
+   * @throws {Error} When stderr ends before, or after a timeout, which ends the process.
    */
   async until(text: string): Promise<string> {
     const late = setTimeout(() => this.#child.kill("SIGKILL"), LIMIT_MS);
@@ -103,7 +103,7 @@ export class CliProcess implements AsyncDisposable {
     }
   }
 
-  /** Reads something from stdout; undefined at its end. */
+  /** Reads a piece of stdout; undefined at its end. */
   async readStdout(): Promise<string | undefined> {
     return (await this.#stdout.read()).value;
   }
@@ -116,7 +116,7 @@ export class CliProcess implements AsyncDisposable {
     this.#child.kill(signal);
   }
 
-  /** Waits for its end: the exit status, and what stderr had beyond what was read. */
+  /** Waits for its end; returns the exit status and the unread rest of stderr. */
   async end(): Promise<{ status: number; stderr: string }> {
     for (;;) {
       const { value, done } = await this.#stderr.read();
@@ -127,7 +127,7 @@ export class CliProcess implements AsyncDisposable {
     return { status: code, stderr: this.#rest };
   }
 
-  /** Ends it by a signal; see {@linkcode CliProcess.end}. */
+  /** Ends it with a signal; see {@linkcode CliProcess.end}. */
   async stop(signal: Deno.Signal = "SIGTERM"): Promise<{ status: number; stderr: string }> {
     this.kill(signal);
     return await this.end();

@@ -1,13 +1,12 @@
 /**
- * A device for tests: it answers each request with the request's own bytes, in
- * the way that the first byte asks for.
+ * A device for tests that echoes each request. The first byte chooses how it completes.
  *
  * @module
  */
 
 import { type Chain, defineDevice, LATER, packed, u32, u8 } from "../../../mod.ts";
 
-/** What the first byte of a request asks for. */
+/** The first byte of a request. */
 export const Answer = {
   NOW: 0,
   PROMISED: 1,
@@ -17,7 +16,7 @@ export const Answer = {
   TOO_MUCH: 5,
   NEVER: 6,
   PROMISE_TOO_MUCH: 7,
-  /** A promise that is kept when the ring stops. */
+  /** A promise that resolves when the ring stops. */
   WHEN_STOPPED: 8,
 } as const;
 

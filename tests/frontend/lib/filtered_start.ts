@@ -37,7 +37,7 @@ const filter = seccomp.seccomp_init(action === "kill" ? KILL : FAIL);
 expect(seccomp.seccomp_attr_set(filter, SYNCHRONISE_THREADS, 1), "seccomp_attr_set");
 for (const name of calls.split(",")) {
   const number = seccomp.seccomp_syscall_resolve_name(text(name));
-  // Sets have calls of other processors too.
+  // Sets include calls of other architectures too.
   if (number < 0) continue;
   expect(seccomp.seccomp_rule_add_array(filter, ALLOW, number, 0, null), name);
 }

@@ -1,12 +1,11 @@
 /**
- * A front-end in a process of its own that sends a file of a FUSE server, its
- * own one, which does not answer FLUSH and GETATTR any more.
+ * A front-end in its own process that sends a file of its own FUSE server, which does not answer
+ * FLUSH and GETATTR.
  *
  *     deno run fuse_frontend.ts DIRECTORY SOCKET
  *
- * It mounts at the directory, sends the file with each request that can have a
- * descriptor and with one that cannot, and prints a line of JSON for each
- * answer. It ends with its stdin, and the file system with it.
+ * It mounts at the directory, sends the file with each request that takes a descriptor and with one
+ * that takes none, and prints a line of JSON for each reply. The end of stdin ends it and unmounts.
  *
  * Sources: linux/fuse.h, fuse(4), mount(2).
  *
@@ -75,7 +74,7 @@ function putAttr(view: DataView, at: number, node: bigint): void {
   view.setUint32(at + ATTR_MODE + 4, 1, true); // nlink
 }
 
-/** What is answered to a request, without its header; undefined for a refusal, null for none. */
+/** The reply to a request, without its header; undefined for an error, null for no reply. */
 function answer(opcode: number, node: bigint): Uint8Array | undefined | null {
   if (NO_REPLY.includes(opcode)) return null;
   if (isSilent && (opcode === FLUSH || opcode === GETATTR)) return null;

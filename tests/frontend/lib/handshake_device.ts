@@ -1,6 +1,5 @@
 /**
- * The device's thread of the handshake stress: a ring of the device, and nothing
- * of a device around it.
+ * The device's thread of the handshake stress test: only the device's ring.
  *
  * @module
  */
@@ -64,7 +63,7 @@ class Device {
     }
   }
 
-  /** Takes what there is and puts it back, from the last to the first. */
+  /** Takes all available chains and completes them in reverse order. */
   #handle(): boolean {
     const ring = this.#ring;
     const taken = this.#taken;
@@ -83,7 +82,7 @@ class Device {
     return true;
   }
 
-  /** Writes an answer; returns how many bytes it is said to have. */
+  /** Writes an answer; returns its stated number of bytes. */
   #answer({ readable, writable }: Chain): number {
     const id = readable.u32(0);
     const first = writable.index(0) / 4;

@@ -1,6 +1,6 @@
 /**
- * The driver's thread of the handshake stress: it makes requests available, asks
- * for a notification and sleeps, as often as it can.
+ * The driver's thread of the handshake stress test: it makes requests available, asks for a
+ * notification and sleeps, as often as it can.
  *
  * @module
  */
@@ -25,7 +25,7 @@ import {
 import { Random } from "../../../tools/lib/random.ts";
 import { answerOrders } from "./worker_thread.ts";
 
-/** How many requests there are between two looks at the clock. */
+/** Requests between two reads of the clock. */
 const REQUESTS_PER_CLOCK = 1000;
 
 class Driver {
@@ -36,9 +36,9 @@ class Driver {
   readonly #devices: Bell;
   readonly #gpa: number;
   readonly #milliseconds: number;
-  /** The first word of each cell says which request it has. */
+  /** The first word of each cell is the number of its request. */
   readonly #words: Uint32Array<ArrayBuffer>;
-  /** The cells that are free, from `#nextFree` on; the longest free one is used first. */
+  /** The free cells, from `#nextFree` on; the one that has been free longest is used first. */
   readonly #free: Int32Array;
   #nextFree = 0;
   #freed = 0;
@@ -77,7 +77,7 @@ class Driver {
         }
         this.#collect();
       }
-      // The time begins with the first answer: the other thread is there then.
+      // Time starts at the first answer, when the other thread runs.
       if (clock === 1) end = performance.now() + this.#milliseconds;
     }
     while (queue.inFlight > 0) this.#collect();
@@ -98,7 +98,7 @@ class Driver {
     this.#cells[head] = cell;
   }
 
-  /** Takes what is complete, and sleeps until something is. */
+  /** Takes completed requests, and sleeps until there are some. */
   #collect(): void {
     const queue = this.#queue;
     queue.disarm();

@@ -1,5 +1,5 @@
 /**
- * What the two threads of the handshake stress agree upon.
+ * The interface between the two threads of the handshake stress test.
  *
  * @module
  */
@@ -12,44 +12,43 @@ const LINE_BYTES = 64;
 /** The most lines of an answer. */
 const MAX_LINES = 16;
 
-/** The room for an answer, and for a byte to say that there is one. */
+/** Room for an answer, and for a byte that says that there is one. */
 export const ANSWER_BYTES = MAX_LINES * LINE_BYTES + 1;
 
-/** The memory of each request: a line that says which one it is, then its answer. */
+/** Memory of each request: a line with its number, then its answer. */
 export const CELL_BYTES = (1 + MAX_LINES + 1) * LINE_BYTES;
 
 /** A line, in units of u32. */
 export const LINE_WORDS = LINE_BYTES / 4;
 
 /**
- * How many lines the answer to a request has, each beginning with its number.
- * While they are on their way from one processor's cache to the other's, so is
- * all that the device stores after them, and a barrier that is missing shows.
+ * The number of lines of the answer to a request, each starting with its number. While they move
+ * between the processors' caches, later stores of the device do too, and a missing barrier shows.
  */
 export function linesOf(id: number): number {
   return id % 4 === 0 ? id / 4 % (MAX_LINES + 1) : 0;
 }
 
-/** How many bytes the device says it wrote. */
+/** The number of bytes that the device says it wrote. */
 export function writtenOf(id: number): number {
   return linesOf(id) * LINE_BYTES + 1;
 }
 
-/** How long a notification may take, also where others want the processors. */
+/** Time limit for a notification, also on busy processors. */
 const LOST_AFTER_MS = 5000;
 
-/** How often so long the other side may take, if there is nothing to notify of. */
+/** The number of such limits that the other side may take if no notification is due. */
 const MOST_TIMES = 6;
 
-/** How many looks there are before a thread sleeps: some hundred microseconds. */
+/** Polls before a thread sleeps: some hundred microseconds. */
 const LOOKS_BEFORE_SLEEP = 50_000;
 
-/** How many requests' memory there is: more than can be in flight, so that places change. */
+/** The number of cells: more than can be in flight, so that requests change cells. */
 export function cellsOf(queueSize: number): number {
   return 2 * queueSize;
 }
 
-/** What a thread is to do. */
+/** A thread's task. */
 export interface HandshakeOrder {
   memory: SharedRegionHandle[];
   queue: DriverQueueHandle;
@@ -61,17 +60,17 @@ export interface HandshakeOrder {
   milliseconds: number;
 }
 
-/** What became of it. */
+/** The result of a thread. */
 export interface HandshakeResult {
-  /** How often this thread went to sleep until it was notified. */
+  /** The number of times that this thread slept until it was notified. */
   sleeps: number;
-  /** How many requests it saw. */
+  /** The number of requests that it saw. */
   requests: number;
-  /** What was wrong. */
+  /** The error, if there was one. */
   error?: string;
 }
 
-/** A side has waited for what does not come. */
+/** A notification or a buffer did not come in time. */
 export class LostNotification extends Error {
   override name = "LostNotification";
 }
@@ -81,11 +80,11 @@ const DEVICE = 0, DRIVER = 1, END = 2;
 
 /** Memory for {@linkcode Bell}, at rest. */
 export function makeBells(): SharedArrayBuffer {
-  // Each on a cache line of its own.
+  // Each on its own cache line.
   return new SharedArrayBuffer(3 * 64);
 }
 
-/** One side's notifications: what an eventfd is to a device and its driver, but faster. */
+/** One side's notifications: like an eventfd, but faster. */
 export class Bell {
   readonly #words: Int32Array<SharedArrayBuffer>;
   readonly #at: number;
@@ -112,23 +111,23 @@ export class Bell {
     Atomics.notify(this.#words, this.#at);
   }
 
-  /** Tells both sides that this is all. */
+  /** Tells both sides to end. */
   static end(bells: SharedArrayBuffer): void {
     Atomics.store(new Int32Array(bells), END * 16, 1);
     Bell.ofDevice(bells).ring();
     Bell.ofDriver(bells).ring();
   }
 
-  /** This was all. */
+  /** Whether both sides are to end. */
   get isEnded(): boolean {
     return Atomics.load(this.#words, END * 16) !== 0;
   }
 
   /**
-   * Sleeps until it was rung since it was last waited for.
+   * Sleeps until it was rung after the last wait.
    *
-   * @param what What a notification would be about that does not come
-   * @param isThere Whether the ring has something that one was due for
+   * @param what The subject of a missing notification
+   * @param isThere Whether the ring has a buffer for which a notification was due
    */
   wait(what: string, isThere: () => boolean): void {
     const words = this.#words, at = this.#at, seen = this.#seen;
@@ -136,7 +135,7 @@ export class Bell {
       const now = Atomics.load(words, at);
       if (now !== seen) return void (this.#seen = now);
     }
-    // Looked at twice: what is there only now may be announced in a moment.
+    // Checked twice: a buffer that was just added may be announced in a moment.
     let wasThere = false;
     for (let times = 1; Atomics.wait(words, at, seen, LOST_AFTER_MS) === "timed-out"; times++) {
       if (wasThere) {
@@ -154,9 +153,8 @@ export class Bell {
 }
 
 /**
- * Lets a random time pass, so that what both threads do meets at every offset:
- * mostly tens of nanoseconds, which is how long a processor keeps a store to
- * itself.
+ * Spins for a random time, so that the threads' steps meet at every offset: mostly tens of
+ * nanoseconds, the time for which a processor delays a store.
  */
 export class Jitter {
   readonly #random: Random;

@@ -6,17 +6,17 @@
 
 import { defineDevice, LATER } from "../../../mod.ts";
 
-/** What the first byte of a request asks for. */
+/** The first byte of a request. */
 export const Ask = {
-  /** To be counted. */
+  /** Counts the request. */
   COUNT: 0,
-  /** To be completed by a timer, without a promise. */
+  /** Completes by a timer, without a promise. */
   KEPT: 1,
-  /** A promise that a timer settles. */
+  /** Returns a promise that a timer settles. */
   PROMISE: 2,
-  /** To keep the thread busy for a while. */
+  /** Keeps the thread busy for a while. */
   SPIN: 3,
-  /** A promise that settles after as many others as its second byte says. */
+  /** Returns a promise that settles after as many others as the second byte says. */
   AFTER: 4,
 } as const;
 

@@ -1,6 +1,5 @@
 /**
- * A device for tests that does not do what a device has to: the first byte of a
- * request says what it does instead.
+ * A misbehaving device for tests. The first byte of a request chooses how.
  *
  * @module
  */
@@ -8,9 +7,9 @@
 import { libc } from "../../../src/linux/libc.ts";
 import { type Chain, defineDevice, LATER, type QueueHandle } from "../../../mod.ts";
 
-/** What the first byte of a request asks for. */
+/** The first byte of a request. */
 export const Misdeed = {
-  /** None: it echoes. */
+  /** None: echoes. */
   NONE: 0,
   UNDEFINED: 1,
   TEXT: 2,
@@ -22,27 +21,27 @@ export const Misdeed = {
   KEEP: 7,
   /** Never settles a promise. */
   UNSETTLED: 8,
-  /** Never returns, until the byte behind it changes in memory that it sees. */
+  /** Does not return until the next byte changes in the memory that it sees. */
   SPIN: 9,
-  /** Has the kernel read from a pipe that stays empty. */
+  /** Makes the kernel read from a pipe that stays empty. */
   KERNEL: 10,
 } as const;
 
-/** What the first byte of an answer is when the device has begun a request that it does not end. */
+/** The first byte of the answer to a request that the device started and does not complete. */
 export const STARTED = 1;
 
-/** What the device has kept, and what it does with it; on the main plane. */
+/** The chain that the device keeps, and functions that use it; on the main plane. */
 export const late: {
   chain?: Chain;
   queue?: QueueHandle;
-  /** Bytes of guest memory, as the device had them. */
+  /** Views of guest memory that the device made. */
   readable?: Uint8Array<ArrayBuffer>;
   writable?: Uint8Array<ArrayBuffer>;
   events: Chain[];
   settle?: (bytes: number) => void;
 } = { events: [] };
 
-/** A new pipe, of which both ends stay open. */
+/** A new pipe whose ends both stay open. */
 function pipe(): [reader: number, writer: number] {
   const ends = new Int32Array(2);
   libc.pipe2(ends, 0);
@@ -110,7 +109,7 @@ export default defineDevice({
             const bytes = chain.readable.at(0);
             chain.writable.setU8(0, STARTED);
             while (Atomics.load(bytes, 1) === 1);
-            // With what it had: into memory that is not the guest's any more.
+            // Through the old view: into memory that is not the guest's any more.
             chain.writable.setU8(0, 99);
             return 1;
           }

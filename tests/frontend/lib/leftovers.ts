@@ -1,5 +1,5 @@
 /**
- * What commands leave behind, for tests that they leave nothing.
+ * Finds processes that a command left behind.
  *
  * @module
  */

@@ -1,7 +1,7 @@
 /**
- * A network card that receives what it sends, with merged buffers: it keeps receive buffers posted,
- * takes more where a packet needs them, lets a packet wait where there are too few, and gives the
- * posted ones back when their ring stops.
+ * A network card that receives its own packets, in merged buffers: it posts receive buffers, takes
+ * more if a packet needs them, makes a packet wait if there are too few, and untakes the posted ones
+ * when their ring stops.
  *
  * @module
  */
@@ -58,7 +58,7 @@ export default defineDevice({
           const [receiveq] = queues.receiveq;
           const packet = new Uint8Array(HEADER_BYTES + readable.byteLength);
           readable.read(0, packet.subarray(HEADER_BYTES));
-          // A look at the packet behind it.
+          // Peeks at the next packet.
           const next = transmitq.take();
           if (next !== null) transmitq.untake(next);
           if (!makeRoom(receiveq, packet.length)) return NOT_NOW;

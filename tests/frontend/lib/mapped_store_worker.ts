@@ -1,6 +1,5 @@
 /**
- * A queue thread's part in a test of mapped files: random requests until it is
- * told to stop.
+ * A queue thread in a test of mapped files: it makes random requests until it is told to stop.
  *
  * @module
  */
@@ -21,10 +20,10 @@ export interface MappedOrder {
   control: SharedArrayBuffer;
 }
 
-/** How many requests had each outcome, by errno. */
+/** The number of requests by errno. */
 export type MappedOutcome = Record<number, number>;
 
-/** What it tells: that it begins, and what it did. */
+/** Its messages: that it starts, and its result. */
 export type MappedMessage = "begins" | MappedOutcome;
 
 const PAGE_BYTES = 4096;
@@ -69,7 +68,7 @@ self.onmessage = ({ data: { handle, bytes, seed, control } }) => {
       : store.writeZeroes(request, true);
     outcomes[outcome as number] = (outcomes[outcome as number] ?? 0) + 1;
     if (random.chance(1, 16)) store.submit?.();
-    // What cannot be had is no reason to try it without a pause.
+    // Pauses after a failure.
     if (outcome === Errno.ENOSPC) Atomics.wait(stop, 0, 0, 1);
   }
   self.postMessage(outcomes);

@@ -1,21 +1,21 @@
 /**
- * A device for tests: pages that one queue writes and the other reads, kept in the heap of the
- * thread, with commands that reach them there.
+ * A device for tests: one queue writes pages, the other reads them. They are in the thread's heap,
+ * where commands reach them too.
  *
  * @module
  */
 
 import { type Chain, defineDevice } from "../../../mod.ts";
 
-/** What the control half asks of the data half. */
+/** Messages from the control half to the data half. */
 type Message =
   | { kind: "pages" }
   | { kind: "erase"; page: number }
-  /** Is answered when the page has been written. */
+  /** Answered when the page has been written. */
   | { kind: "await"; page: number }
-  /** Posts so many messages; is answered with how many were sent. */
+  /** Posts this number of messages; the answer is how many were sent. */
   | { kind: "flood"; messages: number }
-  /** Is answered with a value that cannot be copied, a promise of it, or by throwing it. */
+  /** Answered with a value that cannot be copied, a promise of it, or by throwing it. */
   | { kind: "uncopied"; how: "now" | "late" | "thrown" };
 
 /** The notebook. */

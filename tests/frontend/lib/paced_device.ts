@@ -1,21 +1,21 @@
 /**
- * A device that takes requests when the test lets it; on the main thread, so that the test can.
+ * A device that takes requests when the test allows it; it runs on the test's thread.
  *
  * @module
  */
 
 import { defineDevice, NOT_NOW, type QueueHandle } from "../../../mod.ts";
 
-/** What the test says, and what it sees. */
+/** The test's settings, and its view of the device. */
 export const pace: {
-  /** Requests that are still taken before the queue pauses. */
+  /** Requests to take before the queue pauses. */
   left: number;
-  /** Handler calls that were answered by NOT_NOW. */
+  /** Handler calls that returned NOT_NOW. */
   refused: number;
-  /** The handler takes the next chain too, and completes it. */
+  /** Whether the handler takes the next chain too, and completes it. */
   takesNext: boolean;
   queue?: QueueHandle;
-  /** Settle the promises of requests of the other queue. */
+  /** Functions that settle the promises of the other queue's requests. */
   settle: (() => void)[];
 } = { left: 0, refused: 0, takesNext: false, settle: [] };
 

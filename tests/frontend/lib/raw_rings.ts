@@ -1,5 +1,5 @@
 /**
- * The rings of a driver without any rule, by layout.
+ * A driver's rings without checks, by layout.
  *
  * @module
  */

@@ -1,6 +1,6 @@
 /**
- * A disk for tests that completes requests in any order: some at once, some at
- * the end of their batch, shuffled, and some by a promise.
+ * A disk for tests that completes requests in any order: some at once, some shuffled at the end of
+ * their batch, and some by a promise.
  *
  * @module
  */

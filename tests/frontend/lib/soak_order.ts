@@ -1,12 +1,12 @@
 /**
- * What the soak and its threads agree upon.
+ * The interface between the soak test and its threads.
  *
  * @module
  */
 
 import type { DriverQueueHandle, SharedRegionHandle } from "../../../src/frontend/mod.ts";
 
-/** The unit of what is written and checked. */
+/** The unit of writes and checks. */
 export const BLOCK_BYTES = 512;
 
 /** Memory of one request in flight: its parts, and gaps in between. */
@@ -24,23 +24,23 @@ export const ARENA_BYTES = (MAX_SLOTS + SMALL_SLOTS) * SLOT_BYTES;
 /** The most parts of an indirect request. */
 export const INDIRECT_PARTS = 16;
 
-/** What a thread is to do. */
+/** A thread's task. */
 export interface SoakOrder {
   memory: SharedRegionHandle[];
   queue: DriverQueueHandle;
   /** Guest physical address of `ARENA_BYTES` bytes, all zero. */
   gpa: number;
   seed: number;
-  /** Which blocks of the disk are this thread's. */
+  /** The blocks of the disk that this thread uses. */
   firstBlock: number;
   blocks: number;
   milliseconds: number;
 }
 
-/** What became of it. */
+/** The result of a thread. */
 export interface SoakResult {
-  /** Requests that came back right. */
+  /** Requests that were completed correctly. */
   requests: number;
-  /** What was wrong. */
+  /** The error, if there was one. */
   error?: string;
 }

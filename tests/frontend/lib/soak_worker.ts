@@ -1,6 +1,6 @@
 /**
- * A thread of the soak: it drives one queue of a disk by numbers alone, with
- * requests of random shapes on blocks of its own, and checks every byte.
+ * A thread of the soak test: it drives one queue of a disk with requests of random shapes on its own
+ * blocks, and checks every byte.
  *
  * @module
  */
@@ -30,7 +30,7 @@ const MAX_PARTS = 16;
 const HEADER_BYTES = 16;
 const IN = 0, OUT = 1, GET_ID = 8; // virtio 1.3, 5.2.6
 const ID_BYTES = 20;
-/** Where a small request has its parts. */
+/** Offsets of the parts of a small request. */
 const SMALL_ID = 64, SMALL_STATUS = 128;
 const GUARD = 0xa5, NO_STATUS = 0xff;
 const LOST_AFTER_MS = 5000;
@@ -45,7 +45,7 @@ interface Slot {
   type: number;
   block: number;
   blocks: number;
-  /** Where the parts that the device writes are in `bytes`, in their order. */
+  /** Offsets in `bytes` of the parts that the device writes, in order. */
   writable: { at: number; bytes: number }[];
 }
 
@@ -56,7 +56,7 @@ class Soak {
   readonly #slots: Slot[];
   readonly #small: Slot[];
   readonly #byHead: (Slot | undefined)[];
-  /** The how-manieth content each block has; 0 if none of ours. */
+  /** The generation of each block's content; 0 if it was never written. */
   readonly #versions: Uint32Array;
   readonly #isBusy: Uint8Array;
   readonly #stream = new Uint8Array(HEADER_BYTES + MAX_BLOCKS * BLOCK_BYTES);
@@ -109,10 +109,9 @@ class Soak {
   }
 
   /**
-   * Small requests one by one, each made visible at a moment of its own: some
-   * meet the device while it looks a last time before it sleeps. There a barrier
-   * that is missing shows, as a notification that never comes, about once in
-   * hundreds of thousands of times: so these take little time.
+   * Makes small requests one by one, at random moments: some meet the device at its last check
+   * before it sleeps. There a missing barrier shows, as a lost notification, about once in hundreds
+   * of thousands of requests, so these are short.
    */
   #trickle(milliseconds: number): void {
     const queue = this.#queue;
@@ -128,7 +127,7 @@ class Soak {
         const slot = this.#small[next];
         const isAdded = slot.isFree && this.#addSmall(slot);
         if (isAdded) next = (next + 1) % SMALL_SLOTS;
-        // What was added is made visible as soon as there are fewer in flight.
+        // Added requests are published once fewer are in flight.
         for (let spin = MOST_SPINS; queue.inFlight > inFlight && !this.#poll();) {
           if (--spin === 0) this.#await();
         }
@@ -160,7 +159,7 @@ class Soak {
     if (this.#order.queue.inOrder) this.#last.push(slot);
   }
 
-  /** Takes what there is, or waits for it, in one of several ways. */
+  /** Takes completed requests, or waits for them in one of several ways. */
   #collect(): void {
     const queue = this.#queue;
     const random = this.#random;
@@ -189,7 +188,7 @@ class Soak {
     while (this.#poll());
   }
 
-  /** Chooses what a slot's next request does, on blocks that no other one is about. */
+  /** Chooses a slot's next request, on blocks that no other request uses. */
   #choose(slot: Slot): boolean {
     const random = this.#random;
     slot.blocks = random.chance(1, 3) ? random.between(1, MAX_BLOCKS) : 1;
@@ -256,7 +255,7 @@ class Soak {
     return ends.map((end, i) => end - (ends[i - 1] ?? 0));
   }
 
-  /** What the blocks of a request contain. */
+  /** The content of a request's blocks. */
   #pattern({ block, blocks }: Slot): Uint8Array {
     const words = this.#expected.subarray(0, blocks * BLOCK_BYTES / 4);
     const perBlock = BLOCK_BYTES / 4;
@@ -305,7 +304,7 @@ class Soak {
     const expected = isRead ? this.#pattern(slot) : new Uint8Array();
     let at = 0, end = -1;
     for (const part of slot.writable) {
-      // What the device has no business in is still as it was.
+      // Memory that the device must not write is unchanged.
       for (; end >= 0 && end < part.at; end++) {
         if (slot.bytes[end] !== GUARD) throw new Error(`A ${what} wrote beside its buffers`);
       }

@@ -1,5 +1,5 @@
 /**
- * A thread that drives a queue by numbers alone, and blocks while it waits.
+ * A thread that drives a queue, and blocks while it waits.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import {
 } from "../../../src/frontend/mod.ts";
 import { answerOrders } from "./worker_thread.ts";
 
-/** What the thread is to do. */
+/** The thread's task. */
 export interface LoadOrder {
   /** The memory. */
   memory: SharedRegionHandle[];
@@ -22,13 +22,13 @@ export interface LoadOrder {
   queue: DriverQueueHandle;
   /** Guest physical address of 1024 bytes for buffers. */
   gpa: number;
-  /** How many reads of one sector to make, one after the other. */
+  /** The number of reads of one sector, made one after the other. */
   requests: number;
 }
 
-/** What became of it. */
+/** The result of the thread. */
 export interface LoadResult {
-  /** Requests that came back. */
+  /** Completed requests. */
   completed: number;
   /** Those with a status other than 0. */
   failed: number;

@@ -1,6 +1,5 @@
 /**
- * A load on a disk that verifies every block that it writes, for tests of what
- * may happen meanwhile.
+ * A load on a disk that verifies every block that it writes.
  *
  * @module
  */
@@ -11,14 +10,14 @@ import { BlkDriver, blkStatus, type VirtioDriver } from "../../../src/frontend/m
 const BLOCK_BYTES = 4096;
 const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
 
-/** How many blocks belong to each lane. */
+/** The blocks of each lane. */
 const BLOCKS_PER_LANE = 8;
 
-/** What a load is made of. */
+/** The shape of a load. */
 export interface LoadShape {
-  /** How many queues. */
+  /** The number of queues. */
   queues: number;
-  /** How many lanes, each with one request at a time, there are on each queue. */
+  /** The number of lanes per queue, each with one request at a time. */
   lanes: number;
 }
 
@@ -27,7 +26,7 @@ export function diskBytes({ queues, lanes }: LoadShape): number {
   return queues * lanes * BLOCKS_PER_LANE * BLOCK_BYTES;
 }
 
-/** What a block has after it was written so many times. */
+/** The content of a block after this number of writes. */
 function contents(block: number, generation: number): Uint8Array<ArrayBuffer> {
   if (generation === 0) return new Uint8Array(BLOCK_BYTES);
   const words = new Uint32Array(BLOCK_BYTES / 4);
@@ -50,18 +49,18 @@ export class VerifiedLoad {
   #verified = 0;
   #onProgress: (() => void)[] = [];
 
-  /** Begins. */
+  /** Starts the load. */
   constructor(driver: VirtioDriver, { queues, lanes }: LoadShape) {
     this.#disk = new BlkDriver(driver);
     this.#generations = new Array(queues * lanes * BLOCKS_PER_LANE).fill(0);
     this.#lanes = Promise.all(
       Array.from({ length: queues * lanes }, (_, lane) => this.#run(lane, lane % queues)),
     ).then(() => {});
-    // It is looked at in the end, and by whoever waits for progress.
+    // Handled at the end, and by a wait for progress.
     this.#lanes.catch(() => {});
   }
 
-  /** How many blocks were read back and found right. */
+  /** The number of blocks that were read back and verified. */
   get verified(): number {
     return this.#verified;
   }
@@ -87,13 +86,13 @@ export class VerifiedLoad {
     for (const check of this.#onProgress) check();
   }
 
-  /** Resolves when so many more blocks were verified. */
+  /** Resolves when this many more blocks were verified. */
   async progress(blocks: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const wanted = this.#verified + blocks;
     const check = () => this.#verified >= wanted && resolve();
     this.#onProgress.push(check);
-    // A lane that fails is why there is none.
+    // Progress ends when a lane fails.
     await Promise.race([promise, this.#lanes]);
     this.#onProgress = this.#onProgress.filter((other) => other !== check);
   }
@@ -105,7 +104,7 @@ export class VerifiedLoad {
     for (const block of this.#generations.keys()) await this.#expect(block, 0);
   }
 
-  /** What the disk has to have now, from its beginning to its end. */
+  /** The expected content of the whole disk. */
   contents(): Uint8Array<ArrayBuffer> {
     const disk = new Uint8Array(this.#generations.length * BLOCK_BYTES);
     for (const [block, generation] of this.#generations.entries()) {

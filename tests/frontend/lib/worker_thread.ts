@@ -1,10 +1,10 @@
 /**
- * Threads of tests: each does what it is told, one order after the other.
+ * Threads of tests: each carries out orders, one after the other.
  *
  * @module
  */
 
-/** A thread that a test tells what to do. */
+/** A thread that carries out a test's orders. */
 export class WorkerThread<Order, Result> implements Disposable {
   readonly #worker: Worker;
 
@@ -13,7 +13,7 @@ export class WorkerThread<Order, Result> implements Disposable {
     this.#worker = new Worker(module, { type: "module" });
   }
 
-  /** Has an order carried out. */
+  /** Sends an order; resolves to its result. */
   async run(order: Order): Promise<Result> {
     const { promise, resolve, reject } = Promise.withResolvers<Result>();
     this.#worker.onmessage = ({ data }) => resolve(data);

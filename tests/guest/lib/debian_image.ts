@@ -7,7 +7,7 @@ import { makeExt4 } from "../../../tools/guest/root_image.ts";
 import { progress } from "../../../tools/guest/progress.ts";
 import { ToolError } from "../../../tools/lib/tool_error.ts";
 
-/** What makes the image; only the release is looked up elsewhere. */
+/** The script that makes the image; only the release is determined elsewhere. */
 const RECIPE = {
   sizeMiB: 1024,
   // minbase has no init; without udev no console is ever ready for a login.
@@ -15,14 +15,14 @@ const RECIPE = {
   files: {
     "etc/hostname": "debian\n",
     "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
-    // A root shell on the console, as every guest of ours has one.
+    // A root shell on the console, as in all our guests.
     "etc/systemd/system/serial-getty@ttyS0.service.d/autologin.conf": `\
 [Service]
 ExecStart=
 ExecStart=-/sbin/agetty --autologin root --keep-baud 115200 %I vt220
 `,
   },
-  // Nothing in the guest reads them, and they are half of the tree.
+  // The guest does not use them, and they are half of the tree.
   removed: [
     "usr/share/doc",
     "usr/share/locale",
@@ -33,8 +33,8 @@ ExecStart=-/sbin/agetty --autologin root --keep-baud 115200 %I vt220
 } as const;
 
 /**
- * The path of an image with Debian and systemd, made when it is missing, which takes a minute or
- * two. Copy it to write. Its release is this machine's.
+ * Returns the path of an image with Debian and systemd, of this machine's release. Makes it if it is
+ * missing, which takes a minute or two. Copy it before writing.
  *
  * @throws {ToolError} When it is missing and this is not root.
  */

@@ -11,24 +11,24 @@ import type { TemporaryDirectory } from "./helpers.ts";
 
 const MAIN = new URL("../../../tools/guest/main.ts", import.meta.url).pathname;
 
-/** What `deno task guest` did. */
+/** The result of `deno task guest`. */
 export interface Ended {
   code: number;
   stdout: string;
   stderr: string;
 }
 
-/** How to run it. */
+/** Options of a run. */
 export interface CommandOptions {
-  /** What is typed. */
+  /** Its input. */
   stdin?: string;
-  /** A signal, and what it has printed when that is sent. */
+  /** A signal, and the output after which it is sent. */
   signalOn?: { text: string; signal: Deno.Signal };
-  /** Where it is called, as `deno task` tells it. */
+  /** The working directory, as `deno task` passes it. */
   calledIn?: string;
 }
 
-/** Runs what `deno task guest` runs. Its temporary files are in `directory`. */
+/** Runs the program of `deno task guest`, with its temporary files in `directory`. */
 export async function guest(
   args: string[],
   directory: TemporaryDirectory,
@@ -69,7 +69,7 @@ export async function guest(
   }
 }
 
-/** Expects that nothing is left of what was started with a directory. */
+/** Expects that no process is left that names a directory. */
 export function expectNothingLeft({ path }: TemporaryDirectory): void {
   assertEquals([...Deno.readDirSync(path)].map(({ name }) => name), []);
   assertEquals(commandsThatName(path), []);

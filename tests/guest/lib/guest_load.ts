@@ -1,6 +1,6 @@
 /**
- * A load in a guest that verifies every block that it writes, for tests of what
- * may happen meanwhile. It uses the disk /dev/vda, of {@linkcode LOAD_DISK_BYTES}.
+ * A load in a guest that verifies every block that it writes. It uses the disk /dev/vda, of
+ * {@linkcode LOAD_DISK_BYTES}.
  *
  * @module
  */
@@ -15,8 +15,7 @@ export const LOAD_DISK_BYTES = 2 ** 24;
 const LANES = 2;
 
 /**
- * A lane of the load: it writes 64 KiB past the cache, reads them back and
- * compares, in places of its own.
+ * A lane of the load: it writes 64 KiB past the cache to its own blocks, reads them back and compares.
  */
 const LANE = `
 i=0
@@ -39,7 +38,7 @@ export async function startLoad(guest: Guest): Promise<void> {
   }
 }
 
-/** Waits until each lane has gone on, and expects that nothing was wrong. */
+/** Waits until each lane has made progress, and expects no error. */
 export async function expectProgress(guest: Guest): Promise<void> {
   for (let lane = 0; lane < LANES; lane++) {
     await ok(
@@ -51,7 +50,7 @@ export async function expectProgress(guest: Guest): Promise<void> {
   assertEquals(await ok(guest, "cat /tmp/bad"), "");
 }
 
-/** Ends the load, and expects that nothing was wrong. */
+/** Ends the load, and expects no error. */
 export async function endLoad(guest: Guest): Promise<void> {
   await ok(guest, "touch /tmp/stop");
   for (let lane = 0; lane < LANES; lane++) {
@@ -60,7 +59,7 @@ export async function endLoad(guest: Guest): Promise<void> {
   assertEquals(await ok(guest, "cat /tmp/bad"), "");
 }
 
-/** The SHA-256 of the disk as the guest has it, past its cache. */
+/** The SHA-256 of the disk as the guest reads it, past its cache. */
 export async function diskHash(guest: Guest): Promise<string> {
   const hash = await ok(guest, "dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum");
   return hash.slice(0, 64);

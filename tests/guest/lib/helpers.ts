@@ -1,6 +1,6 @@
 /**
- * Guests and back-ends for tests: everything is ended and removed at the end of
- * a block, and nothing is waited for without a limit.
+ * Guests and back-ends for tests. The end of a block ends and removes everything; every wait has a
+ * time limit.
  *
  * @module
  */
@@ -12,10 +12,10 @@ import { findProgram, run, withTimeout } from "../../../tools/lib/process.ts";
 import type { GuestDevice } from "../../../tools/guest/qemu.ts";
 import { CliProcess } from "../../frontend/lib/cli_process.ts";
 
-/** How long a process, an answer or a change in the guest may take. */
+/** Time limit for a process, an answer or a change in the guest. */
 const TIMEOUT_MS = 30_000;
 
-/** What a back-end says that waits for QEMU. */
+/** The log line of a back-end that waits for QEMU. */
 const CONNECTS = /^vhostd: \w+: (Waits for a front-end|Connected to the front-end) .*\n/gm;
 
 /** A directory that is removed at the end of the block. */
@@ -71,10 +71,10 @@ export class Backend implements AsyncDisposable {
    * Starts a back-end and waits until it listens, or until it tries to connect.
    *
    * @param kind The device's name, or the path of its module.
-   * @param flags Its flags, but for the sockets and the record.
-   * @param directory Where these are.
-   * @param options QEMU is to listen (`connects`); the back-end takes the place
-   * of another one that has ended (`insteadOf`); a command that becomes it (`through`).
+   * @param flags Its flags, except for the sockets and the record.
+   * @param directory The directory of these.
+   * @param options `connects`: QEMU listens; `insteadOf`: an ended back-end that this one replaces;
+   * `through`: a command that becomes it.
    */
   static async start(
     kind: string,
@@ -98,7 +98,7 @@ export class Backend implements AsyncDisposable {
     }
   }
 
-  /** The device as QEMU is to know it. */
+  /** QEMU's arguments for the device. */
   device(qemuProperties?: GuestDevice["qemuProperties"]): GuestDevice {
     return {
       kind: this.kind,
@@ -108,7 +108,7 @@ export class Backend implements AsyncDisposable {
     };
   }
 
-  /** Waits until it has said a text on stderr. */
+  /** Waits for a text on stderr. */
   async untilSays(text: string): Promise<void> {
     await withTimeout(
       this.#cli.until(text),
@@ -134,12 +134,12 @@ export class Backend implements AsyncDisposable {
     return line;
   }
 
-  /** The record as it is now, from the control socket. */
+  /** The current record, from the control socket. */
   async record(): Promise<RecordJson> {
     return await this.#ask("GET", "record") as RecordJson;
   }
 
-  /** Waits until something is true of the record; for what nobody tells when it is. */
+  /** Polls the record for a condition that has no event. */
   async until(
     isTrue: (record: RecordJson) => boolean,
     timeoutMs: number = TIMEOUT_MS,
@@ -152,7 +152,7 @@ export class Backend implements AsyncDisposable {
     }
   }
 
-  /** Runs a command of the device, by the control socket. */
+  /** Runs a command of the device, through the control socket. */
   async post(command: string, body?: unknown): Promise<unknown> {
     return await this.#ask("POST", command, body === undefined ? null : JSON.stringify(body));
   }
@@ -183,8 +183,7 @@ export class Backend implements AsyncDisposable {
   }
 
   /**
-   * Ends it by SIGTERM, and expects that it ends well: with status 0, without
-   * complaint and without its socket.
+   * Ends it by SIGTERM; expects status 0, no error message and no socket file.
    *
    * @returns The record that it wrote.
    */
@@ -206,7 +205,7 @@ export class Backend implements AsyncDisposable {
   }
 }
 
-/** Whether there is something at a path. */
+/** Whether a path exists. */
 export function exists(path: string): boolean {
   try {
     Deno.lstatSync(path);
@@ -218,8 +217,8 @@ export function exists(path: string): boolean {
 }
 
 /**
- * Runs a command in the guest, and expects that it and each of its parts
- * succeeds; its output without the last newline.
+ * Runs a command in the guest; expects that it and each of its parts succeeds. Returns its output
+ * without the last newline.
  */
 export async function ok(guest: Guest, command: string): Promise<string> {
   const { status, output } = await guest.run(`set -e; ${command}`, { timeoutMs: TIMEOUT_MS });
@@ -227,7 +226,7 @@ export async function ok(guest: Guest, command: string): Promise<string> {
   return output.trimEnd();
 }
 
-/** Runs a command in the guest, and expects that it fails; its output. */
+/** Runs a command in the guest, and expects that it fails; returns its output. */
 export async function fails(guest: Guest, command: string): Promise<string> {
   const { status, output } = await guest.run(command, { timeoutMs: TIMEOUT_MS });
   assert(status !== 0, `Expected a failure of ${command}\n${output}`);
@@ -244,8 +243,7 @@ export async function eventually(guest: Guest, command: string, text: string): P
 }
 
 /**
- * Runs steps that share a guest, by their names. The first that fails is the
- * last: what comes after it would fail too, and slowly.
+ * Runs named steps that share a guest, up to the first that fails: later ones would fail too, slowly.
  */
 export async function steps(
   t: Deno.TestContext,
@@ -256,17 +254,17 @@ export async function steps(
   }
 }
 
-/** The SHA-256 of a file, or of what a program of this machine prints. */
+/** The SHA-256 of a file, or of the output of a program on this machine. */
 export async function sha256Of(path: string): Promise<string> {
   return (await run("sha256sum", [path])).slice(0, 64);
 }
 
-/** How much space a file takes, in bytes. */
+/** The space that a file occupies, in bytes. */
 export async function allocatedBytes(path: string): Promise<number> {
   return ((await Deno.stat(path)).blocks ?? 0) * 512;
 }
 
-/** Checks an ext4 image that nobody has mounted, and expects no error in it. */
+/** Checks an unmounted ext4 image, and expects no error in it. */
 export async function expectCleanExt4(image: string): Promise<void> {
   const e2fsck = findProgram("e2fsck");
   assert(e2fsck !== undefined, "Expected e2fsck, which comes with mke2fs in e2fsprogs");
@@ -274,15 +272,14 @@ export async function expectCleanExt4(image: string): Promise<void> {
 }
 
 /**
- * Whether these are acknowledged is up to QEMU (`packed=on`, and for some devices
- * always) and to the kernel's version, so what a driver makes of them is tested
- * where a test asks QEMU for them.
+ * Features that depend on QEMU (`packed=on`, and for some devices always) and on the kernel's version:
+ * only tests that ask QEMU for them check them.
  */
 const RING_FORMATS = ["RING_PACKED", "IN_ORDER"];
 
 /**
- * The names of the feature bits that the driver acknowledged and of those that it
- * left, lowest bit first, without those of the ring's format.
+ * The names of the acknowledged feature bits and of the others that were offered, lowest bit first,
+ * without those of the ring's format.
  */
 export function negotiated({ features }: RecordJson): { acknowledged: string[]; left: string[] } {
   const offered = features.filter(({ offered, name }) => offered && !RING_FORMATS.includes(name));
@@ -296,14 +293,14 @@ export function hasPackedRings({ features }: RecordJson): boolean {
   return features.find(({ name }) => name === "RING_PACKED")!.acknowledged === true;
 }
 
-/** What is true of the record of every device that a guest of QEMU uses. */
+/** Expectations on the record of every device that a QEMU guest uses. */
 export function expectLiveRecord(record: RecordJson, guest: Guest): void {
   assertEquals(record.version, 1);
   const { total, latest } = record.connections;
   const connection = latest.at(-1)!;
   assertEquals(total, latest.length);
   assertEquals(connection.frontend?.pid, guest.pid);
-  // The kernel keeps 15 characters of it.
+  // The kernel keeps 15 characters of the name.
   assertEquals(connection.frontend?.command, "qemu-system-x86");
   assertEquals(connection.disconnectedAt, null);
   assert(connection.messages > 10, `${connection.messages} messages`);
@@ -323,7 +320,7 @@ export function expectLiveRecord(record: RecordJson, guest: Guest): void {
   }
 }
 
-/** What is true of the record that a back-end wrote after its front-end went. */
+/** Expectations on the record that a back-end wrote after its front-end disconnected. */
 export function expectEndedRecord(record: RecordJson): void {
   const connection = record.connections.latest.at(-1)!;
   assert(connection.disconnectedAt !== null && connection.reason !== null);

@@ -1,6 +1,6 @@
 /**
- * libvirt, unpacked and not installed: one process with QEMU's driver in it, which keeps everything
- * below a directory.
+ * libvirt, unpacked but not installed: one process with QEMU's driver, which keeps everything below
+ * a directory.
  */
 import { debianRelease, unpackPackages } from "../../../tools/guest/apt.ts";
 import { cached } from "../../../tools/guest/cache.ts";
@@ -8,12 +8,12 @@ import { kill, spawn, withTimeout } from "../../../tools/lib/process.ts";
 import { progress } from "../../../tools/guest/progress.ts";
 import { ToolError } from "../../../tools/lib/tool_error.ts";
 
-/** How long libvirt may take for a command. */
+/** Time limit for a command of libvirt. */
 const TIMEOUT_MS = 60_000;
 
 const PACKAGES = ["libvirt-daemon-driver-qemu", "libvirt-clients"];
 
-/** The directory of libvirt's files; what is installed on this machine is not among them. */
+/** The directory of libvirt's files; installed packages are not in it. */
 export async function libvirtPackages(): Promise<string> {
   if (Deno.uid() !== 0) throw new ToolError("libvirt in a namespace of its own needs root");
   return await cached(
@@ -26,7 +26,7 @@ export async function libvirtPackages(): Promise<string> {
   );
 }
 
-/** QEMU as root, with nothing that a namespace does not have. */
+/** QEMU as root, without features that a namespace lacks. */
 const QEMU_CONF = `\
 user = "root"
 group = "root"
@@ -39,7 +39,7 @@ stdio_handler = "file"
 `;
 
 /**
- * Runs virsh where libvirt's user and files are, and where everything ends with it: $1 are the
+ * Runs virsh in a namespace with libvirt's user and files, whose processes end with it: $1 are the
  * packages, $2 is libvirt's directory.
  */
 const START = `\
@@ -57,7 +57,7 @@ virsh --quiet -c "qemu:///embed?root=$2"
 exit $? # The shell stays: as the first process it takes note of QEMU's end.
 `;
 
-/** A libvirt that knows one directory; what it runs ends with it. */
+/** A libvirt with one directory; its processes end with it. */
 export class Libvirt implements AsyncDisposable {
   readonly #process: Deno.ChildProcess;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
@@ -90,13 +90,13 @@ export class Libvirt implements AsyncDisposable {
   /**
    * Runs a command of virsh.
    *
-   * @returns What it and libvirt said.
+   * @returns The output of virsh and libvirt.
    * @throws {ToolError} When it fails.
    */
   async run(command: string): Promise<string> {
     const end = `end-${++this.#commands}`;
     await this.#writer.write(new TextEncoder().encode(`${command}\necho ${end}\n`));
-    // What is typed comes back too.
+    // The terminal echoes the input.
     const isEnd = new RegExp(`(?<!echo )${end}(?!\\d)`);
     await withTimeout(
       this.#until(() => isEnd.test(this.#output)),

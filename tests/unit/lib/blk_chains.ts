@@ -8,31 +8,31 @@ import fc from "fast-check";
 import { Chain } from "../../../src/virtqueue/mod.ts";
 import type { QueueHandle } from "../../../src/virtio/mod.ts";
 
-/** What a byte that nobody wrote has. */
+/** The value of unwritten bytes. */
 export const UNTOUCHED = 0xee;
 
 /** A request to make a chain of. */
 export interface ChainContent {
-  /** What the device reads. */
+  /** The bytes that the device reads. */
   readable: Uint8Array;
-  /** How many bytes the device can write, the status among them. */
+  /** The number of bytes that the device can write, including the status. */
   writableBytes: number;
-  /** How the readable bytes are divided; what is left is the last part. */
+  /** The sizes of the readable parts; the rest is the last part. */
   readableParts?: readonly number[];
-  /** How the writable bytes are divided. */
+  /** The sizes of the writable parts. */
   writableParts?: readonly number[];
   slot?: number;
 }
 
-/** A chain, and the memory that it lies in. */
+/** A chain and its memory. */
 export interface TestChain {
   chain: Chain;
   u8: Uint8Array<ArrayBuffer>;
-  /** What the device wrote, in the order of the parts. */
+  /** The bytes that the device wrote, in the order of the parts. */
   written(): Uint8Array;
 }
 
-/** Makes a chain whose parts lie apart, at odd addresses too. */
+/** Makes a chain of separate parts, at odd addresses too. */
 export function makeChain(content: ChainContent): TestChain {
   const { readable, writableBytes, readableParts = [], writableParts = [], slot = 0 } = content;
   const gaps = readableParts.length + writableParts.length + 3;
@@ -71,7 +71,7 @@ function divide(bytes: number, parts: readonly number[]): number[] {
   return bytes > 0 ? [...lengths, bytes] : lengths;
 }
 
-/** Any division into parts, of no bytes too. */
+/** Random divisions into parts, also empty ones. */
 export const anyDivision: fc.Arbitrary<number[]> = fc.array(fc.nat(20), { maxLength: 8 });
 
 /** struct virtio_blk_req, up to the data. */
@@ -93,7 +93,7 @@ export function segment(sector: number | bigint, sectors: number, flags = 0): Ui
   return bytes;
 }
 
-/** Bytes one after the other. */
+/** Concatenates bytes. */
 export function join(...parts: Uint8Array[]): Uint8Array {
   return Uint8Array.from(parts.flatMap((part) => [...part]));
 }
@@ -105,7 +105,7 @@ export class TestQueue implements QueueHandle {
   readonly ordinal = 0;
   readonly isRunning = true;
   readonly completed: [chain: Chain, written: number][] = [];
-  /** How often it was to take nothing further. */
+  /** The number of calls of `hold`. */
   holds = 0;
 
   constructor(index = 0) {

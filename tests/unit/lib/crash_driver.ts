@@ -1,6 +1,6 @@
 /**
- * A driver for devices that die: it makes numbered requests, knows which it has
- * not got back, and can be copied together with its memory. It keeps the rules.
+ * A correct driver for devices that crash: it makes numbered requests, knows which are in flight, and
+ * can be copied together with its memory.
  *
  * @module
  */
@@ -14,28 +14,28 @@ const DESCRIPTORS = 0, AVAILABLE = 0x400, USED = 0x600, TABLES = 0x800;
 const TABLE_BYTES = 64;
 const MEMORY_BYTES = 0x1000;
 
-/** Where the first buffer of a request is says which one it is. */
+/** The address of a request's first buffer encodes its number. */
 const FIRST_BUFFER = 0x1_0000, BUFFER_BYTES = 16;
 
 const NEXT = 1, WRITE = 2, INDIRECT = 4;
 const AVAIL = 1 << 7, USED_FLAG = 1 << 15;
 
-/** The largest ring there is room for. */
+/** The largest ring that fits. */
 export const MAX_SIZE = 16;
 
-/** A request that the device has not given back. */
+/** A request in flight. */
 interface Request {
   tag: number;
   /** Its descriptors in the ring; in a split one the head comes first. */
   slots: number[];
 }
 
-/** The number of the request that a chain is. */
+/** The number of a chain's request. */
 export function tagOf(chain: Chain): number {
   return (chain.readable.index(0) - FIRST_BUFFER) / BUFFER_BYTES;
 }
 
-/** What both layouts have in common. */
+/** The common part of both layouts. */
 export abstract class CrashDriver {
   readonly size: number;
   readonly inOrder: boolean;
@@ -43,7 +43,7 @@ export abstract class CrashDriver {
   indirect = true;
   memory: ArrayBuffer = new ArrayBuffer(MEMORY_BYTES);
   protected view = new DataView(this.memory);
-  /** Requests that were made and did not come back, the oldest first. */
+  /** Requests in flight, the oldest first. */
   outstanding: Request[] = [];
   protected free: number[];
   protected nextTag = 0;
@@ -54,12 +54,12 @@ export abstract class CrashDriver {
     this.free = Array.from({ length: size }, (_, i) => i);
   }
 
-  /** The numbers of the requests that did not come back. */
+  /** The numbers of the requests in flight. */
   get tags(): number[] {
     return this.outstanding.map(({ tag }) => tag);
   }
 
-  /** Where the ring is; `base` is what a front-end says of it. */
+  /** The ring's addresses; `base` is the front-end's. */
   options(base: number | null): RingOptions {
     return {
       size: this.size,
@@ -74,7 +74,7 @@ export abstract class CrashDriver {
     };
   }
 
-  /** The memory as a ring sees it: buffers may be anywhere, as nobody touches them. */
+  /** The memory as a ring sees it: buffers may be anywhere, as they are never accessed. */
   get memoryView(): MemoryView {
     const bytes = 2 ** 40;
     return {
@@ -86,7 +86,7 @@ export abstract class CrashDriver {
 
   abstract readonly packed: boolean;
   protected abstract make(request: Request, isIndirect: boolean): void;
-  /** The next request that came back: its head or ID. */
+  /** The head or ID of the next completed request. */
   protected abstract nextUsed(): number | undefined;
   protected abstract keyOf(request: Request): number;
 
@@ -104,7 +104,7 @@ export abstract class CrashDriver {
     this.make(request, isIndirect);
   }
 
-  /** Takes what came back: each of it once, and in order where that was agreed upon. */
+  /** Takes completed requests; expects each once, and in order if that was negotiated. */
   poll(): void {
     for (let key = this.nextUsed(); key !== undefined; key = this.nextUsed()) {
       const at = this.outstanding.findIndex((request) => this.keyOf(request) === key);
@@ -116,7 +116,7 @@ export abstract class CrashDriver {
     }
   }
 
-  /** A request that came back is behind. */
+  /** Removes a completed request. */
   protected passed(_request: Request): void {}
 
   protected describe(at: number, tag: number, bytes: number, flags: number, last: number): void {
@@ -160,9 +160,9 @@ export class SplitCrashDriver extends CrashDriver {
     this.view.setUint16(USED + 2, start, true);
   }
 
-  /** What a front-end may say of where the ring goes on. */
+  /** The bases that a front-end may send. */
   get bases(): (number | null)[] {
-    // QEMU reads the used index; others know nothing.
+    // QEMU reads the used index; others send 0.
     return [null, this.view.getUint16(USED + 2, true), 0];
   }
 
@@ -202,7 +202,7 @@ export class PackedCrashDriver extends CrashDriver {
   place = 0;
   usedPlace = 0;
 
-  /** QEMU cannot know where a packed ring was, and says where it was before. */
+  /** QEMU does not know a packed ring's position, and sends the base of its start. */
   get bases(): (number | null)[] {
     return [null, initialBase(true)];
   }
@@ -214,7 +214,7 @@ export class PackedCrashDriver extends CrashDriver {
   protected make(request: Request, isIndirect: boolean): void {
     const { tag, slots } = request;
     const { size } = this;
-    // The first descriptor last: its flags show all of them.
+    // The first descriptor last: its flags make the list available.
     for (let i = slots.length - 1; i >= 0; i--) {
       const place = (this.place + i) % (2 * size);
       const flags = (i > 0 ? WRITE : 0) | (i < slots.length - 1 ? NEXT : 0) |

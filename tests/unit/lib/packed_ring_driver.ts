@@ -1,6 +1,5 @@
 /**
- * The driver's side of a packed ring over plain memory, for unit tests: it
- * writes whatever it is told to, right or wrong.
+ * The driver's side of a packed ring over plain memory, for unit tests. It checks nothing.
  *
  * @module
  */
@@ -9,16 +8,16 @@ import type { MemoryView } from "../../../src/memory/regions.ts";
 import { initialBase, PackedRing, type RingOptions } from "../../../src/virtqueue/mod.ts";
 import { NEXT, testMemory } from "./ring_driver.ts";
 
-/** Where the test ring's parts are. */
+/** Addresses of the test ring's areas. */
 const DESCRIPTORS = 0x1000, DRIVER_EVENT = 0x9000, DEVICE_EVENT = 0xb000;
 
-/** Descriptor flags that say whose it is. */
+/** Descriptor flags AVAIL and USED. */
 export const AVAIL = 1 << 7, USED = 1 << 15;
 
 /** The values of event suppression flags. */
 export const ENABLE = 0, DISABLE = 1, DESC = 2;
 
-/** A descriptor as the driver writes it, without whose it is. */
+/** A descriptor as the driver writes it, without AVAIL and USED. */
 export interface PackedDescriptor {
   gpa: number | bigint;
   bytes: number;
@@ -26,22 +25,22 @@ export interface PackedDescriptor {
   id?: number;
 }
 
-/** The value of SET_VRING_BASE for a place of the ring, with nothing between. */
+/** The value of SET_VRING_BASE for a place of the ring, with nothing in flight. */
 export function baseAt(place: number, size: number): number {
   const half = place < size ? place | 0x8000 : place - size;
   return (half | half << 16) >>> 0;
 }
 
-/** A driver and the device's ring that it talks to. */
+/** A driver and the device's ring. */
 export class PackedRingDriver {
   readonly layout = "packed";
   readonly memory: MemoryView;
   readonly size: number;
   readonly ring: PackedRing;
   readonly view: DataView;
-  /** Where the next descriptor goes: from `size` on, in a round with wrap counter 0. */
+  /** The place of the next descriptor; from `size` on, in a round with wrap counter 0. */
   place: number;
-  /** Where the next used descriptor is expected. */
+  /** The place of the next used descriptor. */
   usedPlace: number;
 
   /** Places a ring of `size` descriptors; those before the base are used. */
@@ -89,7 +88,7 @@ export class PackedRingDriver {
     this.view.setUint16(DESCRIPTORS + at * 16 + 14, flags, true);
   }
 
-  /** Makes a list available: the first descriptor last. */
+  /** Makes a list available, writing its first descriptor last. */
   offer(descriptors: PackedDescriptor[], id = 0): void {
     const { size } = this;
     const first = this.place;
@@ -99,7 +98,7 @@ export class PackedRingDriver {
       (i === descriptors.length - 1 ? 0 : NEXT)
     );
     descriptors.forEach((descriptor, i) => {
-      // The ID counts in the last one only.
+      // Only the last descriptor's ID is used.
       const isLast = i === descriptors.length - 1;
       this.describe(places[i] % size, {
         ...descriptor,
@@ -111,7 +110,7 @@ export class PackedRingDriver {
     this.place = (first + descriptors.length) % (2 * size);
   }
 
-  /** A descriptor as it stands in the ring. */
+  /** A descriptor of the ring. */
   descriptor(at: number): { id: number; bytes: number; flags: number } {
     const offset = DESCRIPTORS + at * 16;
     return {
@@ -121,7 +120,7 @@ export class PackedRingDriver {
     };
   }
 
-  /** The next used descriptor, if the driver would see one; `count` is what its list had. */
+  /** The next used descriptor, if there is one; `count` is the length of its list. */
   used(count: number): { id: number; bytes: number; flags: number } | undefined {
     const { size } = this;
     const seen = this.descriptor(this.usedPlace % size);

@@ -1,6 +1,5 @@
 /**
- * The driver's side of a split ring over plain memory, for unit tests: it
- * writes whatever it is told to, right or wrong.
+ * The driver's side of a split ring over plain memory, for unit tests. It checks nothing.
  *
  * @module
  */
@@ -18,10 +17,10 @@ import {
   type Virtqueue,
 } from "../../../src/virtqueue/mod.ts";
 
-/** Where the test ring's parts are. */
+/** Addresses of the test ring's areas. */
 const DESCRIPTORS = 0x1000, AVAILABLE = 0x9000, USED = 0xb000;
 
-/** Where buffers are: the first byte that no ring part has. */
+/** The address of buffers, after the ring's areas. */
 export const BUFFERS = 0x10000;
 
 /** The size of the test memory. */
@@ -47,7 +46,7 @@ export function testMemory(bytes = MEMORY_BYTES): MemoryView {
   };
 }
 
-/** Checks that taking the next chain breaks a rule, and that the error names it. */
+/** Expects that taking the next chain breaks a rule, and that the error names it. */
 export function assertBreaks(
   { ring, layout }: { ring: Virtqueue; layout: RingLayout },
   rule: RingRule,
@@ -59,12 +58,12 @@ export function assertBreaks(
   return error;
 }
 
-/** Where parts are, and how many bytes they have. */
+/** The addresses and sizes of parts. */
 export function places(parts: Parts): [number, number][] {
   return [...parts].map((part) => [part.byteOffset, part.length]);
 }
 
-/** A driver and the device's ring that it talks to. */
+/** A driver and the device's ring. */
 export class RingDriver {
   readonly layout = "split";
   readonly memory: MemoryView;
@@ -109,7 +108,7 @@ export class RingDriver {
     this.availableIndex = index + 1;
   }
 
-  /** Writes a chain from descriptor `head` on, one after the other, and makes it available. */
+  /** Writes a chain into consecutive descriptors from `head` on, and makes it available. */
   offerChain(descriptors: Descriptor[], head = 0): void {
     descriptors.forEach((descriptor, i) => {
       const last = i === descriptors.length - 1;
@@ -135,7 +134,7 @@ export class RingDriver {
     this.view.setUint16(AVAILABLE, flags, true);
   }
 
-  /** At which used index the driver wants to be told. */
+  /** The used index at which the driver wants a notification. */
   set usedEvent(index: number) {
     this.view.setUint16(AVAILABLE + 4 + this.size * 2, index, true);
   }
@@ -150,7 +149,7 @@ export class RingDriver {
     return this.view.getUint16(USED + 2, true);
   }
 
-  /** At which available index the device wants to be told. */
+  /** The available index at which the device wants a notification. */
   get availableEvent(): number {
     return this.view.getUint16(USED + 4 + this.size * 8, true);
   }

@@ -1,10 +1,10 @@
 import type { QueueRecord, RecordJson } from "../../../src/runtime/record.ts";
 import type { ConfigObservation } from "../../../src/virtio/mod.ts";
 
-/** When the sample was begun. */
+/** The start of the sample. */
 export const SINCE = Date.UTC(2026, 0, 2, 3, 4, 5);
 
-/** A field that nobody touched, with what is different about it. */
+/** An unused field, with overrides. */
 export function observation(
   name: string,
   differing: Partial<ConfigObservation> = {},
@@ -29,7 +29,7 @@ export function observation(
   };
 }
 
-/** A queue that was never started, with what is different about it. */
+/** A queue that was never started, with overrides. */
 export function queue(
   index: number,
   name: string,
@@ -59,7 +59,7 @@ export function queue(
   };
 }
 
-/** A record with something in every section. */
+/** A record with content in every section. */
 export function sampleRecord(): RecordJson {
   const feature = (bit: number, name: string, owner: "device" | "transport") => ({
     bit,

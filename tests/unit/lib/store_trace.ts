@@ -1,6 +1,5 @@
 /**
- * Stops at every single store to some memory: what a process has stored when it
- * is killed can then be looked at, store by store.
+ * Traces every store to some memory, so that a test can check the state after a crash at each.
  *
  * @module
  */
@@ -13,7 +12,7 @@ const KINDS = [
   "Float64Array",
 ] as const;
 
-/** A plain store, and what was there before. */
+/** A plain store, and the previous value. */
 export interface PlainStore {
   buffer: ArrayBufferLike;
   at: number;
@@ -23,10 +22,9 @@ export interface PlainStore {
 type Numbers = Uint8Array | Uint16Array | Uint32Array | Int32Array | Float64Array;
 
 /**
- * Until it is disposed of, `onStore` is called after each store, plain or by
- * Atomics, through a typed array that was made meanwhile over one of these
- * buffers. It may throw, which is how a crash is made. It gets the plain stores
- * since the last one by Atomics, in their order: a compiler may make them later.
+ * Until it is disposed of, calls `onStore` after each store, plain or by Atomics, through a typed
+ * array that was made meanwhile over one of these buffers. `onStore` may throw to simulate a crash.
+ * It gets the plain stores since the last one by Atomics, in order: a compiler may delay them.
  */
 export function traceStores(
   buffers: ReadonlySet<ArrayBufferLike>,
@@ -43,7 +41,7 @@ export function traceStores(
     try {
       onStore(plain);
     } catch (error) {
-      // What a process had not stored when it died is never stored.
+      // Stores after the crash are dropped.
       plain.length = 0;
       throw error;
     }
@@ -105,11 +103,10 @@ export function traceStores(
 }
 
 /**
- * Takes some of the plain stores back, as if they had not been made yet. Those
- * to one place stay in their order.
+ * Undoes some of the plain stores, as if they were delayed. Stores to the same place stay in order.
  *
- * @param isLate Whether one is late that may be
- * @param copies Where what stands in each buffer was copied to
+ * @param isLate Whether to delay the next store
+ * @param copies The copy of each buffer
  */
 export function delayStores(
   plain: readonly PlainStore[],
