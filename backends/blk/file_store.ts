@@ -108,7 +108,7 @@ export interface FileStoreOptions {
   direct: boolean;
   /** Exclude other programs that write to it. */
   lock: boolean;
-  /** Takes what the person who runs the device should know. */
+  /** Takes messages for the person who runs the device. */
   log(message: string): void;
 }
 
@@ -139,7 +139,7 @@ function openDirect(path: string, fd: number, readOnly: boolean): Fd {
 function openImage(path: string, readOnly: boolean): Fd {
   try {
     return patiently(() => {
-      // Not waiting: a named pipe would not open before somebody writes to it.
+      // Non-blocking: opening a named pipe would wait for a writer.
       return openFile(path, { write: !readOnly, nonblocking: true });
     });
   } catch (error) {

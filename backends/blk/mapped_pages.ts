@@ -12,7 +12,7 @@
 /** The unit in which pages are known, in bytes. */
 export const MAPPED_PAGE_BYTES = 4096;
 
-/** Pages are looked up so many at a time. */
+/** The number of pages that are looked up at a time. */
 export const CHUNK_PAGES = 512;
 
 /** The most threads that touch pages: one for each of 256 queues, and the control plane. */
@@ -41,7 +41,7 @@ export class MappedPages {
   readonly count: number;
 
   /**
-   * Makes the state of `pages` pages, none of which may be touched yet, or joins one.
+   * Makes the state of `pages` pages, which may not be accessed yet, or joins one.
    *
    * @throws {RangeError} When there are too many threads.
    */

@@ -160,7 +160,7 @@ export default defineDevice({
       }
       state.capacitySectors = size / SECTOR_BYTES;
       config.capacity = BigInt(size / SECTOR_BYTES);
-      // Always announced: whoever asks wants the driver to look again.
+      // Always announced: the command makes the driver read the config again.
       announceConfig();
       return { before, bytes: size };
     }

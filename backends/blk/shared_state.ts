@@ -1,6 +1,6 @@
 /**
  * What the control half and the queue threads of a block device share while it runs: the live
- * capacity, whether writes were lost, and counts of what was done.
+ * capacity, whether writes were lost, and counts of requests.
  *
  * Numbers are aligned 64-bit floats with one writer (the control half, or the thread of a queue),
  * so a reader sees the old or the new value.
@@ -66,7 +66,7 @@ export class SharedState {
   readonly #floats: Float64Array<SharedArrayBuffer>;
   readonly #lost: Int32Array<SharedArrayBuffer>;
 
-  /** Looks at the memory of a state, or makes one for so many queues. */
+  /** Opens a view of a state's memory, or makes a state for a number of queues. */
   constructor(queues: number | SharedArrayBuffer) {
     this.memory = typeof queues === "number"
       ? new SharedArrayBuffer((QUEUES + queues * QUEUE_FLOATS) * 8)

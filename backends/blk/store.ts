@@ -40,7 +40,7 @@ export type StoreResult = number | Promise<number>;
 
 /** A store as one queue thread sees it. */
 export interface Store {
-  /** Fills the data with what is stored. */
+  /** Fills the data from the store. */
   read(request: StoreRequest): StoreResult;
   /** Stores the data. */
   write(request: StoreRequest): StoreResult;
@@ -50,7 +50,7 @@ export interface Store {
   discard(request: StoreRequest): StoreResult;
   /** Makes a range read as zeroes; with `unmap` its space may be given back. `data` means nothing. */
   writeZeroes(request: StoreRequest, unmap: boolean): StoreResult;
-  /** All requests of a batch were made: starts what was collected. */
+  /** All requests of a batch were made: starts the collected ones. */
   submit?(): void;
   /** The thread ends; nothing is in flight. */
   close?(): void;
@@ -64,7 +64,7 @@ export interface StoreHost {
   readonly io: ThreadIo | undefined;
   /** A request to which the store answered `LATER` is done (0) or failed (an errno). */
   done(request: StoreRequest, result: number): void;
-  /** Publishes what is done to the driver; once after several calls of `done`. */
+  /** Publishes completions to the driver; once after several calls of `done`. */
   flush(): void;
 }
 
@@ -72,7 +72,7 @@ export interface StoreHost {
 export interface StoreAbilities extends BlockLimits {
   /** Whether writes fail. */
   readonly readOnly: boolean;
-  /** Whether what was flushed outlives this process. */
+  /** Whether flushed data outlives this process. */
   readonly durable: boolean;
   /** Whether a discard gives space back. */
   readonly discard: boolean;

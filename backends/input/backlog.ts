@@ -17,7 +17,7 @@
 import { EV } from "./codes.ts";
 import { EVENTS_AT_ONCE_MAX, type InputEvent, SYN_REPORT } from "./events.ts";
 
-/** How many events wait at the most; what is older is dropped. */
+/** The most events that wait; older ones are dropped. */
 export const BACKLOG_EVENTS_MAX: number = EVENTS_AT_ONCE_MAX;
 
 /** What became of the events, as numbers. */
@@ -67,7 +67,7 @@ export class Backlog {
     return this.#waiting === 0;
   }
 
-  /** Whether a driver listens: what is added is kept for it. */
+  /** Whether a driver runs, for which added events are kept. */
   get isListening(): boolean {
     return this.#isListening;
   }
@@ -95,7 +95,7 @@ export class Backlog {
     if (isOpen) this.#putFirst([SYN_REPORT]);
   }
 
-  /** Forgets what a driver knows and is to know: the next one begins anew. */
+  /** Forgets the driver's state and pending events: the next driver starts over. */
   reset(): void {
     this.end();
     while (this.#drop(0));

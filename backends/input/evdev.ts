@@ -183,7 +183,7 @@ export class EvdevStream {
     }
   }
 
-  /** The device is gone: releases what is down. */
+  /** The device is gone: releases all keys. */
   end(): void {
     this.#group = [];
     this.#setDown(new Set());

@@ -29,7 +29,7 @@ export const evdevRequests = {
   codes: (type: number, bytes: number) => request(IOC_READ, 0x20 + type, bytes),
   /** EVIOCGABS: value, minimum, maximum, fuzz, flat, resolution; s32 each. */
   axis: (axis: number) => request(IOC_READ, 0x40 + axis, 24),
-  /** EVIOCGRAB: with a pointer, events go to nobody else; without one, to all again. */
+  /** EVIOCGRAB: with a pointer, only this process gets events; without one, all do again. */
   grab: request(IOC_WRITE, 0x90, 4),
 } as const;
 

@@ -265,7 +265,7 @@ const keyAliases: Readonly<Record<string, number>> = {
   SHIFT: KEY.KEY_LEFTSHIFT,
 };
 
-/** The key of a Linux name with or without `KEY_`, or of what is printed on it. */
+/** The key of a Linux name with or without `KEY_`, or of a label. */
 function keyCode(name: string): number {
   const stroke = keystroke(name.length === 1 ? name.toLowerCase() : name);
   if (stroke !== undefined && !stroke.shift) return stroke.code;

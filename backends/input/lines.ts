@@ -88,7 +88,7 @@ export class JsonLineWriter {
       try {
         await this.#write(encoder.encode(lines.join("")));
       } catch {
-        this.dropped += lines.length; // nobody reads any more
+        this.dropped += lines.length; // the reader is gone
       }
     }
     this.#writing = undefined;

@@ -216,7 +216,7 @@ export default defineDevice({
   },
 });
 
-/** Puts the answer to what is selected into config space. */
+/** Puts the answer to the selection into config space. */
 function answer(view: ConfigView<typeof config>, model: InputModel): void {
   const answer = selectionAnswer(model, view.select, view.subsel);
   view.size = answer.length;

@@ -58,7 +58,7 @@ export type Profile = "keyboard" | "mouse" | "tablet";
 
 /** What may be chosen about a profile. */
 export interface ProfileOptions {
-  /** The name; by default one that says what it is. */
+  /** The name; by default a description of the device. */
   name?: string;
   /** The serial number; by default there is none. */
   serial?: string;
@@ -134,7 +134,7 @@ export function profileModel(profile: Profile, options: ProfileOptions = {}): In
 }
 
 /**
- * The identity of a device with what was chosen instead of its own.
+ * The identity of a device, with overrides.
  *
  * @throws {RangeError} When a text or an id does not fit.
  */

@@ -129,7 +129,7 @@ export class SelectionLog {
     this.#written = true;
   }
 
-  /** The driver reads what was answered. */
+  /** The driver reads the answer. */
   read(select: number, subsel: number, size: number): void {
     if (!this.#written) return;
     this.#written = false;

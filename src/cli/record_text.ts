@@ -252,7 +252,7 @@ function queueRow({ previous, record }: SectionContext, queue: QueueRecord): Cel
   ];
 }
 
-/** What is kept for the next back-end, and what was resumed. */
+/** The in-flight records for the next back-end, and the resumed requests. */
 function recoveryText({ tracked, resumed, resubmitted }: QueueRecord): string {
   const parts = [
     ...tracked ? ["in-flight requests are recorded for another back-end"] : [],

@@ -20,7 +20,7 @@ export interface BackendEvent {
 /** How a {@linkcode BackChannel} answers. */
 export interface BackChannelOptions {
   /**
-   * Called for each message before it is acknowledged; what it returns is the acknowledgement, or
+   * Called for each message before it is acknowledged; its result is the acknowledgement, or
    * the reply of a message that has one: 0n for success. It must not wait for the control channel
    * of a back-end that waits for it.
    *
@@ -137,7 +137,7 @@ export class BackChannel implements AsyncDisposable {
     }
   }
 
-  /** Closes the channel, and the descriptors of messages that nobody read. */
+  /** Closes the channel, and the descriptors of unread messages. */
   async close(): Promise<void> {
     this.#socket.shutdown();
     await this.#loop;

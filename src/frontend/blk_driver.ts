@@ -106,7 +106,7 @@ export class BlkDriver {
     return this.request(blkHeader(blkRequests.OUT, sector), parts, [], options);
   }
 
-  /** Makes what was written durable. */
+  /** Makes completed writes durable. */
   flush(options: BlkOptions = {}): Promise<BlkResult> {
     return this.request(blkHeader(blkRequests.FLUSH, 0), [], [], options);
   }

@@ -4,7 +4,7 @@
  * them.
  *
  * With VIRTIO_F_IN_ORDER slots are taken in their order and around, as virtio 1.3, 2.7.5 asks for,
- * else what was given back last is taken first.
+ * else the slots freed last are taken first.
  *
  * @internal
  */

@@ -36,7 +36,7 @@ export class FrontendConnection extends ControlChannel {
   /**
    * Connects to a back-end that listens on a Unix socket.
    *
-   * @throws {LinuxError} If nobody listens there
+   * @throws {LinuxError} If no process listens there
    */
   static async connect(path: string, options: ChannelOptions = {}): Promise<FrontendConnection> {
     return new FrontendConnection(await connectUnix(path, options.connectMs), options);
@@ -86,7 +86,7 @@ export class FrontendConnection extends ControlChannel {
     return this.#count("GET_QUEUE_NUM");
   }
 
-  /** Gives all regions of a memory, in place of what was given before; at most 8. */
+  /** Shares all regions of a memory, in place of the earlier ones; at most 8. */
   setMemTable(memory: SharedMemory): Promise<void> {
     const { regions } = memory;
     return this.tell(
@@ -120,7 +120,7 @@ export class FrontendConnection extends ControlChannel {
     return this.tell({ request: "SET_VRING_ADDR", ...address });
   }
 
-  /** Sets where a virtqueue goes on. */
+  /** Sets where a virtqueue resumes. */
   setVringBase(index: number, base: number): Promise<void> {
     return this.tell({ request: "SET_VRING_BASE", index, num: base });
   }
@@ -239,7 +239,7 @@ export class FrontendConnection extends ControlChannel {
     return { ...body, fd };
   }
 
-  /** Gives the buffer that records requests in flight, with what it says. */
+  /** Shares the in-flight record, with its content. */
   setInflightFd(buffer: InflightBuffer): Promise<void> {
     const { fd, ...body } = buffer;
     return this.tell({ request: "SET_INFLIGHT_FD", ...body }, [fd.number]);

@@ -23,7 +23,7 @@ export interface ChannelOptions {
    */
   timeoutMs?: number;
   /**
-   * How long to go on trying while nobody listens at the path yet, in milliseconds.
+   * How long to retry while no process listens at the path, in milliseconds.
    *
    * @default {0}
    */
@@ -47,7 +47,7 @@ const CONNECT_RETRY_MS = 5;
 /**
  * Connects to a Unix socket.
  *
- * @throws {LinuxError} If nobody listens there in time
+ * @throws {LinuxError} If no process listens there in time
  */
 export async function connectUnix(path: string, connectMs = 0): Promise<UnixConnection> {
   const deadline = performance.now() + connectMs;
@@ -104,7 +104,7 @@ export class ControlChannel implements AsyncDisposable {
    * @param message The request and its payload
    * @param fds Its file descriptors; they stay the caller's
    * @throws {FrontendError} If no reply comes
-   * @throws {ProtocolError} If what comes is not the reply
+   * @throws {ProtocolError} If the message is not the reply
    */
   ask<R extends FrontendReplyRequest>(
     message: FrontendMessageNamed<R>,
@@ -235,7 +235,7 @@ export class ControlChannel implements AsyncDisposable {
     }
   }
 
-  /** Ends the connection; what is under way fails. */
+  /** Ends the connection; pending requests fail. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#socket.shutdown();

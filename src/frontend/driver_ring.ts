@@ -55,7 +55,7 @@ export interface DriverQueueOptions {
   inOrder?: boolean;
   /**
    * The most parts of an indirect chain; 0 if VIRTIO_F_INDIRECT_DESC was not negotiated. Each
-   * descriptor has a table of its own with so many entries of 16 bytes.
+   * descriptor has its own table with this number of entries of 16 bytes.
    *
    * @default {32}
    */
@@ -283,7 +283,7 @@ export abstract class DriverRing implements Disposable {
    * Takes the next chain that the device is done with.
    *
    * @returns Its number, free for a new chain from now on; -1 where there is none
-   * @throws {FrontendError} With reason "device", if the device gave back what was not in flight
+   * @throws {FrontendError} With reason "device", if the device completed a chain not in flight
    */
   abstract poll(): number;
 

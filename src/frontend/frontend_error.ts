@@ -10,9 +10,8 @@
 export type FrontendErrorReason = "refused" | "closed" | "timeout" | "device";
 
 /**
- * Thrown when the other side does not do what it was asked for. What the caller got wrong itself is
- * a `RangeError` or `TypeError` instead, and bytes that are no vhost-user reply are a
- * `ProtocolError`.
+ * Thrown when the back-end or device fails a request. Mistakes of the caller throw `RangeError` or
+ * `TypeError` instead, and bytes that are no vhost-user reply a `ProtocolError`.
  *
  * @example
  * ```ts

@@ -83,7 +83,7 @@ export class RawPackedRing {
     };
   }
 
-  /** Writes a descriptor; what is not named becomes 0. */
+  /** Writes a descriptor; missing fields become 0. */
   setDescriptor(index: number, descriptor: Partial<RawPackedDescriptor>): void {
     this.#descriptors.setBigUint64(index * 16, descriptor.gpa ?? 0n, true);
     this.#descriptors.setUint32(index * 16 + 8, descriptor.bytes ?? 0, true);

@@ -89,7 +89,7 @@ export class RawSplitRing {
     };
   }
 
-  /** Writes a descriptor; what is not named becomes 0. */
+  /** Writes a descriptor; missing fields become 0. */
   setDescriptor(index: number, descriptor: Partial<RawDescriptor>): void {
     writeDescriptor(this.#memory, this.#descriptorGpa + 16 * index, descriptor);
   }

@@ -43,7 +43,7 @@ interface Waiting {
 
 /**
  * Requests over a virtqueue, for callers that can afford copies and promises. It watches the
- * queue's eventfds while requests are pending, and meanwhile nobody else may poll the queue.
+ * queue's eventfds while requests are pending, and nothing else may poll the queue meanwhile.
  */
 export class RequestQueue {
   readonly #queue: AnyDriverQueue;
@@ -162,7 +162,7 @@ export class RequestQueue {
     return true;
   }
 
-  /** Publishes what was added since. */
+  /** Publishes the requests added since. */
   flush(): void {
     if (!this.#submitting) return;
     this.#submitting = false;
@@ -234,7 +234,7 @@ export class RequestQueue {
     for (const { reject } of this.#waiting.splice(0)) reject(error);
   }
 
-  /** Takes what is complete and stops watching, as after the device was stopped. */
+  /** Takes completed requests and stops watching, as after the device was stopped. */
   pause(): void {
     this.settle();
     this.#unwatch();

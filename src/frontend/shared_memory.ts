@@ -194,7 +194,7 @@ export class SharedMemory extends DriverMemory implements Disposable {
   /**
    * Makes memory files and maps them.
    *
-   * @param regions What it consists of; a number is one region of so many bytes
+   * @param regions Its regions; a number is one region of this number of bytes
    * @throws {RangeError} If regions overlap or have no size
    */
   constructor(regions: number | readonly SharedRegionOptions[]) {

@@ -15,7 +15,7 @@ import { DEFAULT_TIMEOUT_MS } from "./wait.ts";
 const STATUS_FEATURES_OK = 8;
 const STATUS_DRIVER_OK = 0xf;
 
-/** Memory of a driver that was given none. It costs what is touched of it. */
+/** Default memory of a driver. Only pages that are used cost memory. */
 const DEFAULT_MEMORY_BYTES = 64 * 2 ** 20;
 
 /** Where a back-end is: the path of its socket, or a connection to it. */
@@ -52,13 +52,13 @@ export interface ReconnectOptions {
    */
   target?: DriverTarget;
   /**
-   * How long to go on trying while nobody listens, in milliseconds.
+   * How long to retry while no process listens, in milliseconds.
    *
    * @default {the driver's timeout}
    */
   connectMs?: number;
   /**
-   * Acknowledge what was acknowledged before even if it is not offered any more,
+   * Acknowledge the features of before even if they are not offered any more,
    * as QEMU does.
    *
    * @default {false}
@@ -148,7 +148,7 @@ export class VirtioDriver implements AsyncDisposable {
     made.use(negotiated.backChannel);
     const driver = new VirtioDriver(target, options, connection, negotiated);
     made.adopt(driver, (driver) => driver.#release());
-    // As QEMU does, which does not when it connects again: what it reads now it keeps
+    // As QEMU does, but not when it reconnects: it keeps a copy of what it reads now
     if (driver.#has("CONFIG")) await driver.config.read(0, 1);
     await driver.#giveEventfds();
     made.move();
@@ -237,7 +237,7 @@ export class VirtioDriver implements AsyncDisposable {
    * Starts the virtqueues, after {@linkcode VirtioDriver.connect},
    * {@linkcode VirtioDriver.stop} or {@linkcode VirtioDriver.reset}.
    *
-   * @param bases Where each goes on; by default where it stopped
+   * @param bases Where each resumes; by default where it stopped
    */
   async restart(bases: readonly number[] = this.#bases): Promise<void> {
     const connection = this.#connection;
@@ -251,7 +251,7 @@ export class VirtioDriver implements AsyncDisposable {
     for (const index of this.queues.keys()) await connection.setVringEnable(index, true);
     if (this.#has("STATUS")) await connection.setStatus(STATUS_DRIVER_OK);
     this.#running = true;
-    // As QEMU does: what is in the rings already has nobody else to announce it.
+    // As QEMU does: nothing else announces the buffers that are already in the rings.
     for (const queue of this.queues) queue.kick();
     for (const requests of this.#requests) requests.resume();
   }
@@ -319,13 +319,13 @@ export class VirtioDriver implements AsyncDisposable {
 
   /**
    * Stops the device and resets it (RESET_DEVICE, or status 0). Requests that
-   * are not complete fail; rings begin anew. {@linkcode VirtioDriver.restart}
+   * are not complete fail; rings start over. {@linkcode VirtioDriver.restart}
    * starts it again.
    */
   async reset(): Promise<void> {
     if (this.#running) await this.stop();
     if (this.#has("RESET_DEVICE")) await this.#connection.resetDevice();
-    // As QEMU does: a device that begins anew gets another record.
+    // As QEMU does: a device that was reset gets another record.
     this.#dropInflight();
     for (const requests of this.#requests) requests.abandon("The device was reset");
     for (const queue of this.queues) {
@@ -375,7 +375,7 @@ export class VirtioDriver implements AsyncDisposable {
       );
     }
     await this.#giveEventfds();
-    // A back-end that answers again has left the rings; take what it did last.
+    // A back-end that replies again has left the rings; take its last completions.
     for (const requests of this.#requests) requests.pause();
     if (!this.#has("INFLIGHT_SHMFD")) { for (const queue of this.queues) queue.requeue(); }
     await this.restart(this.queues.map((queue) => queue.resumeBase));

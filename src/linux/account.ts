@@ -13,7 +13,7 @@ function idOf(entry: Deno.PointerValue): number | undefined {
   return entry === null ? undefined : new Deno.UnsafePointerView(entry).getUint32(ID_OFFSET);
 }
 
-/** The number of a user; undefined when nobody has that name. */
+/** The number of a user; undefined when no user has that name. */
 export function userId(name: string): number | undefined {
   return idOf(libc.getpwnam(cString(name)));
 }

@@ -123,7 +123,7 @@ export function ioctl(fd: number, request: number, memory: BufferSource | null):
 }
 
 /**
- * Reads what is there now from a non-blocking descriptor.
+ * Reads the available bytes from a non-blocking descriptor.
  *
  * @returns How many bytes; 0 at the end, -1 when there is nothing yet.
  */

@@ -1,5 +1,5 @@
 /**
- * The one table of libc symbols, and what comes with calling them.
+ * The one table of libc symbols, and helpers for calling them.
  *
  * @module
  */

@@ -93,13 +93,13 @@ export class Span implements Disposable {
   }
 
   /**
-   * Maps what is mapped at an index at another one too, where nothing is.
+   * Maps the memory at an index a second time, at another index where nothing is mapped.
    *
    * @throws {LinuxError} When it cannot be mapped there; that part is empty then.
    */
   duplicate(index: number, to: number, bytes: number): void {
     try {
-      // Nothing is moved, so what is shared appears a second time: mremap(2).
+      // With an old size of 0, shared memory is mapped a second time: mremap(2).
       remap(this.base + index, 0, bytes, this.base + to);
     } catch (error) {
       this.unmap(to, bytes);
@@ -107,7 +107,7 @@ export class Span implements Disposable {
     }
   }
 
-  /** Maps zeros of this process in the place of what is mapped. */
+  /** Replaces a mapping by private zeros. */
   clear(index: number, bytes: number): void {
     mapZeros(this.base + index, bytes);
   }
@@ -164,7 +164,7 @@ export function tryMapping(bytes: number, fd: number, fileOffset: number): Dispo
   };
 }
 
-/** Maps zeros in the place of what is mapped at an address, for all threads at once. */
+/** Replaces the mapping at an address by zeros, for all threads at once. */
 export function mapZeros(address: number, bytes: number): void {
   mmap(BigInt(address), bytes, PROT_READ_WRITE, MAP_OWN | MAP_FIXED);
 }

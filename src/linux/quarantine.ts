@@ -31,7 +31,7 @@ export const MAX_STUCK = 8;
 /** The longest name of a descriptor in messages, in characters. */
 const MAX_NAME_CHARACTERS = 80;
 
-/** A call that did not end in time. It goes on, and nobody waits for it. */
+/** A call that did not end in time. It continues, but is no longer waited for. */
 export class StuckError extends Error {
   override name = "StuckError";
 }
@@ -139,7 +139,7 @@ export class Quarantine {
    * Closes descriptors of other processes: at once where that cannot wait, else on
    * another thread. They are not the caller's any more.
    *
-   * @throws {StuckError} When one takes too long; its closing goes on.
+   * @throws {StuckError} When one takes too long; its closing continues.
    */
   async letGo(fds: readonly Fd[]): Promise<void> {
     let closing: Promise<unknown>[] | undefined;

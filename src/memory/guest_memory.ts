@@ -322,7 +322,7 @@ export class GuestMemory implements Disposable {
    * region for which no other place can be found is lost.
    *
    * @param kept What stays readable at its old place, up to 64 MiB
-   * @returns Gives the old places up, once nobody can touch them.
+   * @returns Frees the old places when it is disposed of, once nothing can access them.
    */
   withdraw(kept: readonly KeptBytes[]): Disposable {
     let room = MAX_KEPT_BYTES;

@@ -63,7 +63,7 @@ export const OFFERED_BY_TRANSPORT: bigint = transportMask(
 
 /** How to open a device. */
 export interface DeviceHostOptions {
-  /** Values of the device's own options; what is missing has its default. */
+  /** Values of the device's own options; missing ones have their defaults. */
   options?: Record<string, unknown>;
   /**
    * `main` runs the queues on the main thread, also those of a device that has threads.
@@ -289,7 +289,7 @@ export class DeviceHost implements AsyncDisposable {
     this.notices.add({ what: `${what} failed`, why });
   }
 
-  /** The record, with what the data half reports now; of a thread that is busy, what it did last. */
+  /** The record, with the data half's current report; a busy thread's last one. */
   async freshRecord(): Promise<RecordJson> {
     await this.#engines.refreshReports();
     return this.record.toJSON();
@@ -335,7 +335,7 @@ export class DeviceHost implements AsyncDisposable {
   }
 }
 
-/** The device's own features of which something is true, as a mask. */
+/** A mask of the device's own features that fulfil a condition. */
 function featuresWhere(device: AnyDevice, isTrue: (name: string) => boolean): bigint {
   const features = Object.entries((device.features ?? {}) as Features);
   return features.reduce(

@@ -5,7 +5,7 @@
  * - A chain that the device does not complete is given up when its queue stops: the queue breaks,
  *   and a later completion is dropped. What the kernel still works on for it is cancelled before.
  * - A thread that does not answer (a handler does not return) is given up itself: it cannot be
- *   ended, but nobody waits for it any more.
+ *   ended, but is no longer waited for.
  *
  * Either may still touch the memory that it had. So the control plane moves guest memory away from
  * it (`GuestMemory.withdraw`) before a front-end gets its answer.
@@ -30,7 +30,7 @@ const ANSWER_MS = 10_000;
 export interface Transport {
   /** Resolves when queues can run; rejects when the device's data half could not be made. */
   readonly ready: Promise<void>;
-  /** Resolves if the thread ends on its own; what it was asked rejects then. */
+  /** Resolves if the thread ends by itself; its pending commands reject then. */
   readonly ended?: Promise<Error>;
   /**
    * Has a command carried out.
@@ -46,13 +46,13 @@ export interface Transport {
 
 /** The result of a stop. */
 export interface Stopped {
-  /** Index at which the ring resumes; undefined if nobody can tell. */
+  /** Index at which the ring resumes; undefined if it is unknown. */
   base: number | undefined;
-  /** The device, or its thread, may still touch what it had of the ring. */
+  /** Whether the device, or its thread, may still access the ring's chains. */
   isLate: boolean;
 }
 
-/** What is told of an engine, and to whom. */
+/** Callbacks for an engine's events. */
 export interface EngineOptions {
   /** The device and its module. */
   device: string;
@@ -85,7 +85,7 @@ export class Engine {
       this.failure = error;
       options.log(error.message);
     };
-    // One that never ran has nothing that others wait for; who started it tells why.
+    // A thread that never ran has no pending commands; its starter reports why.
     this.ready.then(() => transport.ended?.then(ended), (error) => this.failure ??= error);
   }
 
@@ -153,7 +153,7 @@ export class Engine {
     return `${count} chain${count === 1 ? "" : "s"} of queue ${queue} (${name}) of ${device}`;
   }
 
-  /** The thread does not answer: its queues are dead, and what it may still touch is not the guest's. */
+  /** The thread does not answer: its queues are dead, and its memory is no longer the guest's. */
   #abandon(command: string): Error {
     const { queues, device, log } = this.#options;
     const names = queues.map(({ index, name }) => `${index} (${name})`).join(", ");

@@ -77,7 +77,7 @@ export class EnginePool {
       if (this.#isClosed) return;
       let engine = attempt(i);
       if (engine instanceof Error) {
-        // Alone it may have what it needs.
+        // Alone, it may exceed the limit.
         await this.#failure(i - 1);
         engine = attempt(i);
       }

@@ -10,7 +10,7 @@ import type { LateEvent } from "./data_plane/messages.ts";
 /** Old places of guest memory, kept for code that may touch them. */
 interface Kept {
   place: Disposable;
-  /** Incidents of which the device still has chains. */
+  /** Incidents with chains that the device still holds. */
   waitsFor: Set<number>;
 }
 

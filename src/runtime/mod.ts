@@ -1,5 +1,5 @@
 /**
- * The runtime: serving devices, and the record of what is done with them.
+ * The runtime: serving devices, and their records.
  *
  * @module
  */

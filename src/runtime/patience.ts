@@ -14,7 +14,7 @@ export const STOP_LIMIT_MS = 30_000;
 /** Time that it has when the device ends, in milliseconds. */
 export const CLOSE_LIMIT_MS = 1_500;
 
-/** Limits for waiting, which become shorter when the device ends, also for those who wait already. */
+/** Time limits, which become shorter when the device closes, also for pending waits. */
 export class Patience {
   /** Time that a device has to complete its chains. */
   readonly limitMs: number;
@@ -26,7 +26,7 @@ export class Patience {
     this.limitMs = limitMs;
   }
 
-  /** The device ends: nobody waits long any more. */
+  /** The device closes: shortens all limits. */
   end(): void {
     this.#isOver = true;
     for (const shorten of this.#shorten) shorten();

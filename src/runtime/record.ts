@@ -277,7 +277,7 @@ export class DeviceRecord {
     this.#error(request, message);
   }
 
-  /** A request, or the end of a connection, takes long and goes on. */
+  /** A request, or the end of a connection, is slow and still pending. */
   slow(what: string, message: string): void {
     this.#subject.notices?.add({ what: `${what} takes long`, why: message });
     this.#error(what, message);

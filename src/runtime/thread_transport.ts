@@ -84,7 +84,7 @@ export class ThreadTransport implements Transport, Disposable {
   }
 
   /**
-   * Hands the thread what it begins with; commands wait until it is ready.
+   * Sends the thread its initial state; commands wait until it is ready.
    *
    * @throws {Error} When what the device shares cannot be copied; the thread is ended then.
    */

@@ -30,7 +30,7 @@ export class ProtocolError extends Error {
   readonly request?: string;
 
   /**
-   * An error that says what was expected and what came.
+   * An error that names the expected and the received value.
    *
    * @param scope How far the fault reaches
    * @param message What was expected and what came

@@ -79,7 +79,7 @@ const memory: PayloadCodec<Memory> = {
   },
 };
 
-/** Size of a table of so many regions. */
+/** Size of a table with this number of regions. */
 function memoryBytes(regions: number): number {
   return memoryHead.bytes + regions * memoryRegion.bytes;
 }

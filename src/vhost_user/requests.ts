@@ -7,7 +7,7 @@ export const MAX_FDS = 8;
 /**
  * How many file descriptors come with a message, in its ancillary data.
  *
- * - `"none"` and `"one"`: exactly so many
+ * - `"none"` and `"one"`: exactly that many
  * - `"optional"`: one or none
  * - `"perRegion"`: one for each memory region, in their order
  * - `"unlessNoFd"`: one, or none where the payload says `noFd`

@@ -1,5 +1,5 @@
 /**
- * The device contract: what a device says of itself, and what it does.
+ * The device contract: a device's definition and its behaviour.
  *
  * A device is a value. Its definition names its queues, its feature bits, its config fields and its
  * options; from it follow the wire layout, the command line, `vhostd describe` and the record. It
@@ -111,7 +111,7 @@ export interface QueueHandle {
    * {@linkcode QueueHandle.flush}.
    */
   complete(chain: Chain, written: number): void;
-  /** Publishes what was completed, and notifies the driver if it wants that. */
+  /** Publishes completions, and notifies the driver if it wants that. */
   flush(): void;
   /**
    * Takes no further chain until those in flight are completed: for a request that takes long, so
@@ -174,7 +174,7 @@ export interface DataHalf<Q extends Queues = Queues> {
   load?(state: unknown): void | Promise<void>;
   /** Returns what this thread adds to the record: JSON. */
   report?(): Record<string, unknown>;
-  /** Takes a message of the control half; what it returns, or a promise resolves to, is the answer. */
+  /** Takes a message of the control half; returns the answer or a promise of it. */
   onMessage?(message: unknown): unknown;
   /** The thread ends. */
   close?(): void;
@@ -319,7 +319,7 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
    * The driver writes config space. Called before anything is applied; throwing refuses the write.
    */
   onConfigWrite?(write: ConfigWrite): void;
-  /** The driver wrote config space; what it wrote is in place. */
+  /** The driver wrote config space; the new values are in place. */
   onConfigWritten?(write: ConfigWrite): void;
   /** The driver is about to read config space. */
   onConfigRead?(offset: number, bytes: number): void;

@@ -12,7 +12,7 @@ import { RingError, type RingLayout, type RingRule } from "./rules.ts";
 /** The most bytes that one chain may have: virtio 1.3, 2.7.5.2. */
 const MAX_CHAIN_BYTES = 2 ** 32;
 
-/** A chain keeps the room of so many parts for its next use. */
+/** The number of parts whose room a chain keeps for its next use. */
 const KEPT_PARTS = 128;
 
 /**

@@ -4,7 +4,7 @@
  * @module
  */
 
-/** A rule: what it asks for, and the sections of virtio 1.3 that have it. */
+/** A rule: its requirement, and its sections of virtio 1.3. */
 interface Rule {
   readonly text: string;
   /** The section on split virtqueues. */

@@ -22,7 +22,7 @@ const F_UNLCK = 2;
  * This process has to listen to SIGIO ({@linkcode onLeaseBreak}), which would
  * end it. The thread that gives the lease back must not open the file itself: it would wait too.
  *
- * @returns Whether it was taken: nobody else may have the file open, this user has to own it,
+ * @returns Whether it was taken: no other open file may exist, this user has to own the file,
  * and its file system has to know leases.
  */
 export function takeLease(fd: number): boolean {

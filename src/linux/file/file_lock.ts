@@ -1,7 +1,7 @@
 /**
  * Locks on bytes of a file that belong to an open file: fcntl(2), "Open file
  * description locks". They end with the last descriptor of that open file, and
- * bind only those who ask.
+ * bind only programs that check them.
  *
  * @module
  */
@@ -28,10 +28,9 @@ function describe(type: number, offset: number, bytes: number): DataView<ArrayBu
 }
 
 /**
- * Locks bytes together with everybody else who does. The file has to be open
- * for reading.
+ * Takes a shared lock on bytes. The file has to be open for reading.
  *
- * @throws {LinuxError} EAGAIN when somebody has locked them alone; ENOLCK,
+ * @throws {LinuxError} EAGAIN when they are locked exclusively; ENOLCK,
  * EINVAL and others where the file system has no locks.
  */
 export function lockShared(fd: number, offset: number, bytes: number): void {

@@ -45,7 +45,7 @@ export function sealForeign(fd: number): Promise<number> {
   return libc.fcntl_async(fd, F_ADD_SEALS, F_SEAL_SHRINK);
 }
 
-/** Seals a memfd that nobody else has yet against becoming shorter. */
+/** Seals a memfd, which no other process has yet, against shrinking. */
 export function sealOwn(fd: number): void {
   check(libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), "fcntl");
 }

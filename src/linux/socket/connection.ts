@@ -61,7 +61,7 @@ export class UnixConnection implements Disposable {
   /**
    * Connects to a listening socket.
    *
-   * @throws {LinuxError} ENOENT or ECONNREFUSED when nobody listens, EAGAIN when the listener's
+   * @throws {LinuxError} ENOENT or ECONNREFUSED when no process listens, EAGAIN when the listener's
    * backlog is full.
    */
   static connect(path: string): UnixConnection {
@@ -153,7 +153,7 @@ export class UnixConnection implements Disposable {
     return 0;
   }
 
-  /** One recvmsg with room for so many descriptors; -1 when nothing is there, 0 at the end. */
+  /** One recvmsg with room for `mostFds` descriptors; -1 when nothing is there, 0 at the end. */
   #receiveNow(into: Uint8Array, flags: number, mostFds: number): number {
     for (;;) {
       incoming.expect(Math.min(into.length, STAGING_BYTES), mostFds);
@@ -294,7 +294,7 @@ export class UnixConnection implements Disposable {
     await this.#sending;
   }
 
-  /** Closes the socket; nobody may be waiting on it. */
+  /** Closes the socket, on which no wait may be pending. */
   [Symbol.dispose](): void {
     this.#fd.close();
   }

@@ -119,7 +119,7 @@ export class UnixListener implements Disposable {
     this.#file?.remove();
   }
 
-  /** Closes the socket; nobody may be waiting on it. */
+  /** Closes the socket, on which no wait may be pending. */
   [Symbol.dispose](): void {
     this.#fd.close();
     this.#file?.remove();

@@ -39,7 +39,7 @@ export class MessageHeader {
     this.#head.setBigUint64(32, BigInt(addressOf(this.#control)), true); // msg_control
   }
 
-  /** Has a call receive at most so many bytes, and so many descriptors. */
+  /** Limits the bytes and descriptors that a call receives. */
   expect(bytes: number, fds: number): void {
     this.#setLengths(bytes, fds === 0 ? 0 : CMSG_HEADER_BYTES + fds * 4);
   }

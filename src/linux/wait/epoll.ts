@@ -63,7 +63,7 @@ export class Epoll implements Disposable {
     throw new LinuxError("epoll_wait", code);
   }
 
-  /** Waits as {@linkcode Epoll.wait} does, while this thread's event loop goes on. */
+  /** Waits as {@linkcode Epoll.wait} does, while this thread's event loop runs. */
   async waitAsync(timeoutMs: number): Promise<number> {
     const { number } = this.#fd;
     // errno is the other thread's: an error shows in the next wait.

@@ -55,7 +55,7 @@ const IORING_POLL_ADD_MULTI = 1;
 const IORING_ACCEPT_MULTISHOT = 1;
 const SOCK_CLOEXEC_NONBLOCK = 0o2004000;
 
-/** A completion's flag: a multishot operation goes on. */
+/** A completion's flag: a multishot operation continues. */
 export const IORING_CQE_F_MORE = 2;
 
 const SQE_WORDS = 16;
@@ -314,7 +314,7 @@ export class IoUring implements Disposable {
       }
       const code = errno();
       if (code === Errno.EINTR) return;
-      // The kernel is short of memory, or has completions that nobody took yet:
+      // The kernel is short of memory, or has completions that were not taken yet:
       // take those first, then try again.
       if (code === Errno.EAGAIN || code === Errno.EBUSY) return;
       throw new LinuxError("io_uring_enter", code);

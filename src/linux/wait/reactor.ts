@@ -36,12 +36,12 @@ export interface ThreadReactor extends Disposable {
   watchSignals(fd: number, callback: () => void): Disposable;
   /** Calls `callback` once after the current batch of events. */
   defer(callback: () => void): void;
-  /** Waits once, blocking this thread, and calls what is ready. */
+  /** Waits once, blocking this thread, and runs the callbacks of ready watches. */
   turn(): void;
   /** Calls what is ready without waiting, and looks only as often as is cheap: for polling. */
   glance(): void;
   /**
-   * Waits once, without blocking the event loop, and calls what is ready.
+   * Waits once, without blocking the event loop, and runs the callbacks of ready watches.
    *
    * @returns Whether the event loop had its turn; not always where something was ready.
    */
@@ -59,7 +59,7 @@ export class Reactor implements ThreadReactor, Watcher {
   readonly #epoll = new Epoll();
   readonly #wake = createEventfd();
   readonly #watches = new Watches();
-  /** A second descriptor of what is watched twice: epoll takes each number once. */
+  /** A second descriptor of a file that is watched twice: epoll takes each number once. */
   readonly #seconds = new Map<Registration, Fd>();
   #loop: Promise<void> | undefined;
   #deferred: (() => void)[] = [];
@@ -182,7 +182,7 @@ export function watch(fd: number, readiness: Readiness, callback: () => void): W
   return result;
 }
 
-/** As {@linkcode watch}, for an eventfd that nobody reads: each signal calls `callback`. */
+/** As {@linkcode watch}, for an eventfd that is never read: each signal calls `callback`. */
 export function watchSignals(fd: number, callback: () => void): Disposable {
   const result = ownReactor().watchSignals(fd, callback);
   void ownReactor().run();

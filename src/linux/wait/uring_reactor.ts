@@ -28,7 +28,7 @@ const ENTRIES = 256;
 /** How long the event loop waits for its turn while there is always something ready, in microseconds. */
 const LOOP_PERIOD_US = 2_000;
 
-/** Data of what nobody waits for: no watch has this key. */
+/** Data of operations without a waiter: no watch has this key. */
 const NOBODY = 0;
 
 /** Data of operations has this bit, then 14 bits for the user; that of watches is below. */

@@ -51,7 +51,7 @@ self.onmessage = ({ data }) => {
   }
 };
 
-/** Replaces what is mapped beyond the end of its file. */
+/** Replaces mappings beyond the end of their file. */
 function replaceMissing(entry: Float64Array): WatcherMessage[] {
   const page = entry[Guarded.PAGE_BYTES];
   const { bytes } = inspectMemoryFile(entry[Guarded.FD]);

@@ -28,7 +28,7 @@ const CHAIN_BYTES = 65_536;
 /** How many parts of a chain count as one more chain. */
 const CHAIN_PARTS = 16;
 
-/** The budget of one turn of a queue; begun anew for each turn. */
+/** The budget of one turn of a queue, restarted for each turn. */
 export class BatchBudget {
   #left = 0;
   #began = 0;

@@ -22,7 +22,7 @@ import type { Poller } from "./poller.ts";
 export interface EngineHost {
   /** Calls `callback` whenever a descriptor is ready. */
   watch(fd: number, readiness: Readiness, callback: () => void): Watch;
-  /** Calls `callback` each time an eventfd is signalled; nobody reads it. */
+  /** Calls `callback` each time an eventfd is signalled, without reading it. */
   watchSignals(fd: number, callback: () => void): Disposable;
   /** Signals an eventfd of the front-end's, without ever waiting. */
   signal(fd: number): void;

@@ -4,7 +4,7 @@ import { RequestError, type RequestHandlers } from "./request_handlers.ts";
 import type { SessionRings } from "./rings.ts";
 import type { SessionState } from "./state.ts";
 
-/** Requests about what is negotiated, and about the device as a whole. */
+/** Requests about negotiation, and about the device as a whole. */
 export function featureRequests(state: SessionState, rings: SessionRings): RequestHandlers {
   const { host } = state;
   return {

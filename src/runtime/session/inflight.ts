@@ -4,7 +4,7 @@ import { createInflightFile, InflightArea } from "./inflight_area.ts";
 import type { RequestHandlers } from "./request_handlers.ts";
 import type { SessionState } from "./state.ts";
 
-/** Requests about the records of what is in flight. */
+/** Requests about in-flight records. */
 export function inflightRequests(state: SessionState, config: SessionConfig): RequestHandlers {
   const { host, rings } = state;
   return {

@@ -69,7 +69,7 @@ export class InflightArea implements Disposable {
    * Maps the area that a front-end hands in, in a file that was sealed if it can be; the descriptor
    * stays the caller's. Its content is not read yet.
    *
-   * @throws {InflightAreaError} When it is not what it is said to be, or its file could become
+   * @throws {InflightAreaError} When it does not match its description, or its file could become
    * shorter: a fault in it would end the process.
    */
   constructor(description: Inflight, fd: number, packed: boolean, maxQueues: number) {

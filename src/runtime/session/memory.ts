@@ -16,7 +16,7 @@ export function memoryRequests(
     async SET_MEM_TABLE({ regions }, { fds }) {
       const numbers = fds.map((fd) => fd.number);
       await memory.prepare(numbers);
-      // Everything is there before a ring is stopped: what is refused changes nothing.
+      // Everything is prepared before a ring stops: a refused request changes nothing.
       using plan = memory.plan(regions, numbers, true);
       await rings.changeMemory(() => memory.commit(plan));
     },

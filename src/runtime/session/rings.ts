@@ -175,7 +175,7 @@ export class SessionRings {
     if (isLate.includes(true)) await this.#withdrawMemory();
   }
 
-  /** Stops a ring; returns whether its device may still touch what it had of it. */
+  /** Stops a ring; returns whether its device may still access its chains. */
   async #halt(ring: Ring): Promise<boolean> {
     if (!ring.running) return false;
     const { engine } = ring;
@@ -209,7 +209,7 @@ export class SessionRings {
     ring.kick = ring.call = ring.err = undefined;
   }
 
-  /** Moves guest memory away from what was given up; rings that run are stopped for that. */
+  /** Moves guest memory away from abandoned code; running rings are stopped for that. */
   async #withdrawMemory(): Promise<void> {
     const others = this.#running;
     await Promise.all(others.map((ring) => this.#halt(ring)));

@@ -6,7 +6,7 @@ import type { Ring } from "../ring.ts";
 import type { InflightArea } from "./inflight_area.ts";
 import { RequestError } from "./request_handlers.ts";
 
-/** What a session's subjects share: the device, its rings, and what was negotiated. */
+/** The state that a session's handlers share: the device, its rings, and the negotiated features. */
 export class SessionState {
   readonly host: DeviceHost;
   readonly rings: readonly Ring[];

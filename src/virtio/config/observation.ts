@@ -10,7 +10,7 @@ import { hasBit } from "./view.ts";
 
 /**
  * What a driver did with one field, and its state. Times are in milliseconds since 1970, null for
- * never. An access counts once for each field of which it covers a byte.
+ * never. An access counts once for each field that it covers a byte of.
  */
 export interface ConfigObservation {
   /** The flat name of the field. */

@@ -22,7 +22,7 @@ const NEXT = 1, LAST = 2, NUM = 3;
 // Places in an entry, in units of u32: buffer ID and flags, length, address.
 const ID_AND_FLAGS = 4, LENGTH = 5, ADDRESS = 6;
 
-/** The bytes that the record of a queue with so many descriptors takes. */
+/** Bytes of the in-flight record of a queue of this size. */
 export function packedInflightBytes(descriptors: number): number {
   return HEADER_BYTES + descriptors * ENTRY_BYTES;
 }
@@ -153,7 +153,7 @@ export class PackedInflight extends InflightRecord {
     return settled;
   }
 
-  /** Walks the list of free entries, none of which is in flight; returns which ones they are. */
+  /** Walks the list of free entries, which must not be in flight; returns them. */
   #checkFree(): Set<number> {
     const { descriptors } = this;
     const free = new Set<number>();

@@ -56,7 +56,7 @@ export function usedFlags(place: number, size: number): number {
   return place < size ? OWNER_FLAGS : 0;
 }
 
-/** Whether going on from `previous` to `next` passed the place `event`. */
+/** Whether advancing from `previous` to `next` passed the place `event`. */
 export function passes(event: number, next: number, previous: number, size: number): boolean {
   return distance(previous, event, size) < distance(previous, next, size);
 }

@@ -17,7 +17,7 @@ const LAST_BATCH_HEAD = 6, USED_IDX = 7;
 /** A descriptor's `next`, in units of u16 from its entry. */
 const NEXT = 3;
 
-/** The bytes that the record of a queue with so many descriptors takes. */
+/** Bytes of the in-flight record of a queue of this size. */
 export function splitInflightBytes(descriptors: number): number {
   return HEADER_BYTES + descriptors * ENTRY_BYTES;
 }
@@ -169,7 +169,7 @@ export class SplitInflight extends InflightRecord {
   used(head: number): void {
     this.u16[halfAt(head) + NEXT] = this.#lastBatchHead;
     this.u16[LAST_BATCH_HEAD] = this.#lastBatchHead = head;
-    // Only a driver that makes available what it did not get back can fill it.
+    // Only a driver that reuses descriptors in flight can fill it.
     if (this.#batchSize < this.#batch.length) this.#batch[this.#batchSize++] = head;
   }
 
