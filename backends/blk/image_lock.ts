@@ -145,8 +145,8 @@ function tryLock(
     const forbidden = does.find((what) => isLockedElsewhere(fd, FORBIDS + what, 1));
     if (forbidden === undefined) return undefined;
     return forbidden === WRITE
-      ? "another program relies on nobody else writing to it; stop that one first, or add --read-only"
-      : "another program wants nobody to read it meanwhile; stop that one first";
+      ? "another program does not allow others to write to it; stop that one first, or add --read-only"
+      : "another program does not allow others to read it; stop that one first";
   } catch (cause) {
     if (!(cause instanceof LinuxError)) throw cause;
     if (cause.errno === Errno.EAGAIN || cause.errno === Errno.EACCES) {
@@ -154,7 +154,7 @@ function tryLock(
     }
     throw new Error(
       `Cannot lock disk image ${path}: ${cause.message}; add --lock=off if its file system has ` +
-        "no locks and nobody else uses it",
+        "no locks and no other program uses it",
       { cause },
     );
   }

@@ -298,7 +298,7 @@ function lostNotice(errno: number): DeviceNotice {
   return {
     what: `writes of the guest may be lost (${errnoName(errno)})`,
     why: "they could not be made durable, and the kernel tells that once",
-    remedy: "flushes fail until the disk is served anew: mend the storage, then start vhostd " +
+    remedy: "flushes fail until the disk is served again: repair the storage, then start vhostd " +
       "again and check the guest's data",
   };
 }

@@ -331,7 +331,7 @@ for (const io of ["auto", "uring", "sync"]) {
         for (const queue of [1, 0, 1, 0]) {
           assertEquals((await device.flush({ queue })).status, IOERR);
         }
-        assertStringIncludes(await said.promise, "flushes fail until the disk is served anew");
+        assertStringIncludes(await said.promise, "flushes fail until the disk is served again");
       }
       await watchesEnded();
     });

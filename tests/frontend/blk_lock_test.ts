@@ -76,7 +76,7 @@ Deno.test("one image has one writer, and readers rely on it", () =>
     await using _reader = await open({ readOnly: true });
     await using _another = await open({ readOnly: true });
     const error = await assertRejects(() => open(), Error);
-    assertStringIncludes(error.message, "relies on nobody else writing to it");
+    assertStringIncludes(error.message, "does not allow others to write to it");
   }));
 
 Deno.test("QEMU and vhostd lock each other out of an image", () =>

@@ -167,7 +167,7 @@ Deno.test("A front-end with too many stuck calls is disconnected, and the next o
     await server.idle();
     assert(quarantine.isFull);
     const { reason } = server.record().connections.latest.at(-1)!;
-    assert(reason?.includes("holds up"), reason ?? "none");
+    assert(reason?.includes("blocked calls"), reason ?? "none");
     const next = VirtioDriver.start(path, { timeoutMs: 60_000 });
     sockets[Symbol.dispose]();
     await using driver = await next;

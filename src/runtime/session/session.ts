@@ -121,7 +121,7 @@ export class Session {
     const { quarantine, record } = this.#host;
     if (quarantine.isFull) {
       throw new Error(
-        `Expected a front-end that holds up nobody, got one that does: ${quarantine.stuck}`,
+        `Expected descriptors that can be closed in time, got blocked calls: ${quarantine.stuck}`,
       );
     }
     const message = await receiveMessage(this.#source, (id) => frontendMessages.mostFds(id));
