@@ -30,6 +30,9 @@ import { Drop, FULL, HEADER_BYTES, type Offload, SENT } from "./packet.ts";
 import type { Network, Port, PortOwner, TapPlan } from "./port.ts";
 import type { ReceiveWindow } from "./receive_window.ts";
 
+/** How many reads without a packet there are before other queues have their turn. */
+const MAX_TRIES = 64;
+
 /** The port of a pair: one queue of the TAP. The descriptor stays the control half's. */
 export class TapPort implements Port {
   readonly #fd: number;
@@ -83,10 +86,11 @@ export class TapPort implements Port {
 
   receive(window: ReceiveWindow): number {
     if (this.#isGone) return 0;
-    for (;;) {
+    // What is left then keeps the descriptor readable.
+    for (let tries = 0; tries < MAX_TRIES; tries++) {
       const bytes = readList(this.#fd, window.address, window.listed);
       if (bytes > HEADER_BYTES) return bytes;
-      if (bytes > 0) continue; // no packet: nobody can do anything with it
+      if (bytes > 0) continue; // no frame behind the header
       const code = bytes === 0 ? 0 : errno();
       if (code === Errno.EAGAIN) return 0;
       if (code === Errno.EINTR) continue;
@@ -100,6 +104,7 @@ export class TapPort implements Port {
       });
       return 0;
     }
+    return 0;
   }
 
   listen(isListening: boolean): void {

@@ -179,6 +179,16 @@ for (const { name, ...rings } of RINGS) {
   });
 }
 
+Deno.test("net receives a packet behind many that have no frame", async () => {
+  const [fd, peer] = packetSockets();
+  using _peer = peer;
+  await using setUp = await NetDriver.create({ tapFd: `${fd}` }, { buffer: [512] });
+  for (let i = 0; i < 200; i++) assertEquals(writeNow(peer.number, new Uint8Array(12)), 12);
+  writeNow(peer.number, packet(frame(60, 1)));
+  setUp.post(1);
+  assertEquals((await setUp.receive()).frame, frame(60, 1));
+});
+
 Deno.test("net lets packets wait in the ring while its port is full, and loses none", async () => {
   const [fd, peer] = packetSockets();
   using _peer = peer;
