@@ -28,8 +28,8 @@ const MAX_IN_FLIGHT = 256;
 const MAX_RETRIES = 1000;
 
 /**
- * Past the page cache, so many operations are submitted together. With a whole batch the disk has
- * nothing to do while the batch is prepared, and the thread nothing while the disk works: writes of
+ * Number of operations past the page cache that are submitted together. With a whole batch the disk
+ * has nothing to do while the batch is prepared, and the thread nothing while the disk works: writes of
  * 4 KiB at queue depth 32 were 50 k a second so, and 64 k in fours; one by one costs a system call
  * each.
  */

@@ -6,10 +6,10 @@
  * delivered event by event as buffers come, in order; only groups of which
  * nothing was delivered yet are ever dropped, and whole (virtio 1.3, 5.8.6.2).
  *
- * What comes while no driver listens was meant for nobody: a password that is
- * typed before a guest has started, or while another one is on its way, must not
- * reach the one that listens next. It is dropped, and only which keys and
- * switches are on is remembered, and told to the driver when it begins.
+ * Events that come while no driver listens are dropped: a password that is typed
+ * before a guest has started, or while another one starts, must not reach the
+ * next one. Only the keys and switches that are on are remembered, and reported
+ * to the driver when it begins.
  *
  * @module
  */

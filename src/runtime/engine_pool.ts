@@ -9,8 +9,8 @@ import { type EngineCommand, MAX_MESSAGES } from "./data_plane/messages.ts";
 import type { Patience } from "./patience.ts";
 
 /**
- * Engines that start at once: most machines have no more processors free for that, and what starts
- * holds descriptors that nobody has counted yet.
+ * Engines that start at once: most machines have no more processors free for that, and a thread
+ * that starts holds descriptors that are not counted yet.
  */
 const AT_ONCE = 2;
 

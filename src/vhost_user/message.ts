@@ -66,7 +66,7 @@ export interface MessageOptions {
  *
  * What is encoded is a new array of bytes, the caller's own; a value that does not fit its field is
  * a `RangeError`. What is decoded is independent of the bytes, which may be used again. File
- * descriptors are only counted: they stay the caller's, who has to close them also when a method
+ * descriptors are only counted: they stay the caller's, which closes them also when a method
  * throws.
  */
 export class MessageCodec<Table extends RequestTable> {

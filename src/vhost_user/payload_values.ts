@@ -265,7 +265,7 @@ export interface PayloadValues {
   /** 40 bytes. */
   vringAddress: VringAddress;
   /**
-   * 8 bytes and 32 for each region; or 264, as the specification has it, of which no front-end is
+   * 8 bytes and 32 for each region; or 264, as the specification has it, which no front-end is
    * known.
    */
   memory: Memory;

@@ -15,7 +15,7 @@ export const MAX_QUEUE_SIZE = 32768;
 
 /**
  * The most parts of the chains of a queue that are in flight; further chains wait. Indirect tables
- * can share their memory, so a guest needs next to none to name so many.
+ * can share their memory, so a guest needs little memory to name that many.
  */
 export const MAX_PARTS_IN_FLIGHT = 262_144;
 

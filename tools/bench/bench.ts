@@ -42,7 +42,7 @@ export class Bench implements Disposable {
     this.threads = new LoadThreads();
   }
 
-  /** Starts a back-end on a socket that nobody had before. */
+  /** Starts a back-end on a new socket. */
   start(command: (socketPath: string) => [string, ...string[]]): Backend {
     const socketPath = `${this.#directory}/${this.#sockets++}.sock`;
     return new Backend(command(socketPath), { socketPath });

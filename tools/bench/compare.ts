@@ -73,7 +73,7 @@ export async function compare(
   }
   for (let run = 0; run < runs; run++) {
     progress(`${cell.name}, run ${run + 1} of ${runs}`);
-    // Who comes second finds the machine as the first one left it.
+    // The second side finds the machine as the first one left it.
     for (const { side, drive, samples } of run % 2 === 0 ? contenders : contenders.toReversed()) {
       samples.push(
         await measure(bench, {

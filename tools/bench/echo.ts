@@ -17,7 +17,7 @@ const RING = 2;
 const VIRTQ_DESC_F_INDIRECT = 4; // virtio 1.3, 2.7.5
 
 export interface EchoOptions {
-  /** After so many requests the load is told to stop. */
+  /** Requests after which the load is told to stop. */
   requests: number;
   /** How many bytes it says it wrote to each. */
   written: number;

@@ -1,6 +1,6 @@
 /** Latencies, counted in buckets that are 3 % wide at the most. */
 
-/** Each power of two is divided into so many buckets. */
+/** Buckets per power of two. */
 const STEPS_BITS = 5;
 const STEPS = 1 << STEPS_BITS;
 const BUCKETS = (32 - STEPS_BITS + 1) * STEPS;

@@ -10,7 +10,7 @@ const CHUNK_BLOCKS = 1024;
 export class Image {
   /** By block: the generation that it has. Load threads keep it. */
   readonly generations: Int32Array<SharedArrayBuffer>;
-  /** By generation: who wrote it. */
+  /** Writers, by generation. */
   readonly #writers = ["the preparation"];
 
   private constructor(readonly path: string, readonly blocks: number) {

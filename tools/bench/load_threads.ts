@@ -1,4 +1,4 @@
-/** Load threads, which are kept: a new one would have to be compiled anew. */
+/** Load threads, kept between runs: V8 compiles the code of each new one again. */
 import { Histogram } from "./histogram.ts";
 import { type Count, LoadControl, LoadCounters, phases } from "./load_state.ts";
 import type { LoadOrder, LoadOutcome } from "./load_worker.ts";

@@ -29,7 +29,7 @@ export interface RunPlan {
   warmSeconds: number;
   /** Count system calls too. */
   withSystemCalls?: boolean;
-  /** Who writes, for messages. */
+  /** Name of the writer, for messages. */
   writer: string;
 }
 
@@ -139,7 +139,7 @@ export interface DriveTime {
   seconds: number;
   /** How long it runs before that. */
   warmSeconds: number;
-  /** At least so many requests come back, however long that takes. */
+  /** Least number of requests to complete, however long that takes. */
   requests?: number;
 }
 

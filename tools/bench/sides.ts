@@ -1,4 +1,4 @@
-/** Who is measured: vhostd, and qemu-storage-daemon in each of its modes. */
+/** What is measured: vhostd, and qemu-storage-daemon in each of its modes. */
 import { run } from "../lib/process.ts";
 import { vhostdCommand } from "../lib/backend.ts";
 import { qemuOfVersion, type QemuVersion } from "../guest/programs.ts";

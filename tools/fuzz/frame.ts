@@ -28,7 +28,7 @@ export interface FuzzTarget {
   run(run: FuzzRun): Promise<void>;
 }
 
-/** Plays about so many cases at the most; returns how many they were. */
+/** Plays up to about the given number of cases; returns the number played. */
 export type Part = (random: Random, cases: number, tally: Tally) => number | Promise<number>;
 
 /** The generator of part `number` of a run: no part needs those before it. */

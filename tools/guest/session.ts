@@ -58,7 +58,7 @@ function startBackend({ name, flags, socketPath, recordPath }: ServedDevice): Ba
   const places = [`--socket-path=${socketPath}`, `--record=${recordPath}`];
   return new Backend(vhostdCommand([name, ...places, ...flags]), {
     ...{ name, socketPath, isLoud: true },
-    // Ctrl-C in the terminal is for us, who end QEMU before its devices.
+    // Ctrl-C in the terminal reaches this process, which ends QEMU before its devices.
     isDetached: true,
   });
 }

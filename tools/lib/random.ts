@@ -4,7 +4,7 @@
 export class Random {
   #state: number;
 
-  /** Begins anew with a seed. */
+  /** Starts from a seed. */
   constructor(seed: number) {
     this.#state = mix(seed) || 1;
   }

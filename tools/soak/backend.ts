@@ -1,4 +1,4 @@
-/** A back-end of one device, of which one process may follow the other. */
+/** A device's back-end, in one process after the other. */
 import { Backend, vhostdCommand } from "../lib/backend.ts";
 import { ToolError } from "../lib/tool_error.ts";
 import type { World } from "./actor.ts";

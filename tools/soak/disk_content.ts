@@ -9,7 +9,7 @@ const WORDS = BLOCK_BYTES / 4;
 /** Nobody knows what a block has, until it is written again. */
 export const UNKNOWN = -1;
 
-/** Fills a block with what it has after it was written so many times; 0 for zeroes. */
+/** Fills a block with its content after a number of writes; 0 stands for zeroes. */
 export function fillBlock(
   words: Uint32Array,
   block: number,

@@ -16,7 +16,7 @@ const EVENTS_PER_KEY = 4;
 
 const MAX_PEACE_MS = 300;
 
-/** Buffers wait for as long as nobody types. */
+/** Buffers stay with the device until there is an event. */
 const FOR_EVER_MS = 2 ** 31 - 1;
 
 export class FrontendInput extends ServedActor {

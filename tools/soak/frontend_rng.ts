@@ -16,7 +16,7 @@ const REST_MS = 4;
 const LEAST_PEACE_MS = 1000;
 const MAX_PEACE_MS = 5000;
 
-/** Asks for bytes that nobody has seen before. */
+/** Asks for random bytes, and expects that they never come twice. */
 export class FrontendRng extends ServedActor {
   readonly #seen = new Set<string>();
 

@@ -147,7 +147,7 @@ export function ticksTo(most: number, count: number): number[] {
   const rough = most / (count - 1);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= rough)!;
-  // Computed anew each, so that errors do not add up.
+  // Computed from the start each time, so that errors do not add up.
   const steps = Math.ceil(most / step);
   return Array.from({ length: steps + 1 }, (_, i) => Number((i * step).toPrecision(12)));
 }

@@ -1,4 +1,4 @@
-/** A device of ours with a driver of ours, of which each may go and come back. */
+/** A device with our driver: each may end and come back. */
 import { VirtioDriver, type VirtioDriverOptions } from "../../src/frontend/mod.ts";
 import { withTimeout } from "../lib/process.ts";
 import type { Random } from "../lib/random.ts";

@@ -278,7 +278,7 @@ class DiskLife {
     if (this.path === undefined) {
       await resize.run({ size: bytes });
     } else {
-      // Who opens a file that is mapped waits until the device has left it, and that is here.
+      // Opening a mapped file waits until the device has released it, and the device runs here.
       await Deno.truncate(this.path, bytes);
       await resize.run(undefined);
     }

@@ -12,7 +12,7 @@ import type { Random } from "../../lib/random.ts";
 
 const { NEXT, WRITE, INDIRECT, AVAIL, USED } = packedDescriptorFlags;
 
-/** Leaves no room in an eventfd, and has whoever writes to it wait for some. */
+/** Fills an eventfd and makes it block, so that a write to it waits. */
 function fillAndBlock(fd: number): void {
   drainEventfd(fd);
   libc.write(fd, new Uint8Array(new BigUint64Array([2n ** 64n - 2n]).buffer), 8);
@@ -37,7 +37,7 @@ export class Attack {
     }
   }
 
-  /** Overwrites so many things, without waiting for the device. */
+  /** Overwrites a number of things, without waiting for the device. */
   run(times: number): void {
     const queue = this.driver.queues[0];
     // Signalling it would wait, for ever but for this driver.

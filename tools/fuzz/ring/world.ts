@@ -267,7 +267,7 @@ export class World {
 
 /** Regions in any order, some of them neighbours for the guest and none in the span. */
 function placeRegions(random: Random): Region[] {
-  // Now and then so many small ones that a buffer has as many parts as bytes.
+  // Sometimes regions of one byte, so that a buffer has as many parts as bytes.
   const isShattered = random.chance(1, 8);
   const count = isShattered ? random.between(100, 250) : random.between(1, 4);
   let guestAddress = random.pick([0, 0x1000, 2 ** 32 - 0x2000, 2 ** 32, 2 ** 40]);

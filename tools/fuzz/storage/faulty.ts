@@ -74,7 +74,7 @@ async function run(life: Life, cases: number): Promise<number> {
       tally.add("stopped and started with requests in flight");
     }
     await answers;
-    // A flush that is refused leaves its order to nobody.
+    // A refused flush does not consume its planned fault.
     Atomics.store(order, MAX_STRIPES, 0);
     if (expected.length > 0) {
       const named = failures(server).slice(-expected.length).map(({ request, sector, error }) =>

@@ -242,7 +242,7 @@ async function short(file: File): Promise<void> {
   const { random, path } = file;
   await file.serve(async (life) => {
     for (let done = 0; done < file.cases; done++) {
-      // Who opens a file that is mapped waits until the device has left it, and that is here.
+      // Opening a mapped file waits until the device has released it, and the device runs here.
       if (random.chance(1, 6)) await Deno.truncate(path, random.below(DISK_BYTES + 1));
       const request = blockRequest(random, random.pick(KINDS));
       const { size } = Deno.statSync(path);

@@ -3,7 +3,7 @@ import { UnixConnection } from "../../../src/linux/mod.ts";
 import { frontendMessages, protocolFeatureMask } from "../../../src/vhost_user/mod.ts";
 import type { Tally } from "../frame.ts";
 
-/** How long the back-end may go on reading although nobody reads what it answers. */
+/** How long the back-end may read on while its answers are not read. */
 const FLOOD_MS = 50;
 /** More than a socket holds. */
 const FLOOD_MESSAGES = 20_000;

@@ -131,7 +131,7 @@ export class DescriptorPool implements Disposable {
     signalEventfd(this.#byKind.eventfd);
   }
 
-  /** Makes the eventfds block, as whoever shares them can at any time. */
+  /** Makes the eventfds block, as every other holder can at any time. */
   block(): void {
     for (const kind of ["eventfd", "full eventfd"] as const) {
       setNonblocking(this.#byKind[kind], false);

@@ -1,5 +1,5 @@
 /**
- * Sockets that hold up whoever closes them last: with SO_LINGER, and with more to send than the
+ * Sockets whose last close blocks: with SO_LINGER, and with more to send than the
  * other end takes.
  */
 import { check } from "../../../src/linux/errors.ts";
@@ -49,7 +49,7 @@ export class LingeringSockets implements Disposable {
     );
   }
 
-  /** Makes one. It is to be sent and closed here, so that whoever gets it has it alone. */
+  /** Makes one. Send it and close it here, so that its receiver closes it last. */
   make(): Fd {
     const fd = new Fd(check(libc.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
     this.#made.push(fd);
@@ -61,7 +61,7 @@ export class LingeringSockets implements Disposable {
     return fd;
   }
 
-  /** Lets whoever closes one go on. */
+  /** Ends the blocked closes. */
   [Symbol.dispose](): void {
     this.#listener.close();
     for (const fd of this.#made) fd.close();

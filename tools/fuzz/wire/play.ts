@@ -10,7 +10,7 @@ import type { Message } from "./recording.ts";
 
 const SHUT_WR = 1;
 
-/** Every so many connections have lingering sockets: each costs a second. */
+/** One connection in this many has lingering sockets: each costs a second. */
 const LINGERING_CONNECTIONS = 100;
 /** As many of them, and fewer than end a connection, so that its end is reached as well. */
 const MOST_LINGERING = 3;
@@ -45,7 +45,7 @@ export async function play(
   const shrinkAt = shrinks && random.chance(1, 2)
     ? messages.length - random.below(Math.min(6, messages.length + 1))
     : -1;
-  // Now and then with sockets that hold up whoever closes them, until the connection is over.
+  // Sometimes with sockets whose close blocks until the connection is over.
   using lingering = !isOrderly && random.chance(1, LINGERING_CONNECTIONS)
     ? new LingeringSockets()
     : undefined;
