@@ -54,6 +54,8 @@ for (const packed of ["off", "on"] as const) {
     });
     await ok(guest, "mkdir -p /fio; mount -o ro -t ext4 /dev/vda /fio");
     await ok(guest, `(${LOAD}) >/dev/null 2>&1 &`);
+    // A queue without a request has nothing to resume.
+    await disk.until(({ queues }) => queues.every(({ requests }) => requests > 0), TIMEOUT_MS);
     let resubmitted = 0;
     for (let kill = 0; kill < KILLS; kill++) {
       const enough = Math.trunc(Math.random() * MAX_REQUESTS);
@@ -64,7 +66,7 @@ for (const packed of ["off", "on"] as const) {
       await disk.crash();
       // The first queue may answer while the second one's thread starts.
       const record = await disk.until(({ queues }) =>
-        queues.some(({ requests }) => requests > 0) && queues.every(({ enabled }) => enabled)
+        queues.some(({ requests }) => requests > 0) && queues.every(({ running }) => running)
       );
       for (const { tracked, resumed, errors } of record.queues) {
         assertEquals({ tracked, resumed, errors }, { tracked: true, resumed: true, errors: 0 });
