@@ -20,8 +20,15 @@ export const NEEDS_CSUM = 1;
 
 // virtio 1.3, 5.1.6: gso_type
 export const GSO_NONE = 0;
-const GSO_TCPV4 = 1, GSO_UDP = 3, GSO_TCPV6 = 4, GSO_UDP_L4 = 5;
-const GSO_ECN = 0x80;
+const GSO_TCPV4 = 1;
+/** Fragments of a UDP datagram. */
+export const GSO_UDP = 3;
+/** Segments of TCP over IPv6. */
+export const GSO_TCPV6 = 4;
+/** UDP datagrams. */
+export const GSO_UDP_L4 = 5;
+/** A bit beside the type: the TCP segments have ECN. */
+export const GSO_ECN = 0x80;
 
 /** struct virtio_net_hdr of a packet that the driver sends; one object for all packets of a pair. */
 export class PacketHeader {
@@ -39,6 +46,11 @@ export class PacketHeader {
   /** The values of `gsoType` that the driver may use, a bit for each; and with ECN. */
   #gsoTypes = 1;
   #hasEcn = false;
+
+  /** Whether the packet is a frame as it is on the wire, without any offload. */
+  get isPlain(): boolean {
+    return this.flags === 0 && this.gsoType === GSO_NONE;
+  }
 
   /** Takes the features that the driver acknowledged. */
   negotiated(features: Readonly<Record<Offload, boolean>>): void {
