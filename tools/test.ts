@@ -44,7 +44,10 @@ interface Layer {
 
 const LAYERS: Record<string, Layer> = {
   unit: { about: "pure code, no I/O", args: ["tests/unit"] },
-  doc: { about: "the examples in doc comments", args: ["--doc", "--check", "mod.ts", "src/"] },
+  doc: {
+    about: "the examples in doc comments",
+    args: ["--doc", "--check", "mod.ts", "src/", "backends/"],
+  },
   frontend: {
     about: "real sockets, the TypeScript front-end",
     args: ["tests/frontend"],

@@ -51,9 +51,9 @@ export default defineDevice({
 
   options: netOptions,
 
-  open({ options }) {
+  async open({ options }) {
     const { queuePairs } = options;
-    const network = openNetwork(options);
+    const network = await openNetwork(options);
     const { mtu } = network;
     let frontendMtu: number | undefined; // what QEMU tells the driver by its host_mtu
     const counts = countMemory(queuePairs);
@@ -80,10 +80,10 @@ export default defineDevice({
     };
   },
 
-  handlers({ shared: { plan, counts, mtu }, features, memory: { base }, watch, notice }) {
+  handlers({ shared: { plan, counts, mtu }, features, memory: { base }, watch, keep, notice }) {
     const pairs: QueuePair[] = [];
     const context: PairContext = {
-      ...{ counts, mtu, features, base, watch, notice },
+      ...{ counts, mtu, features, base, watch, keep, notice },
       open: (owner, pair) => openPort(plan, owner, pair),
     };
     return {
@@ -103,6 +103,8 @@ export default defineDevice({
       onStop(queue) {
         pairs[queue.ordinal].stop(queue);
       },
+      // Only a port of a single pair has something to report.
+      report: () => pairs[0]?.report(),
       close() {
         for (const pair of pairs) pair?.[Symbol.dispose]();
       },

@@ -25,6 +25,17 @@ export const netOptions = {
     about:
       "Make the TAP a port of a bridge of the host; one that is a port already stays where it is",
   },
+  handler: {
+    type: "text",
+    placeholder: "FILE",
+    about: "Pass packets to a network in TypeScript: a module with defineNetwork({ … })",
+  },
+  handlerOptions: {
+    type: "text",
+    placeholder: "NAME=VALUE,…",
+    about: "Set options of that network; ,, is a comma in a value",
+    needs: "handler",
+  },
   null: { type: "flag", about: "Take every packet and give none, for measuring" },
   source: {
     type: "number",

@@ -31,10 +31,23 @@ export const Drop = {
   REFUSED: 4,
   /** The packet is larger than the buffers that the driver has given. */
   BUFFERS: 5,
+  /** The user's network failed on the packet. */
+  HANDLER: 6,
+  /** The port's queue was full. */
+  QUEUE: 7,
 } as const;
 
 /** The names of drop reasons in the record, by number. */
-export const DROP_NAMES = ["", "tiny", "oversize", "header", "refused", "buffers"] as const;
+export const DROP_NAMES = [
+  "",
+  "tiny",
+  "oversize",
+  "header",
+  "refused",
+  "buffers",
+  "handler",
+  "queue",
+] as const;
 
 /** The offloads of a port, by the names of feature bits that depend on them. */
 export type Offload =

@@ -21,8 +21,9 @@ export interface Port extends Disposable {
    *
    * @param header The header as it was checked.
    * @returns {@linkcode SENT}, {@linkcode FULL}, or why it was dropped: a value of {@linkcode Drop}.
+   * With a promise of one of these, except FULL, the packet stays valid until it settles.
    */
-  send(packet: Parts, header: PacketHeader): number;
+  send(packet: Parts, header: PacketHeader): number | Promise<number>;
   /** Called after each batch of packets. */
   flush?(): void;
   /**
@@ -39,6 +40,8 @@ export interface Port extends Disposable {
   enable?(isEnabled: boolean): void;
   /** Begins or ends the calls of {@linkcode PortOwner.readable}; at the start there are none. */
   listen(isListening: boolean): void;
+  /** Returns what it adds to the record. */
+  report?(): Record<string, unknown> | undefined;
 }
 
 /** What a port is given. */
@@ -47,12 +50,18 @@ export interface PortOwner {
   readable(): void;
   /** Says that there is room after {@linkcode FULL}. */
   writable(): void;
+  /** Counts a packet to the driver that the port dropped, by a value of {@linkcode Drop}. */
+  dropped(reason: number): void;
   /** The address of index 0 of guest memory. */
   readonly base: number;
+  /** The largest IP packet without offloads, in bytes. */
+  readonly mtu: number;
   /** Tells the person who runs the device of a fault. */
   notice(notice: DeviceNotice): void;
   /** Calls `callback` whenever a descriptor is ready, on the thread of the pair. */
   watch(fd: number, readiness: Readiness, callback: () => void): Watch;
+  /** Runs the event loop of the pair's thread while a promise is pending. */
+  keep<T>(promise: Promise<T>): Promise<T>;
 }
 
 /** A TAP that the control half opened; plain values, for the threads. */
@@ -64,9 +73,19 @@ export interface TapPlan {
   readonly isMultiQueue: boolean;
 }
 
+/** A network of the user's; plain values, for the threads. */
+export interface HandlerPlan {
+  readonly kind: "handler";
+  /** The URL of the module. */
+  readonly module: string;
+  /** The values of its options. */
+  readonly options: Readonly<Record<string, unknown>>;
+}
+
 /** A kind of port as the control half opened it; plain values, for the threads. */
 export type PortPlan =
   | TapPlan
+  | HandlerPlan
   | { readonly kind: "null" }
   | { readonly kind: "source"; readonly frameBytes: number };
 

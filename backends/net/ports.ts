@@ -5,6 +5,7 @@
  */
 
 import { flagName, OptionError, type OptionValues } from "../../mod.ts";
+import { HandlerPort, openHandlerNetwork } from "./handler/handler_port.ts";
 import { openTapNetwork, TapPort } from "./tap_port.ts";
 import { NullPort, SourcePort } from "./measuring_ports.ts";
 import type { netOptions } from "./options.ts";
@@ -33,14 +34,15 @@ export const ALL_OFFLOADS: readonly Offload[] = [
  *
  * @throws {OptionError} When they name no port, or several.
  */
-export function openNetwork(options: OptionValues<typeof netOptions>): Network {
-  const kinds = ["tap", "tapFd", "null", "source"] as const;
+export async function openNetwork(options: OptionValues<typeof netOptions>): Promise<Network> {
+  const kinds = ["tap", "tapFd", "handler", "null", "source"] as const;
   const given = kinds.filter((kind) => options[kind] !== undefined && options[kind] !== false);
   if (given.length !== 1) {
     throw new OptionError(`Give one of ${kinds.map((kind) => `--${flagName(kind)}`).join(", ")}`);
   }
   const { source, mtu = 1500 } = options;
   if (options.tap !== undefined || options.tapFd !== undefined) return openTapNetwork(options);
+  if (options.handler !== undefined) return await openHandlerNetwork(options.handler, options);
   const plan: PortPlan = source === undefined
     ? { kind: "null" }
     : { kind: "source", frameBytes: source };
@@ -58,6 +60,8 @@ export function openPort(plan: PortPlan, owner: PortOwner, pair: number): Port {
   switch (plan.kind) {
     case "tap":
       return new TapPort(plan, owner, pair);
+    case "handler":
+      return new HandlerPort(plan, owner);
     case "null":
       return new NullPort();
     case "source":

@@ -4,7 +4,13 @@
  * @module
  */
 
-import { type Chain, NOT_NOW, type QueueHandle } from "../../mod.ts";
+import {
+  type Chain,
+  type HandlerResult,
+  NOT_NOW,
+  type Parts,
+  type QueueHandle,
+} from "../../mod.ts";
 import { PacketCounts } from "./counts.ts";
 import { PacketHeader } from "./header.ts";
 import { Drop, FULL, HEADER_BYTES, MAX_FRAME_BYTES, type Offload, SENT } from "./packet.ts";
@@ -19,6 +25,7 @@ export interface PairContext {
   /** Makes the port of a pair. */
   open(owner: PortOwner, pair: number): Port;
   readonly watch: PortOwner["watch"];
+  readonly keep: PortOwner["keep"];
   readonly notice: PortOwner["notice"];
   /** The address of index 0 of guest memory. */
   readonly base: number;
@@ -33,8 +40,10 @@ export interface PairContext {
 /** A receive queue, a transmit queue, and the port that joins them to a network. */
 export class QueuePair implements PortOwner, Disposable {
   readonly watch: PortOwner["watch"];
+  readonly keep: PortOwner["keep"];
   readonly notice: PortOwner["notice"];
   readonly base: number;
+  readonly mtu: number;
   readonly #context: PairContext;
   readonly #pair: number;
   readonly #sent: PacketCounts;
@@ -56,8 +65,10 @@ export class QueuePair implements PortOwner, Disposable {
     this.#context = context;
     this.#pair = pair;
     this.watch = context.watch;
+    this.keep = context.keep;
     this.notice = context.notice;
     this.base = context.base;
+    this.mtu = context.mtu;
     this.#sent = new PacketCounts(context.counts, pair, 0);
     this.#received = new PacketCounts(context.counts, pair, 1);
     this.#window = new ReceiveWindow(context.base);
@@ -93,11 +104,16 @@ export class QueuePair implements PortOwner, Disposable {
   }
 
   /** Sends a packet of the driver. */
-  transmit(chain: Chain): number {
+  transmit(chain: Chain): HandlerResult {
     const packet = chain.readable;
-    let result = this.#header.read(packet);
+    let result: number | Promise<number> = this.#header.read(packet);
     if (result === SENT) result = (this.#port ??= this.#open()).send(packet, this.#header);
     if (result === FULL) return NOT_NOW;
+    if (typeof result !== "number") return result.then((result) => this.#count(packet, result));
+    return this.#count(packet, result);
+  }
+
+  #count(packet: Parts, result: number): number {
     if (result === SENT) this.#sent.passed(packet, packet.byteLength);
     else this.#sent.dropped(result);
     return 0;
@@ -110,6 +126,15 @@ export class QueuePair implements PortOwner, Disposable {
 
   #open(): Port {
     return this.#context.open(this, this.#pair);
+  }
+
+  dropped(reason: number): void {
+    this.#received.dropped(reason);
+  }
+
+  /** Returns what the port adds to the record. */
+  report(): Record<string, unknown> | undefined {
+    return this.#port?.report?.();
   }
 
   writable(): void {

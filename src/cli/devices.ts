@@ -6,6 +6,7 @@
 
 import type { AnyDevice } from "../virtio/mod.ts";
 import { suggestion } from "../virtio/nearest.ts";
+import { loadDefault } from "../runtime/load_default.ts";
 import { UsageError } from "./usage_error.ts";
 
 /** Devices by their name on the command line, each loaded only when it is used. */
@@ -41,29 +42,11 @@ export async function loadDevice(
 }
 
 async function loadModule(name: string): Promise<AnyDevice> {
-  const { pathToFileURL } = await import("node:url");
-  const url = /^[a-z][a-z0-9+.-]+:/i.test(name) ? name : pathToFileURL(name).href;
-  let module: { default?: Partial<AnyDevice> };
-  try {
-    module = await import(url);
-  } catch (cause) {
-    if (cause instanceof Deno.errors.NotCapable) throw cause;
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new Error(`Cannot load the device ${name}: ${withRemedy(reason)}`, { cause });
-  }
-  const device = module.default;
+  const device = (await loadDefault("device", name)).value as Partial<AnyDevice> | undefined;
   if (typeof device?.handlers !== "function" || typeof device.name !== "string") {
     throw new Error(
       `Expected a device as the default export of ${name}; write export default defineDevice({ … })`,
     );
   }
   return device as AnyDevice;
-}
-
-/** Adds a remedy to the reason if the module's imports need the deno.json of its own folder. */
-function withRemedy(reason: string): string {
-  const [first] = reason.split("\n");
-  if (!/not in import map/.test(first)) return reason;
-  return `${first}; the deno.json of the device's folder has no say here: start it there by ` +
-    "deno task vhostd, as in a folder that vhostd new makes";
 }

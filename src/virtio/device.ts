@@ -172,8 +172,8 @@ export interface DataHalf<Q extends Queues = Queues> {
   save?(): unknown;
   /** Takes over what {@linkcode DataHalf.save} returned. All rings are stopped. */
   load?(state: unknown): void | Promise<void>;
-  /** Returns what this thread adds to the record: JSON. */
-  report?(): Record<string, unknown>;
+  /** Returns what this thread adds to the record: JSON, or nothing. */
+  report?(): Record<string, unknown> | undefined;
   /** Takes a message of the control half; returns the answer or a promise of it. */
   onMessage?(message: unknown): unknown;
   /** The thread ends. */

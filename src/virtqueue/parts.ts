@@ -67,6 +67,19 @@ export class Parts {
     return this.#u8.subarray(index, index + this.#length[i]);
   }
 
+  /**
+   * The bytes from `offset` on, in place where they lie in one part, else copied. Makes an object, as
+   * {@linkcode Parts.at} does.
+   */
+  contiguous(offset: number): Uint8Array<ArrayBuffer> {
+    const bytes = Math.max(this.#bytes - offset, 0);
+    const at = this.locate(offset, bytes);
+    if (at >= 0) return new Uint8Array(this.#u8.buffer, this.#u8.byteOffset + at, bytes);
+    const copy = new Uint8Array(bytes);
+    this.read(offset, copy);
+    return copy;
+  }
+
   /** Each part as bytes of guest memory. */
   *[Symbol.iterator](): IterableIterator<Uint8Array<ArrayBuffer>> {
     for (let i = 0; i < this.#count; i++) yield this.at(i);

@@ -33,6 +33,19 @@ Deno.test("Parts reads numbers however the parts divide them", () => {
   }));
 });
 
+Deno.test("Parts.contiguous() has the bytes from an offset on, in place where one part has them", () => {
+  fc.assert(fc.property(content, division, fc.nat(40), (bytes, lengths, offset) => {
+    const parts = divide(bytes, lengths);
+    fc.pre(parts.byteLength === bytes.length);
+    const found = parts.contiguous(offset);
+    assertEquals([...found], bytes.slice(offset));
+    if (offset >= bytes.length) return;
+    const isInPlace = parts.locate(offset, bytes.length - offset) >= 0;
+    parts.setU8(offset, ~bytes[offset]);
+    assertEquals(found[0] !== bytes[offset], isInPlace);
+  }));
+});
+
 Deno.test("Parts.read() and write() copy any range", () => {
   fc.assert(
     fc.property(content, division, fc.nat(32), fc.nat(32), (bytes, lengths, offset, count) => {

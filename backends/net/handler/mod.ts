@@ -1,0 +1,7 @@
+/**
+ * Networks in TypeScript, for `vhostd net --handler=FILE`.
+ *
+ * @module
+ */
+
+export * from "./define_network.ts";

@@ -1,0 +1,135 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import net from "../../backends/net/mod.ts";
+import { OptionError, serve } from "../../mod.ts";
+import { runCli } from "./lib/cli_process.ts";
+import { frame, NetDriver, type NetSetup, packet } from "./lib/net_driver.ts";
+import { Ask } from "./lib/scripted_network.ts";
+
+const HANDLER = new URL("./lib/scripted_network.ts", import.meta.url).pathname;
+
+function create(setup: NetSetup = {}, options = {}, log?: (line: string) => void) {
+  return NetDriver.create({ handler: HANDLER, ...options }, setup, log);
+}
+
+/** A frame that asks the network for something. */
+function ask(what: number, bytes = 60, seed = 0, argument = 0): Uint8Array {
+  const asking = frame(bytes, seed);
+  asking.set([what, argument], 14);
+  return asking;
+}
+
+for (
+  const { name, ...rings } of [
+    { name: "split", packed: false, inOrder: false },
+    { name: "packed", packed: true, inOrder: false },
+    { name: "packed, in order", packed: true, inOrder: true },
+  ]
+) {
+  Deno.test(`a network answers frames that lie in one part or in several (${name})`, async () => {
+    await using setUp = await create({ ...rings, buffer: [500] });
+    const layouts = [[12, 0], [0], [3, 9, 20, 0], [13, 0], [12, 1, 0]];
+    for (const [i, layout] of layouts.entries()) {
+      const echoed = ask(i % 2 === 0 ? Ask.ECHO : Ask.LATER, 60 + 300 * i, i);
+      const bytes = packet(echoed);
+      const rest = bytes.length - layout.reduce((sum, part) => sum + part, 0);
+      setUp.post(4);
+      await setUp.send(bytes, { parts: [...layout, rest].filter((part) => part > 0) });
+      const answer = await setUp.receive();
+      assertEquals(answer.frame, echoed);
+      assertEquals([answer.flags, answer.gsoType, answer.csumStart], [0, 0, 0]);
+    }
+  });
+}
+
+Deno.test("a network gives several frames at once, and the driver gets them as it gives buffers", async () => {
+  await using setUp = await create();
+  await setUp.send(packet(ask(Ask.COPIES, 100, 1, 200)));
+  for (const buffers of [1, 150, 49]) {
+    setUp.post(buffers);
+    for (let i = 0; i < buffers; i++) {
+      assertEquals((await setUp.receive()).frame, ask(Ask.COPIES, 100, 1, 200));
+    }
+  }
+});
+
+Deno.test("a network's queue is bounded, and what does not fit is counted", async () => {
+  await using setUp = await create({ queues: [1024, 256] });
+  await setUp.send(packet(ask(Ask.FLOOD)));
+  assertEquals(setUp.report.received.drops, { queue: 1 });
+  setUp.post(256);
+  for (let i = 0; i < 256; i++) await setUp.receive();
+  // With buffers, none is lost, although they do not fit in the queue together.
+  setUp.post(1000);
+  await setUp.send(packet(ask(Ask.FLOOD)));
+  for (let i = 0; i < 1000; i++) await setUp.receive();
+  assertEquals(setUp.report.received.drops, { queue: 1 });
+  assertEquals(setUp.report.received.packets, 1256);
+});
+
+Deno.test("a network that fails on a packet drops it, is told of once, and goes on", async () => {
+  const lines: string[] = [];
+  await using setUp = await create({}, {}, (line) => lines.push(line));
+  for (const what of [Ask.THROW, Ask.REJECT, Ask.NO_FRAME, Ask.THROW]) {
+    await setUp.send(packet(ask(what)));
+  }
+  await setUp.send(packet(ask(Ask.TINY)));
+  setUp.post(2);
+  await setUp.send(packet(ask(Ask.OVERSIZE)));
+  assertEquals((await setUp.receive()).frame.length, 1518);
+  const { sent, received } = setUp.report;
+  assertEquals([sent.packets, sent.drops], [2, { handler: 4 }]);
+  assertEquals([received.packets, received.drops], [1, { tiny: 1, oversize: 1 }]);
+  const told = lines.filter((line) => line.includes("network failed"));
+  assertEquals(told.length, 1);
+  assertStringIncludes(told[0], "No packets today");
+});
+
+Deno.test("a network has options, sends on its own, and adds to the record", async () => {
+  await using setUp = await create({}, { handlerOptions: "greeting=hello,, guest" });
+  setUp.post(1);
+  const { frame } = await setUp.receive();
+  assertEquals(new TextDecoder().decode(frame.subarray(14)), "hello, guest");
+  await setUp.send(packet(ask(Ask.NOTHING)));
+  assertEquals((await setUp.server.freshRecord()).report.threads, [{ count: 1 }]);
+});
+
+Deno.test("a network that cannot begin drops all packets", async () => {
+  const lines: string[] = [];
+  const options = { handlerOptions: "fail" };
+  await using setUp = await create({}, options, (line) => lines.push(line));
+  for (let i = 0; i < 3; i++) await setUp.send(packet(ask(Ask.ECHO)));
+  assertEquals(setUp.report.sent.drops, { handler: 3 });
+  assertStringIncludes(lines.join("\n"), "The network cannot begin: RangeError: Not today");
+});
+
+Deno.test("net says what is wrong with a network in one line", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(`${folder}/broken.ts`, "export default {;\n");
+    await Deno.writeTextFile(`${folder}/empty.ts`, "export default {};\n");
+    const cases: [flags: string[], reason: string][] = [
+      [[`--handler=${folder}/missing.ts`], "Cannot load the network"],
+      [[`--handler=${folder}/broken.ts`], "Cannot load the network"],
+      [[`--handler=${folder}/empty.ts`], "Expected a network as the default export"],
+      [[`--handler=${HANDLER}`, "--queue-pairs=2"], "leave --queue-pairs out"],
+      [[`--handler=${HANDLER}`, "--handler-options=x=1"], "no option x; it has greeting ("],
+      [[`--handler=${HANDLER}`, "--handler-options=fail=1"], "--handler-options: fail takes no"],
+      [["--null", "--handler-options=x=1"], "no effect without --handler"],
+    ];
+    for (const [flags, reason] of cases) {
+      const socket = `${folder}/net.sock`;
+      const { status, stderr } = await runCli(["net", `--socket-path=${socket}`, ...flags]);
+      assert(status > 0, stderr);
+      assertEquals(stderr.trim().split("\n").length, 1, stderr);
+      assertStringIncludes(stderr, reason);
+      await assertRejects(() => Deno.lstat(socket), Deno.errors.NotFound);
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+  await assertRejects(
+    () => serve(net, { socketPath: "/nowhere", options: { handler: HANDLER, null: true } }),
+    OptionError,
+    "Give one of",
+  );
+});
