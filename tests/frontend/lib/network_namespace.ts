@@ -41,11 +41,16 @@ export class NetworkNamespace implements AsyncDisposable {
     return ["nsenter", `--target=${this.#holder.pid}`, "--net", "--"];
   }
 
+  /** The process that keeps the namespace. */
+  get pid(): number {
+    return this.#holder.pid;
+  }
+
   /** Starts a shell's script, with busybox as `$0`. */
-  start(script: string): Deno.ChildProcess {
+  start(script: string, stdin: "null" | "piped" = "null"): Deno.ChildProcess {
     const child = new Deno.Command("setpriv", {
       args: ["--pdeathsig", "KILL", "--", ...this.through, "sh", "-ec", script, this.#busybox],
-      stdin: "null",
+      stdin,
       stdout: "piped",
       stderr: "piped",
     }).spawn();
@@ -118,19 +123,28 @@ export class NetworkNamespace implements AsyncDisposable {
     assertEquals(await received(), (await expected).trim());
   }
 
-  /** Packets that the kernel found wrong, by counter. */
-  async errors(): Promise<Record<string, number>> {
-    const text = await this.procNet("snmp") + await this.procNet("netstat");
-    const rows = text.trim().split("\n").map((row) => row.split(" "));
-    const wrong: [string, number][] = [];
+  /** The kernel's counters of packets, by names such as `UdpNoPorts` and `Udp6NoPorts`. */
+  async counters(): Promise<Record<string, number>> {
+    const words = (text: string) => text.trim().split("\n").map((row) => row.trim().split(/\s+/));
+    const rows = words(await this.procNet("snmp") + await this.procNet("netstat"));
+    const counters: [string, number][] = [];
     for (let i = 0; i + 1 < rows.length; i += 2) {
-      rows[i].forEach((name, at) => {
-        const isError = /^(In(Hdr|Csum)?Err(or)?s|InCsumErrors)$/.test(name);
-        if (isError && Number(rows[i + 1][at]) > 0) {
-          wrong.push([`${rows[i][0]}${name}`, Number(rows[i + 1][at])]);
-        }
+      const group = rows[i][0].replace(":", "");
+      rows[i].slice(1).forEach((name, at) => {
+        counters.push([group + name, Number(rows[i + 1][at + 1])]);
       });
     }
+    for (const [name, value] of words(await this.procNet("snmp6"))) {
+      counters.push([name, Number(value)]);
+    }
+    return Object.fromEntries(counters);
+  }
+
+  /** Packets that the kernel found wrong, by counter. */
+  async errors(): Promise<Record<string, number>> {
+    const wrong = Object.entries(await this.counters()).filter(([name, value]) =>
+      /(In(Hdr|Csum)?Err(or)?s|ReasmFails)$/.test(name) && value > 0
+    );
     return Object.fromEntries(wrong);
   }
 
