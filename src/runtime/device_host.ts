@@ -43,7 +43,7 @@ import type {
 import { DEFAULT_POLL_US } from "./defaults.ts";
 import { DeviceRecord, type RecordJson } from "./record.ts";
 import { Ring } from "./ring.ts";
-import { ThreadTransport } from "./thread_transport.ts";
+import { QueueThread } from "./thread_transport.ts";
 
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
 export const MAX_QUEUES = 256;
@@ -99,6 +99,13 @@ export interface DeviceHostOptions {
    * @default {Nothing is printed}
    */
   log?: (message: string, stack?: string) => void;
+}
+
+/** The place of a device among those that share a thread. */
+export interface SharedThread {
+  readonly thread: QueueThread;
+  /** Its number among them, from 0. */
+  readonly instance: number;
 }
 
 /** An open control half, and how to run the data half. */
@@ -206,9 +213,15 @@ export class DeviceHost implements AsyncDisposable {
   /**
    * Opens a device: its control half first, then its engines.
    *
+   * @param shared The thread of a device that shares it with others; the caller ends it if this
+   * throws.
    * @throws What the device's `open` throws.
    */
-  static async open(device: AnyDevice, options: DeviceHostOptions = {}): Promise<DeviceHost> {
+  static async open(
+    device: AnyDevice,
+    options: DeviceHostOptions = {},
+    shared?: SharedThread,
+  ): Promise<DeviceHost> {
     const { log = () => {}, plane = device.threads === "main" ? "main" : "thread" } = options;
     if (device.threads === "main" && plane === "thread") {
       throw new TypeError(`Device ${device.name} runs on the main thread only`);
@@ -223,12 +236,15 @@ export class DeviceHost implements AsyncDisposable {
     // Loaded only where it is used: threads are to start soon.
     const local = plane === "main" ? await import("./local_transport.ts") : undefined;
     // One thread is needed whatever the device says, and it starts while that opens.
-    let thread = local === undefined ? new ThreadTransport(device) : undefined;
+    let thread = local === undefined && shared === undefined
+      ? new QueueThread(device.name)
+      : undefined;
     using _unused = { [Symbol.dispose]: () => thread?.[Symbol.dispose]() };
     let host: DeviceHost | undefined;
     const control = await device.open?.({
       options: values,
       config: config.view,
+      instance: shared?.instance ?? 0,
       announceConfig: () => host?.onConfigChange?.(),
       async fence() {
         if (host !== undefined) await host.#engines.fence();
@@ -246,14 +262,14 @@ export class DeviceHost implements AsyncDisposable {
     return host = new DeviceHost(device, options, {
       ...{ control, config },
       common: { options: values, shared: control.shared, config: configMemory, pollUs },
-      most: plane === "main" || device.threads === "one"
+      most: plane === "main" || shared !== undefined || device.threads === "one"
         ? 1
         : options.threads ?? Math.min(navigator.hardwareConcurrency, DEFAULT_THREADS),
       begin(setup, memory, emit) {
         if (local !== undefined) return new local.LocalTransport(device, setup, memory, emit);
-        const started = thread ?? new ThreadTransport(device);
+        const started = shared?.thread ?? thread ?? new QueueThread(device.name);
         thread = undefined;
-        return started.begin(setup, memory, emit);
+        return started.begin(device, setup, memory, emit);
       },
     });
   }

@@ -10,6 +10,7 @@ import { type MemoryHandle, type SpanView, viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { Transport } from "./engine.ts";
 import type { EngineCommand, EngineEvent, EngineSetup } from "./data_plane/messages.ts";
+import { Poller } from "./data_plane/poller.ts";
 import { QueueEngine } from "./data_plane/queue_engine.ts";
 
 /** Runs an engine on this thread, for devices that need no thread of their own. */
@@ -28,6 +29,7 @@ export class LocalTransport implements Transport {
   ) {
     this.#memory = viewMemory(memory);
     this.#engine = new QueueEngine(device, setup, this.#memory, {
+      poller: new Poller(0, setup.polling, 1),
       watch,
       watchSignals,
       signal: (fd) => this.#signaller.signal(fd),

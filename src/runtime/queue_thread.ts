@@ -1,5 +1,5 @@
 /**
- * The queue thread: a Worker that blocks in one wait and runs an engine.
+ * The queue thread: a Worker that blocks in one wait and runs engines.
  *
  * @module
  */
@@ -10,7 +10,9 @@ import { Signaller } from "../linux/wait/signaller.ts";
 import { UringReactor } from "../linux/wait/uring_reactor.ts";
 import { viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
-import type { ThreadCommand, ThreadMessage, ThreadStart } from "./thread_transport.ts";
+import type { EngineStart, ThreadMessage, ThreadRequest, ThreadStart } from "./thread_transport.ts";
+import type { EngineCommand } from "./data_plane/messages.ts";
+import { Poller } from "./data_plane/poller.ts";
 import { QueueEngine } from "./data_plane/queue_engine.ts";
 
 declare const self: {
@@ -19,90 +21,114 @@ declare const self: {
   close(): void;
 };
 
-/** Commands that have come and are not carried out yet. */
-const commands: ThreadCommand[] = [];
-/** Number of commands that have come. */
+/** Requests that have come and are not carried out yet. */
+const requests: ThreadRequest[] = [];
+/** Number of requests that have come. */
 let received = 0;
 /** Resolves when the next one comes. */
 let arrival = Promise.withResolvers<void>();
 
 self.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
-  self.onmessage = ({ data }: MessageEvent<ThreadCommand>) => {
-    commands.push(data);
+  self.onmessage = ({ data }: MessageEvent<ThreadRequest>) => {
+    requests.push(data);
     received++;
     arrival.resolve();
   };
   // The thread is terminated once it has answered, so it releases everything before.
-  run(data).then(
-    (id): ThreadMessage => ({ kind: "answer", id, result: 0 }),
-    (error): ThreadMessage => ({ kind: "failed", error }),
-  ).then((message) => {
+  run(data).then((message) => {
     self.postMessage(message);
     self.close();
   });
 };
 
-/** Runs the engine until it is closed; returns the number of the closing command. */
-async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Promise<number> {
-  const { default: device } = await import(module) as { default?: AnyDevice };
-  if (device?.handlers === undefined) {
-    throw new TypeError(`Expected a device as the default export of ${module}`);
-  }
-  const send = (message: ThreadMessage) => self.postMessage(message);
+/** Runs engines until the last one has closed or failed; returns the message that says so. */
+async function run({ wakeFd, posted }: ThreadStart): Promise<ThreadMessage> {
   using reactor: ThreadReactor = createReactor();
   using signaller = new Signaller();
-  let closeId: number | undefined;
   const sent = new Int32Array(posted);
-  const engine = new QueueEngine(device, setup, viewMemory(memory), {
-    watch: (fd, readiness, callback) => reactor.watch(fd, readiness, callback),
-    watchSignals: (fd, callback) => reactor.watchSignals(fd, callback),
-    signal: (fd) => signaller.signal(fd),
-    io: reactor instanceof UringReactor ? reactor : undefined,
-    cancel: () => {
-      if (reactor instanceof UringReactor) reactor.cancelOperations();
-    },
-    // A plain load: it is for the next chain, not for this moment.
-    isAwaited: () => sent[0] !== (received | 0),
-    defer: (callback) => reactor.defer(callback),
-    emit: (event) => send({ kind: "event", event }),
-  });
+  /** By number; undefined for those that have ended. */
+  const engines: (QueueEngine | undefined)[] = [];
+  let poller: Poller | undefined;
+  let last: ThreadMessage | undefined;
+  const send = (message: ThreadMessage) => self.postMessage(message);
 
-  const execute = ({ id, command }: ThreadCommand) => {
+  const begin = async ({ engine, module, setup, memory }: EngineStart) => {
+    const { default: device } = await import(module) as { default?: AnyDevice };
+    if (device?.handlers === undefined) {
+      throw new TypeError(`Expected a device as the default export of ${module}`);
+    }
+    poller ??= new Poller(setup.pollUs, setup.polling, navigator.hardwareConcurrency);
+    engines[engine] = new QueueEngine(device, setup, viewMemory(memory), {
+      poller,
+      watch: (fd, readiness, callback) => reactor.watch(fd, readiness, callback),
+      watchSignals: (fd, callback) => reactor.watchSignals(fd, callback),
+      signal: (fd) => signaller.signal(fd),
+      io: reactor instanceof UringReactor ? reactor : undefined,
+      cancel: () => {
+        if (reactor instanceof UringReactor) reactor.cancelOperations();
+      },
+      // A plain load: it is for the next chain, not for this moment.
+      isAwaited: () => sent[0] !== (received | 0),
+      defer: (callback) => reactor.defer(callback),
+      emit: (event) => send({ kind: "event", engine, event }),
+    });
+    send({ kind: "ready", engine });
+  };
+
+  /** Sends the message that an engine has ended by, or returns it if the engine was the last. */
+  const end = (message: ThreadMessage) => {
+    engines[message.engine] = undefined;
+    if (engines.every((engine) => engine === undefined)) last = message;
+    else send(message);
+  };
+
+  const execute = (engine: number, id: number, command: EngineCommand) => {
     const refuse = (error: unknown) => {
       try {
-        send({ kind: "refused", id, error: error as Error });
+        send({ kind: "refused", engine, id, error: error as Error });
       } catch {
         // A device can throw what cannot be copied.
-        send({ kind: "refused", id, error: new Error(String(error)) });
+        send({ kind: "refused", engine, id, error: new Error(String(error)) });
       }
     };
     try {
-      engine.execute(command, (result) => {
-        if (command.kind === "close") closeId = id;
-        else send({ kind: "answer", id, result });
+      engines[engine]!.execute(command, (result) => {
+        if (command.kind === "close") end({ kind: "answer", engine, id, result: 0 });
+        else send({ kind: "answer", engine, id, result });
       }, refuse);
     } catch (error) {
       refuse(error);
     }
   };
+
   let announced = 0;
   using _announcements = reactor.watch(wakeFd, "readable", () => {
     announced += countSignals(wakeFd);
   });
+  /** The first engine for which the event loop must turn. */
+  const pending = () => {
+    for (let i = 0; i < engines.length; i++) if (engines[i]?.isPending) return engines[i];
+  };
   const glance = () => {
     reactor.glance();
-    return announced <= received;
+    return announced <= received && pending() === undefined;
   };
-  send({ kind: "ready" });
-  while (closeId === undefined) {
-    engine.poll(glance);
-    if (commands.length > 0) {
-      execute(commands.shift()!);
+  while (last === undefined) {
+    poller?.poll(glance);
+    let engine;
+    if (requests.length > 0) {
+      const request = requests.shift()!;
+      if (request.kind === "command") execute(request.engine, request.id, request.command);
+      else {
+        await begin(request).catch((error) =>
+          end({ kind: "failed", engine: request.engine, error })
+        );
+      }
     } else if (announced > received) {
-      // The event loop brings commands, and it stands still while this thread blocks.
+      // The event loop brings requests, and it stands still while this thread blocks.
       arrival = Promise.withResolvers();
       await arrival.promise;
-    } else if (engine.isPending) {
+    } else if ((engine = pending()) !== undefined) {
       // Promises of the device need the event loop, and so does what awaits the last of them, once;
       // without any, blocking in the wait itself saves two thread changes per wake-up.
       const { hasSettled } = engine;
@@ -112,7 +138,7 @@ async function run({ module, setup, memory, wakeFd, posted }: ThreadStart): Prom
       reactor.turn();
     }
   }
-  return closeId;
+  return last;
 }
 
 /** The newest way to wait that this kernel allows. */

@@ -1,5 +1,5 @@
 /**
- * A queue thread, seen from the main thread.
+ * Queue threads, seen from the main thread.
  *
  * @module
  */
@@ -11,58 +11,66 @@ import type { AnyDevice } from "../virtio/mod.ts";
 import type { Transport } from "./engine.ts";
 import type { EngineCommand, EngineEvent, EngineSetup } from "./data_plane/messages.ts";
 
-/** What a queue thread begins with. */
+/** What a queue thread starts with. */
 export interface ThreadStart {
+  /** An eventfd that is signalled once for each message. */
+  wakeFd: number;
+  /** How many messages were sent after this one, as an Int32Array of one. */
+  posted: SharedArrayBuffer;
+}
+
+/** An engine that a queue thread is to run from now on. */
+export interface EngineStart {
+  kind: "begin";
+  engine: number;
   /** The module of the device. */
   module: string;
   setup: EngineSetup;
   memory: MemoryHandle;
-  /** An eventfd that is signalled once for each command. */
-  wakeFd: number;
-  /** How many commands were sent, as an Int32Array of one. */
-  posted: SharedArrayBuffer;
 }
 
-/** A command on its way to a queue thread. */
-export interface ThreadCommand {
+/** A message to a queue thread. */
+export type ThreadRequest = EngineStart | {
+  kind: "command";
+  engine: number;
   id: number;
   command: EngineCommand;
-}
+};
 
-/** What comes back from a queue thread. */
+/** A message of a queue thread about one of its engines. */
 export type ThreadMessage =
-  | { kind: "ready" }
-  | { kind: "answer"; id: number; result: unknown }
-  | { kind: "refused"; id: number; error: Error }
-  | { kind: "event"; event: EngineEvent }
-  | { kind: "failed"; error: Error };
+  & { engine: number }
+  & (
+    | { kind: "ready" }
+    | { kind: "answer"; id: number; result: unknown }
+    | { kind: "refused"; id: number; error: Error }
+    | { kind: "event"; event: EngineEvent }
+    | { kind: "failed"; error: Error }
+  );
 
 /** Threads of this process that do not run yet: each may still need descriptors. */
 let starting = 0;
 
 /**
- * A queue thread. It starts before there is an engine for it, since that takes as long as much of
- * what else happens when a device opens, and blocks for the first half of it.
+ * A queue thread: it runs one engine, or those of several devices that share their objects. It
+ * starts before there is an engine for it, since that takes as long as much of what else happens
+ * when a device opens, and blocks for the first half of it. It ends with its last engine.
  */
-export class ThreadTransport implements Transport, Disposable {
-  readonly #device: AnyDevice;
+export class QueueThread implements Disposable {
+  readonly #name: string;
   readonly #wake: Fd;
   readonly #worker: Worker;
-  readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
-  #nextId = 1;
+  readonly #engines = new Map<number, ThreadTransport>();
+  #nextEngine = 0;
   readonly #posted = new Int32Array(new SharedArrayBuffer(4));
-  readonly #ready = Promise.withResolvers<void>();
-  readonly #ended = Promise.withResolvers<Error>();
   #isStarting = true;
-  #emit: (event: EngineEvent) => void = () => {};
+  #isEnding = false;
 
   /** Starts the thread. */
-  constructor(device: AnyDevice) {
-    this.#device = device;
-    this.#ready.promise.catch(() => {});
+  constructor(name: string) {
+    this.#name = name;
     expectDescriptors(WORKER_DESCRIPTORS * (starting + 1));
     this.#wake = createEventfd();
-    const { name } = device;
     this.#worker = new Worker(new URL("./queue_thread.ts", import.meta.url), {
       type: "module",
       name: `vhostd-${name}`,
@@ -73,6 +81,109 @@ export class ThreadTransport implements Transport, Disposable {
       event.preventDefault();
       this.#fail(new Error(`The queue thread of ${name} ended: ${event.message}`));
     };
+    const start: ThreadStart = { wakeFd: this.#wake.number, posted: this.#posted.buffer };
+    this.#worker.postMessage(start);
+  }
+
+  /**
+   * Begins an engine.
+   *
+   * @throws {Error} When what the device shares cannot be copied, or the thread has ended.
+   */
+  begin(
+    device: AnyDevice,
+    setup: EngineSetup,
+    memory: MemoryHandle,
+    emit: (event: EngineEvent) => void,
+  ): Transport {
+    if (this.#isEnding) throw new Error(`The queue thread of ${this.#name} has ended`);
+    const engine = this.#nextEngine++;
+    try {
+      this.#post({ kind: "begin", engine, module: device.module, setup, memory });
+    } catch (cause) {
+      this.#endIfUnused();
+      throw new Error(
+        `Cannot hand queue threads of ${device.name} what its open() returned as shared: ${
+          (cause as Error).message.replaceAll(/\s+/g, " ").slice(0, 120)
+        }; share plain values, numbers of descriptors and SharedArrayBuffers`,
+        { cause },
+      );
+    }
+    const transport = new ThreadTransport({
+      send: (id, command) => this.#post({ kind: "command", engine, id, command }),
+      abandon: () => this.#abandon(),
+      end: () => {
+        this.#engines.delete(engine);
+        this.#endIfUnused();
+      },
+    }, emit);
+    this.#engines.set(engine, transport);
+    return transport;
+  }
+
+  #post(message: ThreadRequest): void {
+    this.#worker.postMessage(message);
+    Atomics.add(this.#posted, 0, 1);
+    signalEventfd(this.#wake.number);
+  }
+
+  #receive(message: ThreadMessage): void {
+    this.#noteStarted();
+    this.#engines.get(message.engine)?.receive(message);
+  }
+
+  #noteStarted(): void {
+    if (this.#isStarting) starting--;
+    this.#isStarting = false;
+  }
+
+  #fail(error: Error): void {
+    this.#isEnding = true;
+    this.#noteStarted();
+    for (const engine of this.#engines.values()) engine.fail(error);
+  }
+
+  #abandon(): void {
+    this.#fail(new Error("The thread was given up"));
+    // It ends when it comes back to its event loop, if it does. It may still use its eventfd.
+    this.#worker.terminate();
+  }
+
+  #endIfUnused(): void {
+    if (this.#engines.size === 0) this[Symbol.dispose]();
+  }
+
+  /** Ends a thread that runs no engine. */
+  [Symbol.dispose](): void {
+    if (this.#isEnding || this.#engines.size > 0) return;
+    this.#isEnding = true;
+    this.#noteStarted();
+    this.#worker.terminate();
+    this.#wake.close();
+  }
+}
+
+/** What an engine has of its thread. */
+interface EngineThread {
+  send(id: number, command: EngineCommand): void;
+  abandon(): void;
+  /** The engine is closed. */
+  end(): void;
+}
+
+/** An engine on a queue thread. */
+class ThreadTransport implements Transport {
+  readonly #thread: EngineThread;
+  readonly #emit: (event: EngineEvent) => void;
+  readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
+  #nextId = 1;
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #ended = Promise.withResolvers<Error>();
+
+  constructor(thread: EngineThread, emit: (event: EngineEvent) => void) {
+    this.#thread = thread;
+    this.#emit = emit;
+    this.#ready.promise.catch(() => {});
   }
 
   get ready(): Promise<void> {
@@ -83,35 +194,8 @@ export class ThreadTransport implements Transport, Disposable {
     return this.#ended.promise;
   }
 
-  /**
-   * Sends the thread its initial state; commands wait until it is ready.
-   *
-   * @throws {Error} When what the device shares cannot be copied; the thread is ended then.
-   */
-  begin(setup: EngineSetup, memory: MemoryHandle, emit: (event: EngineEvent) => void): this {
-    this.#emit = emit;
-    const { module, name } = this.#device;
-    const start: ThreadStart = {
-      ...{ module, setup, memory },
-      wakeFd: this.#wake.number,
-      posted: this.#posted.buffer,
-    };
-    try {
-      this.#worker.postMessage(start);
-    } catch (cause) {
-      this[Symbol.dispose]();
-      throw new Error(
-        `Cannot hand queue threads of ${name} what its open() returned as shared: ${
-          (cause as Error).message.replaceAll(/\s+/g, " ").slice(0, 120)
-        }; share plain values, numbers of descriptors and SharedArrayBuffers`,
-        { cause },
-      );
-    }
-    return this;
-  }
-
-  #receive(message: ThreadMessage): void {
-    this.#noteStarted();
+  /** Takes a message of the thread. */
+  receive(message: ThreadMessage): void {
     switch (message.kind) {
       case "ready":
         return this.#ready.resolve();
@@ -122,13 +206,9 @@ export class ThreadTransport implements Transport, Disposable {
       case "event":
         return this.#emit(message.event);
       case "failed":
-        return this.#fail(message.error);
+        this.fail(message.error);
+        return this.#thread.end();
     }
-  }
-
-  #noteStarted(): void {
-    if (this.#isStarting) starting--;
-    this.#isStarting = false;
   }
 
   #take(id: number): PromiseWithResolvers<unknown> | undefined {
@@ -137,8 +217,8 @@ export class ThreadTransport implements Transport, Disposable {
     return call;
   }
 
-  #fail(error: Error): void {
-    this.#noteStarted();
+  /** The thread does not run it any more. */
+  fail(error: Error): void {
     this.#ready.reject(error);
     this.#ended.resolve(error);
     for (const call of this.#calls.values()) call.reject(error);
@@ -146,30 +226,18 @@ export class ThreadTransport implements Transport, Disposable {
   }
 
   async call(command: EngineCommand): Promise<unknown> {
-    const call: ThreadCommand = { id: this.#nextId++, command };
+    const id = this.#nextId++;
     const answer = Promise.withResolvers<unknown>();
-    this.#worker.postMessage(call);
-    this.#calls.set(call.id, answer);
-    Atomics.add(this.#posted, 0, 1);
-    signalEventfd(this.#wake.number);
+    this.#thread.send(id, command);
+    this.#calls.set(id, answer);
     return await answer.promise;
   }
 
   abandon(): void {
-    this.#fail(new Error("The thread was given up"));
-    // It ends when it comes back to its event loop, if it does. It may still use its eventfd.
-    this.#worker.terminate();
+    this.#thread.abandon();
   }
 
   async close(): Promise<void> {
-    using _thread = this;
-    await this.call({ kind: "close" });
-  }
-
-  /** Ends a thread that runs no engine. */
-  [Symbol.dispose](): void {
-    this.#noteStarted();
-    this.#worker.terminate();
-    this.#wake.close();
+    await this.call({ kind: "close" }).finally(() => this.#thread.end());
   }
 }

@@ -245,6 +245,8 @@ export interface ControlContext<L extends ConfigLayout, O extends Options> {
   readonly options: OptionValues<O>;
   /** The config space, live, shared with the data half. */
   readonly config: ConfigView<L>;
+  /** Its number among the instances that are served together, from 0. */
+  readonly instance: number;
   /** Tells the driver that config space changed, as soon as it can hear it. */
   announceConfig(): void;
   /**

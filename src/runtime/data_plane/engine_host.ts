@@ -20,6 +20,8 @@ import type { Poller } from "./poller.ts";
 
 /** Where an engine lives: on the main thread or on a queue thread. */
 export interface EngineHost {
+  /** Says when the thread looks at its queues before it sleeps. */
+  readonly poller: Poller;
   /** Calls `callback` whenever a descriptor is ready. */
   watch(fd: number, readiness: Readiness, callback: () => void): Watch;
   /** Calls `callback` each time an eventfd is signalled, without reading it. */

@@ -21,6 +21,16 @@ const MIN_HOLD = 2, MAX_HOLD = 64;
 /** Least gain of polling, as a ratio of requests per time: it takes a processor. */
 const GAIN = 1.1;
 
+/** A queue that a poller can look at. */
+export interface PolledQueue {
+  /** Whether it is looked at instead of having the driver notify. */
+  readonly isPolled: boolean;
+  /** Handles what has come, if anything. */
+  look(): void;
+  /** Has the driver notify again. */
+  endPolling(): void;
+}
+
 /**
  * Tries both polling and sleeping for {@linkcode WINDOW} turns each, and keeps the one that serves
  * more requests per time, for longer and longer until it tries the other again. Which one does
@@ -32,6 +42,8 @@ const GAIN = 1.1;
  * processors but one.
  */
 export class Poller {
+  /** The queues of the thread. */
+  queues: readonly PolledQueue[] = [];
   readonly #mostUs: number;
   /** Number of threads that poll. */
   readonly #polling: Int32Array<SharedArrayBuffer>;
@@ -97,6 +109,26 @@ export class Poller {
     this.#isOn = this.#isBetter = isBetter;
   }
 
+  /**
+   * Looks for new requests for a while, instead of sleeping. For the thread's loop, when it has
+   * done everything else.
+   *
+   * @param glance Does what else the thread waits for, without waiting; returns false when that
+   * comes first.
+   */
+  poll(glance: () => boolean): void {
+    const { queues } = this;
+    if (!queues.some(isPolled)) return;
+    if (this.begin()) {
+      do {
+        // By index: an iterator would be made at each look until V8 has seen enough of them.
+        for (let i = 0; i < queues.length; i++) queues[i].look();
+      } while (glance() && this.continues());
+      this.end();
+    }
+    for (let i = 0; i < queues.length; i++) queues[i].endPolling();
+  }
+
   /** Begins to poll, unless enough others do. */
   begin(): boolean {
     if (Atomics.add(this.#polling, 0, 1) >= this.#mostThreads) {
@@ -126,4 +158,8 @@ export class Poller {
   end(): void {
     Atomics.sub(this.#polling, 0, 1);
   }
+}
+
+function isPolled(queue: PolledQueue): boolean {
+  return queue.isPolled;
 }

@@ -14,7 +14,7 @@ import type { EngineHost, QueueOwner } from "./engine_host.ts";
 import { EngineQueue, isPromise } from "./engine_queue.ts";
 import { LateChains } from "./late_chains.ts";
 import { type EngineCommand, type EngineSetup, MAX_MESSAGES } from "./messages.ts";
-import { Poller } from "./poller.ts";
+import type { Poller } from "./poller.ts";
 
 /** Runs some of a device's queues on the thread that it was made on. */
 export class QueueEngine implements QueueOwner {
@@ -35,7 +35,7 @@ export class QueueEngine implements QueueOwner {
     this.device = device;
     this.host = host;
     this.memory = memory;
-    this.poller = new Poller(setup.pollUs, setup.polling, navigator.hardwareConcurrency);
+    this.poller = host.poller;
     this.late = new LateChains((event) => host.emit(event));
     const names = (of: object) => Object.keys(of);
     this.#features = Object.fromEntries(names(device.features ?? {}).map((name) => [name, false]));
@@ -70,6 +70,7 @@ export class QueueEngine implements QueueOwner {
       this.#queues.push(queue);
       queues[slot.name].push(queue);
     }
+    this.poller.queues = [...this.poller.queues, ...this.#queues];
   }
 
   /**
@@ -156,8 +157,13 @@ export class QueueEngine implements QueueOwner {
         }
         answer = half.onMessage(command.value);
         break;
-      case "close":
+      case "close": {
+        const { poller } = this;
+        poller.queues = poller.queues.filter((queue) =>
+          !this.#queues.includes(queue as EngineQueue)
+        );
         half.close?.();
+      }
     }
     if (isPromise(answer)) this.keep(answer).then(done).catch(refuse);
     else done(answer);
@@ -184,28 +190,4 @@ export class QueueEngine implements QueueOwner {
     };
     for (const queue of this.#queues) queue.fence(drained);
   }
-
-  /**
-   * Looks for new requests for a while, instead of sleeping. For the thread's loop, when it has
-   * done everything else.
-   *
-   * @param glance Does what else the thread waits for, without waiting; returns false when that
-   * comes first.
-   */
-  poll(glance: () => boolean): void {
-    const queues = this.#queues, { poller } = this;
-    if (!queues.some(isPolled)) return;
-    if (poller.begin()) {
-      do {
-        // By index: an iterator would be made at each look until V8 has seen enough of them.
-        for (let i = 0; i < queues.length; i++) queues[i].look();
-      } while (glance() && !this.isPending && poller.continues());
-      poller.end();
-    }
-    for (let i = 0; i < queues.length; i++) queues[i].endPolling();
-  }
-}
-
-function isPolled(queue: EngineQueue): boolean {
-  return queue.isPolled;
 }
