@@ -5,3 +5,4 @@
  */
 
 export * from "./define_network.ts";
+export * from "./packets.ts";
