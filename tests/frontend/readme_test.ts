@@ -3,31 +3,43 @@ import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { parseEvents } from "../../backends/input/events.ts";
 import { profileModel } from "../../backends/input/profiles.ts";
+import { readArp, readIpv4, writeArp, writeIpv4 } from "../../backends/net/handler/mod.ts";
 import { CliProcess } from "./lib/cli_process.ts";
+import { NetDriver, packet } from "./lib/net_driver.ts";
 
 const readme = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));
 
-/** The device of the README, word for word. */
-function readmeDevice(): string {
-  const [, code] = readme.match(/```ts\n(\/\/ my_rng\.ts\n[^]*?)```/) ?? [];
-  assert(code !== undefined, "Expected a block of my_rng.ts in README.md");
+/** A module of the README, word for word. */
+function readmeModule(name: string): string {
+  const [, code] = readme.match(new RegExp(`\`\`\`ts\n(// ${name}\n[^]*?)\`\`\``)) ?? [];
+  assert(code !== undefined, `Expected a block of ${name} in README.md`);
   return code;
 }
 
-Deno.test("the README's device runs as it is printed", async () => {
+/** Calls a test with the path of a module of the README that has no type errors. */
+async function withModule(name: string, test: (module: string) => Promise<void>): Promise<void> {
   // Inside the project, so that `@vhostd/vhostd` resolves.
   const cache = new URL("../../.cache/", import.meta.url).pathname;
   Deno.mkdirSync(cache, { recursive: true });
   const directory = Deno.makeTempDirSync({ dir: cache, prefix: "readme-" });
   try {
-    const module = `${directory}/my_rng.ts`;
-    Deno.writeTextFileSync(module, readmeDevice());
+    const module = `${directory}/${name}`;
+    Deno.writeTextFileSync(module, readmeModule(name));
     const check = await new Deno.Command(Deno.execPath(), {
       args: ["check", "--quiet", module],
       stderr: "piped",
     }).output();
     assert(check.success, new TextDecoder().decode(check.stderr));
-    const socketPath = `${directory}/rng.sock`;
+    await test(module);
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+  await watchesEnded();
+}
+
+Deno.test("the README's device runs as it is printed", () =>
+  withModule("my_rng.ts", async (module) => {
+    const socketPath = `${module}.sock`;
     await using cli = new CliProcess([module, `--socket-path=${socketPath}`, "--chunk=5"]);
     await cli.until("listens");
     await using driver = await VirtioDriver.start(socketPath);
@@ -35,15 +47,27 @@ Deno.test("the README's device runs as it is printed", async () => {
     const second = await driver.request(0, [], [16]);
     assertEquals([first.written, second.written], [5, 5]);
     assert(first.data[0].some((byte, i) => byte !== second.data[0][i]));
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
-  await watchesEnded();
-});
+  }));
 
 Deno.test("the README's device has about thirty lines", () => {
-  assert(readmeDevice().trim().split("\n").length <= 35);
+  assert(readmeModule("my_rng.ts").trim().split("\n").length <= 35);
 });
+
+Deno.test("the README's network answers as it is printed", () =>
+  withModule("my_net.ts", async (handler) => {
+    await using net = await NetDriver.create({ handler });
+    const guest = { mac: "52:54:00:12:34:56", ip: "10.0.2.15" };
+    const host = { mac: "02:00:00:00:00:01", ip: "10.0.2.1" };
+    net.post(2);
+    const target = { mac: "00:00:00:00:00:00", ip: host.ip };
+    await net.send(packet(writeArp({ operation: "request", sender: guest, target })));
+    assertEquals(readArp((await net.receive()).frame)!.sender, host);
+    const payload = Uint8Array.of(8, 0, 0xf7, 0xfe, 0, 0, 0, 1);
+    const ping = writeIpv4({ source: guest, destination: host, protocol: 1, payload });
+    await net.send(packet(ping));
+    const pong = readIpv4((await net.receive()).frame)!;
+    assertEquals([pong.source, pong.destination, pong.payload[0]], [host, guest, 0]);
+  }));
 
 Deno.test("the README's events are taken, each by a keyboard, a mouse or a tablet", () => {
   const [, block] = readme.match(/```jsonc\n(\{ "type"[^]*?)```/) ?? [];
