@@ -39,6 +39,11 @@ const tell = teller("test");
 interface Layer {
   about: string;
   args: string[];
+  /**
+   * Its files run one by one, beside the other layers, and two at a time once those have ended:
+   * guests leave half of two processors idle.
+   */
+  directory?: string;
   programs?: Program[];
 }
 
@@ -55,13 +60,11 @@ const LAYERS: Record<string, Layer> = {
   },
   guest: {
     about: "real QEMU, real Linux",
-    args: ["tests/guest"],
+    args: [],
+    directory: "tests/guest",
     programs: ["qemu-system-x86_64", "mke2fs"],
   },
 };
-
-/** Layers that run at the same time as all others: guests leave half of two processors idle. */
-const BESIDE = new Set(["guest"]);
 
 /** What the sanitizer of resources needs: see there. */
 const PRELOAD = new URL("../tests/preload.ts", import.meta.url).pathname;
@@ -104,6 +107,12 @@ async function runLayer(
   } finally {
     await Deno.remove(report);
   }
+}
+
+/** The test files of a directory, in the order of their names. */
+function testFiles(directory: string): string[] {
+  return [...Deno.readDirSync(directory)].map(({ name }) => `${directory}/${name}`)
+    .filter((path) => path.endsWith("_test.ts")).sort();
 }
 
 function writeAll(output: Uint8Array): void {
@@ -152,32 +161,48 @@ async function main({ operands, rest }: ReturnType<typeof checkLayers>): Promise
   }
   if (layers.some(([name]) => name === "guest")) await fetchWhatMayBeMissing();
   const total: Outcome = { passed: 0, failed: 0, skipped: [] };
-  const begin = ([name, layer]: [string, Layer]) => console.log(`\n# ${name}: ${layer.about}`);
-  const run = async ([name, layer]: [string, Layer], print?: (output: Uint8Array) => void) => {
-    const start = performance.now();
-    const { passed, failed, skipped } = await runLayer(layer, rest, print);
-    total.passed += passed;
-    total.failed += failed;
-    total.skipped.push(...skipped);
-    const seconds = Math.round((performance.now() - start) / 1000);
-    return `# ${name}: ${passed} passed, ${failed} failed in ${seconds} s`;
+  const add = ({ passed, failed, skipped }: Outcome, to: Outcome) => {
+    to.passed += passed;
+    to.failed += failed;
+    to.skipped.push(...skipped);
   };
-  const isBeside = ([name]: [string, Layer]) => layers.length > 1 && BESIDE.has(name);
-  const beside = layers.filter(isBeside).map((layer) => {
-    const outputs: Uint8Array[] = [];
-    return { layer, outputs, summary: run(layer, (output) => outputs.push(output)) };
-  });
-  for (const layer of layers.filter((layer) => !isBeside(layer))) {
-    begin(layer);
-    console.log(await run(layer));
+  const begin = (name: string) => console.log(`\n# ${name}: ${LAYERS[name].about}`);
+  const end = (name: string, outcome: Outcome, start: number) => {
+    add(outcome, total);
+    const seconds = Math.round((performance.now() - start) / 1000);
+    console.log(`# ${name}: ${outcome.passed} passed, ${outcome.failed} failed in ${seconds} s`);
+  };
+
+  const beside = layers.filter(([, { directory }]) => directory !== undefined)
+    .map(([name, layer]) => {
+      const [start, outcome] = [performance.now(), { passed: 0, failed: 0, skipped: [] }];
+      const files = testFiles(layer.directory!);
+      const held: Uint8Array[] = [];
+      let print = (output: Uint8Array): unknown => held.push(output);
+      const runFiles = async () => {
+        for (let file; (file = files.shift()) !== undefined;) {
+          const outputs: Uint8Array[] = [];
+          const args = [...layer.args, file];
+          add(await runLayer({ ...layer, args }, rest, (output) => outputs.push(output)), outcome);
+          outputs.forEach((output) => print(output));
+        }
+      };
+      const first = runFiles();
+      first.catch(() => {}); // awaited below, when the other layers have ended
+      return async () => {
+        begin(name);
+        held.forEach(writeAll);
+        print = writeAll;
+        await Promise.all([first, runFiles()]);
+        end(name, outcome, start);
+      };
+    });
+  for (const [name, layer] of layers.filter(([, { directory }]) => directory === undefined)) {
+    begin(name);
+    const start = performance.now();
+    end(name, await runLayer(layer, rest), start);
   }
-  for (const { layer, outputs, summary } of beside) {
-    begin(layer);
-    console.log("# has run beside the others; what it wrote comes at its end");
-    const line = await summary;
-    for (const output of outputs) writeAll(output);
-    console.log(line);
-  }
+  for (const finish of beside) await finish();
   if (total.skipped.length > 0) {
     console.log(`\n# not run on this machine:\n#   ${total.skipped.join("\n#   ")}`);
   }
