@@ -144,26 +144,68 @@ async function findOrUnpackVersion(version: QemuVersion, name: QemuProgram): Pro
   for (const path of usual) {
     if (path !== undefined && await versionOf(path) === version) return path;
   }
-  const { release, fromBackports } = QEMU_RELEASES[version];
   const packages = QEMU_PACKAGES[name];
-  const recipe = JSON.stringify([packages, WRAPPER, release, fromBackports]);
   const place = packages === DISK_TOOLS ? "qemu-utils" : "qemu";
-  const directory = await cached(`${place}-${version}`, recipe, async (path) => {
-    progress(`downloading ${name} ${version} of Debian ${release}`);
+  const directory = await unpackRelease(
+    `${place}-${version}`,
+    packages,
+    Object.entries(QEMU_PACKAGES).filter(([, needed]) => needed === packages).map(([key]) => key),
+    QEMU_RELEASES[version],
+  );
+  const path = `${directory}/${name}`;
+  const got = await versionOf(path);
+  if (got !== version) {
+    throw new ToolError(
+      `Expected QEMU ${version} in Debian ${QEMU_RELEASES[version].release}, got ${got}`,
+    );
+  }
+  return path;
+}
+
+/** A release of Debian, with or without its newer packages. */
+interface Release {
+  readonly release: string;
+  readonly fromBackports: boolean;
+}
+
+/**
+ * Unpacks packages of another release of Debian with all that they need.
+ *
+ * @returns The directory in which the programs of the packages can be run by their names.
+ */
+function unpackRelease(
+  place: string,
+  packages: readonly string[],
+  programs: readonly string[],
+  { release, fromBackports }: Release,
+): Promise<string> {
+  const recipe = JSON.stringify([packages, WRAPPER, release, fromBackports]);
+  return cached(place, recipe, async (path) => {
+    progress(`downloading ${packages[0]} of Debian ${release}`);
     await unpackPackages([...packages], path, { release, fromBackports });
     await Deno.mkdir(`${path}/loader`);
-    for (const [program, needed] of Object.entries(QEMU_PACKAGES)) {
-      if (needed !== packages) continue;
+    for (const program of programs) {
       await writeWrapper(path, program);
       await Deno.copyFile(await loaderIn(path), `${path}/loader/${program}`);
     }
   });
-  const path = `${directory}/${name}`;
-  const got = await versionOf(path);
-  if (got !== version) {
-    throw new ToolError(`Expected QEMU ${version} in Debian ${release}, got ${got}`);
-  }
-  return path;
+}
+
+/** Programs for measuring networks, and the packages of Debian 13 that have them. */
+const NETWORK_PACKAGES = {
+  "dpdk-testpmd": { packages: ["dpdk-dev"], fromBackports: false },
+  "iperf3": { packages: ["iperf3"], fromBackports: false },
+  "passt": { packages: ["passt"], fromBackports: true },
+} as const;
+
+export type NetworkProgram = keyof typeof NETWORK_PACKAGES;
+
+/** The path of a program for measuring networks, which is downloaded when it is missing. */
+export async function networkProgram(name: NetworkProgram): Promise<string> {
+  const { packages, fromBackports } = NETWORK_PACKAGES[name];
+  const release = { release: "trixie", fromBackports };
+  const directory = await unpackRelease(name, packages, [name], release);
+  return `${directory}/${name}`;
 }
 
 async function versionOf(path: string): Promise<string | undefined> {
