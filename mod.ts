@@ -9,7 +9,7 @@ export { Chain } from "./src/virtqueue/chain.ts";
 export { Parts, type VectorSink } from "./src/virtqueue/parts.ts";
 export { loadDefault, type LoadedDefault } from "./src/runtime/load_default.ts";
 export { serve } from "./src/runtime/serve.ts";
-export { EndpointError } from "./src/runtime/socket_path.ts";
+export { EndpointError } from "./src/linux/mod.ts";
 export type { DeviceHostOptions } from "./src/runtime/device_host.ts";
 export type { Endpoint } from "./src/runtime/endpoint.ts";
 export type { DeviceServer, ServeOptions } from "./src/runtime/server.ts";

@@ -51,9 +51,9 @@ export default defineDevice({
 
   options: netOptions,
 
-  async open({ options }) {
+  async open({ options, log }) {
     const { queuePairs } = options;
-    const network = await openNetwork(options);
+    const network = await openNetwork(options, log);
     const { mtu } = network;
     let frontendMtu: number | undefined; // what QEMU tells the driver by its host_mtu
     const counts = countMemory(queuePairs);
@@ -76,7 +76,7 @@ export default defineDevice({
         sent: PacketCounts.total(counts, 0),
         received: PacketCounts.total(counts, 1),
       }),
-      [Symbol.asyncDispose]: async () => await network[Symbol.dispose](),
+      [Symbol.asyncDispose]: () => network[Symbol.asyncDispose](),
     };
   },
 

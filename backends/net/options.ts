@@ -36,6 +36,16 @@ export const netOptions = {
     about: "Set options of that network; ,, is a comma in a value",
     needs: "handler",
   },
+  stream: {
+    type: "text",
+    placeholder: "PATH|HOST:PORT",
+    about: "Connect to a socket with the protocol of QEMU's -netdev stream",
+  },
+  streamListen: {
+    type: "text",
+    placeholder: "PATH|HOST:PORT",
+    about: "Listen on a socket with the protocol of QEMU's -netdev stream",
+  },
   null: { type: "flag", about: "Take every packet and give none, for measuring" },
   source: {
     type: "number",

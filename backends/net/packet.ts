@@ -35,6 +35,8 @@ export const Drop = {
   HANDLER: 6,
   /** The port's queue was full. */
   QUEUE: 7,
+  /** The port has no connection now. */
+  NO_PEER: 8,
 } as const;
 
 /** The names of drop reasons in the record, by number. */
@@ -47,6 +49,7 @@ export const DROP_NAMES = [
   "buffers",
   "handler",
   "queue",
+  "no peer",
 ] as const;
 
 /** The offloads of a port, by the names of feature bits that depend on them. */

@@ -82,15 +82,23 @@ export interface HandlerPlan {
   readonly options: Readonly<Record<string, unknown>>;
 }
 
+/** A stream socket that comes and goes; plain values, for the threads. */
+export interface StreamPlan {
+  readonly kind: "stream";
+  /** The descriptor by which connections come: see `StreamPort`. */
+  readonly link: number;
+}
+
 /** A kind of port as the control half opened it; plain values, for the threads. */
 export type PortPlan =
   | TapPlan
   | HandlerPlan
+  | StreamPlan
   | { readonly kind: "null" }
   | { readonly kind: "source"; readonly frameBytes: number };
 
 /** The control half of a device's ports. */
-export interface Network extends Disposable {
+export interface Network extends AsyncDisposable {
   /** What the threads make the ports from. */
   readonly plan: PortPlan;
   /** The offloads that the ports have: others are not offered. */

@@ -6,6 +6,8 @@
 
 import { flagName, OptionError, type OptionValues } from "../../mod.ts";
 import { HandlerPort, openHandlerNetwork } from "./handler/handler_port.ts";
+import { openStreamNetwork } from "./stream_network.ts";
+import { StreamPort } from "./stream_port.ts";
 import { openTapNetwork, TapPort } from "./tap_port.ts";
 import { NullPort, SourcePort } from "./measuring_ports.ts";
 import type { netOptions } from "./options.ts";
@@ -32,10 +34,14 @@ export const ALL_OFFLOADS: readonly Offload[] = [
 /**
  * Opens what the user's options name.
  *
+ * @param log Takes messages for the person who runs the device.
  * @throws {OptionError} When they name no port, or several.
  */
-export async function openNetwork(options: OptionValues<typeof netOptions>): Promise<Network> {
-  const kinds = ["tap", "tapFd", "handler", "null", "source"] as const;
+export async function openNetwork(
+  options: OptionValues<typeof netOptions>,
+  log: (message: string) => void,
+): Promise<Network> {
+  const kinds = ["tap", "tapFd", "stream", "streamListen", "handler", "null", "source"] as const;
   const given = kinds.filter((kind) => options[kind] !== undefined && options[kind] !== false);
   if (given.length !== 1) {
     throw new OptionError(`Give one of ${kinds.map((kind) => `--${flagName(kind)}`).join(", ")}`);
@@ -43,6 +49,9 @@ export async function openNetwork(options: OptionValues<typeof netOptions>): Pro
   const { source, mtu = 1500 } = options;
   if (options.tap !== undefined || options.tapFd !== undefined) return openTapNetwork(options);
   if (options.handler !== undefined) return await openHandlerNetwork(options.handler, options);
+  if (options.stream !== undefined || options.streamListen !== undefined) {
+    return openStreamNetwork(options, log);
+  }
   const plan: PortPlan = source === undefined
     ? { kind: "null" }
     : { kind: "source", frameBytes: source };
@@ -51,7 +60,7 @@ export async function openNetwork(options: OptionValues<typeof netOptions>): Pro
     offloads: ALL_OFFLOADS,
     mtu,
     report: () => ({ port: plan.kind }),
-    [Symbol.dispose]() {},
+    [Symbol.asyncDispose]: () => Promise.resolve(),
   };
 }
 
@@ -62,6 +71,8 @@ export function openPort(plan: PortPlan, owner: PortOwner, pair: number): Port {
       return new TapPort(plan, owner, pair);
     case "handler":
       return new HandlerPort(plan, owner);
+    case "stream":
+      return new StreamPort(plan, owner);
     case "null":
       return new NullPort();
     case "source":

@@ -46,6 +46,8 @@ export class ReceiveWindow implements VectorSink {
   /** Where the next copy goes: the entry, and the byte in it. */
   #entry = 0;
   #at = 0;
+  /** The bytes of the packet that are in the spare memory. */
+  #spared = 0;
 
   /** @param base The address of index 0 of guest memory. */
   constructor(base: number) {
@@ -150,9 +152,10 @@ export class ReceiveWindow implements VectorSink {
   rewind(): void {
     this.#entry = this.#first;
     this.#at = 0;
+    this.#spared = 0;
   }
 
-  /** Copies the next bytes of a packet from an address; what has no room is lost. */
+  /** Copies the next bytes of a packet from an address; the spare memory takes what has no room. */
   write(address: number, bytes: number): void {
     const words = this.#words;
     while (bytes > 0 && this.#entry < this.#end) {
@@ -166,6 +169,10 @@ export class ReceiveWindow implements VectorSink {
       this.#entry++;
       this.#at = 0;
     }
+    if (bytes === 0) return;
+    bytes = Math.min(bytes, this.#spare.length - this.#spared);
+    copyMemory(this.#spareAddress + this.#spared, address, bytes);
+    this.#spared += bytes;
   }
 
   /**

@@ -200,7 +200,7 @@ export function openTapNetwork(options: TapOptions): Network {
       },
       send: (packet) => void writeNow(first, packet),
       report: () => ({ port: isTap ? `tap ${name}` : "inherited socket", ...bridge && { bridge } }),
-      [Symbol.dispose]: () => opened.dispose(),
+      [Symbol.asyncDispose]: () => Promise.resolve(opened.dispose()),
     };
   } catch (error) {
     if (!(error instanceof LinuxError || error instanceof TypeError)) throw error;

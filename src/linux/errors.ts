@@ -31,7 +31,9 @@ export const Errno = {
   EADDRINUSE: 98,
   ECONNRESET: 104,
   ENOBUFS: 105,
+  ETIMEDOUT: 110,
   ECONNREFUSED: 111,
+  EINPROGRESS: 115,
   ECANCELED: 125,
 } as const;
 

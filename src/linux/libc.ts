@@ -53,6 +53,13 @@ const symbols = {
     parameters: ["i32", "i32", "i32", "buffer", "buffer"],
     result: "i32",
   }, // sockfd, level, optname, optval, optlen
+  setsockopt: {
+    parameters: ["i32", "i32", "i32", "buffer", "u32"],
+    result: "i32",
+  }, // sockfd, level, optname, optval, optlen
+  getaddrinfo: { parameters: ["buffer", "buffer", "buffer", "buffer"], result: "i32" }, // node, service, hints, res
+  freeaddrinfo: { parameters: ["pointer"], result: "void" }, // res
+  gai_strerror: { parameters: ["i32"], result: "pointer" }, // errcode
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // sockfd, msg, flags
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // sockfd, msg, flags
   recvmsg_async: {

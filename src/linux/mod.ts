@@ -73,7 +73,14 @@ export { kindAt, readKernelFile, readLink, type SocketAccess } from "./file/path
 
 // Sockets
 export { type Received, UnixConnection } from "./socket/connection.ts";
+export { EndpointError, expectSocketPath, listenOnPath } from "./socket/listen_on_path.ts";
 export { UnixListener } from "./socket/listener.ts";
+export {
+  connectStream,
+  listenStream,
+  type StreamAddress,
+  streamAddress,
+} from "./socket/stream_address.ts";
 export {
   type InheritedSocket,
   inspectSocket,

@@ -4,8 +4,13 @@
  * @module
  */
 
-import { Errno, LinuxError, UnixConnection } from "../linux/mod.ts";
-import { EndpointError, expectSocketPath } from "./socket_path.ts";
+import {
+  EndpointError,
+  Errno,
+  expectSocketPath,
+  LinuxError,
+  UnixConnection,
+} from "../linux/mod.ts";
 
 /** Pause after the first failure, in milliseconds. */
 export const FIRST_RETRY_MS = 20;

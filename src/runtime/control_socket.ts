@@ -13,13 +13,12 @@
  * @module
  */
 
-import { type UnixConnection, UnixListener } from "../linux/mod.ts";
+import { listenOnPath, type UnixConnection, UnixListener } from "../linux/mod.ts";
 import { withUmask } from "../linux/file/path.ts";
 import type { DeviceCommand } from "../virtio/mod.ts";
 import type { DeviceHost } from "./device_host.ts";
 import { type HttpAnswer, HttpError, HttpRequest, sendAnswer } from "./http.ts";
 import { shownJson } from "./shown.ts";
-import { listenOnPath } from "./socket_path.ts";
 
 /** The largest body of a request, in bytes. */
 export const MAX_CONTROL_BODY_BYTES = 2 ** 20;

@@ -5,9 +5,11 @@
  */
 
 import {
+  EndpointError,
   Fd,
   inspectSocket,
   LinuxError,
+  listenOnPath,
   setCloseOnExec,
   setNonblocking,
   type SocketAccess,
@@ -16,7 +18,6 @@ import {
   watchSignals,
 } from "../linux/mod.ts";
 import { Connector } from "./connector.ts";
-import { EndpointError, listenOnPath } from "./socket_path.ts";
 
 /** A source of front-ends: a path to listen on or to connect to, or an inherited descriptor. */
 export type Endpoint = {

@@ -192,7 +192,7 @@ export async function openHandlerNetwork(
     offloads: [],
     mtu,
     report: () => ({ port: `handler ${handler}` }),
-    [Symbol.dispose]() {},
+    [Symbol.asyncDispose]: () => Promise.resolve(),
   };
 }
 

@@ -4,8 +4,10 @@
  * @module
  */
 
-import { Errno, LinuxError, MAX_SOCKET_PATH_BYTES, UnixConnection } from "../linux/mod.ts";
-import { SocketFile } from "../linux/file/path.ts";
+import { Errno, LinuxError } from "../errors.ts";
+import { SocketFile } from "../file/path.ts";
+import { UnixConnection } from "./connection.ts";
+import { MAX_SOCKET_PATH_BYTES } from "./unix_socket.ts";
 
 /** The error of an endpoint that cannot be used. */
 export class EndpointError extends Error {

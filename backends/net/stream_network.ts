@@ -1,0 +1,190 @@
+/**
+ * The control half of a stream port: makes the connections, one after the other.
+ *
+ * @module
+ */
+
+import { OptionError } from "../../mod.ts";
+import {
+  connectStream,
+  EndpointError,
+  type Fd,
+  LinuxError,
+  listenStream,
+  setNonblocking,
+  streamAddress,
+  UnixConnection,
+} from "../../src/linux/mod.ts";
+import type { Network, StreamPlan } from "./port.ts";
+
+/** Pause after the first failure, in milliseconds; it doubles with each further one. */
+const FIRST_RETRY_MS = 20;
+
+/** The longest pause, in milliseconds. */
+const LAST_RETRY_MS = 1000;
+
+/** A connection that ends sooner counts as a failure, in milliseconds. */
+const LASTING_MS = 1000;
+
+/** Where connections come from. */
+export interface StreamSource {
+  /** What the port is, for messages and the record: `stream HOST:PORT`. */
+  readonly name: string;
+  /** The largest IP packet, in bytes. */
+  readonly mtu: number;
+  /**
+   * Makes the next connection; the last one has ended.
+   *
+   * @throws {Error} When there is none yet: a reason that may pass.
+   */
+  next(signal: AbortSignal): Promise<Fd>;
+  /** Makes a pending call of `next` end. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** A network with one port, on a stream socket that comes and goes. */
+export class StreamNetwork implements Network {
+  readonly plan: StreamPlan;
+  readonly offloads = [];
+  readonly mtu: number;
+  readonly #source: StreamSource;
+  readonly #log: (message: string) => void;
+  readonly #link: UnixConnection;
+  readonly #portLink: UnixConnection;
+  readonly #stop = new AbortController();
+  readonly #ended: Promise<void>;
+  #isConnected = false;
+  #connections = 0;
+
+  constructor(source: StreamSource, log: (message: string) => void) {
+    [this.#link, this.#portLink] = UnixConnection.pair();
+    this.plan = { kind: "stream", link: this.#portLink.fd.number };
+    this.mtu = source.mtu;
+    this.#source = source;
+    this.#log = log;
+    this.#ended = this.#run();
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    let failures = 0;
+    let hasSaid = false;
+    while (!signal.aborted) {
+      let isLasting = false;
+      try {
+        using connection = await this.#source.next(signal);
+        if (signal.aborted) break;
+        if (hasSaid) this.#log(`${this.#source.name}: connected`);
+        hasSaid = false;
+        const since = performance.now();
+        await this.#lend(connection);
+        isLasting = performance.now() - since >= LASTING_MS;
+      } catch (error) {
+        if (signal.aborted) break;
+        const { message } = error as Error;
+        if (!hasSaid) this.#log(`${this.#source.name}: retries until it works: ${message}`);
+        hasSaid = true;
+      }
+      if (isLasting) failures = 0;
+      else await pause(Math.min(FIRST_RETRY_MS * 2 ** failures++, LAST_RETRY_MS), signal);
+    }
+  }
+
+  /** Gives the port a connection, and waits until it is done with it. */
+  async #lend(connection: Fd): Promise<void> {
+    setNonblocking(connection.number, true);
+    this.#isConnected = true;
+    this.#connections++;
+    await this.#link.send(new Uint8Array(Int32Array.of(connection.number).buffer));
+    await this.#link.receiveSome(new Uint8Array(1));
+    this.#isConnected = false;
+  }
+
+  report(): Record<string, unknown> {
+    const { name } = this.#source;
+    return { port: name, connected: this.#isConnected, connections: this.#connections };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#source[Symbol.asyncDispose]();
+    this.#link.shutdown();
+    await this.#ended;
+    await this.#link.close();
+    await this.#portLink.close();
+  }
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const end = () => {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", end);
+    resolve();
+  };
+  const timer = setTimeout(end, ms);
+  signal.addEventListener("abort", end);
+  return promise;
+}
+
+/** What the user gave. */
+export interface StreamOptions {
+  readonly stream?: string;
+  readonly streamListen?: string;
+  readonly mtu?: number;
+  readonly queuePairs: number;
+}
+
+/**
+ * Opens the stream that the user named.
+ *
+ * @throws {OptionError} When it cannot be had.
+ */
+export function openStreamNetwork(
+  { stream, streamListen, mtu = 1500, queuePairs }: StreamOptions,
+  log: (message: string) => void,
+): Network {
+  const flag = stream === undefined ? `--stream-listen=${streamListen}` : `--stream=${stream}`;
+  if (queuePairs > 1) throw new OptionError(`${flag} has one pair of queues: it is one socket`);
+  try {
+    const address = streamAddress(stream ?? streamListen!, stream === undefined);
+    const source = stream === undefined ? listening(address, mtu) : connecting(address, mtu);
+    return new StreamNetwork(source, log);
+  } catch (error) {
+    const isExplained = error instanceof EndpointError || error instanceof LinuxError ||
+      error instanceof TypeError || error instanceof RangeError;
+    if (!isExplained) throw error;
+    throw new OptionError(`${flag}: ${error.message}`, { cause: error });
+  }
+}
+
+type Address = ReturnType<typeof streamAddress>;
+
+function connecting(address: Address, mtu: number): StreamSource {
+  return {
+    name: `stream to ${address.text}`,
+    mtu,
+    next: (signal) => connectStream(address, signal),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+}
+
+/** Takes one connection at a time; others wait in the backlog. */
+function listening(address: Address, mtu: number): StreamSource {
+  const listener = listenStream(address);
+  let pending: Promise<UnixConnection | undefined> | undefined;
+  return {
+    name: `stream on ${address.text}`,
+    mtu,
+    async next() {
+      const connection = await (pending = listener.accept());
+      if (connection === undefined) throw new Error("the listener is closed");
+      return connection.fd;
+    },
+    async [Symbol.asyncDispose]() {
+      listener.stop();
+      await pending?.catch(() => {});
+      listener[Symbol.dispose]();
+    },
+  };
+}
