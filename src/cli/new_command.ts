@@ -14,10 +14,10 @@ import { UsageError } from "./usage_error.ts";
 const options = {
   kind: {
     type: "text",
-    placeholder: "entropy|console",
-    choices: ["entropy", "console"],
+    placeholder: "entropy|console|network",
+    choices: ["entropy", "console", "network"],
     default: "entropy",
-    about: "What to begin with: a device that answers, or one that sends on its own too",
+    about: "What to begin with: a device that answers, one that sends on its own too, or a network",
   },
   ...helpOption,
 } as const;
@@ -26,9 +26,9 @@ const options = {
 export const shape: CommandShape = { options, operand: "file" };
 
 const COMMAND = {
-  usage: "new FOLDER [--kind=entropy|console]",
+  usage: "new FOLDER [--kind=entropy|console|network]",
   about:
-    "Makes a folder with a device of your own, named after the folder: mod.ts, its test, and " +
+    "Makes a folder with a device of your own, or a network for the device net: mod.ts, its test, and " +
     "a deno.json with the tasks check, test, vhostd and guest.",
   options,
   operand: "one folder to make",
@@ -51,9 +51,11 @@ export async function run(args: readonly string[]): Promise<number> {
       `Expected a folder named as a device, of a-z, 0-9 and -, got ${name}; such as my-sensor`,
     );
   }
-  await make(folder, await filesOf(name, parsed.values.kind as string ?? options.kind.default));
+  const kind = parsed.values.kind as string ?? options.kind.default;
+  await make(folder, await filesOf(name, kind));
+  const what = kind === "network" ? "network" : "device";
   console.log(
-    `Made ${shown(folder)}: mod.ts is the device, mod_test.ts its test. Next:\n\n` +
+    `Made ${shown(folder)}: mod.ts is the ${what}, mod_test.ts its test. Next:\n\n` +
       `  cd ${shown(folder)}\n  deno task check\n  deno task test\n` +
       "  deno task vhostd --socket-path=/tmp/device.sock\n" +
       (checkout() === undefined ? "" : "  deno task guest        # a Linux guest that has it\n"),
@@ -111,7 +113,7 @@ async function filesOf(name: string, kind: string): Promise<Record<string, strin
     files[file] = (await response.text()).replaceAll(PLACEHOLDER, name);
   }
   const { default: own } = await import("../../deno.json", { with: { type: "json" } });
-  const config = denoConfig(own, checkout());
+  const config = denoConfig(own, checkout(), kind);
   return { ...files, "deno.json": `${JSON.stringify(config, null, 2)}\n` };
 }
 
@@ -135,9 +137,14 @@ interface OwnConfig {
  *
  * @param checkout The directory of vhostd's files; undefined if it came from the registry.
  */
-export function denoConfig(own: OwnConfig, checkout: string | undefined): unknown {
+export function denoConfig(
+  own: OwnConfig,
+  checkout: string | undefined,
+  kind: string = options.kind.default,
+): unknown {
   const { name, version, imports: { "@std/assert": assert } } = own;
   const run = "deno run --quiet --allow-all";
+  const device = kind === "network" ? "net --handler=./mod.ts" : "./mod.ts";
   return {
     imports: { "@std/assert": assert, [name]: `jsr:${name}@^${version}` },
     // A lock file would name the packages that the links replace
@@ -146,9 +153,11 @@ export function denoConfig(own: OwnConfig, checkout: string | undefined): unknow
       check: "deno check --quiet",
       // With type checks a queue thread takes seconds to start, and requests time out
       test: "deno test --quiet --no-check --allow-all",
-      vhostd: `${run} ${name}/main ./mod.ts`,
+      vhostd: `${run} ${name}/main ${device}`,
       ...checkout !== undefined && {
-        guest: `${run} ${shellWord(`${checkout}/tools/guest/main.ts`)} --device=./mod.ts`,
+        guest: `${run} ${shellWord(`${checkout}/tools/guest/main.ts`)} ${
+          shellWord(`--device=${device}`)
+        }`,
       },
     },
     fmt: { lineWidth: 100 },

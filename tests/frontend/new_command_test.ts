@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { denoConfig } from "../../src/cli/new_command.ts";
 import { vhostdCommand } from "../../tools/lib/backend.ts";
 import { runCli } from "./lib/cli_process.ts";
@@ -15,8 +15,8 @@ async function withDirectory(test: (directory: string) => Promise<void>): Promis
   }
 }
 
-/** Runs Deno in a folder, from an empty cache and without any registry. */
-async function deno(cwd: string, ...args: string[]): Promise<void> {
+/** Runs Deno in a folder, from an empty cache and without any registry; returns what it prints. */
+async function deno(cwd: string, args: string[], isToSucceed = true): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args,
     cwd,
@@ -28,10 +28,12 @@ async function deno(cwd: string, ...args: string[]): Promise<void> {
     },
   }).output();
   const decoder = new TextDecoder();
-  assert(success, `deno ${args.join(" ")}: ${decoder.decode(stdout)}${decoder.decode(stderr)}`);
+  const output = decoder.decode(stdout) + decoder.decode(stderr);
+  assertEquals(success, isToSucceed, `deno ${args.join(" ")}: ${output}`);
+  return output;
 }
 
-for (const kind of ["entropy", "console"]) {
+for (const kind of ["entropy", "console", "network"]) {
   Deno.test(`vhostd new --kind=${kind} makes a folder that passes its check and its test, without any registry`, () =>
     withDirectory(async (directory) => {
       const folder = `${directory}/my-${kind}`;
@@ -39,29 +41,38 @@ for (const kind of ["entropy", "console"]) {
       assertEquals([status, stderr], [0, ""]);
       assertStringIncludes(stdout, "deno task test");
       assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name), [`my-${kind}`]);
-      await deno(folder, "task", "check");
-      await deno(folder, "task", "test");
-      await deno(folder, "fmt", "--check");
-      await deno(folder, "lint");
-      await deno(folder, "task", "vhostd", "--help");
-      // The device may import a name that only the folder's deno.json maps.
+      await deno(folder, ["task", "check"]);
+      await deno(folder, ["task", "test"]);
+      await deno(folder, ["fmt", "--check"]);
+      await deno(folder, ["lint"]);
+      await deno(folder, ["task", "vhostd", "--help"]);
+      // The module may import a name that only the folder's deno.json maps.
       const { imports, ...others } = JSON.parse(await Deno.readTextFile(`${folder}/deno.json`));
       const config = { ...others, imports: { ...imports, "own-name": "./own.ts" } };
       await Deno.writeTextFile(`${folder}/deno.json`, JSON.stringify(config));
       await Deno.writeTextFile(`${folder}/own.ts`, "export const own = 1;");
-      const device = await Deno.readTextFile(`${folder}/mod.ts`);
-      await Deno.writeTextFile(`${folder}/mod.ts`, `import "own-name";\n${device}`);
-      await deno(folder, "task", "test");
-      const [program, ...args] = vhostdCommand(["describe", `${folder}/mod.ts`]);
+      const module = await Deno.readTextFile(`${folder}/mod.ts`);
+      await Deno.writeTextFile(`${folder}/mod.ts`, `import "own-name";\n${module}`);
+      await deno(folder, ["task", "test"]);
+      const isNetwork = kind === "network";
+      // A network has no description; its options are known once it is loaded.
+      const words = isNetwork
+        ? ["net", "--socket-path=no", `--handler=${folder}/mod.ts`, "--handler-options=no"]
+        : ["describe", `${folder}/mod.ts`];
+      const [program, ...args] = vhostdCommand(words);
       assertEquals(program, Deno.execPath());
-      await deno(folder, ...args);
-      const without = await runCli(["describe", `${folder}/mod.ts`]);
+      const output = await deno(folder, args, !isNetwork);
+      assertStringIncludes(output, isNetwork ? "no option no; it has address" : `my-${kind}`);
+      const without = await runCli(words);
       assertMatch(
         without.stderr,
         /^vhostd: [^\n]*has no say here: start it there by deno task vhostd/,
       );
       const { tasks } = JSON.parse(await Deno.readTextFile(`${folder}/deno.json`));
-      assertMatch(tasks.guest, /tools\/guest\/main\.ts'? --device=\.\/mod\.ts$/);
+      const device = isNetwork ? "net --handler=./mod.ts" : "./mod.ts";
+      assertStringIncludes(tasks.vhostd, `/main ${device}`);
+      assertMatch(tasks.guest, /tools\/guest\/main\.ts'? '?--device=/);
+      assertStringIncludes(tasks.guest, `--device=${device}`);
     }));
 }
 

@@ -43,7 +43,11 @@ Deno.test("complete() offers a command's arguments", async () => {
   assertEquals(await offered("inspect", ""), [[], true]);
   assertEquals(await offered("inspect", "--"), [["--watch", "--json", "--help"], false]);
   assertEquals(await offered("completion", "z"), [["zsh"], false]);
-  assertEquals(await offered("new", "--kind="), [["--kind=entropy", "--kind=console"], false]);
+  assertEquals(await offered("new", "--kind="), [[
+    "--kind=entropy",
+    "--kind=console",
+    "--kind=network",
+  ], false]);
 });
 
 Deno.test("complete() knows a device from a module, and nothing of a missing one", async () => {

@@ -17,7 +17,8 @@ export function vhostdCommand(
   args: readonly string[],
   v8Flags: readonly string[] = [],
 ): [string, ...string[]] {
-  const config = args.filter((arg) => /^[^-].*\.m?[tj]s$/.test(arg)).map(configOf).find(Boolean);
+  const modules = args.flatMap((arg) => /^(?:--handler=|(?!-))(.+\.m?[tj]s)$/.exec(arg)?.[1] ?? []);
+  const config = modules.map(configOf).find(Boolean);
   return [
     ...[Deno.execPath(), "run", "--quiet", "--allow-all"] as const,
     ...config === undefined ? [] : [`--config=${config}`],
@@ -28,8 +29,8 @@ export function vhostdCommand(
 }
 
 /**
- * The deno.json beside a device's module, if it leads to vhostd as that of `vhostd new` does: the
- * device may import what only that knows.
+ * The deno.json beside a device's or network's module, if it leads to vhostd as that of `vhostd new` does: the
+ * module may import what only that knows.
  */
 function configOf(module: string): string | undefined {
   try {

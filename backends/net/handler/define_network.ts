@@ -38,9 +38,9 @@ export interface NetworkDefinition<O extends Options = Options> {
   /**
    * Takes a frame of the guest.
    *
-   * @param frame An Ethernet frame, in place in guest memory: copy what is needed after the function
-   * returned, or its promise settled, and write nothing to it. It may hold anything, and the guest
-   * can change it meanwhile.
+   * @param frame An Ethernet frame, in place in guest memory until the function returns, or its
+   * promise settles: copy what is needed later, since reading it then can end the process. Write
+   * nothing to it. It may hold anything, and the guest can change it meanwhile.
    * @returns The answer, or a promise of it. Up to 256 promises may be pending; further packets wait
    * in the guest's memory. An error drops the packet: the record counts it, and a line on stderr
    * tells of the first.
