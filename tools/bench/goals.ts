@@ -73,6 +73,6 @@ export function isMet({ is, limit }: Goal, value: number): boolean {
 }
 
 /** A goal as it stands in the table. */
-export function goalText({ is, limit }: Goal): string {
-  return `${is === "at least" ? "≥" : is === "at most" ? "≤" : "<"} ${limit}`;
+export function goalText({ is, limit }: Goal, show: (limit: number) => string = String): string {
+  return `${is === "at least" ? "≥" : is === "at most" ? "≤" : "<"} ${show(limit)}`;
 }

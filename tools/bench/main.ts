@@ -1,4 +1,4 @@
-/** `deno task bench`: vhostd beside qemu-storage-daemon. */
+/** `deno task bench`: vhostd beside qemu-storage-daemon; with `net`, beside other networks. */
 import { keepAwake, PROCESSORS } from "./awake.ts";
 import { Bench } from "./bench.ts";
 import { compare, PeerModes } from "./compare.ts";
@@ -7,6 +7,8 @@ import { independentLoads } from "./independent.ts";
 import { generatorCostNs } from "./echo.ts";
 import { lowRates } from "./low_rates.ts";
 import { checkDirectories, describeMachine } from "./machine.ts";
+import { netCells } from "./net/cells.ts";
+import { benchNet } from "./net/run.ts";
 import { markdown, type Report } from "./markdown.ts";
 import { allCells } from "./cells.ts";
 import { BENCH, type Options } from "./options.ts";
@@ -19,12 +21,14 @@ import { isExpected, runTool, teller } from "../lib/tool.ts";
 const progress = teller("bench");
 
 async function main(options: Options): Promise<number> {
+  const { netFilters } = options;
   if (options.list) {
-    for (const { name } of allCells()) console.log(name);
+    for (const { name } of netFilters ? netCells() : allCells()) console.log(name);
     return 0;
   }
   using scratch = new Scratch("vhostd-bench-");
   endOnSignals();
+  if (netFilters) return await benchNet(options, netFilters, scratch, progress);
   const report = await run(options, scratch);
   console.log(options.json ? JSON.stringify(report, null, 2) : markdown(report).trimEnd());
   return report.failures.length === 0 ? 0 : 1;

@@ -107,9 +107,9 @@ function cellTable(cells: readonly CellResult[]): string {
         cell.name,
         against(cell),
         both(({ iops }) => thousands(iops.median)),
-        ratio(cell.iopsRatio),
+        ratioText(cell.iopsRatio),
         both(({ cpuUs }) => digits(cpuUs.median)),
-        ratio(cell.cpuRatio),
+        ratioText(cell.cpuRatio),
         both(({ p50Us }) => digits(p50Us.median)),
         both(({ p99Us }) => digits(p99Us.median)),
         both(({ systemCalls }) => systemCalls ? digits(systemCalls.median) : "–"),
@@ -139,7 +139,8 @@ function against({ subject, reference }: CellResult): string {
   return `our ${queues} × QD ${depth}`;
 }
 
-function ratio({ median, least, most }: Summary): string {
+/** A ratio with the least and most of all pairs. */
+export function ratioText({ median, least, most }: Summary): string {
   return `${median.toFixed(2)} (${least.toFixed(2)}–${most.toFixed(2)})`;
 }
 
@@ -170,9 +171,9 @@ function independentTable({ extras: { independent = [] } }: Report): string {
   const rows = independent.map(({ name, iops, cpuUs }) => [
     name,
     `${thousands(iops.own.median)} / ${thousands(iops.peer.median)}`,
-    ratio(iops.ratio),
+    ratioText(iops.ratio),
     `${digits(cpuUs.own.median)} / ${digits(cpuUs.peer.median)}`,
-    ratio(cpuUs.ratio),
+    ratioText(cpuUs.ratio),
   ]);
   return [
     "By an independent client, `qemu-img bench` through libblkio, one block after the other, on processors that may sleep:",

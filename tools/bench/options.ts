@@ -33,7 +33,7 @@ const OPTIONS = {
   flags: {
     type: "text",
     placeholder: '"FLAGS"',
-    about: 'more flags for vhostd blk, such as "--io=sync"',
+    about: 'more flags for vhostd\'s device, such as "--io=sync"',
   },
   v8Flags: {
     type: "text",
@@ -46,7 +46,7 @@ const OPTIONS = {
 
 export const BENCH = defineTool({
   name: "bench",
-  usage: "[options] [CELL...]",
+  usage: "[net] [options] [CELL...]",
   hasOperands: true,
   about: `\
 Drives vhostd and qemu-storage-daemon in turn with the same load and prints one
@@ -65,6 +65,10 @@ Cells are called STORE/OPERATION/qdDEPTH[/VARIANT], such as null/read4k/qd32:
   what comes back; it sleeps otherwise, as a driver in a guest does.
 A CELL is a name, some of its parts (null, read4k/qd32, 2q), or has * in it.
 With CELLs only these are measured, and nothing beside them.
+
+With net, the network device is measured instead: packets of DPDK's testpmd
+against testpmd's own back-end. There a CELL is a part of a name, such as null or
+packed; --list prints the names.
 `,
   options: OPTIONS,
   notes: `\
@@ -74,6 +78,7 @@ measured; goals that are not met do not change it.
 Examples:
   deno task bench --quick
   deno task bench null/read4k/qd32
+  deno task bench net --quick
   deno task bench --runs=9 "tmpfs/*4k/qd32"
   deno task bench --flags=--io=sync tmpfs/read4k
 `,
@@ -84,6 +89,7 @@ export type Options = ReturnType<typeof BENCH.check>;
 
 function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>) {
   const { quick, processors } = values;
+  const isNet = operands[0] === "net";
   const text = values.seconds ?? (quick ? "0.3" : "1");
   const seconds = fraction("--seconds", text, 0.05, 3600);
   const both = Object.keys(PROCESSORS) as Processors[];
@@ -95,7 +101,9 @@ function checkOptions({ values, operands }: ToolArguments<typeof OPTIONS>) {
     warmSeconds: Math.max(0.25, seconds / 3),
     /** What processors do; each cell is measured with each. */
     processors: processors === "both" ? both : [processors],
-    cells: chooseCells(operands, quick),
+    /** What names of cells contain, for the network device; nothing for disks. */
+    netFilters: isNet ? operands.slice(1) : undefined,
+    cells: isNet ? [] : chooseCells(operands, quick),
     /** Measure what is beside the cells, too. */
     withExtras: operands.length === 0,
     own: { flags: words(values.flags), v8Flags: words(values.v8Flags) },

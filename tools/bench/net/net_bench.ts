@@ -1,0 +1,53 @@
+/** What the cells of a network benchmark have in common. */
+import { processTime } from "../../lib/clock.ts";
+import type { Scratch } from "../../lib/scratch.ts";
+import type { Options } from "../options.ts";
+import type { SystemCallCounter } from "../system_calls.ts";
+import type { NetSample } from "./cells.ts";
+
+export class NetBench {
+  readonly #directory: string;
+  #sockets = 0;
+
+  constructor(
+    readonly options: Options,
+    scratch: Scratch,
+    readonly counter: SystemCallCounter | undefined,
+  ) {
+    this.#directory = scratch.directory();
+  }
+
+  /** The path of a new socket. */
+  socketPath(): string {
+    return `${this.#directory}/${this.#sockets++}.sock`;
+  }
+
+  /**
+   * Measures a load that runs.
+   *
+   * @param pid The back-end's process.
+   * @param count Counts what has passed until now.
+   */
+  async sample(
+    pid: number,
+    withSystemCalls: boolean,
+    count: () => Promise<number>,
+  ): Promise<NetSample> {
+    const { seconds, warmSeconds } = this.options;
+    await pause(warmSeconds);
+    const [time, processorNs] = [performance.now(), processTime(pid)];
+    const first = await count();
+    await pause(seconds);
+    const units = await count() - first;
+    const cpuUs = (processTime(pid) - processorNs) / 1000 / units;
+    const rate = units / (performance.now() - time) * 1000;
+    if (!withSystemCalls || this.counter === undefined) return { rate, cpuUs };
+    const before = await count();
+    const calls = await this.counter.count(pid, () => pause(seconds));
+    return { rate, cpuUs, systemCalls: calls / (await count() - before) };
+  }
+}
+
+function pause(seconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+}

@@ -1,0 +1,84 @@
+/** Cells whose driver is DPDK's testpmd; the peer is testpmd's own vhost back-end. */
+import { networkProgram } from "../../guest/programs.ts";
+import { Backend, vhostdCommand } from "../../lib/backend.ts";
+import { Testpmd } from "../../lib/testpmd.ts";
+import type { NetCell, NetSide } from "./cells.ts";
+import type { NetBench } from "./net_bench.ts";
+
+/** A back-end's process that serves a socket. */
+interface Served extends AsyncDisposable {
+  readonly pid: number;
+}
+
+interface Direction {
+  name: string;
+  /** What the driver does, and the peer. */
+  driver: "txonly" | "rxonly";
+  peer: "txonly" | "rxonly";
+  /** The flag for our port. */
+  port: string;
+  goal: number;
+}
+
+const DIRECTIONS: Direction[] = [
+  { name: "null", driver: "txonly", peer: "rxonly", port: "--null", goal: 5e6 },
+  { name: "source", driver: "rxonly", peer: "txonly", port: "--source=64", goal: 4e6 },
+];
+
+const RINGS = { split: "", packed: ",packed_vq=1" };
+
+/** Packets of 64 bytes, one queue pair. */
+export function testpmdCells(): NetCell[] {
+  return DIRECTIONS.flatMap((direction) =>
+    Object.entries(RINGS).map(([name, settings]): NetCell => ({
+      name: `${direction.name}/64/${name}`,
+      unit: "packet",
+      own: side("vhostd", direction, settings, serveOwn),
+      peer: side("testpmd", direction, settings, servePeer),
+      goals: {
+        rate: { is: "at least", limit: direction.goal },
+        ...direction.name === "null" && { ratio: { is: "at least", limit: 0.3 } },
+        systemCalls: { is: "below", limit: 0.1 },
+      },
+    }))
+  );
+}
+
+type Serve = (bench: NetBench, socketPath: string, direction: Direction) => Promise<Served>;
+
+function side(name: string, direction: Direction, settings: string, serve: Serve): NetSide {
+  return {
+    name,
+    async measure(bench, withSystemCalls) {
+      const socketPath = bench.socketPath();
+      await using backend = await serve(bench, socketPath, direction);
+      await using driver = await Testpmd.start({
+        program: await networkProgram("dpdk-testpmd"),
+        device: `net_virtio_user0,path=${socketPath}${settings}`,
+      });
+      await driver.forward(direction.driver);
+      return await bench.sample(backend.pid, withSystemCalls, async () => {
+        const { sent, received } = await driver.counts();
+        return sent + received;
+      });
+    },
+  };
+}
+
+async function serveOwn({ options }: NetBench, socketPath: string, { port }: Direction) {
+  const { flags, v8Flags } = options.own;
+  const command = vhostdCommand(["net", `--socket-path=${socketPath}`, port, ...flags], v8Flags);
+  const backend = new Backend(command, { socketPath });
+  await backend.listening();
+  return backend;
+}
+
+async function servePeer(_: NetBench, socketPath: string, { peer }: Direction) {
+  const testpmd = await Testpmd.start({
+    program: await networkProgram("dpdk-testpmd"),
+    device: `net_vhost0,iface=${socketPath}`,
+    processor: 0,
+  });
+  await testpmd.forward(peer);
+  return testpmd;
+}
