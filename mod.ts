@@ -8,11 +8,12 @@ export * from "./src/virtio/mod.ts";
 export { Chain } from "./src/virtqueue/chain.ts";
 export { Parts, type VectorSink } from "./src/virtqueue/parts.ts";
 export { loadDefault, type LoadedDefault } from "./src/runtime/load_default.ts";
-export { serve } from "./src/runtime/serve.ts";
+export { serve, serveInstances } from "./src/runtime/serve.ts";
 export { EndpointError } from "./src/linux/mod.ts";
 export type { DeviceHostOptions } from "./src/runtime/device_host.ts";
 export type { Endpoint } from "./src/runtime/endpoint.ts";
 export type { DeviceServer, ServeOptions } from "./src/runtime/server.ts";
+export type { GroupRecordJson, ServerGroup } from "./src/runtime/server_group.ts";
 export type {
   ConnectionRecord,
   ErrorRecord,

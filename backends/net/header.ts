@@ -20,7 +20,8 @@ export const NEEDS_CSUM = 1;
 
 // virtio 1.3, 5.1.6: gso_type
 export const GSO_NONE = 0;
-const GSO_TCPV4 = 1;
+/** Segments of TCP over IPv4. */
+export const GSO_TCPV4 = 1;
 /** Fragments of a UDP datagram. */
 export const GSO_UDP = 3;
 /** Segments of TCP over IPv6. */

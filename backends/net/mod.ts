@@ -11,7 +11,9 @@
 import { defineDevice } from "../../mod.ts";
 import { countMemory, PacketCounts } from "./counts.ts";
 import { netOptions } from "./options.ts";
-import { ALL_OFFLOADS, openNetwork, openPort } from "./ports.ts";
+import { ALL_OFFLOADS, type Offload } from "./packet.ts";
+import type { Network } from "./port.ts";
+import { openNetwork, openPort } from "./ports.ts";
 import { type PairContext, QueuePair } from "./queue_pair.ts";
 import { rarpPacket } from "./rarp.ts";
 
@@ -51,34 +53,7 @@ export default defineDevice({
 
   options: netOptions,
 
-  async open({ options, log }) {
-    const { queuePairs } = options;
-    const network = await openNetwork(options, log);
-    const { mtu } = network;
-    let frontendMtu: number | undefined; // what QEMU tells the driver by its host_mtu
-    const counts = countMemory(queuePairs);
-    const lacking = ALL_OFFLOADS.filter((name) => !network.offloads.includes(name));
-    return {
-      offer: { MQ: queuePairs > 1, ...Object.fromEntries(lacking.map((name) => [name, false])) },
-      queues: { pair: queuePairs },
-      shared: { plan: network.plan, counts, mtu },
-      onFeatures: (features) => network.onFeatures?.(features),
-      requests: {
-        NET_SET_MTU({ value }) {
-          frontendMtu = Number(value);
-        },
-        SEND_RARP: ({ value }) => network.send?.(rarpPacket(value)),
-      },
-      report: () => ({
-        ...network.report(),
-        mtu,
-        ...frontendMtu !== undefined && { frontendMtu },
-        sent: PacketCounts.total(counts, 0),
-        received: PacketCounts.total(counts, 1),
-      }),
-      [Symbol.asyncDispose]: () => network[Symbol.asyncDispose](),
-    };
-  },
+  open: async ({ options, log }) => openCard(await openNetwork(options, log), options.queuePairs),
 
   handlers({ shared: { plan, counts, mtu }, features, memory: { base }, watch, keep, notice }) {
     const pairs: QueuePair[] = [];
@@ -111,3 +86,31 @@ export default defineDevice({
     };
   },
 });
+
+/** The control half of a network card. */
+export function openCard(network: Network, queuePairs: number) {
+  const { mtu } = network;
+  let frontendMtu: number | undefined; // what QEMU tells the driver by its host_mtu
+  const counts = countMemory(queuePairs);
+  const lacking = ALL_OFFLOADS.filter((name) => !network.offloads.includes(name));
+  return {
+    offer: { MQ: queuePairs > 1, ...Object.fromEntries(lacking.map((name) => [name, false])) },
+    queues: { pair: queuePairs },
+    shared: { plan: network.plan, counts, mtu },
+    onFeatures: (features: Readonly<Record<Offload, boolean>>) => network.onFeatures?.(features),
+    requests: {
+      NET_SET_MTU({ value }: { value: bigint }) {
+        frontendMtu = Number(value);
+      },
+      SEND_RARP: ({ value }: { value: bigint }) => network.send?.(rarpPacket(value)),
+    },
+    report: () => ({
+      ...network.report(),
+      mtu,
+      ...frontendMtu !== undefined && { frontendMtu },
+      sent: PacketCounts.total(counts, 0),
+      received: PacketCounts.total(counts, 1),
+    }),
+    [Symbol.asyncDispose]: () => network[Symbol.asyncDispose](),
+  };
+}

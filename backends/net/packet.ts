@@ -37,6 +37,14 @@ export const Drop = {
   QUEUE: 7,
   /** The port has no connection now. */
   NO_PEER: 8,
+  /** The source address is not the port's. */
+  SOURCE: 9,
+  /** The destination is on the network that the packet comes from. */
+  LOCAL: 10,
+  /** The sender is isolated from the receiver. */
+  ISOLATED: 11,
+  /** The receiver's guest has no driver that runs. */
+  DOWN: 12,
 } as const;
 
 /** The names of drop reasons in the record, by number. */
@@ -50,6 +58,10 @@ export const DROP_NAMES = [
   "handler",
   "queue",
   "no peer",
+  "source",
+  "local",
+  "isolated",
+  "down",
 ] as const;
 
 /** The offloads of a port, by the names of feature bits that depend on them. */
@@ -67,3 +79,20 @@ export type Offload =
   | "HOST_ECN"
   | "HOST_UFO"
   | "HOST_USO";
+
+/** All offloads, for ports that take and give packets of every form. */
+export const ALL_OFFLOADS: readonly Offload[] = [
+  "CSUM",
+  "GUEST_CSUM",
+  "GUEST_TSO4",
+  "GUEST_TSO6",
+  "GUEST_ECN",
+  "GUEST_UFO",
+  "GUEST_USO4",
+  "GUEST_USO6",
+  "HOST_TSO4",
+  "HOST_TSO6",
+  "HOST_ECN",
+  "HOST_UFO",
+  "HOST_USO",
+];

@@ -52,8 +52,18 @@ export interface PortOwner {
   writable(): void;
   /** Counts a packet to the driver that the port dropped, by a value of {@linkcode Drop}. */
   dropped(reason: number): void;
-  /** The address of index 0 of guest memory. */
+  /**
+   * Has the next packet received now, without notifying the driver: `flushReceived` follows.
+   *
+   * @returns Whether it was; it is not while the driver has given no buffers.
+   */
+  receiveOne(): boolean;
+  /** Notifies the driver of what was received. */
+  flushReceived(): void;
+  /** The address of index 0 of the memory of the packet that is sent. */
   readonly base: number;
+  /** The features that the driver acknowledged, live. */
+  readonly features: Readonly<Record<Offload, boolean>>;
   /** The largest IP packet without offloads, in bytes. */
   readonly mtu: number;
   /** Tells the person who runs the device of a fault. */
@@ -71,6 +81,17 @@ export interface TapPlan {
   readonly fds: readonly number[];
   /** Its queues can be detached. */
   readonly isMultiQueue: boolean;
+}
+
+/** A port of a switch; plain values, for the thread. */
+export interface SwitchPlan {
+  readonly kind: "switch";
+  /** Its number in the switch. */
+  readonly number: number;
+  /** It reaches no other isolated port. */
+  readonly isIsolated: boolean;
+  /** The only address that it may use, as three little-endian words; undefined for any. */
+  readonly mac?: readonly [number, number, number];
 }
 
 /** A network of the user's; plain values, for the threads. */
@@ -94,6 +115,7 @@ export type PortPlan =
   | TapPlan
   | HandlerPlan
   | StreamPlan
+  | SwitchPlan
   | { readonly kind: "null" }
   | { readonly kind: "source"; readonly frameBytes: number };
 

@@ -11,25 +11,10 @@ import { StreamPort } from "./stream_port.ts";
 import { openTapNetwork, TapPort } from "./tap_port.ts";
 import { NullPort, SourcePort } from "./measuring_ports.ts";
 import type { netOptions } from "./options.ts";
-import type { Offload } from "./packet.ts";
+import { ALL_OFFLOADS } from "./packet.ts";
+import { theSwitch } from "./switch/switch.ts";
+import { SwitchPort } from "./switch/switch_port.ts";
 import type { Network, Port, PortOwner, PortPlan } from "./port.ts";
-
-/** All offloads, for ports that take and give packets of every form. */
-export const ALL_OFFLOADS: readonly Offload[] = [
-  "CSUM",
-  "GUEST_CSUM",
-  "GUEST_TSO4",
-  "GUEST_TSO6",
-  "GUEST_ECN",
-  "GUEST_UFO",
-  "GUEST_USO4",
-  "GUEST_USO6",
-  "HOST_TSO4",
-  "HOST_TSO6",
-  "HOST_ECN",
-  "HOST_UFO",
-  "HOST_USO",
-];
 
 /**
  * Opens what the user's options name.
@@ -73,6 +58,8 @@ export function openPort(plan: PortPlan, owner: PortOwner, pair: number): Port {
       return new HandlerPort(plan, owner);
     case "stream":
       return new StreamPort(plan, owner);
+    case "switch":
+      return new SwitchPort(theSwitch, plan, owner);
     case "null":
       return new NullPort();
     case "source":

@@ -20,6 +20,9 @@ import { ReceiveWindow } from "./receive_window.ts";
 /** How many packets are received before other queues have their turn. */
 const MAX_BATCH = 64;
 
+// What became of the next packet.
+const RECEIVED = 0, NO_PACKET = 1, NO_ROOM = 2;
+
 /** What a pair shares with the others of its device. */
 export interface PairContext {
   /** Makes the port of a pair. */
@@ -44,6 +47,7 @@ export class QueuePair implements PortOwner, Disposable {
   readonly notice: PortOwner["notice"];
   readonly base: number;
   readonly mtu: number;
+  readonly features: PairContext["features"];
   readonly #context: PairContext;
   readonly #pair: number;
   readonly #sent: PacketCounts;
@@ -69,6 +73,7 @@ export class QueuePair implements PortOwner, Disposable {
     this.notice = context.notice;
     this.base = context.base;
     this.mtu = context.mtu;
+    this.features = context.features;
     this.#sent = new PacketCounts(context.counts, pair, 0);
     this.#received = new PacketCounts(context.counts, pair, 1);
     this.#window = new ReceiveWindow(context.base);
@@ -161,34 +166,50 @@ export class QueuePair implements PortOwner, Disposable {
     queue.flush();
   }
 
+  receiveOne(): boolean {
+    const queue = this.#receiveq, port = this.#port;
+    return queue !== undefined && port !== undefined && queue.isRunning &&
+      this.#receiveNext(queue, port) === RECEIVED;
+  }
+
+  flushReceived(): void {
+    this.#receiveq?.flush();
+  }
+
   /** @returns Whether there is room for more packets. */
   #receiveBatch(queue: QueueHandle, port: Port): boolean {
-    const window = this.#window;
     for (let i = 0; i < MAX_BATCH; i++) {
-      if (!window.fill(queue, this.#pending || this.#mostBytes)) return false;
-      let bytes = this.#pending;
-      if (bytes > 0) {
-        if (window.room < bytes) return false;
-        window.complete(bytes, this.#pendingRoom);
-        this.#pending = 0;
-      } else {
-        bytes = port.receive(window);
-        if (bytes === 0) return true;
-      }
-      const chains = window.chainsFor(bytes);
-      if (chains > 0) {
-        const { writable } = window.first!;
-        writable.setU16(10, chains); // num_buffers
-        this.#received.passed(writable, bytes);
-        window.deliver(queue, bytes);
-      } else if (this.#context.features.MRG_RXBUF) {
-        this.#pending = bytes;
-        this.#pendingRoom = window.room;
-      } else {
-        this.#received.dropped(Drop.BUFFERS);
-      }
+      const result = this.#receiveNext(queue, port);
+      if (result !== RECEIVED) return result === NO_PACKET;
     }
     return true;
+  }
+
+  #receiveNext(queue: QueueHandle, port: Port): number {
+    const window = this.#window;
+    if (!window.fill(queue, this.#pending || this.#mostBytes)) return NO_ROOM;
+    let bytes = this.#pending;
+    if (bytes > 0) {
+      if (window.room < bytes) return NO_ROOM;
+      window.complete(bytes, this.#pendingRoom);
+      this.#pending = 0;
+    } else {
+      bytes = port.receive(window);
+      if (bytes === 0) return NO_PACKET;
+    }
+    const chains = window.chainsFor(bytes);
+    if (chains > 0) {
+      const { writable } = window.first!;
+      writable.setU16(10, chains); // num_buffers
+      this.#received.passed(writable, bytes);
+      window.deliver(queue, bytes);
+    } else if (this.#context.features.MRG_RXBUF) {
+      this.#pending = bytes;
+      this.#pendingRoom = window.room;
+    } else {
+      this.#received.dropped(Drop.BUFFERS);
+    }
+    return RECEIVED;
   }
 
   [Symbol.dispose](): void {

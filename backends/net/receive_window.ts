@@ -54,6 +54,14 @@ export class ReceiveWindow implements VectorSink {
     this.#base = base;
   }
 
+  /** Makes a window of memory that stays where it is, into which packets go one after the other. */
+  static over(memory: Uint8Array<ArrayBuffer>): ReceiveWindow {
+    const window = new ReceiveWindow(0);
+    window.push(addressOf(memory), memory.length);
+    window.room = memory.length;
+    return window;
+  }
+
   /** Empties it, when a ring starts or stops: its chains are the ring's again. */
   begin(isMergeable: boolean): void {
     this.#isMergeable = isMergeable;

@@ -36,7 +36,6 @@ const MAX_TRIES = 64;
 /** The port of a pair: one queue of the TAP. The descriptor stays the control half's. */
 export class TapPort implements Port {
   readonly #fd: number;
-  readonly #base: number;
   readonly #isMultiQueue: boolean;
   readonly #owner: PortOwner;
   readonly #vectors = new IoVectors();
@@ -47,7 +46,6 @@ export class TapPort implements Port {
   constructor(plan: TapPlan, owner: PortOwner, pair: number) {
     const fd = this.#fd = plan.fds[pair];
     this.#isMultiQueue = plan.isMultiQueue;
-    this.#base = owner.base;
     this.#owner = owner;
     this.#readable = owner.watch(fd, "readable", () => owner.readable());
     this.#readable.pause();
@@ -72,7 +70,7 @@ export class TapPort implements Port {
     const vectors = this.#vectors;
     vectors.count = 0;
     // A chain has no more parts than a system call takes.
-    packet.gather(vectors, this.#base);
+    packet.gather(vectors, this.#owner.base);
     for (;;) {
       if (writeVectors(this.#fd, vectors, CURRENT_POSITION) >= 0) return SENT;
       const code = errno();

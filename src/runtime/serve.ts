@@ -7,6 +7,7 @@
 
 import type { AnyDevice } from "../virtio/mod.ts";
 import type { DeviceServer, ServeOptions } from "./server.ts";
+import type { ServerGroup } from "./server_group.ts";
 
 /**
  * Serves a device.
@@ -31,4 +32,28 @@ export async function serve(device: AnyDevice, options: ServeOptions): Promise<D
     import("./endpoint.ts"),
   ]);
   return await DeviceServer.start(openEndpoint(options, options.log), device, options);
+}
+
+/**
+ * Serves several instances of a device, each to its own front-ends. They share one queue thread.
+ *
+ * @param instances The endpoint and options of each, by its name.
+ * @throws {EndpointError} When an endpoint cannot be opened.
+ * @throws The error of the device's `open`.
+ */
+export async function serveInstances(
+  device: AnyDevice,
+  instances: Readonly<Record<string, ServeOptions>>,
+): Promise<ServerGroup> {
+  const [{ ServerGroup }, { openEndpoint }] = await Promise.all([
+    import("./server_group.ts"),
+    import("./endpoint.ts"),
+  ]);
+  using opened = new DisposableStack();
+  const list = Object.entries(instances).map(([name, options]) => ({
+    ...{ name, options },
+    source: opened.use(openEndpoint(options, options.log)),
+  }));
+  opened.move();
+  return await ServerGroup.start(device, list);
 }

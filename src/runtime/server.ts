@@ -6,7 +6,7 @@
 
 import type { UnixConnection } from "../linux/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
-import { DeviceHost, type DeviceHostOptions } from "./device_host.ts";
+import { DeviceHost, type DeviceHostOptions, type SharedThread } from "./device_host.ts";
 import type { Endpoint, FrontendSource } from "./endpoint.ts";
 import type { RecordJson } from "./record.ts";
 import type { Session } from "./session/session.ts";
@@ -52,6 +52,8 @@ export class DeviceServer implements AsyncDisposable {
   /**
    * Serves a device to the front-ends of an endpoint, and closes the endpoint at the end.
    *
+   * @param shared The thread of an instance that shares it.
+   *
    * @internal
    * @throws The error of the device's `open`.
    */
@@ -59,9 +61,10 @@ export class DeviceServer implements AsyncDisposable {
     source: FrontendSource,
     device: AnyDevice,
     options: DeviceHostOptions,
+    shared?: SharedThread,
   ): Promise<DeviceServer> {
     try {
-      const opening = DeviceHost.open(device, options);
+      const opening = DeviceHost.open(device, options, shared);
       // Load the session's modules while the device opens and its thread starts
       const loading = import("./session/session.ts");
       loading.catch(() => {});

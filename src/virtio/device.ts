@@ -275,7 +275,7 @@ export interface ControlContext<L extends ConfigLayout, O extends Options> {
   watch(fd: number, readiness: Readiness, callback: () => void): Watch;
 }
 
-/** A command that the control socket offers as `POST /NAME`. */
+/** A command that the control socket offers as `POST /NAME`, or a query as `GET /NAME`. */
 export interface DeviceCommand {
   /** What it does, in a few words. */
   readonly about: string;
@@ -333,6 +333,8 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   onReload?(): void | Promise<void>;
   /** Handlers of the requests of vhost-user that belong to this type of device. */
   readonly requests?: DeviceRequests;
+  /** What the control socket answers to `GET /NAME`, without a body. */
+  readonly queries?: Readonly<Record<string, DeviceCommand>>;
   /** Commands for the control socket. */
   readonly commands?: Readonly<Record<string, DeviceCommand>>;
   /**
@@ -374,6 +376,14 @@ export interface DeviceDefinition<
    * @default {"each"}
    */
   readonly threads?: "each" | "one" | "main";
+  /**
+   * The name of an option that is given once for each instance of the device: instances are served
+   * by one process, each on a socket of its own, and share one queue thread and its objects. The
+   * option's value is the path of the instance's socket; after a comma, more may follow.
+   *
+   * @default {none: the device has one instance}
+   */
+  readonly instances?: string;
   /** Opens the control half. An error is shown to the person who runs the device. */
   open?(
     context: ControlContext<L, O>,

@@ -27,6 +27,7 @@ const DEFINITION_MEMBERS: Readonly<Record<keyof DeviceDefinition, true>> = {
   config: true,
   options: true,
   threads: true,
+  instances: true,
   open: true,
   handlers: true,
 };
@@ -48,6 +49,7 @@ const OPEN_MEMBERS: Readonly<
   onMessage: true,
   onReload: true,
   requests: true,
+  queries: true,
   commands: true,
   report: true,
 };

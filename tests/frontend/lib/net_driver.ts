@@ -82,10 +82,22 @@ export class NetDriver implements AsyncDisposable {
     const directory = await Deno.makeTempDir();
     made.defer(() => Deno.remove(directory, { recursive: true }));
     const socketPath = `${directory}/net.sock`;
-    const { pairs = 1, mergeable = true, without = [], packed = false, inOrder = false } = setup;
+    const { pairs = 1 } = setup;
     const server = made.use(
       await serve(net, { socketPath, options: { queuePairs: pairs, ...options }, log }),
     );
+    const driver = made.use(await NetDriver.join(server, socketPath, setup));
+    return new NetDriver(server, driver.driver, setup, made.move());
+  }
+
+  /** Starts the driver of a device that is served already. */
+  static async join(
+    server: DeviceServer,
+    socketPath: string,
+    setup: NetSetup = {},
+  ): Promise<NetDriver> {
+    await using made = new AsyncDisposableStack();
+    const { pairs = 1, mergeable = true, without = [], packed = false, inOrder = false } = setup;
     let features = driverFeatures & ~transportMask("RING_PACKED", "IN_ORDER");
     for (const name of [...without, ...mergeable ? [] : ["MRG_RXBUF" as const]]) {
       features &= ~featureMask(net.features![name].bit);

@@ -1,0 +1,107 @@
+/**
+ * A switch: network cards of several guests, served by one process, joined to each other.
+ *
+ * It has an instance for each guest. All of them run on one thread, so they share the objects of
+ * this module there.
+ *
+ * @module
+ */
+
+import { defaultOptions, defineDevice } from "../../../mod.ts";
+import net, { openCard } from "../mod.ts";
+import { netOptions } from "../options.ts";
+import { ALL_OFFLOADS, type Offload } from "../packet.ts";
+import type { Network, PortPlan } from "../port.ts";
+import { openNetwork, openPort } from "../ports.ts";
+import { macOf, switchOptions, uplinkOptions } from "./options.ts";
+import { MAX_GUESTS, theSwitch } from "./switch.ts";
+import { Uplink } from "./uplink.ts";
+
+/** The uplink as the first instance opened it. */
+interface UplinkPlan {
+  readonly plan: PortPlan;
+  readonly offloads: readonly Offload[];
+}
+
+/** A switch of network cards. */
+export default defineDevice({
+  name: "switch",
+  deviceId: net.deviceId,
+  about: "A switch with a network card for each guest",
+  module: import.meta.url,
+  queues: net.queues,
+  features: net.features,
+  options: switchOptions,
+  threads: "one",
+  instances: "port",
+
+  async open({ options: { port = "", uplink, isolate, mtu }, instance, log, post }) {
+    if (instance >= MAX_GUESTS) throw new RangeError(`Expected at most ${MAX_GUESTS} ports`);
+    const mac = macOf(port);
+    // The first instance has the uplink for all.
+    const joined = uplink === undefined || instance > 0
+      ? undefined
+      : await openUplink(uplink, mtu, log);
+    const network: Network = {
+      plan: {
+        ...{ kind: "switch", number: instance, isIsolated: isolate },
+        ...mac !== undefined && { mac },
+      },
+      offloads: ALL_OFFLOADS,
+      mtu: mtu ?? 1500,
+      report: () => ({ port: `switch ${port}` }),
+      [Symbol.asyncDispose]: async () => await joined?.[Symbol.asyncDispose](),
+    };
+    const card = openCard(network, 1);
+    return {
+      ...card,
+      shared: {
+        ...card.shared,
+        uplink: joined && { plan: joined.plan, offloads: joined.offloads },
+      },
+      queries: {
+        macs: {
+          about: "The addresses that the switch knows, with their ports",
+          run: async () => (await post("macs"))[0],
+        },
+      },
+    };
+  },
+
+  handlers(context) {
+    const { shared: { uplink, mtu }, watch, keep, notice } = context;
+    const half = net.handlers({
+      ...context,
+      options: { ...defaultOptions(netOptions), queuePairs: 1 },
+    });
+    const joined = uplink && new Uplink(
+      theSwitch,
+      { watch, keep, notice, mtu },
+      uplink.offloads,
+      (owner) => openPort(uplink.plan, owner, 0),
+    );
+    return {
+      ...half,
+      report: () => ({ ...half.report?.(), ...joined && { uplink: joined.report() } }),
+      onMessage: () => theSwitch.list(),
+      close() {
+        half.close?.();
+        joined?.[Symbol.dispose]();
+      },
+    };
+  },
+});
+
+async function openUplink(
+  uplink: string,
+  mtu: number | undefined,
+  log: (message: string) => void,
+): Promise<Network> {
+  const network = await openNetwork({
+    ...{ ...defaultOptions(netOptions), queuePairs: 1 },
+    ...{ mtu, ...uplinkOptions(uplink) },
+  }, log);
+  const all = Object.fromEntries(ALL_OFFLOADS.map((name) => [name, true]));
+  network.onFeatures?.(all as Record<Offload, boolean>);
+  return network;
+}

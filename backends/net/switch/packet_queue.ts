@@ -1,0 +1,90 @@
+/**
+ * Packets that wait until a guest gives buffers.
+ *
+ * @module
+ */
+
+import type { Parts, VectorSink } from "../../../mod.ts";
+import { addressOf, copyMemory, pinnedBuffer } from "../../../src/linux/mod.ts";
+
+/** The most packets that wait for a guest. */
+export const MAX_QUEUED_PACKETS = 1024;
+
+/** The most bytes that wait for a guest: those of 15 packets of the largest size. */
+export const MAX_QUEUED_BYTES = 1_048_576;
+
+/** Copies of packets, first in, first out. The oldest make room for new ones. */
+export class PacketQueue implements VectorSink {
+  /** Made for the first packet. */
+  #memory: Uint8Array<ArrayBuffer> | undefined;
+  #base = 0;
+  readonly #starts = new Uint32Array(MAX_QUEUED_PACKETS);
+  readonly #sizes = new Uint32Array(MAX_QUEUED_PACKETS);
+  #first = 0;
+  #count = 0;
+  /** Where the next part of a packet goes. */
+  #end = 0;
+
+  /** The size of the first packet in bytes; 0 when there is none. */
+  get bytes(): number {
+    return this.#count === 0 ? 0 : this.#sizes[this.#first];
+  }
+
+  /** The address of the first packet. */
+  get address(): number {
+    return this.#base + this.#starts[this.#first];
+  }
+
+  /** Removes the first packet. */
+  shift(): void {
+    this.#first = (this.#first + 1) % MAX_QUEUED_PACKETS;
+    this.#count--;
+  }
+
+  /** Removes all packets. */
+  clear(): void {
+    this.#count = 0;
+  }
+
+  /**
+   * Adds a copy of a packet.
+   *
+   * @param base The address of index 0 of its memory.
+   * @returns How many others had to go.
+   */
+  add(packet: Parts, base: number): number {
+    if (this.#memory === undefined) {
+      this.#memory = new Uint8Array(pinnedBuffer(MAX_QUEUED_BYTES));
+      this.#base = addressOf(this.#memory);
+    }
+    const bytes = packet.byteLength;
+    let dropped = 0;
+    for (; !this.#hasRoom(bytes); dropped++) this.shift();
+    const at = (this.#first + this.#count++) % MAX_QUEUED_PACKETS;
+    this.#starts[at] = this.#end;
+    this.#sizes[at] = bytes;
+    packet.gather(this, base);
+    return dropped;
+  }
+
+  /** Finds a place for a packet; returns false while old ones are in the way. */
+  #hasRoom(bytes: number): boolean {
+    if (this.#count === 0) {
+      this.#end = 0;
+      return true;
+    }
+    if (this.#count === MAX_QUEUED_PACKETS) return false;
+    const begin = this.#starts[this.#first];
+    if (this.#end <= begin) return begin - this.#end >= bytes;
+    if (MAX_QUEUED_BYTES - this.#end >= bytes) return true;
+    if (begin < bytes) return false;
+    this.#end = 0;
+    return true;
+  }
+
+  push(address: number, bytes: number): boolean {
+    copyMemory(this.#base + this.#end, address, bytes);
+    this.#end += bytes;
+    return true;
+  }
+}

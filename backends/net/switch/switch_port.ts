@@ -1,0 +1,110 @@
+/**
+ * A guest's port of a switch.
+ *
+ * @module
+ */
+
+import type { Parts, VectorSink } from "../../../mod.ts";
+import type { PacketHeader } from "../header.ts";
+import { Drop } from "../packet.ts";
+import type { Port, PortOwner, SwitchPlan } from "../port.ts";
+import type { ReceiveWindow } from "../receive_window.ts";
+import { Acceptance } from "./acceptance.ts";
+import { GUEST_ADDRESSES } from "./mac_table.ts";
+import { PacketQueue } from "./packet_queue.ts";
+import type { Member, Switch } from "./switch.ts";
+import { Transit } from "./transit.ts";
+
+/**
+ * A packet for the guest goes straight from the sender's memory to the guest's buffers. Without
+ * buffers it is queued.
+ */
+export class SwitchPort implements Port, Member, VectorSink {
+  readonly number: number;
+  readonly isIsolated: boolean;
+  readonly isFiltered: boolean;
+  readonly mostAddresses = GUEST_ADDRESSES;
+  readonly accepts = new Acceptance();
+  isUp = false;
+  readonly #switch: Switch;
+  readonly #owner: PortOwner;
+  readonly #transit: Transit;
+  readonly #queue = new PacketQueue();
+  /** The packet that is being taken, and the address of index 0 of its memory. */
+  #packet: Parts | undefined;
+  #base = 0;
+  #window: ReceiveWindow | undefined;
+
+  constructor(ofSwitch: Switch, plan: SwitchPlan, owner: PortOwner) {
+    const { number, isIsolated, mac } = plan;
+    this.number = number;
+    this.isIsolated = isIsolated;
+    this.isFiltered = mac !== undefined;
+    this.#switch = ofSwitch;
+    this.#owner = owner;
+    this.#transit = new Transit(owner.base);
+    if (mac !== undefined) ofSwitch.macs.pin(mac[0], mac[1], mac[2], number);
+    ofSwitch.join(this);
+  }
+
+  send(packet: Parts, header: PacketHeader): number {
+    this.#transit.begin(packet, header);
+    return this.#switch.forward(this, this.#transit);
+  }
+
+  flush(): void {
+    this.#switch.flush();
+  }
+
+  publish(): void {
+    this.#owner.flushReceived();
+  }
+
+  take(packet: Parts, base: number): void {
+    const queue = this.#queue;
+    if (queue.bytes === 0) {
+      this.#packet = packet;
+      this.#base = base;
+      if (this.#owner.receiveOne()) return;
+      this.#packet = undefined;
+    }
+    for (let dropped = queue.add(packet, base); dropped > 0; dropped--) this.dropped(Drop.QUEUE);
+  }
+
+  dropped(reason: number): void {
+    this.#owner.dropped(reason);
+  }
+
+  receive(window: ReceiveWindow): number {
+    const queue = this.#queue, packet = this.#packet;
+    const bytes = queue.bytes || packet?.byteLength || 0;
+    window.rewind();
+    if (queue.bytes > 0) {
+      window.write(queue.address, bytes);
+      queue.shift();
+    } else if (packet !== undefined) {
+      this.#window = window;
+      this.#packet = undefined;
+      packet.gather(this, this.#base);
+    }
+    return bytes;
+  }
+
+  push(address: number, bytes: number): boolean {
+    this.#window!.write(address, bytes);
+    return true;
+  }
+
+  enable(isEnabled: boolean): void {
+    this.isUp = isEnabled;
+    if (isEnabled) return this.accepts.ofGuest(this.#owner.features);
+    this.#queue.clear();
+    this.#switch.macs.forget(this.number);
+  }
+
+  listen(): void {}
+
+  [Symbol.dispose](): void {
+    this.#switch.leave(this);
+  }
+}
