@@ -3,7 +3,16 @@ import { processTime } from "../../lib/clock.ts";
 import type { Scratch } from "../../lib/scratch.ts";
 import type { Options } from "../options.ts";
 import type { SystemCallCounter } from "../system_calls.ts";
-import type { NetSample } from "./cells.ts";
+
+/** A run of a side. */
+export interface NetSample {
+  /** Units per second. */
+  rate: number;
+  /** Processor time of the back-end per unit, in microseconds. */
+  cpuUs: number;
+  /** System calls of the back-end per unit. */
+  systemCalls?: number;
+}
 
 export class NetBench {
   readonly #directory: string;

@@ -6,8 +6,14 @@ import { digits, ratioText, table, thousands } from "../markdown.ts";
 import type { Options } from "../options.ts";
 import { ratioSummary, summary } from "../statistics.ts";
 import { systemCallCounter } from "../system_calls.ts";
-import { type NetCell, netCells, type NetSample } from "./cells.ts";
-import { NetBench } from "./net_bench.ts";
+import type { NetCell } from "./cell.ts";
+import { NetBench, type NetSample } from "./net_bench.ts";
+import { testpmdCells } from "./testpmd_cells.ts";
+
+/** All cells. */
+export function netCells(): NetCell[] {
+  return testpmdCells();
+}
 
 /** A cell's runs. */
 export interface NetResult {

@@ -2,7 +2,7 @@
 import { networkProgram } from "../../guest/programs.ts";
 import { Backend, vhostdCommand } from "../../lib/backend.ts";
 import { Testpmd } from "../../lib/testpmd.ts";
-import type { NetCell, NetSide } from "./cells.ts";
+import type { NetCell, NetSide } from "./cell.ts";
 import type { NetBench } from "./net_bench.ts";
 
 /** A back-end's process that serves a socket. */

@@ -1,17 +1,6 @@
-/** The cells of `deno task bench net`. */
+/** What a cell of `deno task bench net` is. */
 import type { Goal } from "../goals.ts";
-import type { NetBench } from "./net_bench.ts";
-import { testpmdCells } from "./testpmd_cells.ts";
-
-/** A run of a side. */
-export interface NetSample {
-  /** Units per second. */
-  rate: number;
-  /** Processor time of the back-end per unit, in microseconds. */
-  cpuUs: number;
-  /** System calls of the back-end per unit. */
-  systemCalls?: number;
-}
+import type { NetBench, NetSample } from "./net_bench.ts";
 
 /** What is measured in a cell. */
 export interface NetSide {
@@ -36,8 +25,4 @@ export interface NetGoals {
   ratio?: Goal;
   /** System calls per unit, of ours. */
   systemCalls?: Goal;
-}
-
-export function netCells(): NetCell[] {
-  return testpmdCells();
 }
