@@ -92,14 +92,15 @@ export class Chain {
   }
 
   /**
-   * Adds the buffer of a descriptor once everything about it is checked. A buffer that continues in
-   * the next region becomes several parts.
+   * Adds the buffer of a descriptor, whose words are in `words` from `at` on, once everything about
+   * it is checked. A buffer that continues in the next region becomes several parts.
    *
    * @throws {RingError} When a rule is broken.
    *
    * @internal
    */
-  add(memory: MemoryView, gpa: number, bytes: number, writable: boolean): void {
+  add(memory: MemoryView, words: Uint32Array, at: number, writable: boolean): void {
+    const bytes = words[at + 2];
     if (!writable && this.writable.count > 0) {
       this.#refuse(
         "writable-before-readable",
@@ -110,11 +111,11 @@ export class Chain {
       this.#refuse("chain-bytes", `A chain has more than ${MAX_CHAIN_BYTES} bytes`);
     }
     const parts = writable ? this.writable : this.readable;
-    const index = memory.regions.translate(gpa, bytes);
-    if (index >= 0) {
-      parts.push(index, bytes);
-      return;
-    }
+    if (parts.place(memory.regions, words, at, bytes)) return;
+    this.#addPieces(memory, words[at] + words[at + 1] * 2 ** 32, bytes, parts);
+  }
+
+  #addPieces(memory: MemoryView, gpa: number, bytes: number, parts: Parts): void {
     for (let at = gpa, left = bytes; left > 0 || at === gpa;) {
       const here = Math.min(memory.regions.contiguous(at), left);
       if (here === 0) {

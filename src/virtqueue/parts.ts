@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { RegionTable } from "../memory/mod.ts";
+
 /** An array without room. */
 const NO_ROOM = new Float64Array(0);
 
@@ -277,13 +279,28 @@ export class Parts {
    * @internal
    */
   push(index: number, bytes: number): void {
-    if (this.#count === this.#index.length) {
-      this.#index = grown(this.#index);
-      this.#length = grown(this.#length);
-    }
+    if (this.#count === this.#index.length) this.#grow();
     this.#index[this.#count] = index;
     this.#length[this.#count++] = bytes;
     this.#bytes += bytes;
+  }
+
+  /**
+   * Adds the buffer of a descriptor, if it is in one region: see {@linkcode RegionTable.place}.
+   *
+   * @internal
+   */
+  place(regions: RegionTable, words: Uint32Array, at: number, bytes: number): boolean {
+    if (this.#count === this.#index.length) this.#grow();
+    if (!regions.place(words, at, bytes, this.#index, this.#count)) return false;
+    this.#length[this.#count++] = bytes;
+    this.#bytes += bytes;
+    return true;
+  }
+
+  #grow(): void {
+    this.#index = grown(this.#index);
+    this.#length = grown(this.#length);
   }
 
   /**

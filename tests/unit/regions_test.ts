@@ -2,7 +2,14 @@ import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { RegionTable } from "../../src/memory/regions.ts";
 
-Deno.test("RegionTable.translate() agrees with a search through all regions", () => {
+/** What `place()` makes of an address: as `translate()`. */
+function place(table: RegionTable, gpa: number, bytes: number): number {
+  const into = Float64Array.of(0, 0);
+  const isPlaced = table.place(Uint32Array.of(7, gpa, gpa / 2 ** 32), 1, bytes, into, 1);
+  return isPlaced ? into[1] : -1;
+}
+
+Deno.test("RegionTable.translate() and place() agree with a search through all regions", () => {
   const gaps = fc.array(
     fc.record({ gap: fc.nat(64), bytes: fc.integer({ min: 1, max: 64 }), shift: fc.nat(1000) }),
     { maxLength: 8 },
@@ -30,6 +37,7 @@ Deno.test("RegionTable.translate() agrees with a search through all regions", ()
           );
           const fits = region !== undefined && gpa + bytes <= region.guestAddress + region.bytes;
           const expected = fits ? gpa - region.guestAddress + region.index : -1;
+          assertEquals(place(table, gpa, bytes), expected);
           assertEquals(table.translate(gpa, bytes), expected);
           if (bytes > 0) assertEquals(table.translateUser(gpa + 0x10_0000, bytes), expected);
           assertEquals(
@@ -40,6 +48,14 @@ Deno.test("RegionTable.translate() agrees with a search through all regions", ()
       },
     ),
   );
+});
+
+Deno.test("RegionTable.place() takes addresses of 64 bits", () => {
+  const region = { guestAddress: 2 ** 46, bytes: 0x1000, userAddress: 0, index: 0x3000 };
+  const table = new RegionTable([region]);
+  assertEquals(place(table, 2 ** 46 + 1, 0xfff), 0x3001);
+  assertEquals(place(table, 2 ** 46 + 1, 0x1000), -1);
+  assertEquals(place(table, 2 ** 63, 1), -1);
 });
 
 Deno.test("RegionTable without regions has no addresses", () => {
@@ -58,4 +74,5 @@ Deno.test("RegionTable.translate() refuses zero bytes beyond a region, whatever 
   assertEquals(table.translate(0x1010, 0), -1);
   assertEquals(table.translate(0x100f, 1), 0x100f);
   assertEquals(table.translate(0x1010, 0), -1);
+  assertEquals(place(table, 0x1010, 0), -1);
 });

@@ -254,15 +254,15 @@ export class PackedRing extends Virtqueue {
     const chain = this.chainAt(list[count - 1] & 0xffff);
     chain.ringDescriptors = count;
     for (let i = 0; i < count; i++) {
-      const gpa = words[at * 4] + words[at * 4 + 1] * 2 ** 32;
-      const bytes = words[at * 4 + 2];
       const flags = list[i] >>> 16;
       if (flags & VIRTQ_DESC_F_INDIRECT) {
+        const gpa = words[at * 4] + words[at * 4 + 1] * 2 ** 32;
+        const bytes = words[at * 4 + 2];
         const start = this.tableAt(at, gpa, bytes, count === 1);
         this.#readTable(chain, at, start, bytes / DESCRIPTOR_BYTES);
       } else {
         chain.descriptors++;
-        chain.add(this.memory, gpa, bytes, (flags & VIRTQ_DESC_F_WRITE) !== 0);
+        chain.add(this.memory, words, at * 4, (flags & VIRTQ_DESC_F_WRITE) !== 0);
       }
       if (++at === size) at = 0;
     }
@@ -282,8 +282,7 @@ export class PackedRing extends Virtqueue {
       copyDescriptor(this.view, start + i * DESCRIPTOR_BYTES, words);
       // WRITE is the only flag with a meaning here, the others are ignored: virtio 1.3, 2.8.7.
       chain.descriptors++;
-      const gpa = words[0] + words[1] * 2 ** 32;
-      chain.add(this.memory, gpa, words[2], (words[3] >>> 16 & VIRTQ_DESC_F_WRITE) !== 0);
+      chain.add(this.memory, words, 0, (words[3] >>> 16 & VIRTQ_DESC_F_WRITE) !== 0);
     }
   }
 

@@ -147,17 +147,17 @@ export class SplitRing extends Virtqueue {
     const chain = this.chainAt(head);
     const table = this.#descriptors;
     for (let at = head;;) {
-      const gpa = table[at * 4] + table[at * 4 + 1] * 2 ** 32;
-      const bytes = table[at * 4 + 2];
       const flagsAndNext = table[at * 4 + 3];
       if (flagsAndNext & VIRTQ_DESC_F_INDIRECT) {
+        const gpa = table[at * 4] + table[at * 4 + 1] * 2 ** 32;
+        const bytes = table[at * 4 + 2];
         const isAlone = (flagsAndNext & VIRTQ_DESC_F_NEXT) === 0;
         const start = this.tableAt(at, gpa, bytes, isAlone);
         this.#readTable(chain, at, start, bytes / DESCRIPTOR_BYTES);
         return chain;
       }
       this.#count(chain, head, this.size);
-      chain.add(this.memory, gpa, bytes, (flagsAndNext & VIRTQ_DESC_F_WRITE) !== 0);
+      chain.add(this.memory, table, at * 4, (flagsAndNext & VIRTQ_DESC_F_WRITE) !== 0);
       if (!(flagsAndNext & VIRTQ_DESC_F_NEXT)) return chain;
       const next = flagsAndNext >>> 16;
       if (next >= this.size) {
@@ -183,8 +183,7 @@ export class SplitRing extends Virtqueue {
         );
       }
       this.#count(chain, at, this.mostParts);
-      const gpa = words[0] + words[1] * 2 ** 32;
-      chain.add(this.memory, gpa, words[2], (flagsAndNext & VIRTQ_DESC_F_WRITE) !== 0);
+      chain.add(this.memory, words, 0, (flagsAndNext & VIRTQ_DESC_F_WRITE) !== 0);
       if (!(flagsAndNext & VIRTQ_DESC_F_NEXT)) return;
       const next = flagsAndNext >>> 16;
       if (next >= entries) {

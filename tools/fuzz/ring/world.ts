@@ -40,6 +40,14 @@ class WatchedTable extends RegionTable {
     this.onTranslate();
     return super.translate(gpa, bytes);
   }
+
+  override place(
+    ...[words, at, bytes, into, slot]: Parameters<RegionTable["place"]>
+  ): boolean {
+    const isPlaced = super.place(words, at, bytes, into, slot);
+    if (isPlaced) this.onTranslate();
+    return isPlaced;
+  }
 }
 
 interface Range {
