@@ -11,6 +11,7 @@ import {
   writeIpv4,
   writeUdp,
 } from "../../backends/net/handler/mod.ts";
+import { Random } from "../../tools/lib/random.ts";
 import { NetDriver, packet } from "./lib/net_driver.ts";
 
 const SERVER_MAC = "02:00:00:00:00:01";
@@ -58,6 +59,30 @@ function dhcpRequest(mac: string, type: number, address: string): Uint8Array {
     source: { mac, ip: "0.0.0.0", port: 68 },
     destination: { mac: BROADCAST_MAC, ip: "255.255.255.255", port: 67 },
     payload,
+  });
+}
+
+for (const name of ["dhcp_dns.ts", "router.ts"]) {
+  Deno.test(`${name} fails on no frame`, async () => {
+    const seed = Number(Deno.env.get("SEED") ?? Date.now() % 2 ** 31);
+    const random = new Random(seed);
+    await using example = await Example.create(name);
+    const valid = [
+      seek({ mac: "52:54:00:12:34:56", ip: "10.0.2.15" }, "10.0.2.1"),
+      dhcpRequest("52:54:00:12:34:56", 1, "10.0.2.15"),
+    ];
+    const sent: Promise<void>[] = [];
+    for (let i = 0; i < 2000; i++) {
+      const frame = random.chance(1, 4)
+        ? Uint8Array.from({ length: random.between(14, 200) }, () => random.below(256))
+        : random.pick(valid).slice(0, random.between(14, 400));
+      for (let changes = random.below(4); changes > 0; changes--) {
+        frame[random.below(frame.length)] = random.below(256);
+      }
+      sent.push(example.net.send(packet(frame)));
+    }
+    await Promise.all(sent);
+    assertEquals(example.net.report.sent.drops, {}, `SEED=${seed}`);
   });
 }
 

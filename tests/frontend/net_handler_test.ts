@@ -93,6 +93,28 @@ Deno.test("a network has options, sends on its own, and adds to the record", asy
   assertEquals((await setUp.server.freshRecord()).report.threads, [{ count: 1 }]);
 });
 
+Deno.test("a network that answers later loses no answer to a stop or a new connection", async () => {
+  await using setUp = await create({ queues: [256, 256] });
+  setUp.post(60);
+  const sent: Promise<void>[] = [];
+  for (let i = 0; i < 60; i++) {
+    sent.push(setUp.send(packet(ask(Ask.LATER, 100 + i))));
+    if (i === 20) {
+      await setUp.driver.stop();
+      await setUp.driver.restart();
+    }
+    if (i === 40) {
+      await setUp.driver.stop();
+      await setUp.driver.reconnect();
+    }
+  }
+  const lengths = [];
+  for (let i = 0; i < 60; i++) lengths.push((await setUp.receive()).frame.length);
+  await Promise.all(sent);
+  assertEquals(lengths.sort(), Array.from({ length: 60 }, (_, i) => 100 + i));
+  assertEquals((await setUp.server.freshRecord()).report.threads, [{ count: 60 }]);
+});
+
 Deno.test("a network that cannot begin drops all packets", async () => {
   const lines: string[] = [];
   const options = { handlerOptions: "fail" };
