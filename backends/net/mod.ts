@@ -10,6 +10,8 @@
 
 import { defineDevice } from "../../mod.ts";
 import { countMemory, PacketCounts } from "./counts.ts";
+import { ImpairmentControl } from "./impairment/impairment_control.ts";
+import type { Impairment } from "./impairment/impairment.ts";
 import { netOptions } from "./options.ts";
 import { ALL_OFFLOADS, type Offload } from "./packet.ts";
 import type { Network } from "./port.ts";
@@ -53,12 +55,16 @@ export default defineDevice({
 
   options: netOptions,
 
-  open: async ({ options, log }) => openCard(await openNetwork(options, log), options.queuePairs),
+  async open({ options, log, post }) {
+    const impairment = new ImpairmentControl(options, post);
+    return openCard(await openNetwork(options, log), options.queuePairs, impairment);
+  },
 
-  handlers({ shared: { plan, counts, mtu }, features, memory: { base }, watch, keep, notice }) {
+  handlers({ shared, features, memory: { base }, watch, keep, notice }) {
+    const { plan, counts, mtu, impairment } = shared;
     const pairs: QueuePair[] = [];
     const context: PairContext = {
-      ...{ counts, mtu, features, base, watch, keep, notice },
+      ...{ counts, mtu, features, base, watch, keep, notice, impairment },
       open: (owner, pair) => openPort(plan, owner, pair),
     };
     return {
@@ -80,6 +86,10 @@ export default defineDevice({
       },
       // Only a port of a single pair has something to report.
       report: () => pairs[0]?.report(),
+      onMessage(message) {
+        context.impairment = message as Impairment;
+        for (const pair of pairs) pair?.impair();
+      },
       close() {
         for (const pair of pairs) pair?.[Symbol.dispose]();
       },
@@ -88,15 +98,16 @@ export default defineDevice({
 });
 
 /** The control half of a network card. */
-export function openCard(network: Network, queuePairs: number) {
+export function openCard(network: Network, queuePairs: number, impairment: ImpairmentControl) {
   const { mtu } = network;
+  impairment.onLink = (isUp) => network.setLink?.(isUp);
   let frontendMtu: number | undefined; // what QEMU tells the driver by its host_mtu
   const counts = countMemory(queuePairs);
   const lacking = ALL_OFFLOADS.filter((name) => !network.offloads.includes(name));
   return {
     offer: { MQ: queuePairs > 1, ...Object.fromEntries(lacking.map((name) => [name, false])) },
     queues: { pair: queuePairs },
-    shared: { plan: network.plan, counts, mtu },
+    shared: { plan: network.plan, counts, mtu, impairment: impairment.current },
     onFeatures: (features: Readonly<Record<Offload, boolean>>) => network.onFeatures?.(features),
     requests: {
       NET_SET_MTU({ value }: { value: bigint }) {
@@ -104,9 +115,11 @@ export function openCard(network: Network, queuePairs: number) {
       },
       SEND_RARP: ({ value }: { value: bigint }) => network.send?.(rarpPacket(value)),
     },
+    commands: impairment.commands,
     report: () => ({
       ...network.report(),
       mtu,
+      ...impairment.report(),
       ...frontendMtu !== undefined && { frontendMtu },
       sent: PacketCounts.total(counts, 0),
       received: PacketCounts.total(counts, 1),

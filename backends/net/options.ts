@@ -5,6 +5,7 @@
  */
 
 import type { Options } from "../../mod.ts";
+import { impairmentOptions } from "./impairment/impairment.ts";
 import { MAX_FRAME_BYTES, MIN_FRAME_BYTES } from "./packet.ts";
 
 /** The options of the network device. */
@@ -70,4 +71,5 @@ export const netOptions = {
     most: 65_535,
     about: "The largest IP packet; by default the TAP's own, or 1500",
   },
+  ...impairmentOptions,
 } as const satisfies Options;

@@ -45,6 +45,12 @@ export const Drop = {
   ISOLATED: 11,
   /** The receiver's guest has no driver that runs. */
   DOWN: 12,
+  /** The link is down: `POST /link`. */
+  LINK: 13,
+  /** An impairment lost it. */
+  LOSS: 14,
+  /** Too many packets are delayed. */
+  DELAY: 15,
 } as const;
 
 /** The names of drop reasons in the record, by number. */
@@ -62,6 +68,9 @@ export const DROP_NAMES = [
   "local",
   "isolated",
   "down",
+  "link down",
+  "loss",
+  "delay",
 ] as const;
 
 /** The offloads of a port, by the names of feature bits that depend on them. */

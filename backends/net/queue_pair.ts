@@ -13,6 +13,8 @@ import {
 } from "../../mod.ts";
 import { PacketCounts } from "./counts.ts";
 import { PacketHeader } from "./header.ts";
+import { type ImpairedOwner, ImpairedPort } from "./impairment/impaired_port.ts";
+import { type Impairment, isClean } from "./impairment/impairment.ts";
 import { Drop, FULL, HEADER_BYTES, MAX_FRAME_BYTES, type Offload, SENT } from "./packet.ts";
 import type { Port, PortOwner } from "./port.ts";
 import { ReceiveWindow } from "./receive_window.ts";
@@ -38,10 +40,12 @@ export interface PairContext {
   readonly mtu: number;
   /** The features that the driver acknowledged, live. */
   readonly features: Readonly<Record<Offload | "MRG_RXBUF", boolean>>;
+  /** What is done to packets on their way. */
+  impairment: Impairment;
 }
 
 /** A receive queue, a transmit queue, and the port that joins them to a network. */
-export class QueuePair implements PortOwner, Disposable {
+export class QueuePair implements ImpairedOwner, Disposable {
   readonly watch: PortOwner["watch"];
   readonly keep: PortOwner["keep"];
   readonly notice: PortOwner["notice"];
@@ -54,7 +58,10 @@ export class QueuePair implements PortOwner, Disposable {
   readonly #received: PacketCounts;
   readonly #header = new PacketHeader();
   readonly #window: ReceiveWindow;
+  /** The port that packets pass: the real one, or with an impairment the one before it. */
   #port: Port | undefined;
+  #real: Port | undefined;
+  #impaired: ImpairedPort | undefined;
   #isEnabled = false;
   #receiveq: QueueHandle | undefined;
   #transmitq: QueueHandle | undefined;
@@ -130,7 +137,17 @@ export class QueuePair implements PortOwner, Disposable {
   }
 
   #open(): Port {
-    return this.#context.open(this, this.#pair);
+    this.#port = this.#real = this.#context.open(this, this.#pair);
+    this.impair();
+    return this.#port;
+  }
+
+  /** Puts the context's impairment in force. Until there is one, packets pass the real port itself. */
+  impair(): void {
+    const { impairment } = this.#context;
+    if (this.#real === undefined || this.#impaired === undefined && isClean(impairment)) return;
+    this.#port = this.#impaired ??= new ImpairedPort(this.#real, this, this.#header);
+    this.#impaired.set(impairment, this.#pair);
   }
 
   dropped(reason: number): void {
@@ -139,11 +156,16 @@ export class QueuePair implements PortOwner, Disposable {
 
   /** Returns what the port adds to the record. */
   report(): Record<string, unknown> | undefined {
-    return this.#port?.report?.();
+    return this.#real?.report?.();
   }
 
   writable(): void {
+    this.#impaired?.writable();
     this.#transmitq?.resume();
+  }
+
+  lost(_packet: Parts, reason: number): void {
+    this.#sent.dropped(reason);
   }
 
   readable(): void {

@@ -183,6 +183,18 @@ export class ReceiveWindow implements VectorSink {
     this.#spared += bytes;
   }
 
+  /** Lists the first bytes of a packet that was received, wherever they are. */
+  gather(sink: VectorSink, bytes: number): void {
+    const words = this.#words;
+    for (let entry = this.#first; entry < this.#end && bytes > 0; entry++) {
+      const at = entry * ENTRY_WORDS;
+      const part = Math.min(words[at + 2], bytes);
+      sink.push(words[at] + words[at + 1] * 2 ** 32, part);
+      bytes -= part;
+    }
+    if (bytes > 0) sink.push(this.#spareAddress, Math.min(bytes, this.#spare.length));
+  }
+
   /**
    * Moves the end of a packet of `bytes` bytes from the spare memory to chains that were taken
    * since it was read.

@@ -21,6 +21,7 @@ import {
   readList,
   setCloseOnExec,
   setNonblocking,
+  setTapCarrier,
   setTapOffload,
   TapOffload,
   writeNow,
@@ -196,6 +197,7 @@ export function openTapNetwork(options: TapOptions): Network {
         // The kernel takes none without the first.
         setTapOffload(first, (mask & TapOffload.CSUM) === 0 ? 0 : usable(mask));
       },
+      setLink: isTap ? (isUp) => setTapCarrier(first, isUp) : undefined,
       send: (packet) => void writeNow(first, packet),
       report: () => ({ port: isTap ? `tap ${name}` : "inherited socket", ...bridge && { bridge } }),
       [Symbol.asyncDispose]: () => Promise.resolve(opened.dispose()),

@@ -94,6 +94,7 @@ export {
   attachTapQueue,
   NetworkInterface,
   openTap,
+  setTapCarrier,
   setTapOffload,
   TapOffload,
 } from "./tap.ts";
@@ -108,7 +109,7 @@ export {
   signalEventfd,
 } from "./wait/eventfd.ts";
 export { ready, watch, watchesEnded, watchSignals } from "./wait/reactor.ts";
-export { createTimerfd } from "./wait/timerfd.ts";
+export { createTimer, createTimerfd, setTimer } from "./wait/timerfd.ts";
 export type { Readiness, Watch } from "./wait/watch.ts";
 
 // io_uring

@@ -17,6 +17,7 @@ const TUNGETIFF = 0x8004_54d2;
 const TUNSETVNETHDRSZ = 0x4004_54d8;
 const TUNSETQUEUE = 0x4004_54d9;
 const TUNSETVNETLE = 0x4004_54dc;
+const TUNSETCARRIER = 0x4004_54e2;
 
 const IFF_TAP = 0x0002;
 const IFF_MULTI_QUEUE = 0x0100;
@@ -138,6 +139,11 @@ export function attachTapQueue(fd: number, isAttached: boolean): void {
   const request = new DataView(new ArrayBuffer(IFREQ_BYTES));
   request.setUint16(IFREQ_UNION, isAttached ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE, true);
   check(libc.ioctl(fd, TUNSETQUEUE, request), "ioctl", "TUNSETQUEUE");
+}
+
+/** Says whether a TAP has a carrier: its host sees a cable that is plugged in, or is not. */
+export function setTapCarrier(fd: number, hasCarrier: boolean): void {
+  check(libc.ioctl(fd, TUNSETCARRIER, Int32Array.of(hasCarrier ? 1 : 0)), "ioctl", "TUNSETCARRIER");
 }
 
 /** A network interface of this network namespace. */

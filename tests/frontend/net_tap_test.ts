@@ -45,12 +45,20 @@ class Joined implements AsyncDisposable {
     return machine;
   }
 
-  // deno-lint-ignore no-explicit-any
-  async report(): Promise<any> {
+  async #ask(path: string, request: RequestInit = {}) {
     using client = Deno.createHttpClient({
       proxy: { transport: "unix", path: `${this.directory}/control` },
     });
-    return (await (await fetch("http://localhost/record", { client })).json()).report;
+    return await (await fetch(`http://localhost/${path}`, { client, ...request })).json();
+  }
+
+  // deno-lint-ignore no-explicit-any
+  async report(): Promise<any> {
+    return (await this.#ask("record")).report;
+  }
+
+  post(name: string, body: unknown): Promise<unknown> {
+    return this.#ask(name, { method: "POST", body: JSON.stringify(body) });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -163,6 +171,18 @@ Deno.test("net --tap says what is wrong with a TAP", async () => {
     assert(status !== 0);
     assertStringIncludes(stderr, text);
   }
+});
+
+Deno.test("net --tap: POST /link takes the carrier of the TAP away, and gives it back", async () => {
+  await using joined = await Joined.create();
+  const { host } = joined;
+  await host.address("tap0", 1);
+  const machine = await joined.machine();
+  assertEquals(await joined.post("link", { up: false }), { up: false });
+  assertStringIncludes(await host.ip("link", "show", "tap0"), "NO-CARRIER");
+  assertEquals((await joined.report()).link, "down");
+  assertEquals(await joined.post("link", { up: true }), { up: true });
+  await machine.ok("ping", "-c", "1", "-w", "10", "10.9.0.1");
 });
 
 Deno.test("net --tap says that its TAP was deleted", async () => {

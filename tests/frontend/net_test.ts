@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import net from "../../backends/net/mod.ts";
 import { OptionError, serve } from "../../mod.ts";
-import { check, Fd, pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
-import { libc } from "../../src/linux/libc.ts";
+import { pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
 import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
+import { packetSockets } from "./lib/packet_sockets.ts";
 
 const RINGS = [
   { name: "split", packed: false, inOrder: false },
@@ -146,13 +146,6 @@ Deno.test("net stops while the driver's buffers wait for packets", async () => {
   await setUp.send(packet(frame(60)));
   assertEquals(await setUp.driver.stop(), [0, 1, 0, 0]);
 });
-
-/** Both ends of a connection that keeps packets apart; the second is the test's. */
-function packetSockets(): [number, Fd] {
-  const fds = new Int32Array(pinnedBuffer(8), 0, 2);
-  check(libc.socketpair(1, 5 | 0o2004000, 0, fds), "socketpair"); // SOCK_SEQPACKET, non-blocking
-  return [fds[0], new Fd(fds[1])];
-}
 
 for (const { name, ...rings } of RINGS) {
   Deno.test(`net joins a driver to a packet socket, in order both ways (${name})`, async () => {

@@ -8,6 +8,8 @@
  */
 
 import { defaultOptions, defineDevice } from "../../../mod.ts";
+import { impairmentOptions } from "../impairment/impairment.ts";
+import { ImpairmentControl } from "../impairment/impairment_control.ts";
 import net, { openCard } from "../mod.ts";
 import { netOptions } from "../options.ts";
 import { ALL_OFFLOADS, type Offload } from "../packet.ts";
@@ -16,6 +18,9 @@ import { openNetwork, openPort } from "../ports.ts";
 import { macOf, switchOptions, uplinkOptions } from "./options.ts";
 import { MAX_GUESTS, theSwitch } from "./switch.ts";
 import { Uplink } from "./uplink.ts";
+
+/** Asks the data half for the addresses that the switch knows. */
+const LIST_MACS = "macs";
 
 /** The uplink as the first instance opened it. */
 interface UplinkPlan {
@@ -52,7 +57,8 @@ export default defineDevice({
       report: () => ({ port: `switch ${port}` }),
       [Symbol.asyncDispose]: async () => await joined?.[Symbol.asyncDispose](),
     };
-    const card = openCard(network, 1);
+    const clean = defaultOptions(impairmentOptions);
+    const card = openCard(network, 1, new ImpairmentControl(clean, post));
     return {
       ...card,
       shared: {
@@ -62,7 +68,7 @@ export default defineDevice({
       queries: {
         macs: {
           about: "The addresses that the switch knows, with their ports",
-          run: async () => (await post("macs"))[0],
+          run: async () => (await post(LIST_MACS))[0],
         },
       },
     };
@@ -83,7 +89,7 @@ export default defineDevice({
     return {
       ...half,
       report: () => ({ ...half.report?.(), ...joined && { uplink: joined.report() } }),
-      onMessage: () => theSwitch.list(),
+      onMessage: (message) => message === LIST_MACS ? theSwitch.list() : half.onMessage!(message),
       close() {
         half.close?.();
         joined?.[Symbol.dispose]();

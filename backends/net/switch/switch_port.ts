@@ -65,7 +65,9 @@ export class SwitchPort implements Port, Member, VectorSink {
     if (queue.bytes === 0) {
       this.#packet = packet;
       this.#base = base;
-      if (this.#owner.receiveOne()) return;
+      // An impairment may have another packet received before this one, or none.
+      while (this.#owner.receiveOne() && this.#packet !== undefined);
+      if (this.#packet === undefined) return;
       this.#packet = undefined;
     }
     for (let dropped = queue.add(packet, base); dropped > 0; dropped--) this.dropped(Drop.QUEUE);

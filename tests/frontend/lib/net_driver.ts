@@ -154,6 +154,11 @@ export class NetDriver implements AsyncDisposable {
     };
   }
 
+  /** Runs a command of the control socket. */
+  async command(name: string, body?: unknown): Promise<unknown> {
+    return await this.server.host.control.commands![name].run(body);
+  }
+
   // deno-lint-ignore no-explicit-any
   get report(): any {
     return this.server.record().report;
