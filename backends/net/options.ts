@@ -37,6 +37,17 @@ export const netOptions = {
     about: "Set options of that network; ,, is a comma in a value",
     needs: "handler",
   },
+  user: {
+    type: "flag",
+    about: "Reach what this user reaches, without privileges, through passt",
+  },
+  forward: {
+    type: "text",
+    placeholder: "PORT:GUESTPORT,…",
+    about: "Forward ports of the host, by default TCP on 127.0.0.1, to the guest; as a whole, " +
+      "[tcp:|udp:][ADDRESS:]PORT[:GUESTPORT]",
+    needs: "user",
+  },
   stream: {
     type: "text",
     placeholder: "PATH|HOST:PORT",

@@ -6,6 +6,7 @@
 
 import { flagName, OptionError, type OptionValues } from "../../mod.ts";
 import { HandlerPort, openHandlerNetwork } from "./handler/handler_port.ts";
+import { openUserNetwork } from "./passt.ts";
 import { openStreamNetwork } from "./stream_network.ts";
 import { StreamPort } from "./stream_port.ts";
 import { openTapNetwork, TapPort } from "./tap_port.ts";
@@ -26,7 +27,16 @@ export async function openNetwork(
   options: OptionValues<typeof netOptions>,
   log: (message: string) => void,
 ): Promise<Network> {
-  const kinds = ["tap", "tapFd", "stream", "streamListen", "handler", "null", "source"] as const;
+  const kinds = [
+    "tap",
+    "tapFd",
+    "user",
+    "stream",
+    "streamListen",
+    "handler",
+    "null",
+    "source",
+  ] as const;
   const given = kinds.filter((kind) => options[kind] !== undefined && options[kind] !== false);
   if (given.length !== 1) {
     throw new OptionError(`Give one of ${kinds.map((kind) => `--${flagName(kind)}`).join(", ")}`);
@@ -34,6 +44,7 @@ export async function openNetwork(
   const { source, mtu = 1500 } = options;
   if (options.tap !== undefined || options.tapFd !== undefined) return openTapNetwork(options);
   if (options.handler !== undefined) return await openHandlerNetwork(options.handler, options);
+  if (options.user) return await openUserNetwork(options, log);
   if (options.stream !== undefined || options.streamListen !== undefined) {
     return openStreamNetwork(options, log);
   }

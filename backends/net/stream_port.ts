@@ -80,11 +80,14 @@ export class StreamPort implements Port {
     this.#buffered = owner.watch(this.#ready.number, "readable", () => owner.readable());
     this.#buffered.pause();
     this.#linkWatch = owner.watch(this.#link, "readable", () => this.#connect());
+    this.#connect();
   }
 
   #connect(): void {
     const number = new Int32Array(1);
-    if (readNow(this.#link, new Uint8Array(number.buffer)) !== 4) return this.#linkWatch.pause();
+    const bytes = readNow(this.#link, new Uint8Array(number.buffer));
+    if (bytes === 0) this.#linkWatch.pause(); // The device ends.
+    if (bytes < 4) return;
     const fd = this.#fd = number[0];
     this.#forgetPart();
     this.#readable = this.#owner.watch(fd, "readable", () => this.#owner.readable());

@@ -100,9 +100,9 @@ export function closeAll(fds: readonly Fd[]): void {
   for (const fd of fds) fd.close();
 }
 
-/** Keeps child processes from inheriting a descriptor. */
-export function setCloseOnExec(fd: number): void {
-  check(libc.fcntl(fd, F_SETFD, FD_CLOEXEC), "fcntl");
+/** Keeps child processes from inheriting a descriptor, or lets them. */
+export function setCloseOnExec(fd: number, isClosed = true): void {
+  check(libc.fcntl(fd, F_SETFD, isClosed ? FD_CLOEXEC : 0), "fcntl");
 }
 
 /** Sets or clears O_NONBLOCK of a descriptor's open file. */

@@ -9,6 +9,7 @@ import { ToolError } from "../lib/tool_error.ts";
 const PACKAGES = {
   "debootstrap": "debootstrap",
   "mke2fs": "e2fsprogs",
+  "passt": "passt",
   "qemu-storage-daemon": "qemu-utils",
   "qemu-system-x86_64": "qemu-system-x86",
   "systemd-analyze": "systemd",
