@@ -44,8 +44,8 @@ export const netOptions = {
   forward: {
     type: "text",
     placeholder: "PORT:GUESTPORT,…",
-    about: "Forward ports of the host, by default TCP on 127.0.0.1, to the guest; as a whole, " +
-      "[tcp:|udp:][ADDRESS:]PORT[:GUESTPORT]",
+    about: "Forward ports of this host to the guest: TCP ports of 127.0.0.1, unless udp: and " +
+      "ADDRESS: come before",
     needs: "user",
   },
   stream: {
