@@ -11,4 +11,5 @@ export const devices = {
   net: () => import("./net/mod.ts"),
   rng: () => import("./rng/mod.ts"),
   sensor: () => import("./sensor/mod.ts"),
+  switch: () => import("./net/switch/mod.ts"),
 };

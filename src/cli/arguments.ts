@@ -16,6 +16,8 @@ export type OptionTable = Readonly<Record<string, OptionDefinition>>;
 export interface ParsedArguments {
   /** The values of the given options, by name. */
   values: Record<string, string | number | boolean>;
+  /** The values of the option that may be given several times. */
+  repeated: string[];
   /** The arguments that are no options. */
   positional: string[];
 }
@@ -24,6 +26,7 @@ export interface ParsedArguments {
  * Parses arguments.
  *
  * @param help The command that lists the options, for messages.
+ * @param repeatable The name of a text option that may be given several times.
  * @throws {UsageError} When a flag is unknown, given twice or lacks its value.
  * @throws {OptionError} When an option does not take the value.
  *
@@ -46,6 +49,7 @@ export function parseArguments(
   args: readonly string[],
   options: OptionTable,
   help: string,
+  repeatable?: string,
 ): ParsedArguments {
   const byFlag = new Map(Object.keys(options).map((name) => [flagName(name), name]));
   const flags = [...byFlag.keys()];
@@ -61,9 +65,14 @@ export function parseArguments(
     },
   });
   const values: ParsedArguments["values"] = {};
+  let repeated: string[] = [];
   for (const [flag, name] of byFlag) {
     const [text, again] = split[flag] as string[];
     if (text === undefined) continue;
+    if (name === repeatable) {
+      repeated = split[flag] as string[];
+      continue;
+    }
     if (again !== undefined) {
       throw new UsageError(
         `Expected --${flag} once, got ${text} and ${again}; remove one of them`,
@@ -71,7 +80,7 @@ export function parseArguments(
     }
     values[name] = parseOption(name, options[name], text);
   }
-  return { values, positional: [...split._ as string[], ...split["--"] as string[]] };
+  return { values, repeated, positional: [...split._ as string[], ...split["--"] as string[]] };
 }
 
 /**

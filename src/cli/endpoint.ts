@@ -7,7 +7,7 @@
 import type { SocketAccess } from "../linux/mod.ts";
 import { groupId, userId } from "../linux/account.ts";
 import type { Endpoint } from "../runtime/mod.ts";
-import type { OptionValues } from "../virtio/mod.ts";
+import { flagName, type OptionValues } from "../virtio/mod.ts";
 import { activatedSocket, permittedEnvironment } from "./activation.ts";
 import type { accessOptions, endpointOptions } from "./endpoint_options.ts";
 import { UsageError } from "./usage_error.ts";
@@ -47,6 +47,55 @@ export function endpointOf(values: EndpointValues, name: string): Endpoint {
         name.replace(/^.*\//, "").replace(/\..*$/, "")
       }.sock`,
   );
+}
+
+/** An instance of a device, as the command line names it. */
+export interface InstanceValue {
+  readonly name: string;
+  readonly endpoint: Endpoint;
+  /** The value of its option. */
+  readonly value: string;
+}
+
+/**
+ * The instances of a device by the values of their option: each is the path of a socket, and what
+ * the device makes of the rest. The name is that of the socket's file without `.sock`.
+ *
+ * @throws {UsageError} When there is none, or two have the same name.
+ */
+export function instancesOf(
+  given: readonly string[],
+  values: EndpointValues,
+  option: string,
+  name: string,
+): InstanceValue[] {
+  const flag = `--${flagName(option)}`;
+  if (given.length === 0) {
+    throw new UsageError(
+      `Expected ${flag} for each instance, got none; try vhostd ${name} ${flag}=/tmp/a.sock ` +
+        `${flag}=/tmp/b.sock`,
+    );
+  }
+  const instances = given.map((value): InstanceValue => {
+    const [socketPath] = value.split(",");
+    const socketAccess = accessOf({ ...values, socketPath });
+    const name = socketPath.replace(/^.*\//, "").replace(/\.sock$/, "");
+    return { name, endpoint: { socketPath, socketAccess }, value };
+  });
+  for (const [i, { name, value }] of instances.entries()) {
+    const other = instances.findIndex((instance) => instance.name === name);
+    if (other < i) {
+      throw new UsageError(
+        `Expected sockets with different names, got ${instances[other].value} and ${value}`,
+      );
+    }
+    if (!/^[\w.@+-]+$/.test(name)) {
+      throw new UsageError(
+        `Expected a socket whose name has letters, digits and .@+_- only, got ${value}`,
+      );
+    }
+  }
+  return instances;
 }
 
 /** The owner and permissions of the socket, from the flags. */

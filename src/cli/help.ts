@@ -82,12 +82,23 @@ export function deviceHelp(device: AnyDevice, name: string, width: number = help
   );
   const first = flagWidth(optionsOf(device));
   const lines = (options: OptionTable) => optionLines(options, width, first);
+  const { instances } = device;
+  const endpoint = instances === undefined
+    ? [
+      fill(`Usage: vhostd ${shown(name)} --socket-path=PATH [options]\n`, width),
+      `${fill("Where front-ends come from, one of these, or a socket from systemd:", width)}\n${
+        lines(endpointOptions)
+      }`,
+    ]
+    : [
+      fill(
+        `Usage: vhostd ${shown(name)} --${flagName(instances)}=PATH … [options]\n`,
+        width,
+      ),
+    ];
   const parts = [
     fill(`${device.name}: ${device.about} (virtio device ${device.deviceId})\n`, width),
-    fill(`Usage: vhostd ${shown(name)} --socket-path=PATH [options]\n`, width),
-    `${fill("Where front-ends come from, one of these, or a socket from systemd:", width)}\n${
-      lines(endpointOptions)
-    }`,
+    ...endpoint,
     ...(Object.keys(own).length > 0 ? [`The device:\n${lines(own)}`] : []),
     `Every device:\n${lines(others)}`,
   ];

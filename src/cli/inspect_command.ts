@@ -4,12 +4,11 @@
  * @module
  */
 
-import type { RecordJson } from "../runtime/record.ts";
 import { shownJson } from "../runtime/shown.ts";
 import type { CommandShape } from "./command.ts";
 import { parseCommand } from "./help.ts";
 import { isColoured } from "./ink.ts";
-import { openRecordSource, type RecordSource } from "./record_file.ts";
+import { openRecordSource, type RecordSource, type RecordsRead } from "./record_file.ts";
 import { recordScreen } from "./record_screen.ts";
 import { recordText } from "./record_text.ts";
 import { helpOption } from "./shared_options.ts";
@@ -46,33 +45,33 @@ export async function run(args: readonly string[]): Promise<number> {
   if (parsed === undefined) return 0;
   const { values, operand } = parsed;
   using source = await openRecordSource(operand);
-  const record = await source.read();
+  const first = await source.read();
   if (values.watch) {
-    await watch(source, record, values.json === true);
+    await watch(source, first, values.json === true);
   } else {
-    print(values.json ? `${shownJson(record, 2)}\n` : textFor(record));
+    print(values.json ? `${shownJson(first.json, 2)}\n` : textFor(first));
   }
   return 0;
 }
 
 /** Shows a record periodically; a terminal keeps the last state on its screen. */
-async function watch(source: RecordSource, first: RecordJson, json: boolean): Promise<void> {
+async function watch(source: RecordSource, first: RecordsRead, json: boolean): Promise<void> {
   const stop = Promise.withResolvers<"stop">();
   const onSignal = () => stop.resolve("stop");
   Deno.addSignalListener("SIGINT", onSignal);
   Deno.addSignalListener("SIGTERM", onSignal);
   const isScreen = !json && Deno.stdout.isTerminal();
-  let record = first;
-  let previous: RecordJson | undefined;
+  let current = first;
+  let previous: RecordsRead | undefined;
   if (isScreen) print(SCREEN_BEGIN);
   try {
     for (;;) {
-      if (isScreen) print(screenful(record, previous));
-      else print(json ? `${shownJson(record)}\n` : `${textFor(record, previous)}\n`);
+      if (isScreen) print(screenful(current, previous));
+      else print(json ? `${shownJson(current.json)}\n` : `${textFor(current, previous)}\n`);
       if (await Promise.race([stop.promise, later(WATCH_PERIOD_MS)]) === "stop") return;
-      previous = record;
+      previous = current;
       try {
-        record = await source.read();
+        current = await source.read();
       } catch (error) {
         if (!source.isLive) throw error;
         return; // The server is gone; the last record stays on the screen
@@ -89,17 +88,23 @@ function later(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-function textFor(record: RecordJson, previous?: RecordJson): string {
+function textFor({ records }: RecordsRead, previous?: RecordsRead): string {
   const columns = Deno.stdout.isTerminal() ? Deno.consoleSize().columns : undefined;
-  return recordText(record, { coloured: isColoured(Deno.stdout), columns, previous });
+  const coloured = isColoured(Deno.stdout);
+  return records.map((record, i) =>
+    recordText(record, { coloured, columns, previous: previous?.records[i] })
+  ).join("\n");
 }
 
-/** Puts a record at the top of the screen, and clears the rest. */
-function screenful(record: RecordJson, previous?: RecordJson): string {
+/** Puts records at the top of the screen, each with its share of it, and clears the rest. */
+function screenful({ records }: RecordsRead, previous?: RecordsRead): string {
   const { rows, columns } = Deno.consoleSize();
   const coloured = isColoured(Deno.stdout);
   // The last line has the cursor
-  const lines = recordScreen(record, { rows: rows - 1, columns, coloured, previous });
+  const share = Math.floor((rows - 1) / records.length);
+  const lines = records.flatMap((record, i) =>
+    recordScreen(record, { rows: share, columns, coloured, previous: previous?.records[i] })
+  );
   return `\x1b[H${lines.map((line) => `${line}\x1b[K\n`).join("")}\x1b[J`;
 }
 

@@ -179,16 +179,18 @@ export function unknownToQemu(deviceId: number): string {
  *
  * @param queues Number of queues of the device.
  * @param isServer Whether QEMU listens, rather than the device.
+ * @param id The id of the `-chardev`.
  */
 export function qemuHint(
   device: AnyDevice,
   path: string,
   queues: number,
   isServer = false,
+  id = device.name,
 ): string {
-  const { name: id, deviceId } = device;
+  const { name, deviceId } = device;
   const configBytes = device.config?.size ?? 0;
-  const frontend = qemuFrontend({ name: id, deviceId, configBytes, queues });
+  const frontend = qemuFrontend({ name, deviceId, configBytes, queues });
   if (frontend === undefined) return unknownToQemu(deviceId);
   // QEMU's options double a comma
   const place = `path=${path.replaceAll(",", ",,")}${isServer ? ",server=on" : ""}`;

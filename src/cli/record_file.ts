@@ -5,6 +5,7 @@
  */
 
 import type { RecordJson } from "../runtime/record.ts";
+import type { GroupRecordJson } from "../runtime/server_group.ts";
 
 /** The version of the record that this program shows. */
 const KNOWN_VERSION: RecordJson["version"] = 1;
@@ -15,16 +16,23 @@ const MAX_RECORD_BYTES = 64 * 2 ** 20;
 /** Time that a control socket may take to answer. */
 const ANSWER_TIMEOUT_MS = 5000;
 
+/** What a source has: the records of a device, or of its instances. */
+export interface RecordsRead {
+  readonly json: RecordJson | GroupRecordJson;
+  /** One, or one for each instance. */
+  readonly records: readonly RecordJson[];
+}
+
 /** A source of records. */
 export interface RecordSource extends Disposable {
   /** Whether it is a running server. */
   readonly isLive: boolean;
   /**
-   * Reads the current record.
+   * Reads the current records.
    *
-   * @throws {Error} When it cannot be read.
+   * @throws {Error} When they cannot be read.
    */
-  read(): Promise<RecordJson>;
+  read(): Promise<RecordsRead>;
 }
 
 /**
@@ -71,7 +79,7 @@ async function textOf(stream: ReadableStream<Uint8Array>, path: string): Promise
 function fromFile(path: string): RecordSource {
   return {
     isLive: false,
-    read: async () => asRecord(await textOf((await Deno.open(path)).readable, path), path),
+    read: async () => asRecords(await textOf((await Deno.open(path)).readable, path), path),
     [Symbol.dispose]() {},
   };
 }
@@ -93,7 +101,7 @@ function fromSocket(path: string): RecordSource {
           { cause },
         );
       }
-      return asRecord(await textOf(response.body ?? new Blob().stream(), path), path);
+      return asRecords(await textOf(response.body ?? new Blob().stream(), path), path);
     },
     [Symbol.dispose]() {
       client.close();
@@ -101,15 +109,22 @@ function fromSocket(path: string): RecordSource {
   };
 }
 
-function asRecord(text: string, path: string): RecordJson {
-  let record: Partial<RecordJson> | null;
+function asRecords(text: string, path: string): RecordsRead {
+  let json: RecordJson | GroupRecordJson;
   try {
-    record = JSON.parse(text);
+    json = JSON.parse(text);
   } catch (cause) {
     throw new Error(`Expected the JSON of a record in ${path}: ${(cause as Error).message}`, {
       cause,
     });
   }
+  const instances = json !== null && typeof json === "object" && "instances" in json
+    ? Object.values(json.instances)
+    : [json];
+  return { json, records: instances.map((record) => asRecord(record, path)) };
+}
+
+function asRecord(record: Partial<RecordJson> | null, path: string): RecordJson {
   if (typeof record?.version !== "number" || !Array.isArray(record.queues)) {
     throw new Error(`Expected the JSON of a record in ${path}, got other JSON`);
   }

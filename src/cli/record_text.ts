@@ -59,10 +59,11 @@ export function recordText(record: RecordJson, options: RecordTextOptions = {}):
 }
 
 function deviceSection({ record, ink }: SectionContext): string[] {
-  const { name, id, about } = record.device;
+  const { name, instance, id, about } = record.device;
+  const title = instance === undefined ? name : `${name}/${instance}`;
   const since = new Date(record.since).toISOString().replace("T", " ").slice(0, 19);
   return [
-    `${ink("bold", name)}  ${about} (virtio device ${id})`,
+    `${ink("bold", title)}  ${about} (virtio device ${id})`,
     ink("dim", `record of ${formatDuration(record.at - record.since)}, since ${since} UTC`),
   ];
 }

@@ -6,12 +6,13 @@
 
 import { replaceFile } from "../linux/file/path.ts";
 import { openEndpoint } from "../runtime/endpoint.ts";
-import { type DeviceHostOptions, DeviceServer, type Endpoint } from "../runtime/mod.ts";
+import { type DeviceHost, type DeviceHostOptions, DeviceServer } from "../runtime/mod.ts";
+import type { Instance, ServerGroup } from "../runtime/server_group.ts";
 import { shownJson } from "../runtime/shown.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
-import { endpointOf, type EndpointValues } from "./endpoint.ts";
+import { endpointOf, type EndpointValues, instancesOf, type InstanceValue } from "./endpoint.ts";
 import { EXIT_FAILURE, say, sayStack, tellFailure, wantsTrace } from "./failure.ts";
 import { capabilities, qemuHint, shellWord } from "./qemu.ts";
 import { optionsOf, sharedOptions, type SharedValues } from "./shared_options.ts";
@@ -46,28 +47,34 @@ export async function serveCommand(
     console.log(deviceHelp(device, name).trimEnd());
     return 0;
   }
-  const { values, positional } = parseArguments(
+  const { values, repeated, positional } = parseArguments(
     args,
     optionsOf(device),
     `vhostd ${name} --help`,
+    device.instances,
   );
   if (positional.length > 0) {
     throw new UsageError(
       `Expected only flags after ${name}, got ${positional[0]}; vhostd ${name} --help lists them`,
     );
   }
-  const endpoint = endpointOf(values as EndpointValues, name);
-  return await new Service(device, endpoint, values).run();
+  const places: Place[] = device.instances === undefined
+    ? [{ name: "", endpoint: endpointOf(values as EndpointValues, name) }]
+    : instancesOf(repeated, values as EndpointValues, device.instances, name);
+  return await new Service(device, places, values).run();
 }
 
 /** Never settles. */
 const never = new Promise<never>(() => {});
 
-/** The device that this process serves. */
+/** Where the device, or an instance of it, is served. */
+type Place = Pick<InstanceValue, "name" | "endpoint"> & Partial<InstanceValue>;
+
+/** The device that this process serves, or the instances of it. */
 class Service {
   readonly #device: AnyDevice;
-  readonly #endpoint: Endpoint;
-  readonly #options: DeviceHostOptions & Required<Pick<DeviceHostOptions, "log">>;
+  readonly #places: readonly Place[];
+  readonly #options: DeviceHostOptions;
   readonly #controlPath: string | undefined;
   readonly #recordFile: string | undefined;
   readonly #stop = Promise.withResolvers<"stop">();
@@ -76,20 +83,16 @@ class Service {
   #isStopping = false;
   #canWriteRecord = false;
 
-  constructor(device: AnyDevice, endpoint: Endpoint, values: ParsedArguments["values"]) {
+  constructor(
+    device: AnyDevice,
+    places: readonly Place[],
+    values: ParsedArguments["values"],
+  ) {
     const own = Object.entries(values).filter(([name]) => !(name in sharedOptions));
     const { threads, pollUs, controlPath, record } = values as Partial<SharedValues>;
     this.#device = device;
-    this.#endpoint = endpoint;
-    this.#options = {
-      options: Object.fromEntries(own),
-      threads,
-      pollUs,
-      log: (message, stack) => {
-        say(`${device.name}: ${message}`);
-        if (stack !== undefined && wantsTrace()) sayStack(stack);
-      },
-    };
+    this.#places = places;
+    this.#options = { options: Object.fromEntries(own), threads, pollUs };
     this.#controlPath = controlPath;
     this.#recordFile = record;
   }
@@ -99,11 +102,14 @@ class Service {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       Deno.addSignalListener(signal, () => this.#onStop());
     }
-    const source = openEndpoint(this.#endpoint, this.#options.log);
-    const serving = DeviceServer.start(source, this.#device, this.#options);
+    const instances = this.#open();
+    const [{ source, options }] = instances;
+    const serving = this.#device.instances === undefined
+      ? DeviceServer.start(source, this.#device, options)
+      : (await import("../runtime/server_group.ts")).ServerGroup.start(this.#device, instances);
     if (await Promise.race([serving, this.#stop.promise]) === "stop") {
-      // Opening may take long; only the socket exists yet
-      source.stop();
+      // Opening may take long; only the sockets exist yet
+      for (const { source } of instances) source.stop();
       return 0;
     }
     const server = await serving;
@@ -115,6 +121,24 @@ class Service {
     return await Promise.race([ended, this.#ending.promise.then(() => this.#tooLong(server))]);
   }
 
+  /** Opens the sockets. */
+  #open(): Instance[] {
+    using opened = new DisposableStack();
+    const instances = this.#places.map(({ name, endpoint, value }): Instance => {
+      const title = titleOf(this.#device, name);
+      const log = (message: string, stack?: string) => {
+        say(`${title}: ${message}`);
+        if (stack !== undefined && wantsTrace()) sayStack(stack);
+      };
+      const source = opened.use(openEndpoint(endpoint, log));
+      const own = value === undefined ? {} : { [this.#device.instances!]: value };
+      const options = { ...this.#options, log, options: { ...this.#options.options, ...own } };
+      return { name, source, options };
+    });
+    opened.move();
+    return instances;
+  }
+
   #onStop(): void {
     // A second signal means: do not wait
     if (this.#isStopping) Deno.exit(EXIT_FAILURE);
@@ -122,7 +146,7 @@ class Service {
     this.#stop.resolve("stop");
   }
 
-  async #serve(server: DeviceServer): Promise<void> {
+  async #serve(server: Served): Promise<void> {
     // Fail now, rather than at the end, if the file cannot be written
     this.#writeRecord(server);
     this.#canWriteRecord = true;
@@ -140,47 +164,48 @@ class Service {
     // Loaded now, so that it is of the running version
     const printing = loadPrinting();
     Deno.addSignalListener("SIGUSR1", () => void printRecord(server, printing));
-    say(this.#greeting(server));
+    for (const [i, host] of hostsOf(server).entries()) say(this.#greeting(this.#places[i], host));
     if (isBehindNpx()) say(directCommand());
     try {
-      const { finished, host } = server;
-      await Promise.race([finished, this.#stop.promise, host.ready.then(() => never)]);
+      const ready = hostsOf(server).map(({ ready }) => ready.then(() => never));
+      await Promise.race([server.finished, this.#stop.promise, ...ready]);
     } finally {
       this.#ending.resolve();
     }
   }
 
-  async #openControl(server: DeviceServer): Promise<AsyncDisposable | undefined> {
+  async #openControl(server: Served): Promise<AsyncDisposable | undefined> {
     if (this.#controlPath === undefined) return undefined;
     const { ControlSocket } = await import("../runtime/control_socket.ts");
-    return new ControlSocket(server.host, this.#controlPath);
+    return new ControlSocket("host" in server ? server.host : server, this.#controlPath);
   }
 
   /** The message when the device can be reached. */
-  #greeting(server: DeviceServer): string {
+  #greeting({ name, endpoint }: Place, host: DeviceHost): string {
     const device = this.#device;
-    const endpoint = this.#endpoint;
-    if ("fd" in endpoint) return `${device.name} serves on file descriptor ${endpoint.fd}`;
+    const title = titleOf(device, name);
+    if ("fd" in endpoint) return `${title} serves on file descriptor ${endpoint.fd}`;
     const [verb, path, isServer] = "socketPath" in endpoint
       ? ["listens on", endpoint.socketPath, false] as const
       : ["connects to", endpoint.connectPath, true] as const;
-    const hint = qemuHint(device, path, server.host.queues.length, isServer);
-    return `${device.name} ${verb} ${path}; ${hint}`;
+    const hint = qemuHint(device, path, host.queues.length, isServer, name || device.name);
+    return `${title} ${verb} ${path}; ${hint}`;
   }
 
-  async #reload(server: DeviceServer): Promise<void> {
-    const { control } = server.host;
-    if (control.onReload === undefined) {
-      return say(`${this.#device.name} has nothing to reload on SIGHUP`);
-    }
-    try {
-      await control.onReload();
-    } catch (error) {
-      tellFailure(error);
+  async #reload(server: Served): Promise<void> {
+    for (const { control } of hostsOf(server)) {
+      if (control.onReload === undefined) {
+        return say(`${this.#device.name} has nothing to reload on SIGHUP`);
+      }
+      try {
+        await control.onReload();
+      } catch (error) {
+        tellFailure(error);
+      }
     }
   }
 
-  #writeRecord(server: DeviceServer): void {
+  #writeRecord(server: Served): void {
     if (this.#recordFile === undefined) return;
     try {
       replaceFile(this.#recordFile, `${shownJson(server.record(), 2)}\n`);
@@ -190,15 +215,16 @@ class Service {
     }
   }
 
-  async #close(server: DeviceServer): Promise<void> {
+  async #close(server: Served): Promise<void> {
     await server.close();
     if (this.#canWriteRecord) this.#writeRecord(server);
   }
 
   /** Reports what hangs, and writes the record as it is. */
-  async #tooLong(server: DeviceServer): Promise<number> {
+  async #tooLong(server: Served): Promise<number> {
     await new Promise((resolve) => setTimeout(resolve, CLOSING_MS));
-    const hanging = server.record().queues.filter(({ inFlight }) => inFlight > 0)
+    const hanging = hostsOf(server).flatMap(({ record }) => record.toJSON().queues)
+      .filter(({ inFlight }) => inFlight > 0)
       .map(({ index, name, inFlight }) => `queue ${index} (${name}) has ${inFlight} in flight`);
     say(
       `Expected everything to end within ${CLOSING_MS / 1000} s; ended without${
@@ -212,6 +238,18 @@ class Service {
     }
     return EXIT_FAILURE;
   }
+}
+
+/** One server, or those of the instances. */
+type Served = DeviceServer | ServerGroup;
+
+function hostsOf(served: Served): DeviceHost[] {
+  return "host" in served ? [served.host] : [...served.servers.values()].map(({ host }) => host);
+}
+
+/** The name of a device, or of an instance of it, in messages. */
+function titleOf({ name }: AnyDevice, instance: string): string {
+  return instance === "" ? name : `${name}/${instance}`;
 }
 
 /** The command that starts this process without npx, which passes no signals on. */
@@ -231,11 +269,13 @@ async function loadPrinting() {
 }
 
 async function printRecord(
-  server: DeviceServer,
+  server: Served,
   printing: ReturnType<typeof loadPrinting>,
 ): Promise<void> {
   const { recordText, isColoured } = await printing;
-  const text = recordText(await server.freshRecord(), { coloured: isColoured(Deno.stderr) });
+  const records = await Promise.all(hostsOf(server).map((host) => host.freshRecord()));
+  const options = { coloured: isColoured(Deno.stderr) };
+  const text = records.map((record) => recordText(record, options)).join("\n");
   try {
     await Deno.stderr.write(new TextEncoder().encode(text));
   } catch {

@@ -48,8 +48,15 @@ export const sharedOptions = {
 /** The values of the shared options. */
 export type SharedValues = OptionValues<typeof sharedOptions>;
 
-/** The flags that have an effect on a device: `--threads` only where its queues can have several. */
+/**
+ * The flags that have an effect on a device: `--threads` only where its queues can have several, and
+ * an endpoint only where its instances have none of their own.
+ */
 export function sharedOptionsOf(device: AnyDevice): OptionTable {
+  if (device.instances !== undefined) {
+    const { socketPath: _path, connect: _connect, fd: _fd, threads: _n, ...others } = sharedOptions;
+    return others;
+  }
   const { threads: _threads, ...withoutThreads } = sharedOptions;
   const { pollUs: _pollUs, ...others } = withoutThreads;
   return { each: sharedOptions, one: withoutThreads, main: others }[device.threads ?? "each"];

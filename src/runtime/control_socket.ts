@@ -1,11 +1,15 @@
 /**
- * The control socket of a device: HTTP on a Unix socket, for its owner only.
+ * The control socket of a process: HTTP on a Unix socket, for its owner only.
  *
- * | request       | answer                                                            |
- * | ------------- | ----------------------------------------------------------------- |
- * | `GET /`       | the list of requests                                              |
- * | `GET /record` | the record: {@linkcode RecordJson}                                |
+ * | request       | answer                                                             |
+ * | ------------- | ------------------------------------------------------------------ |
+ * | `GET /`       | the list of requests                                               |
+ * | `GET /record` | the record: {@linkcode RecordJson}                                 |
+ * | `GET /NAME`   | the result of the device's query NAME                              |
  * | `POST /NAME`  | the result of the device's command NAME; the body is JSON or empty |
+ *
+ * Where there are several instances of the device, `/INSTANCE/record` and so on are those of one,
+ * `/record` is {@linkcode GroupRecordJson}, and any other request goes to the first instance.
  *
  * An error is answered with `{ "error": "…" }`: 400 for a body that the command refuses, 404, 405,
  * 413 for a body above 1 MiB, 500 for a command that failed, 503 for too many requests at a time.
@@ -17,6 +21,7 @@ import { listenOnPath, type UnixConnection, UnixListener } from "../linux/mod.ts
 import { withUmask } from "../linux/file/path.ts";
 import type { DeviceCommand } from "../virtio/mod.ts";
 import type { DeviceHost } from "./device_host.ts";
+import type { ServerGroup } from "./server_group.ts";
 import { type HttpAnswer, HttpError, HttpRequest, sendAnswer } from "./http.ts";
 import { shownJson } from "./shown.ts";
 
@@ -45,7 +50,7 @@ const LIMITS = { bodyBytes: MAX_CONTROL_BODY_BYTES, idleMs: CONTROL_IDLE_MS };
  * its end removes any file at its path (Deno 2.9.6).
  */
 export class ControlSocket implements AsyncDisposable {
-  readonly #host: DeviceHost;
+  readonly #served: DeviceHost | ServerGroup;
   readonly #listener: UnixListener;
   readonly #serving: Promise<void>;
   /** Connections, each with the promise of its end. */
@@ -55,12 +60,12 @@ export class ControlSocket implements AsyncDisposable {
   #onEnd: () => void = () => {};
 
   /**
-   * Opens the control socket of a device. Replaces a stale socket file.
+   * Opens the control socket of a device, or of the instances of one. Replaces a stale socket file.
    *
    * @throws {EndpointError} When it cannot listen there.
    */
-  constructor(host: DeviceHost, path: string) {
-    this.#host = host;
+  constructor(served: DeviceHost | ServerGroup, path: string) {
+    this.#served = served;
     this.#listener = listenOnPath(
       path,
       (path) => withUmask(UMASK, () => UnixListener.listen(path)),
@@ -115,7 +120,7 @@ export class ControlSocket implements AsyncDisposable {
     const endNow = () => end.resolve(failed(503, new Error("The device ends")));
     this.#pending.add(endNow);
     try {
-      return await Promise.race([answer(this.#host, request), end.promise]);
+      return await Promise.race([answer(this.#served, request), end.promise]);
     } finally {
       this.#pending.delete(endNow);
     }
@@ -139,8 +144,37 @@ export class ControlSocket implements AsyncDisposable {
   }
 }
 
-async function answer(host: DeviceHost, request: HttpRequest): Promise<HttpAnswer> {
-  const name = request.path.slice(1);
+async function answer(
+  served: DeviceHost | ServerGroup,
+  request: HttpRequest,
+): Promise<HttpAnswer> {
+  const path = request.path.slice(1);
+  if (!("servers" in served)) return await answerOf(served, path, request);
+  const { servers } = served;
+  if (path === "record") {
+    expectMethod(request, "GET", "HEAD");
+    return json(200, await served.freshRecord());
+  }
+  const [, instance, rest] = /^([^/]*)\/?(.*)$/.exec(path)!;
+  const server = servers.get(instance);
+  if (server !== undefined) return await answerOf(server.host, rest, request);
+  const [[first, { host }]] = servers;
+  if (path !== "") return await answerOf(host, path, request);
+  expectMethod(request, "GET", "HEAD");
+  const { device, requests } = index(host);
+  return json(200, {
+    device,
+    instances: [...servers.keys()],
+    requests: [...requests, ...index(host, `/${first}`).requests],
+  });
+}
+
+/** @param name The path, without what names an instance and the slash after it. */
+async function answerOf(
+  host: DeviceHost,
+  name: string,
+  request: HttpRequest,
+): Promise<HttpAnswer> {
   switch (name) {
     case "":
       expectMethod(request, "GET", "HEAD");
@@ -149,7 +183,11 @@ async function answer(host: DeviceHost, request: HttpRequest): Promise<HttpAnswe
       expectMethod(request, "GET", "HEAD");
       return json(200, await host.freshRecord());
   }
-  const commands = commandsOf(host);
+  const { commands = {}, queries = {} } = host.control;
+  if (Object.hasOwn(queries, name)) {
+    expectMethod(request, "GET", "HEAD");
+    return await run(queries[name], undefined);
+  }
   if (!Object.hasOwn(commands, name)) {
     throw new HttpError(404, `There is no /${name}; GET / lists the requests`);
   }
@@ -157,24 +195,21 @@ async function answer(host: DeviceHost, request: HttpRequest): Promise<HttpAnswe
   return await run(commands[name], await readBody(request));
 }
 
-/** The list of requests. */
-function index(host: DeviceHost): Record<string, unknown> {
-  const { name, deviceId, about } = host.device;
+/** The list of requests, whose paths begin with `prefix`. */
+function index(host: DeviceHost, prefix = "") {
+  const { device: { name, deviceId, about }, control: { commands = {}, queries = {} } } = host;
+  const listed = (method: string, offered: Readonly<Record<string, DeviceCommand>>) =>
+    Object.entries(offered).map(([name, { about }]) => ({
+      ...{ method, path: `${prefix}/${name}`, about },
+    }));
   return {
     device: { name, id: deviceId, about },
     requests: [
-      { method: "GET", path: "/record", about: "What the front-end and the driver did" },
-      ...Object.entries(commandsOf(host)).map(([name, { about }]) => ({
-        method: "POST",
-        path: `/${name}`,
-        about,
-      })),
+      { method: "GET", path: `${prefix}/record`, about: "What the front-end and the driver did" },
+      ...listed("GET", queries),
+      ...listed("POST", commands),
     ],
   };
-}
-
-function commandsOf(host: DeviceHost): Readonly<Record<string, DeviceCommand>> {
-  return host.control.commands ?? {};
 }
 
 async function run(command: DeviceCommand, body: unknown): Promise<HttpAnswer> {

@@ -104,12 +104,15 @@ export interface DeviceHostOptions {
 /** The place of a device among those that share a thread. */
 export interface SharedThread {
   readonly thread: QueueThread;
-  /** Its number among them, from 0. */
+  /** Its number among them, from 0, and its name. */
   readonly instance: number;
+  readonly name: string;
 }
 
 /** An open control half, and how to run the data half. */
 interface Opened {
+  /** The name of an instance. */
+  instance: string | undefined;
   control: DeviceHost["control"];
   config: ConfigSpace<ConfigLayout>;
   /** The setup that all engines share. */
@@ -150,7 +153,7 @@ export class DeviceHost implements AsyncDisposable {
   private constructor(
     device: AnyDevice,
     { log = () => {}, stopLimitMs }: DeviceHostOptions,
-    { control, config, common, most, begin }: Opened,
+    { instance, control, config, common, most, begin }: Opened,
   ) {
     this.device = device;
     this.control = control;
@@ -202,6 +205,7 @@ export class DeviceHost implements AsyncDisposable {
       ~this.offered;
     this.record = new DeviceRecord({
       device,
+      instance,
       offered: this.offered,
       config,
       queues: this.queues,
@@ -244,7 +248,7 @@ export class DeviceHost implements AsyncDisposable {
     const control = await device.open?.({
       options: values,
       config: config.view,
-      instance: shared?.instance ?? 0,
+      instance: { number: shared?.instance ?? 0, name: shared?.name ?? device.name },
       announceConfig: () => host?.onConfigChange?.(),
       async fence() {
         if (host !== undefined) await host.#engines.fence();
@@ -260,7 +264,7 @@ export class DeviceHost implements AsyncDisposable {
     if (control.config !== undefined) layout.assign(configMemory, control.config as object);
     const pollUs = plane === "main" ? 0 : options.pollUs ?? DEFAULT_POLL_US;
     return host = new DeviceHost(device, options, {
-      ...{ control, config },
+      ...{ instance: shared?.name, control, config },
       common: { options: values, shared: control.shared, config: configMemory, pollUs },
       most: plane === "main" || shared !== undefined || device.threads === "one"
         ? 1

@@ -116,8 +116,11 @@ export interface ConnectionRecord {
 export interface RecordJson {
   /** The version of this shape. */
   version: 1;
-  /** The device: its name, the number of its type in the standard, and its description. */
-  device: { name: string; id: number; about: string };
+  /**
+   * The device: its name, the name of the instance where there are several, the number of its type
+   * in the standard, and its description.
+   */
+  device: { name: string; instance?: string; id: number; about: string };
   /** The time of the record's start. */
   since: number;
   /** The time of reading. */
@@ -147,6 +150,8 @@ export interface RecordJson {
 /** The parts of a device that its record shows. */
 export interface RecordSubject {
   device: AnyDevice;
+  /** The name of an instance. */
+  instance?: string;
   offered: bigint;
   config: ConfigSpace<ConfigLayout>;
   queues: readonly Ring[];
@@ -322,7 +327,7 @@ export class DeviceRecord {
 
   /** The record as it is now. */
   toJSON(): RecordJson {
-    const { device, config, queues } = this.#subject;
+    const { device, instance, config, queues } = this.#subject;
     const visibility = visibilityOf(device.deviceId, {
       command: this.#connection?.frontend?.command ?? null,
       takesConfig: this.#connection?.protocolFeatures.includes("CONFIG") ?? false,
@@ -330,7 +335,12 @@ export class DeviceRecord {
     });
     return {
       version: RECORD_VERSION,
-      device: { name: device.name, id: device.deviceId, about: device.about },
+      device: {
+        name: device.name,
+        ...instance !== undefined && { instance },
+        id: device.deviceId,
+        about: device.about,
+      },
       since: this.#since,
       at: this.#now(),
       features: this.#features(),

@@ -57,7 +57,7 @@ export class ServerGroup implements AsyncDisposable {
     const thread = owned.use(new QueueThread(device.name));
     for (const { source } of instances) owned.defer(() => source[Symbol.dispose]());
     for (const [instance, { name, source, options }] of instances.entries()) {
-      const shared = { thread, instance };
+      const shared = { thread, instance, name };
       servers.set(name, owned.use(await DeviceServer.start(source, device, options, shared)));
     }
     return new ServerGroup(servers, owned.move());

@@ -64,7 +64,8 @@ export class QueueThread implements Disposable {
   #nextEngine = 0;
   readonly #posted = new Int32Array(new SharedArrayBuffer(4));
   #isStarting = true;
-  #isEnding = false;
+  /** Why it runs no engine any more. */
+  #failure: Error | undefined;
 
   /** Starts the thread. */
   constructor(name: string) {
@@ -86,9 +87,9 @@ export class QueueThread implements Disposable {
   }
 
   /**
-   * Begins an engine.
+   * Begins an engine, which is never ready if the thread has ended.
    *
-   * @throws {Error} When what the device shares cannot be copied, or the thread has ended.
+   * @throws {Error} When what the device shares cannot be copied.
    */
   begin(
     device: AnyDevice,
@@ -96,10 +97,11 @@ export class QueueThread implements Disposable {
     memory: MemoryHandle,
     emit: (event: EngineEvent) => void,
   ): Transport {
-    if (this.#isEnding) throw new Error(`The queue thread of ${this.#name} has ended`);
     const engine = this.#nextEngine++;
     try {
-      this.#post({ kind: "begin", engine, module: device.module, setup, memory });
+      if (this.#failure === undefined) {
+        this.#post({ kind: "begin", engine, module: device.module, setup, memory });
+      }
     } catch (cause) {
       this.#endIfUnused();
       throw new Error(
@@ -117,7 +119,8 @@ export class QueueThread implements Disposable {
         this.#endIfUnused();
       },
     }, emit);
-    this.#engines.set(engine, transport);
+    if (this.#failure === undefined) this.#engines.set(engine, transport);
+    else transport.fail(this.#failure);
     return transport;
   }
 
@@ -138,7 +141,7 @@ export class QueueThread implements Disposable {
   }
 
   #fail(error: Error): void {
-    this.#isEnding = true;
+    this.#failure ??= error;
     this.#noteStarted();
     for (const engine of this.#engines.values()) engine.fail(error);
   }
@@ -155,8 +158,8 @@ export class QueueThread implements Disposable {
 
   /** Ends a thread that runs no engine. */
   [Symbol.dispose](): void {
-    if (this.#isEnding || this.#engines.size > 0) return;
-    this.#isEnding = true;
+    if (this.#failure !== undefined || this.#engines.size > 0) return;
+    this.#failure = new Error(`The queue thread of ${this.#name} has ended`);
     this.#noteStarted();
     this.#worker.terminate();
     this.#wake.close();

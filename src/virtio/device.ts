@@ -245,8 +245,8 @@ export interface ControlContext<L extends ConfigLayout, O extends Options> {
   readonly options: OptionValues<O>;
   /** The config space, live, shared with the data half. */
   readonly config: ConfigView<L>;
-  /** Its number among the instances that are served together, from 0. */
-  readonly instance: number;
+  /** Which of the instances this is that are served together: its number, from 0, and its name. */
+  readonly instance: { readonly number: number; readonly name: string };
   /** Tells the driver that config space changed, as soon as it can hear it. */
   announceConfig(): void;
   /**

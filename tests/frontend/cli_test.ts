@@ -367,7 +367,7 @@ Deno.test("vhostd list, describe, --help and --version print their output on std
   }
   assertMatch(
     list.stdout,
-    /^blk +\S.*\ninput +\S.*\nnet +\S.*\nrng +Entropy from the host\nsensor +\S.*\n$/,
+    /^blk +\S.*\ninput +\S.*\nnet +\S.*\nrng +Entropy from the host\nsensor +\S.*\nswitch +\S.*\n$/,
   );
   assertEquals(JSON.parse(describe.stdout).config.fields[0].name, "capacity");
   assertEquals(JSON.parse(libvirt.stdout).binary, "/usr/bin/x");

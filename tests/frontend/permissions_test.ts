@@ -164,7 +164,7 @@ Deno.test("the control socket and the record need no further permissions", () =>
     await using cli = new CliProcess(command, { permissions });
     await cli.until("listens");
     await using source = await openRecordSource(control);
-    assertEquals((await source.read()).device.name, "rng");
+    assertEquals((await source.read()).records[0].device.name, "rng");
     await expectInspection(control);
     assertEquals((await cli.stop()).status, 0);
     assertEquals(JSON.parse(Deno.readTextFileSync(record)).device.name, "rng");

@@ -23,8 +23,12 @@ Deno.test("parseArguments() takes values after = and after a space", () => {
 });
 
 Deno.test("parseArguments() does not use the word after a flag that takes no value", () => {
-  assertEquals(parse("--read-only", "a"), { values: { readOnly: true }, positional: ["a"] });
-  assertEquals(parse("--", "--size"), { values: {}, positional: ["--size"] });
+  assertEquals(parse("--read-only", "a"), {
+    values: { readOnly: true },
+    repeated: [],
+    positional: ["a"],
+  });
+  assertEquals(parse("--", "--size"), { values: {}, repeated: [], positional: ["--size"] });
   assertEquals(parse("12", "true").positional, ["12", "true"]);
 });
 
@@ -52,4 +56,13 @@ Deno.test("parseArguments() refuses values that are invalid for the option", () 
   for (const args of ["--size=1Q", "--size=-1", "--read-only=maybe"]) {
     assertThrows(() => parse(args), OptionError, args.split("=")[0]);
   }
+});
+
+Deno.test("parseArguments() takes one option several times if told so", () => {
+  const options = { port: { type: "text", placeholder: "PATH", about: "" } } as const;
+  const args = ["--port=a", "--port", "b", "--port=c,mac=d"];
+  assertEquals(parseArguments(args, options, "help", "port"), {
+    ...{ values: {}, repeated: ["a", "b", "c,mac=d"], positional: [] },
+  });
+  assertThrows(() => parseArguments(args, options, "help"), UsageError, "Expected --port once");
 });

@@ -39,7 +39,10 @@ Deno.test("complete() offers values: choices, or paths", async () => {
 });
 
 Deno.test("complete() offers a command's arguments", async () => {
-  assertEquals(await offered("describe", ""), [["blk", "input", "net", "rng", "sensor"], false]);
+  assertEquals(await offered("describe", ""), [
+    ["blk", "input", "net", "rng", "sensor", "switch"],
+    false,
+  ]);
   assertEquals(await offered("inspect", ""), [[], true]);
   assertEquals(await offered("inspect", "--"), [["--watch", "--json", "--help"], false]);
   assertEquals(await offered("completion", "z"), [["zsh"], false]);

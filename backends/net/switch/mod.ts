@@ -41,20 +41,20 @@ export default defineDevice({
   instances: "port",
 
   async open({ options: { port = "", uplink, isolate, mtu }, instance, log, post }) {
-    if (instance >= MAX_GUESTS) throw new RangeError(`Expected at most ${MAX_GUESTS} ports`);
+    if (instance.number >= MAX_GUESTS) throw new RangeError(`Expected at most ${MAX_GUESTS} ports`);
     const mac = macOf(port);
     // The first instance has the uplink for all.
-    const joined = uplink === undefined || instance > 0
+    const joined = uplink === undefined || instance.number > 0
       ? undefined
       : await openUplink(uplink, mtu, log);
     const network: Network = {
       plan: {
-        ...{ kind: "switch", number: instance, isIsolated: isolate },
+        ...{ kind: "switch", number: instance.number, isIsolated: isolate },
         ...mac !== undefined && { mac },
       },
       offloads: ALL_OFFLOADS,
       mtu: mtu ?? 1500,
-      report: () => ({ port: `switch ${port}` }),
+      report: () => ({ port: `switch, ${mac === undefined ? "any address" : port.split(",")[1]}` }),
       [Symbol.asyncDispose]: async () => await joined?.[Symbol.asyncDispose](),
     };
     const clean = defaultOptions(impairmentOptions);
@@ -63,6 +63,7 @@ export default defineDevice({
       ...card,
       shared: {
         ...card.shared,
+        ...{ number: instance.number, name: instance.name, mac },
         uplink: joined && { plan: joined.plan, offloads: joined.offloads },
       },
       queries: {
@@ -75,7 +76,8 @@ export default defineDevice({
   },
 
   handlers(context) {
-    const { shared: { uplink, mtu }, watch, keep, notice } = context;
+    const { shared: { number, name, mac, uplink, mtu }, watch, keep, notice } = context;
+    theSwitch.name(number, name, mac);
     const half = net.handlers({
       ...context,
       options: { ...defaultOptions(netOptions), queuePairs: 1 },

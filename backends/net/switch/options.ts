@@ -10,14 +10,16 @@ import { OptionError, type Options } from "../../../mod.ts";
 export const switchOptions = {
   port: {
     type: "text",
-    placeholder: "PATH[,mac=MAC]",
-    about: "Listen on a Unix socket for a guest, which may use the address MAC only if one is " +
-      "given; once for each guest",
+    placeholder: "PATH",
+    about:
+      "Listen on a Unix socket for a guest; once for each guest. With PATH,mac=MAC the guest " +
+      "may use that address only, and no other guest may",
   },
   uplink: {
     type: "text",
-    placeholder: "tap:NAME|user|stream:PATH|stream:HOST:PORT",
-    about: "Join the guests to another network, as net does by its own flags",
+    placeholder: "KIND",
+    about: "Join the guests to another network as net does: tap:NAME, user, stream:PATH or " +
+      "stream:HOST:PORT",
   },
   isolate: { type: "flag", about: "Let guests reach the uplink only, and not each other" },
   mtu: {
@@ -56,7 +58,6 @@ export function uplinkOptions(uplink: string): Record<string, unknown> {
     return { [kind]: place ?? true };
   }
   throw new OptionError(
-    `--uplink takes ${switchOptions.uplink.placeholder.replaceAll("|", ", ")}; got ` +
-      JSON.stringify(uplink),
+    `--uplink takes tap:NAME, user, stream:PATH or stream:HOST:PORT, got ${JSON.stringify(uplink)}`,
   );
 }

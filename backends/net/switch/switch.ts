@@ -41,6 +41,7 @@ export interface Member {
 /** All ports of a switch run on one thread, so a packet is copied once and nothing is locked. */
 export class Switch {
   readonly macs = new MacTable();
+  readonly #names: string[] = [];
   readonly #members: (Member | undefined)[] = new Array(MAX_GUESTS + 1).fill(undefined);
   /** Members that took packets since the last flush, a bit for each. */
   #unflushed = 0;
@@ -51,6 +52,12 @@ export class Switch {
   /** @param clock The time in seconds. */
   constructor(clock: () => number = () => performance.now() / 1000 | 0) {
     this.#clock = clock;
+  }
+
+  /** Names a port, and gives it an address, before its guest connects. */
+  name(number: number, name: string, mac?: readonly [number, number, number]): void {
+    this.#names[number] = name;
+    if (mac !== undefined) this.macs.pin(...mac, number);
   }
 
   /** Connects a port, in the place of an earlier one with the same number. */
@@ -117,9 +124,10 @@ export class Switch {
     }
   }
 
-  /** The addresses that are known. */
-  list(): MacJson[] {
-    return this.macs.list(this.#clock());
+  /** The addresses that are known, with the names of their ports. */
+  list(): (Omit<MacJson, "port"> & { port: string })[] {
+    return this.macs.list(this.#clock())
+      .map(({ mac, port, age }) => ({ mac, port: this.#names[port] ?? "uplink", age }));
   }
 }
 

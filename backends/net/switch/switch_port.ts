@@ -43,7 +43,6 @@ export class SwitchPort implements Port, Member, VectorSink {
     this.#switch = ofSwitch;
     this.#owner = owner;
     this.#transit = new Transit(owner.base);
-    if (mac !== undefined) ofSwitch.macs.pin(mac[0], mac[1], mac[2], number);
     ofSwitch.join(this);
   }
 
