@@ -10,6 +10,12 @@ Deno.test(`devices hold under any requests, beside a model (deno task fuzz devic
   const tally = new Tally();
   await target.run({ seed: SEED, cases: 2_000, tally, progress() {} });
   await watchesEnded();
-  const reached = ["blk: IN, status 0", "rng: requests", "input: lives", "config: reads refused"];
+  const reached = [
+    "blk: IN, status 0",
+    "rng: requests",
+    "input: lives",
+    "config: reads refused",
+    "net: sends taken",
+  ];
   for (const what of reached) assert(tally.counts[what] > 0, what);
 });

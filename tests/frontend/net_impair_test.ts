@@ -5,7 +5,7 @@ import { addressOf, type Fd, pinnedBuffer, readNow, ready, writeNow } from "../.
 import theSwitch from "../../backends/net/switch/mod.ts";
 import { serveInstances } from "../../mod.ts";
 import { frame, HEADER_BYTES, NetDriver, packet } from "./lib/net_driver.ts";
-import { packetSockets } from "./lib/packet_sockets.ts";
+import { packetSockets } from "../../tools/lib/packet_sockets.ts";
 import { Ask } from "./lib/scripted_network.ts";
 
 /** The most frames that the network's socket holds for sure. */

@@ -4,8 +4,8 @@ import { OptionError, serve } from "../../mod.ts";
 import { pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
 import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
+import { packetSockets } from "../../tools/lib/packet_sockets.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
-import { packetSockets } from "./lib/packet_sockets.ts";
 
 const RINGS = [
   { name: "split", packed: false, inOrder: false },

@@ -1,6 +1,7 @@
 /** Drivers whose rings are right and whose requests are anything. */
 import { liveAsDisk } from "./device/blk.ts";
 import { liveAsInput } from "./device/input.ts";
+import { liveAsNetwork } from "./device/net.ts";
 import { liveAsEntropy } from "./device/rng.ts";
 import { type FuzzTarget, playParts } from "./frame.ts";
 
@@ -11,7 +12,7 @@ import { type FuzzTarget, playParts } from "./frame.ts";
 const LIFE_CASES = 250, MAX_LIVES = 1000;
 
 /** The kinds of lives, more of those that are more complex. */
-const LIVES = [liveAsDisk, liveAsDisk, liveAsInput, liveAsDisk, liveAsDisk, liveAsEntropy];
+const LIVES = [liveAsDisk, liveAsNetwork, liveAsInput, liveAsDisk, liveAsNetwork, liveAsEntropy];
 
 export const target: FuzzTarget = {
   about: "any requests and config accesses to every device, beside a model",

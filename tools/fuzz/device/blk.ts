@@ -64,7 +64,14 @@ export async function liveAsDisk(random: Random, cases: number, tally: Tally): P
       numQueues: 2,
       serial: SERIAL,
     };
-    const setup = { name: `blk (${disk.name})`, random, tally, device: blk, options, queues: 2 };
+    const setup = {
+      name: `blk (${disk.name})`,
+      random,
+      tally,
+      device: blk,
+      options,
+      driver: { queues: 2 },
+    };
     const done = await withLife(setup, (life) => new DiskLife(life, disk.name, path).run(cases));
     tally.add(`blk: lives as ${disk.name}`);
     return done;

@@ -20,7 +20,7 @@ export async function liveAsInput(random: Random, cases: number, tally: Tally): 
   const profile = random.pick(["keyboard", "keyboard", "mouse", "tablet"]);
   const name = `input (${profile})`;
   return await withLife(
-    { name, random, tally, device: input, options: { profile }, queues: 2 },
+    { name, random, tally, device: input, options: { profile }, driver: { queues: 2 } },
     (life) => new InputLife(life, profile === "keyboard").run(Math.min(cases, 200)),
   );
 }

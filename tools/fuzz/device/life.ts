@@ -4,7 +4,11 @@
  */
 import { Scratch } from "../../lib/scratch.ts";
 import { type AnyDevice, type DeviceServer, serve, type ServeOptions } from "../../../mod.ts";
-import { FrontendError, VirtioDriver } from "../../../src/frontend/mod.ts";
+import {
+  FrontendError,
+  VirtioDriver,
+  type VirtioDriverOptions,
+} from "../../../src/frontend/mod.ts";
 import type { Random } from "../../lib/random.ts";
 import { type Tally, TIMEOUT_MS } from "../frame.ts";
 
@@ -28,13 +32,13 @@ export interface Setup {
   tally: Tally;
   device: AnyDevice;
   options: ServeOptions["options"];
-  /** @default {1} */
-  queues?: number;
+  /** What the driver does beside that. */
+  driver?: Pick<VirtioDriverOptions, "queues" | "features" | "protocolFeatures">;
 }
 
 /** Serves a device, and connects a driver with rings of any kind. */
 export async function withLife<T>(
-  { name, random, tally, device, options, queues }: Setup,
+  { name, random, tally, device, options, ...setup }: Setup,
   use: (life: Life) => Promise<T>,
 ): Promise<T> {
   using scratch = new Scratch("fuzz-");
@@ -42,7 +46,7 @@ export async function withLife<T>(
     const socketPath = `${scratch.directory()}/device.sock`;
     await using server = await serve(device, { socketPath, threads: 2, options });
     await using driver = await VirtioDriver.start(socketPath, {
-      queues,
+      ...setup.driver,
       packed: random.chance(1, 2),
       eventIndex: random.chance(1, 2),
       inOrder: random.chance(1, 4),

@@ -76,7 +76,7 @@ class File {
   ): Promise<void> {
     const { random, tally, name, mode: { io }, path: blkFile } = this;
     const options = { io, blkFile, numQueues: queues, ...more };
-    return withLife({ name, random, tally, device, options, queues }, use);
+    return withLife({ name, random, tally, device, options, driver: { queues } }, use);
   }
 }
 
