@@ -60,7 +60,8 @@ export class SourcePort implements Port {
 
   receive(window: ReceiveWindow): number {
     window.rewind();
-    window.write(this.#address, this.#packet.length);
+    window.addresses[1] = this.#address;
+    window.copy(this.#packet.length);
     return this.#packet.length;
   }
 

@@ -20,7 +20,10 @@ import type { Port, PortOwner } from "./port.ts";
 import { ReceiveWindow } from "./receive_window.ts";
 
 /** How many packets are received before other queues have their turn. */
-const MAX_BATCH = 64;
+const MAX_BATCH = 256;
+
+/** How many packets are received before the driver sees them. */
+const MAX_UNPUBLISHED = 32;
 
 // What became of the next packet.
 const RECEIVED = 0, NO_PACKET = 1, NO_ROOM = 2;
@@ -200,9 +203,10 @@ export class QueuePair implements ImpairedOwner, Disposable {
 
   /** @returns Whether there is room for more packets. */
   #receiveBatch(queue: QueueHandle, port: Port): boolean {
-    for (let i = 0; i < MAX_BATCH; i++) {
+    for (let i = 1; i <= MAX_BATCH; i++) {
       const result = this.#receiveNext(queue, port);
       if (result !== RECEIVED) return result === NO_PACKET;
+      if (i % MAX_UNPUBLISHED === 0) queue.flush();
     }
     return true;
   }

@@ -4,8 +4,8 @@
  * @module
  */
 
-import type { Chain, QueueHandle, VectorSink } from "../../mod.ts";
-import { addressOf, copyMemory, MAX_IO_VECTORS, pinnedBuffer } from "../../src/linux/mod.ts";
+import type { Chain, Parts, QueueHandle, VectorSink } from "../../mod.ts";
+import { addressOf, copyBetween, MAX_IO_VECTORS, pinnedBuffer } from "../../src/linux/mod.ts";
 import { HEADER_BYTES, MAX_FRAME_BYTES } from "./packet.ts";
 
 /** The most chains in the window. */
@@ -23,11 +23,13 @@ const ENTRY_WORDS = 4; // struct iovec
  * Chains that are taken and not yet filled, first in, first out, and their memory as a list of
  * struct iovec. What a packet leaves over is for the next one, so a chain is taken and listed once.
  */
-export class ReceiveWindow implements VectorSink {
+export class ReceiveWindow {
   /** The bytes that the next packet can have. */
   room = 0;
+  /** Where a copy goes to, and where from: see `copyBetween`. */
+  readonly addresses = new Float64Array(2);
   readonly #base: number;
-  readonly #words = new Uint32Array(pinnedBuffer(LIST_ENTRIES * ENTRY_WORDS * 4));
+  readonly #words = new Uint32Array(pinnedBuffer((LIST_ENTRIES + 1) * ENTRY_WORDS * 4));
   readonly #address = addressOf(this.#words);
   /** Takes the end of a packet that has no room. */
   readonly #spare = new Uint8Array(pinnedBuffer(HEADER_BYTES + MAX_FRAME_BYTES));
@@ -52,12 +54,13 @@ export class ReceiveWindow implements VectorSink {
   /** @param base The address of index 0 of guest memory. */
   constructor(base: number) {
     this.#base = base;
+    this.#set(LIST_ENTRIES, this.#spareAddress, this.#spare.length);
   }
 
   /** Makes a window of memory that stays where it is, into which packets go one after the other. */
   static over(memory: Uint8Array<ArrayBuffer>): ReceiveWindow {
     const window = new ReceiveWindow(0);
-    window.push(addressOf(memory), memory.length);
+    window.#set(window.#end++, addressOf(memory), memory.length);
     window.room = memory.length;
     return window;
   }
@@ -113,7 +116,7 @@ export class ReceiveWindow implements VectorSink {
       this.#first = 0;
     }
     const begin = this.#end;
-    const listed = writable.gather(this, this.#base);
+    const listed = this.#list(writable);
     if (listed < writable.byteLength && this.#count > 0) {
       this.#end = begin;
       queue.untake(chain);
@@ -127,11 +130,20 @@ export class ReceiveWindow implements VectorSink {
     return true;
   }
 
-  /** Lists memory of the chain that is being taken. */
-  push(address: number, bytes: number): boolean {
-    if (this.#end - this.#first === MAX_ENTRIES) return false;
-    this.#set(this.#end++, address, bytes);
-    return true;
+  /** Lists the memory of a chain; returns how many bytes there was room for. */
+  #list(parts: Parts): number {
+    const words = this.#words;
+    let listed = 0;
+    for (let i = 0; i < parts.count && this.#end - this.#first < MAX_ENTRIES; i++) {
+      const bytes = parts.length(i);
+      if (bytes === 0) continue;
+      const at = this.#end++ * ENTRY_WORDS, address = this.#base + parts.index(i);
+      words[at] = address >>> 0;
+      words[at + 1] = address / 2 ** 32;
+      words[at + 2] = bytes;
+      listed += bytes;
+    }
+    return listed;
   }
 
   #set(entry: number, address: number, bytes: number): void {
@@ -139,7 +151,6 @@ export class ReceiveWindow implements VectorSink {
     words[at] = address >>> 0;
     words[at + 1] = address / 2 ** 32;
     words[at + 2] = bytes;
-    words[at + 3] = 0;
   }
 
   /** The address of the list for a vectored read of {@linkcode ReceiveWindow.listed} entries. */
@@ -152,7 +163,12 @@ export class ReceiveWindow implements VectorSink {
    * packet that has no room is known by its size.
    */
   get listed(): number {
-    this.#set(this.#end, this.#spareAddress, this.#spare.length);
+    const words = this.#words;
+    words.copyWithin(
+      this.#end * ENTRY_WORDS,
+      LIST_ENTRIES * ENTRY_WORDS,
+      (LIST_ENTRIES + 1) * ENTRY_WORDS,
+    );
     return this.#end - this.#first + 1;
   }
 
@@ -165,12 +181,19 @@ export class ReceiveWindow implements VectorSink {
 
   /** Copies the next bytes of a packet from an address; the spare memory takes what has no room. */
   write(address: number, bytes: number): void {
-    const words = this.#words;
+    this.addresses[1] = address;
+    this.copy(bytes);
+  }
+
+  /** Copies the next bytes of a packet from `addresses[1]`, as {@linkcode ReceiveWindow.write}. */
+  copy(bytes: number): void {
+    const words = this.#words, addresses = this.addresses;
     while (bytes > 0 && this.#entry < this.#end) {
       const at = this.#entry * ENTRY_WORDS;
       const part = Math.min(words[at + 2] - this.#at, bytes);
-      copyMemory(words[at] + words[at + 1] * 2 ** 32 + this.#at, address, part);
-      address += part;
+      addresses[0] = words[at] + words[at + 1] * 2 ** 32 + this.#at;
+      copyBetween(addresses, part);
+      addresses[1] += part;
       bytes -= part;
       this.#at += part;
       if (this.#at < words[at + 2]) return;
@@ -179,7 +202,8 @@ export class ReceiveWindow implements VectorSink {
     }
     if (bytes === 0) return;
     bytes = Math.min(bytes, this.#spare.length - this.#spared);
-    copyMemory(this.#spareAddress + this.#spared, address, bytes);
+    addresses[0] = this.#spareAddress + this.#spared;
+    copyBetween(addresses, bytes);
     this.#spared += bytes;
   }
 

@@ -9,7 +9,7 @@
  */
 
 import type { Parts } from "../../mod.ts";
-import { addressOf, copyMemory, pinnedBuffer } from "../../src/linux/mod.ts";
+import { addressOf, copyBetween, pinnedBuffer } from "../../src/linux/mod.ts";
 import { GSO_ECN, GSO_NONE, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, type PacketHeader } from "./header.ts";
 import { HEADER_BYTES, MAX_FRAME_BYTES } from "./packet.ts";
 
@@ -46,6 +46,8 @@ export class Segmenter {
   readonly #base: number;
   readonly #target: DataView<ArrayBuffer>;
   readonly #address: number;
+  /** Where a copy goes to, and where from: see `copyBetween`. */
+  readonly #addresses = new Float64Array(2);
   /** The headers of the packet, and what is the same in all frames. */
   readonly #headers = new DataView(pinnedBuffer(MAX_HEADER_BYTES), 0, MAX_HEADER_BYTES);
   readonly #headersAddress = addressOf(this.#headers);
@@ -124,7 +126,8 @@ export class Segmenter {
   #divide(bytes: number, gsoSize: number): boolean {
     const headers = this.#headers, covered = this.#covered, gso = this.#gso;
     const copied = Math.min(bytes, MAX_HEADER_BYTES);
-    this.#copy(this.#headersAddress, copied);
+    this.#addresses[0] = this.#headersAddress;
+    this.#copy(copied);
     if (copied < covered + UDP_BYTES) return false;
     const protocol = this.#readIp();
     if (gso === GSO_UDP) {
@@ -203,7 +206,8 @@ export class Segmenter {
       this.#datagramAddress = addressOf(this.#datagram);
     }
     this.#seek(HEADER_BYTES + this.#covered);
-    this.#copy(this.#datagramAddress, this.#payload);
+    this.#addresses[0] = this.#datagramAddress;
+    this.#copy(this.#payload);
     this.#datagram.setUint16(UDP_CHECKSUM, checksum(this.#datagram, 0, this.#payload));
   }
 
@@ -223,16 +227,21 @@ export class Segmenter {
   next(at: number): number {
     const payload = Math.min(this.#size, this.#payload - this.#next * this.#size);
     const headerBytes = this.#headerBytes, bytes = headerBytes + payload;
-    const target = this.#target;
+    const target = this.#target, addresses = this.#addresses;
     if (this.#next >= this.#frames || !(at >= 0 && at + bytes <= target.byteLength)) {
       throw new RangeError(`Expected room for a frame of a packet, got ${at}+${bytes}`);
     }
-    const address = this.#address + at;
-    if (headerBytes > 0) copyMemory(address, this.#headersAddress, headerBytes);
+    addresses[0] = this.#address + at;
+    if (headerBytes > 0) {
+      addresses[1] = this.#headersAddress;
+      copyBetween(addresses, headerBytes);
+      addresses[0] += headerBytes;
+    }
     if (this.#gso === GSO_UDP) {
-      copyMemory(address + headerBytes, this.#datagramAddress + this.#next * this.#size, payload);
+      addresses[1] = this.#datagramAddress + this.#next * this.#size;
+      copyBetween(addresses, payload);
     } else {
-      this.#copy(address + headerBytes, payload);
+      this.#copy(payload);
     }
     if (this.#gso !== GSO_NONE) {
       this.#writeIp(at, bytes);
@@ -290,16 +299,17 @@ export class Segmenter {
     this.#skip = offset;
   }
 
-  /** Copies the next bytes of the packet, of which there are enough, to an address. */
-  #copy(address: number, bytes: number): void {
-    const packet = this.#packet!;
+  /** Copies the next bytes of the packet, of which there are enough, to `addresses[0]`. */
+  #copy(bytes: number): void {
+    const packet = this.#packet!, addresses = this.#addresses;
     while (bytes > 0) {
       const room = packet.length(this.#part) - this.#skip;
       const count = Math.min(room, bytes);
       if (count > 0) {
-        copyMemory(address, this.#base + packet.index(this.#part) + this.#skip, count);
+        addresses[1] = this.#base + packet.index(this.#part) + this.#skip;
+        copyBetween(addresses, count);
+        addresses[0] += count;
       }
-      address += count;
       bytes -= count;
       if (count < room) this.#skip += count;
       else {

@@ -120,6 +120,7 @@ export type { IoCallbacks, IoUser, ThreadIo } from "./wait/uring_reactor.ts";
 export { addressOf, pinnedBuffer } from "./libc.ts";
 export {
   bufferAt,
+  copyBetween,
   copyMemory,
   createMemfd,
   enterPages,

@@ -107,17 +107,20 @@ export class Parts {
    * @throws {RangeError} When the parts end before it; so do all methods for a single number.
    */
   u8(offset: number): number {
+    if (this.#isInFirst(offset, 1)) return this.#view.getUint8(this.#index[0] + offset);
     return this.#view.getUint8(this.#locate(offset));
   }
 
   /** The little-endian u16 at `offset`. */
   u16(offset: number): number {
+    if (this.#isInFirst(offset, 2)) return this.#view.getUint16(this.#index[0] + offset, true);
     const at = this.locate(offset, 2);
     return at >= 0 ? this.#view.getUint16(at, true) : this.u8(offset) | this.u8(offset + 1) << 8;
   }
 
   /** The little-endian u32 at `offset`. */
   u32(offset: number): number {
+    if (this.#isInFirst(offset, 4)) return this.#view.getUint32(this.#index[0] + offset, true);
     const at = this.locate(offset, 4);
     return at >= 0
       ? this.#view.getUint32(at, true)
@@ -131,6 +134,7 @@ export class Parts {
 
   /** Writes a byte at `offset`. */
   setU8(offset: number, value: number): void {
+    if (this.#isInFirst(offset, 1)) return this.#view.setUint8(this.#index[0] + offset, value);
     this.#view.setUint8(this.#locate(offset), value);
   }
 
@@ -224,6 +228,14 @@ export class Parts {
       if (this.#pieceIndex % align !== 0 || this.#pieceBytes % align !== 0) return false;
     }
     return true;
+  }
+
+  /**
+   * Whether bytes lie in the first part, as most headers do. Their index is used on the spot then:
+   * a function that returns it makes garbage where V8 does not inline it.
+   */
+  #isInFirst(offset: number, bytes: number): boolean {
+    return offset >= 0 && this.#count > 0 && offset + bytes <= this.#length[0];
   }
 
   #locate(offset: number): number {
