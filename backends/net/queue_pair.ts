@@ -101,7 +101,7 @@ export class QueuePair implements ImpairedOwner, Disposable {
     const hasLarge = features.GUEST_TSO4 || features.GUEST_TSO6 || features.GUEST_UFO ||
       features.GUEST_USO4 || features.GUEST_USO6;
     this.#mostBytes = HEADER_BYTES + (hasLarge ? MAX_FRAME_BYTES : 18 + mtu);
-    this.#pending = 0;
+    this.#dropPending(); // A queue that broke does not stop.
     this.#window.begin(features.MRG_RXBUF);
   }
 
@@ -114,7 +114,7 @@ export class QueuePair implements ImpairedOwner, Disposable {
   stop(queue: QueueHandle): void {
     this.enable(queue);
     if (queue !== this.#receiveq) return;
-    this.#pending = 0;
+    this.#dropPending();
     this.#window.begin(false);
   }
 
@@ -216,7 +216,11 @@ export class QueuePair implements ImpairedOwner, Disposable {
     if (!window.fill(queue, this.#pending || this.#mostBytes)) return NO_ROOM;
     let bytes = this.#pending;
     if (bytes > 0) {
-      if (window.room < bytes) return NO_ROOM;
+      if (window.room < bytes) {
+        if (!window.isFull) return NO_ROOM;
+        this.#dropPending();
+        return RECEIVED;
+      }
       window.complete(bytes, this.#pendingRoom);
       this.#pending = 0;
     } else {
@@ -236,6 +240,12 @@ export class QueuePair implements ImpairedOwner, Disposable {
       this.#received.dropped(Drop.BUFFERS);
     }
     return RECEIVED;
+  }
+
+  /** Gives up a packet that waits for room. */
+  #dropPending(): void {
+    if (this.#pending > 0) this.#received.dropped(Drop.BUFFERS);
+    this.#pending = 0;
   }
 
   [Symbol.dispose](): void {

@@ -28,6 +28,8 @@ export class ReceiveWindow {
   room = 0;
   /** Where a copy goes to, and where from: see `copyBetween`. */
   readonly addresses = new Float64Array(2);
+  /** No chain is taken before a packet is delivered. */
+  isFull = false;
   readonly #base: number;
   readonly #words = new Uint32Array(pinnedBuffer((LIST_ENTRIES + 1) * ENTRY_WORDS * 4));
   readonly #address = addressOf(this.#words);
@@ -68,6 +70,7 @@ export class ReceiveWindow {
   /** Empties it, when a ring starts or stops: its chains are the ring's again. */
   begin(isMergeable: boolean): void {
     this.#isMergeable = isMergeable;
+    this.isFull = false;
     this.#chains.fill(undefined);
     this.#head =
       this.#count =
@@ -91,12 +94,13 @@ export class ReceiveWindow {
     if (!this.#isMergeable) {
       return this.#count > 0 || this.#take(queue);
     }
-    while (this.room < bytes && this.#count < MAX_CHAINS && this.#take(queue));
+    while (this.room < bytes && this.#take(queue));
     return this.#count > 0;
   }
 
   #take(queue: QueueHandle): boolean {
-    if (this.#end - this.#first === MAX_ENTRIES) return false;
+    this.isFull ||= this.#count === MAX_CHAINS || this.#end - this.#first === MAX_ENTRIES;
+    if (this.isFull) return false;
     const chain = queue.take();
     if (chain === null) return false;
     const { writable } = chain;
@@ -119,6 +123,7 @@ export class ReceiveWindow {
     const listed = this.#list(writable);
     if (listed < writable.byteLength && this.#count > 0) {
       this.#end = begin;
+      this.isFull = true;
       queue.untake(chain);
       return false;
     }
@@ -248,6 +253,7 @@ export class ReceiveWindow {
 
   /** Completes the first chains with a packet of `bytes` bytes. */
   deliver(queue: QueueHandle, bytes: number): void {
+    this.isFull = false;
     for (let left = bytes; left > 0;) {
       const at = this.#head;
       const room = this.#bytes[at];

@@ -117,6 +117,31 @@ Deno.test("net completes a packet when the driver gives the buffers that it lack
   }
 });
 
+Deno.test("net counts a packet that waits for buffers as dropped when its queue stops", async () => {
+  await using setUp = await NetDriver.create({ source: 3500 }, { buffer: [1000] });
+  setUp.post(1);
+  while (setUp.report.received.drops.buffers === undefined) {
+    await setUp.send(packet(frame(60)));
+    await setUp.driver.stop();
+    await setUp.driver.restart();
+  }
+  assertEquals(setUp.report.received.packets, 0);
+});
+
+Deno.test("net drops a packet that does not fit into all buffers that a device takes", async () => {
+  const [fd, peer] = packetSockets();
+  using _peer = peer;
+  const setup = { queues: [1024, 256], buffer: [6, 6] };
+  await using setUp = await NetDriver.create({ tapFd: `${fd}` }, setup);
+  writeNow(peer.number, packet(frame(9000, 1)));
+  writeNow(peer.number, packet(frame(60, 2)));
+  setUp.post(1000);
+  const { frame: received, numBuffers } = await setUp.receive();
+  assertEquals(received, frame(60, 2));
+  assertEquals(numBuffers, 6);
+  assertEquals(setUp.report.received.drops, { buffers: 1 });
+});
+
 Deno.test("net breaks the queue of a receive buffer that has no room for a header", async () => {
   const said = Promise.withResolvers<string>();
   await using setUp = await NetDriver.create({ source: 60 }, { buffer: [11] }, said.resolve);
