@@ -7,13 +7,14 @@
 import type { Parts } from "../../mod.ts";
 import { DROP_NAMES, HEADER_BYTES } from "./packet.ts";
 
-const PACKETS = 0, BYTES = 1, MULTICAST = 2, BROADCAST = 3, GSO = 4, DROPS = 5;
+const PACKETS = 0, BYTES = 1, MULTICAST = 2, BROADCAST = 3, GSO = 4, ENABLED = 5, DROPS = 6;
 const FIELDS = DROPS + DROP_NAMES.length;
 
 /** How many packets went one way. Bytes are those of frames. */
 export interface PacketCountsJson {
   packets: number;
   bytes: number;
+  unicast: number;
   multicast: number;
   broadcast: number;
   /** Packets that stand for several segments. */
@@ -53,23 +54,40 @@ export class PacketCounts {
     values[isBroadcast ? BROADCAST : MULTICAST]++;
   }
 
+  /** Notes whether the driver enabled the queue. */
+  enable(isEnabled: boolean): void {
+    this.#values[ENABLED] = isEnabled ? 1 : 0;
+  }
+
   /** Counts a packet that was dropped. */
   dropped(reason: number): void {
     this.#values[DROPS + reason]++;
   }
 
-  /** The counts of all pairs together. */
-  static total(memory: SharedArrayBuffer, direction: 0 | 1): PacketCountsJson {
+  /** The number of pairs whose receive queue the driver enabled. */
+  static enabledPairs(memory: SharedArrayBuffer): number {
+    return PacketCounts.#sums(memory, 1)[ENABLED];
+  }
+
+  /** The sums of all pairs, by field. */
+  static #sums(memory: SharedArrayBuffer, direction: 0 | 1): number[] {
     const sums = new Array<number>(FIELDS).fill(0);
     const pairs = memory.byteLength / (2 * FIELDS * 8);
     for (let pair = 0; pair < pairs; pair++) {
       new PacketCounts(memory, pair, direction).#values.forEach((value, i) => sums[i] += value);
     }
+    return sums;
+  }
+
+  /** The counts of all pairs together. */
+  static total(memory: SharedArrayBuffer, direction: 0 | 1): PacketCountsJson {
+    const sums = PacketCounts.#sums(memory, direction);
     const drops = DROP_NAMES.map((name, reason) => [name, sums[DROPS + reason]] as const)
       .filter(([, count]) => count > 0);
     return {
       packets: sums[PACKETS],
       bytes: sums[BYTES],
+      unicast: sums[PACKETS] - sums[MULTICAST] - sums[BROADCAST],
       multicast: sums[MULTICAST],
       broadcast: sums[BROADCAST],
       gso: sums[GSO],

@@ -103,12 +103,16 @@ export function openCard(network: Network, queuePairs: number, impairment: Impai
   impairment.onLink = (isUp) => network.setLink?.(isUp);
   let frontendMtu: number | undefined; // what QEMU tells the driver by its host_mtu
   const counts = countMemory(queuePairs);
+  let offloads: string[] = []; // those that the driver acknowledged
   const lacking = ALL_OFFLOADS.filter((name) => !network.offloads.includes(name));
   return {
     offer: { MQ: queuePairs > 1, ...Object.fromEntries(lacking.map((name) => [name, false])) },
     queues: { pair: queuePairs },
     shared: { plan: network.plan, counts, mtu, impairment: impairment.current },
-    onFeatures: (features: Readonly<Record<Offload, boolean>>) => network.onFeatures?.(features),
+    onFeatures(features: Readonly<Record<Offload, boolean>>) {
+      offloads = ALL_OFFLOADS.filter((name) => features[name]);
+      network.onFeatures?.(features);
+    },
     requests: {
       NET_SET_MTU({ value }: { value: bigint }) {
         frontendMtu = Number(value);
@@ -121,6 +125,8 @@ export function openCard(network: Network, queuePairs: number, impairment: Impai
       mtu,
       ...impairment.report(),
       ...frontendMtu !== undefined && { frontendMtu },
+      pairs: { enabled: PacketCounts.enabledPairs(counts), offered: queuePairs },
+      offloads,
       sent: PacketCounts.total(counts, 0),
       received: PacketCounts.total(counts, 1),
     }),

@@ -185,6 +185,7 @@ export class QueuePair implements ImpairedOwner, Disposable {
     const port = this.#port ??= this.#open();
     if (isRunning !== this.#isEnabled) {
       this.#isEnabled = isRunning;
+      this.#received.enable(isRunning);
       port.enable?.(isRunning);
     }
     port.listen(isRunning && this.#receiveBatch(queue, port));

@@ -325,6 +325,7 @@ function valueText(value: unknown): string {
   if (value === null || value === undefined) return "–";
   if (Array.isArray(value)) return value.length === 0 ? "none" : value.map(valueText).join(", ");
   if (typeof value === "object") {
+    if (Object.keys(value).length === 0) return "none";
     return Object.entries(value).map(([name, inner]) => {
       const text = typeof inner === "object" ? `(${valueText(inner)})` : valueText(inner);
       return `${name} ${text}`;

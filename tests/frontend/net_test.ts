@@ -56,6 +56,7 @@ for (const { name, ...rings } of RINGS) {
     assertEquals(setUp.report.sent, {
       packets: 302,
       bytes: 60 * 302 + 299 * 150,
+      unicast: 300,
       multicast: 1,
       broadcast: 1,
       gso: 0,
@@ -163,6 +164,27 @@ Deno.test("net serves several pairs, each with its own port, and stops with post
     await setUp.driver.restart();
   }
   assertEquals([setUp.report.sent.packets, setUp.report.received.packets], [6, 6]);
+});
+
+Deno.test("net spreads 16 pairs over threads, and the record says which offloads and pairs are in use", async () => {
+  const without = ["GUEST_UFO", "HOST_UFO", "GUEST_ECN", "HOST_ECN"] as const;
+  const setup = { pairs: 16, without: [...without, "GUEST_USO4" as const] };
+  await using setUp = await NetDriver.create({ source: 100 }, setup);
+  await Promise.all(Array.from({ length: 16 }, async (_, pair) => {
+    setUp.post(20, pair);
+    for (let i = 0; i < 20; i++) assertEquals((await setUp.receive(pair)).frame, sourceFrame(100));
+    await setUp.send(packet(frame(60)), { pair });
+  }));
+  const { sent, received, pairs, offloads } = setUp.report;
+  assertEquals([sent.packets, received.packets, received.broadcast], [16, 320, 320]);
+  assertEquals(pairs, { enabled: 16, offered: 16 });
+  assertEquals(
+    offloads.join(),
+    "CSUM,GUEST_CSUM,GUEST_TSO4,GUEST_TSO6,GUEST_USO6,HOST_TSO4,HOST_TSO6,HOST_USO",
+  );
+  for (const queue of [30, 31]) await setUp.driver.connection.setVringEnable(queue, false);
+  await setUp.driver.connection.getFeatures();
+  assertEquals(setUp.report.pairs, { enabled: 15, offered: 16 });
 });
 
 Deno.test("net stops while the driver's buffers wait for packets", async () => {
