@@ -1,7 +1,11 @@
 /** Guests on a switch, each with a driver of ours. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { MAX_QUEUED_PACKETS } from "../../backends/net/switch/packet_queue.ts";
 import device from "../../backends/net/switch/mod.ts";
 import { type DeviceServer, serveInstances } from "../../mod.ts";
+import { type IpFrame, network, transport } from "../unit/lib/ip_frames.ts";
+import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { splitRing } from "./lib/raw_rings.ts";
 import { frame, NetDriver, type NetSetup, packet } from "./lib/net_driver.ts";
 
 /** A switch with a guest for each entry of `ports`. */
@@ -11,7 +15,7 @@ class Switched implements AsyncDisposable {
   /** @param ports The setup of each guest, with what follows the path of its port. */
   static async create(
     ports: (NetSetup & { flags?: string })[],
-    options: Record<string, unknown> = {},
+    log: (line: string) => void = () => {},
   ): Promise<Switched> {
     await using made = new AsyncDisposableStack();
     const directory = await Deno.makeTempDir();
@@ -20,7 +24,8 @@ class Switched implements AsyncDisposable {
     const instances = ports.map(({ flags = "" }, i) =>
       [`${i}`, {
         socketPath: path(i),
-        options: { ...options, port: path(i) + flags },
+        options: { port: path(i) + flags },
+        log,
       }] as const
     );
     const group = made.use(await serveInstances(device, Object.fromEntries(instances)));
@@ -69,3 +74,151 @@ for (const packed of [false, true]) {
     assert(a.report.received.packets === 1 && b.report.received.packets === 2);
   });
 }
+
+Deno.test("switch queues packets for a guest without buffers, drops the oldest, and others notice nothing", async () => {
+  await using switched = await Switched.create([{}, {}, {}]);
+  const [a, b, c] = switched.guests;
+  c.post(300);
+  await b.send(from(1, mac(9)));
+  await c.receive();
+  const count = MAX_QUEUED_PACKETS + 100;
+  for (let i = 0; i < count; i++) {
+    await a.send(from(0, mac(1), 100, i));
+    if (i % 10 !== 0) continue;
+    await a.send(from(0, mac(2), 100, i));
+    if (i === 0) await c.send(from(2, mac(0)));
+    assertEquals((await c.receive()).frame, from(0, mac(2), 100, i).subarray(12));
+  }
+  // The first packet for the other guest was flooded.
+  assertEquals(b.report.received.drops, { queue: 101 });
+  b.post(200);
+  for (let i = 100; i < 300; i++) {
+    assertEquals((await b.receive()).frame, from(0, mac(1), 100, i).subarray(12));
+  }
+  assertEquals([a.report.sent.drops, c.report.received.drops], [{}, {}]);
+});
+
+Deno.test("switch divides large packets, and completes checksums, for a guest that takes none", async () => {
+  const plain: NetSetup = {
+    without: ["GUEST_CSUM", "GUEST_TSO4", "GUEST_TSO6", "GUEST_ECN", "GUEST_UFO"],
+  };
+  plain.without!.push("GUEST_USO4", "GUEST_USO6");
+  await using switched = await Switched.create([{}, plain, { buffer: [65_600] }]);
+  const [a, b, c] = switched.guests;
+  b.post(10);
+  c.post(10);
+  const content: IpFrame = {
+    ...{ vlans: 0, ip: 4, options: new Uint8Array(), extensions: [], id: 7, fragment: 0 },
+    ...{ protocol: "tcp", sequence: 1000, flags: 0x10, tcpOptions: new Uint8Array() },
+    payload: Uint8Array.from({ length: 4000 }, (_, i) => i * 7),
+  };
+  const build = (frame: IpFrame, checksum: "complete" | "partial") => {
+    const bytes = transport(frame, checksum);
+    return Uint8Array.from([...network(frame, bytes.length), ...bytes]);
+  };
+  const large = build(content, "partial");
+  large.set(ALL);
+  const header = { flags: 1, gsoType: 1, gsoSize: 1448, csumStart: 34, csumOffset: 16, hdrLen: 54 };
+  await a.send(packet(large, header), { parts: [12, 20, 2000, large.length - 2020] });
+  const whole = await c.receive();
+  assertEquals(whole.frame, large);
+  assertEquals([whole.flags, whole.gsoType, whole.gsoSize], [1, 1, 1448]);
+  for (let i = 0; i < 3; i++) {
+    const payload = content.payload.subarray(1448 * i, 1448 * (i + 1));
+    const expected = build(
+      { ...content, id: 7 + i, sequence: 1000 + 1448 * i, payload },
+      "complete",
+    );
+    expected.set(ALL);
+    const { frame, flags, gsoType } = await b.receive();
+    assertEquals([frame, flags, gsoType], [expected, 0, 0]);
+  }
+});
+
+Deno.test("switch: a guest that breaks its queues or leaves harms no other, and can come back", async () => {
+  const lines: string[] = [];
+  let next = Promise.withResolvers<void>();
+  await using switched = await Switched.create([{}, { buffer: [11] }, {}, {}], (line) => {
+    lines.push(line);
+    next.resolve();
+  });
+  const [a, b, c, d] = switched.guests;
+  const talk = async (seed: number) => {
+    c.post(1);
+    await a.send(from(0, mac(2), 200, seed));
+    assertEquals((await c.receive()).frame, from(0, mac(2), 200, seed).subarray(12));
+  };
+  c.post(2);
+  await c.send(from(2, mac(0)));
+  await talk(1);
+  // A receive buffer without room for a header breaks its queue in the middle of another's packet.
+  b.post(1);
+  await a.send(from(0, ALL));
+  await c.receive();
+  await assertRejects(() => b.receive(), Error, "broken");
+  await talk(2);
+  next = Promise.withResolvers();
+  const raw = splitRing(d.driver, 1);
+  raw.setDescriptor(0, { gpa: 2n ** 40n, bytes: 60, flags: 0, next: 0 });
+  raw.push(0);
+  d.driver.queues[1].kick();
+  await next.promise;
+  assertStringIncludes(lines.at(-1)!, "A buffer is at 0x10000000000");
+  await talk(3);
+  await b.driver.disconnect();
+  await talk(4);
+  await b.driver.reconnect();
+  await talk(5);
+  assertEquals([b, c].map(({ server }) => server.record().connections.total), [2, 1]);
+  assertEquals(c.report.received.drops, {});
+});
+
+Deno.test("vhostd switch: a guest has its own address only, its name in the record, and goes on after kill -9", async () => {
+  const directory = await Deno.makeTempDir();
+  const [one, two, control] = ["one.sock", "two.sock", "control"].map((name) =>
+    `${directory}/${name}`
+  );
+  const args = [
+    ...["switch", `--port=${one},mac=02:00:00:00:01:00`, `--port=${two}`],
+    `--control-path=${control}`,
+  ];
+  const get = async (path: string) => {
+    using client = Deno.createHttpClient({ proxy: { transport: "unix", path: control } });
+    return await (await fetch(`http://localhost${path}`, { client })).json();
+  };
+  {
+    const first = new CliProcess(args);
+    await using _first = first;
+    await first.until("switch/two listens on");
+    await using a = await NetDriver.join(undefined, one);
+    await using b = await NetDriver.join(undefined, two);
+    a.post(4);
+    b.post(4);
+    await b.send(from(0, ALL)); // the other's address
+    await b.send(from(1, ALL));
+    assertEquals((await a.receive()).frame, from(1, ALL).subarray(12));
+    await a.send(from(0, mac(1), 70));
+    assertEquals((await b.receive()).frame, from(0, mac(1), 70).subarray(12));
+    const { device, instances } = await get("/");
+    assertEquals([device.name, instances], ["switch", ["one", "two"]]);
+    const { instances: records } = await get("/record");
+    assertEquals(records.two.report.sent.drops, { source: 1 });
+    assertEquals(records.two, { ...await get("/two/record"), at: records.two.at });
+    assertEquals(
+      (await get("/macs")).map(({ mac, port }: { mac: string; port: string }) => [mac, port]),
+      [["02:00:00:00:01:00", "one"], ["02:00:00:00:01:01", "two"]],
+    );
+    const { stdout } = await runCli(["inspect", control]);
+    assertStringIncludes(stdout, "switch/one");
+    assertStringIncludes(stdout, "switch/two");
+    first.kill("SIGKILL");
+    await first.end();
+    await using second = new CliProcess(args);
+    await second.until("switch/two listens on");
+    await Promise.all([a, b].map(({ driver }) => driver.reconnect()));
+    await a.send(from(0, mac(1), 80));
+    assertEquals((await b.receive()).frame, from(0, mac(1), 80).subarray(12));
+    assertEquals((await second.stop()).status, 0);
+  }
+  await Deno.remove(directory, { recursive: true });
+});

@@ -64,13 +64,22 @@ export class NetDriver implements AsyncDisposable {
   /** Buffers that were given and not waited for, by pair. */
   readonly #posted: Promise<RequestResult>[][];
 
+  readonly #server: DeviceServer | undefined;
+
   private constructor(
-    readonly server: DeviceServer,
+    server: DeviceServer | undefined,
     readonly driver: VirtioDriver,
     readonly setup: NetSetup,
     readonly made: AsyncDisposableStack,
   ) {
+    this.#server = server;
     this.#posted = Array.from({ length: setup.pairs ?? 1 }, () => []);
+  }
+
+  /** The server, where it runs in this process. */
+  get server(): DeviceServer {
+    assert(this.#server !== undefined);
+    return this.#server;
   }
 
   static async create(
@@ -92,7 +101,7 @@ export class NetDriver implements AsyncDisposable {
 
   /** Starts the driver of a device that is served already. */
   static async join(
-    server: DeviceServer,
+    server: DeviceServer | undefined,
     socketPath: string,
     setup: NetSetup = {},
   ): Promise<NetDriver> {
