@@ -138,6 +138,11 @@ export class NetDriver implements AsyncDisposable {
     }
   }
 
+  /** Forgets the buffers: after a reset the device has none. */
+  forget(): void {
+    this.#posted.forEach((buffers) => buffers.length = 0);
+  }
+
   /** Waits for a packet, for which buffers are posted. */
   async receive(pair = 0): Promise<ReceivedPacket> {
     const posted = this.#posted[pair];
