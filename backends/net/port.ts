@@ -81,6 +81,10 @@ export interface TapPlan {
   readonly fds: readonly number[];
   /** Its queues can be detached. */
   readonly isMultiQueue: boolean;
+  /** The eventfd by which a port says that its TAP is gone; undefined when it cannot come back. */
+  readonly lost?: number;
+  /** The eventfd of each pair by which its port learns that its descriptor is a new TAP's. */
+  readonly back?: readonly number[];
 }
 
 /** A port of a switch; plain values, for the thread. */

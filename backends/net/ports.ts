@@ -42,7 +42,7 @@ export async function openNetwork(
     throw new OptionError(`Give one of ${kinds.map((kind) => `--${flagName(kind)}`).join(", ")}`);
   }
   const { source, mtu = 1500 } = options;
-  if (options.tap !== undefined || options.tapFd !== undefined) return openTapNetwork(options);
+  if (options.tap !== undefined || options.tapFd !== undefined) return openTapNetwork(options, log);
   if (options.handler !== undefined) return await openHandlerNetwork(options.handler, options);
   if (options.user) return await openUserNetwork(options, log);
   if (options.stream !== undefined || options.streamListen !== undefined) {

@@ -9,6 +9,7 @@ import {
   adoptTap,
   attachTapQueue,
   CURRENT_POSITION,
+  drainEventfd,
   Errno,
   errno,
   errnoName,
@@ -23,6 +24,7 @@ import {
   setNonblocking,
   setTapCarrier,
   setTapOffload,
+  signalEventfd,
   TapOffload,
   writeNow,
   writeVectors,
@@ -30,6 +32,7 @@ import {
 import { Drop, FULL, HEADER_BYTES, type Offload, SENT } from "./packet.ts";
 import type { Network, Port, PortOwner, TapPlan } from "./port.ts";
 import type { ReceiveWindow } from "./receive_window.ts";
+import { TapReturn } from "./tap_return.ts";
 
 /** How many reads without a packet there are before other queues have their turn. */
 const MAX_TRIES = 64;
@@ -40,24 +43,73 @@ export class TapPort implements Port {
   readonly #isMultiQueue: boolean;
   readonly #owner: PortOwner;
   readonly #vectors = new IoVectors();
-  readonly #readable: Watch;
-  readonly #writable: Watch;
+  readonly #lost: number | undefined;
+  readonly #back: Disposable | undefined;
+  #readable!: Watch;
+  #writable!: Watch;
+  #isEnabled = false;
+  #isListening = false;
   #isGone = false;
 
   constructor(plan: TapPlan, owner: PortOwner, pair: number) {
-    const fd = this.#fd = plan.fds[pair];
+    this.#fd = plan.fds[pair];
     this.#isMultiQueue = plan.isMultiQueue;
     this.#owner = owner;
-    this.#readable = owner.watch(fd, "readable", () => owner.readable());
+    this.#lost = plan.lost;
+    this.#watch();
+    const back = plan.back?.[pair];
+    if (back !== undefined) {
+      this.#back = owner.watch(back, "readable", () => {
+        drainEventfd(back);
+        this.#return();
+      });
+    }
+  }
+
+  #watch(): void {
+    const owner = this.#owner;
+    this.#readable = owner.watch(this.#fd, "readable", () => owner.readable());
     this.#readable.pause();
-    this.#writable = owner.watch(fd, "writable", () => {
+    this.#writable = owner.watch(this.#fd, "writable", () => {
       this.#writable.pause();
       owner.writable();
     });
     this.#writable.pause();
   }
 
+  #unwatch(): void {
+    this.#readable[Symbol.dispose]();
+    this.#writable[Symbol.dispose]();
+  }
+
+  /** Uses its descriptor anew. */
+  #return(): void {
+    if (!this.#isGone) this.#unwatch();
+    this.#isGone = false;
+    this.#watch();
+    this.enable(this.#isEnabled);
+    this.listen(this.#isListening);
+    this.#owner.writable();
+  }
+
+  /** The interface was deleted. The descriptor reports an error for ever. */
+  #lose(why: string): void {
+    this.#isGone = true;
+    this.#unwatch();
+    this.#owner.notice({
+      what: "The TAP is gone",
+      why,
+      remedy: this.#lost === undefined
+        ? "Start vhostd again when the interface is back"
+        : "It is joined again when it is back",
+    });
+    if (this.#lost !== undefined) signalEventfd(this.#lost);
+    // A packet that waited for it is dropped.
+    this.#owner.writable();
+  }
+
   enable(isEnabled: boolean): void {
+    this.#isEnabled = isEnabled;
     if (!this.#isMultiQueue || this.#isGone) return;
     try {
       attachTapQueue(this.#fd, isEnabled);
@@ -68,6 +120,7 @@ export class TapPort implements Port {
   }
 
   send(packet: Parts): number {
+    if (this.#isGone) return Drop.REFUSED;
     const vectors = this.#vectors;
     vectors.count = 0;
     // A chain has no more parts than a system call takes.
@@ -93,27 +146,22 @@ export class TapPort implements Port {
       const code = bytes === 0 ? 0 : errno();
       if (code === Errno.EAGAIN) return 0;
       if (code === Errno.EINTR) continue;
-      // The interface was deleted. The descriptor reports an error for ever.
-      this.#isGone = true;
-      this.#readable[Symbol.dispose]();
-      this.#owner.notice({
-        what: "The TAP is gone",
-        why: `Expected packets from it, got ${code === 0 ? "its end" : errnoName(code)}`,
-        remedy: "Start vhostd again when the interface is back",
-      });
+      this.#lose(`Expected packets from it, got ${code === 0 ? "its end" : errnoName(code)}`);
       return 0;
     }
     return 0;
   }
 
   listen(isListening: boolean): void {
+    this.#isListening = isListening;
+    if (this.#isGone) return;
     if (isListening) this.#readable.resume();
     else this.#readable.pause();
   }
 
   [Symbol.dispose](): void {
-    this.#readable[Symbol.dispose]();
-    this.#writable[Symbol.dispose]();
+    this.#unwatch();
+    this.#back?.[Symbol.dispose]();
   }
 }
 
@@ -152,7 +200,7 @@ const USO_OFFLOADS: Readonly<Partial<Record<Offload, number>>> = {
  *
  * @throws {OptionError} When it cannot be had.
  */
-export function openTapNetwork(options: TapOptions): Network {
+export function openTapNetwork(options: TapOptions, log: (message: string) => void): Network {
   const { tap, tapFd, bridge, queuePairs } = options;
   using resources = new DisposableStack();
   const fds: Fd[] = [];
@@ -183,28 +231,54 @@ export function openTapNetwork(options: TapOptions): Network {
       setTapOffload(first, TapOffload.CSUM | TapOffload.USO4 | TapOffload.USO6);
     const flags = hasUso ? { ...OFFLOADS, ...USO_OFFLOADS } : OFFLOADS;
     if (isTap) setTapOffload(first, 0);
+    let mask = 0, hasLink = true;
+    // One that was inherited cannot be opened again.
+    const returning = tap === undefined ? undefined : resources.use(
+      new TapReturn(tap, fds, (fd) => {
+        configure(tap, true, options);
+        setTapOffload(fd, mask);
+        if (!hasLink) setTapCarrier(fd, false);
+      }, log),
+    );
     const opened = resources.move();
     return {
-      plan: { kind: "tap", fds: fds.map(({ number }) => number), isMultiQueue },
+      plan: {
+        ...{ kind: "tap", fds: fds.map(({ number }) => number), isMultiQueue },
+        lost: returning?.lost.number,
+        back: returning?.back.map(({ number }) => number),
+      },
       offloads: Object.keys(flags) as Offload[],
       mtu,
       onFeatures(features) {
         if (!isTap) return;
-        let mask = 0;
+        mask = 0;
         for (const [offload, flag] of Object.entries(flags) as [Offload, number][]) {
           if (features[offload]) mask |= flag;
         }
         // The kernel takes none without the first.
-        setTapOffload(first, (mask & TapOffload.CSUM) === 0 ? 0 : usable(mask));
+        mask = (mask & TapOffload.CSUM) === 0 ? 0 : usable(mask);
+        whileThere(() => setTapOffload(first, mask));
       },
-      setLink: isTap ? (isUp) => setTapCarrier(first, isUp) : undefined,
-      send: (packet) => void writeNow(first, packet),
+      setLink: !isTap ? undefined : (isUp) => {
+        hasLink = isUp;
+        whileThere(() => setTapCarrier(first, isUp));
+      },
+      send: (packet) => whileThere(() => writeNow(first, packet)),
       report: () => ({ port: isTap ? `tap ${name}` : "inherited socket", ...bridge && { bridge } }),
       [Symbol.asyncDispose]: () => Promise.resolve(opened.dispose()),
     };
   } catch (error) {
     if (!(error instanceof LinuxError || error instanceof TypeError)) throw error;
     throw new OptionError(explain(error, options), { cause: error });
+  }
+}
+
+/** Calls a function that fails while the TAP is gone; a new one is set up when it is back. */
+function whileThere(call: () => void): void {
+  try {
+    call();
+  } catch (error) {
+    if (!(error instanceof LinuxError && error.errno === Errno.EBADFD)) throw error;
   }
 }
 

@@ -27,6 +27,7 @@ export const Errno = {
   EROFS: 30,
   EPIPE: 32,
   ENODATA: 61,
+  EBADFD: 77,
   EOPNOTSUPP: 95,
   EADDRINUSE: 98,
   ECONNRESET: 104,

@@ -7,6 +7,7 @@
 import { check, Errno, LinuxError } from "./errors.ts";
 import { errno, libc } from "./libc.ts";
 
+const O_CLOEXEC = 0o2000000;
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFD = 1;
 const F_SETFD = 2;
@@ -52,6 +53,11 @@ export class Fd implements Disposable {
   /** A second descriptor of the same open file. */
   duplicate(): Fd {
     return duplicateFd(this.number);
+  }
+
+  /** Becomes a second descriptor of another open file, with the same number, and closes its own. */
+  become({ number }: Fd): void {
+    check(libc.dup3(number, this.number, O_CLOEXEC), "dup3");
   }
 
   /** Closes it; closing again does nothing. */

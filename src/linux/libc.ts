@@ -20,6 +20,7 @@ const symbols = {
     result: "i32",
     nonblocking: true,
   },
+  dup3: { parameters: ["i32", "i32", "i32"], result: "i32" }, // oldfd, newfd, flags
   getrlimit: { parameters: ["i32", "buffer"], result: "i32" }, // resource, rlim
   fcntl_lock: { name: "fcntl", parameters: ["i32", "i32", "buffer"], result: "i32" }, // fd, cmd, lock
   ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" }, // fd, request, argp

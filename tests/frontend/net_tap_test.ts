@@ -185,11 +185,26 @@ Deno.test("net --tap: POST /link takes the carrier of the TAP away, and gives it
   await machine.ok("ping", "-c", "1", "-w", "10", "10.9.0.1");
 });
 
-Deno.test("net --tap says that its TAP was deleted", async () => {
-  await using joined = await Joined.create();
-  await joined.host.address("tap0", 1);
-  const machine = await joined.machine();
-  await machine.ok("ping", "-c", "1", "10.9.0.1");
-  await joined.host.ip("link", "del", "tap0");
-  await joined.vhostd.until("The TAP is gone");
-});
+for (const pairs of [1, 2]) {
+  Deno.test(`net --tap joins its TAP again when it was deleted and is back (${pairs})`, async () => {
+    await using joined = await Joined.create([`--queue-pairs=${pairs}`]);
+    const { host, vhostd } = joined;
+    await host.address("tap0", 1);
+    const machine = await joined.machine({ pairs });
+    await machine.ok("ping", "-c", "1", "10.9.0.1");
+    await host.ip("link", "del", "tap0");
+    await vhostd.until("The TAP is gone");
+    await machine.run(`! "$0" ping -c 1 -W 1 10.9.0.1`);
+    assertGreater((await joined.report()).sent.drops.refused, 0);
+    const queues = pairs > 1 ? ["multi_queue"] : [];
+    await host.ip("tuntap", "add", "tap0", "mode", "tap", ...queues);
+    await vhostd.until("is back, and joined again");
+    await host.address("tap0", 1);
+    // The new interface has another MAC address.
+    await machine.ip("neigh", "flush", "dev", "eth0");
+    await machine.ok("ping", "-c", "1", "-w", "10", "10.9.0.1");
+    await machine.sendTo(host, "10.9.0.1", 1_000_000);
+    await host.sendTo(machine, "10.9.0.2", 1_000_000);
+    assertEquals([await host.errors(), await machine.errors()], [{}, {}]);
+  });
+}
