@@ -4,7 +4,8 @@
  * @module
  */
 
-import type { Parts, VectorSink } from "../../../mod.ts";
+import type { Parts, VectorSink, Watch } from "../../../mod.ts";
+import { createEventfd, type Fd, signalEventfd } from "../../../src/linux/mod.ts";
 import type { PacketHeader } from "../header.ts";
 import { Drop } from "../packet.ts";
 import type { Port, PortOwner, SwitchPlan } from "../port.ts";
@@ -30,6 +31,9 @@ export class SwitchPort implements Port, Member, VectorSink {
   readonly #owner: PortOwner;
   readonly #transit: Transit;
   readonly #queue = new PacketQueue();
+  /** Always readable: watched while more packets are queued than one turn delivers. */
+  readonly #ready: Fd = createEventfd();
+  readonly #queued: Watch;
   /** The packet that is being taken, and the address of index 0 of its memory. */
   #packet: Parts | undefined;
   #base = 0;
@@ -43,6 +47,9 @@ export class SwitchPort implements Port, Member, VectorSink {
     this.#switch = ofSwitch;
     this.#owner = owner;
     this.#transit = new Transit(owner.base);
+    signalEventfd(this.#ready.number);
+    this.#queued = owner.watch(this.#ready.number, "readable", () => owner.readable());
+    this.#queued.pause();
     ofSwitch.join(this);
   }
 
@@ -103,9 +110,14 @@ export class SwitchPort implements Port, Member, VectorSink {
     this.#switch.macs.forget(this.number);
   }
 
-  listen(): void {}
+  listen(isListening: boolean): void {
+    if (isListening && this.#queue.bytes > 0) this.#queued.resume();
+    else this.#queued.pause();
+  }
 
   [Symbol.dispose](): void {
     this.#switch.leave(this);
+    this.#queued[Symbol.dispose]();
+    this.#ready.close();
   }
 }
