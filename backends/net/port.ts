@@ -14,6 +14,8 @@ import type { ReceiveWindow } from "./receive_window.ts";
  * uses it, and stays for as long as that thread. All methods return at once.
  */
 export interface Port extends Disposable {
+  /** `send` may return promises. */
+  readonly isAsync?: boolean;
   /**
    * Sends a packet: {@linkcode HEADER_BYTES} of header, then a frame. The packet is in guest memory,
    * where the guest can change it at any time. It is valid until this returns; a port that needs it

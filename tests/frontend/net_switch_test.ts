@@ -3,6 +3,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { MAX_QUEUED_PACKETS } from "../../backends/net/switch/packet_queue.ts";
 import device from "../../backends/net/switch/mod.ts";
 import { type DeviceServer, serveInstances } from "../../mod.ts";
+import { readArp, readIpv4, writeArp, writeIpv4 } from "../../backends/net/handler/mod.ts";
 import { type IpFrame, network, transport } from "../unit/lib/ip_frames.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import { splitRing } from "./lib/raw_rings.ts";
@@ -16,6 +17,7 @@ class Switched implements AsyncDisposable {
   static async create(
     ports: (NetSetup & { flags?: string })[],
     log: (line: string) => void = () => {},
+    options: Record<string, unknown> = {},
   ): Promise<Switched> {
     await using made = new AsyncDisposableStack();
     const directory = await Deno.makeTempDir();
@@ -24,7 +26,7 @@ class Switched implements AsyncDisposable {
     const instances = ports.map(({ flags = "" }, i) =>
       [`${i}`, {
         socketPath: path(i),
-        options: { port: path(i) + flags },
+        options: { ...options, port: path(i) + flags },
         log,
       }] as const
     );
@@ -55,6 +57,32 @@ function from(guest: number, to: number[], bytes = 60, seed = 0): Uint8Array<Arr
 }
 
 const ALL = Array(6).fill(0xff);
+
+Deno.test("a router in TypeScript is the uplink of guests in two subnets", async () => {
+  const router = new URL("../../examples/router.ts", import.meta.url).pathname;
+  const options = { uplink: `handler:${router}` };
+  await using switched = await Switched.create([{}, {}], undefined, options);
+  const [one, two] = switched.guests;
+  const hosts = [1, 2].map((i) => ({ mac: `02:00:00:00:01:0${i}`, ip: `10.0.${i}.7` }));
+  const gateways = [1, 2].map((i) => ({ mac: "02:00:00:00:00:01", ip: `10.0.${i}.1` }));
+  const seek = (i: number) => {
+    const target = { mac: "00:00:00:00:00:00", ip: gateways[i].ip };
+    return packet(writeArp({ operation: "request", sender: hosts[i], target }));
+  };
+  one.post(20);
+  two.post(200);
+  // The first may be lost: the uplink is not open then.
+  while (one.report.received.packets === 0) await one.send(seek(0));
+  assertEquals(readArp((await one.receive()).frame)?.sender, gateways[0]);
+  await two.send(seek(1));
+  const { mac } = gateways[0];
+  const payload = Uint8Array.of(1, 2, 3);
+  const destination = { mac, ip: hosts[1].ip };
+  await one.send(packet(writeIpv4({ source: hosts[0], destination, protocol: 17, payload })));
+  let routed;
+  while (routed === undefined) routed = readIpv4((await two.receive()).frame);
+  assertEquals([routed.source.mac, routed.destination], [mac, hosts[1]]);
+});
 
 for (const packed of [false, true]) {
   const name = packed ? "packed" : "split";

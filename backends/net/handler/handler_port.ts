@@ -24,6 +24,7 @@ const MAX_QUEUED = 256;
 
 /** The port of the only pair. */
 export class HandlerPort implements Port {
+  readonly isAsync = true;
   readonly #owner: PortOwner;
   /** The network's end. */
   readonly #end: NetworkPort;

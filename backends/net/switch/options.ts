@@ -18,8 +18,8 @@ export const switchOptions = {
   uplink: {
     type: "text",
     placeholder: "KIND",
-    about: "Join the guests to another network as net does: tap:NAME, user, stream:PATH or " +
-      "stream:HOST:PORT",
+    about: "Join the guests to another network as net does: tap:NAME, user, stream:PATH, " +
+      "stream:HOST:PORT or handler:FILE[,NAME=VALUE]",
   },
   isolate: { type: "flag", about: "Let guests reach the uplink only, and not each other" },
   mtu: {
@@ -53,11 +53,16 @@ export function macOf(port: string): [number, number, number] | undefined {
 
 /** The flags of `net` for a value of `--uplink`. */
 export function uplinkOptions(uplink: string): Record<string, unknown> {
-  const [, kind, place] = /^(tap|user|stream)(?::(.+))?$/.exec(uplink) ?? [];
+  const [, kind, place] = /^(tap|user|stream|handler)(?::(.+))?$/.exec(uplink) ?? [];
+  if (kind === "handler" && place !== undefined) {
+    const [, handler, handlerOptions] = /^([^,]*),?(.*)$/.exec(place)!;
+    return { handler, handlerOptions };
+  }
   if (kind !== undefined && (kind === "user") === (place === undefined)) {
     return { [kind]: place ?? true };
   }
   throw new OptionError(
-    `--uplink takes tap:NAME, user, stream:PATH or stream:HOST:PORT, got ${JSON.stringify(uplink)}`,
+    `--uplink takes tap:NAME, user, stream:PATH, stream:HOST:PORT or handler:FILE[,NAME=VALUE], ` +
+      `got ${JSON.stringify(uplink)}`,
   );
 }

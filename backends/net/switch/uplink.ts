@@ -4,8 +4,8 @@
  * @module
  */
 
-import { Parts } from "../../../mod.ts";
-import { addressOf, pinnedBuffer } from "../../../src/linux/mod.ts";
+import { Parts, type VectorSink } from "../../../mod.ts";
+import { addressOf, copyMemory, pinnedBuffer } from "../../../src/linux/mod.ts";
 import { PacketHeader } from "../header.ts";
 import {
   ALL_OFFLOADS,
@@ -27,6 +27,9 @@ import { Transit } from "./transit.ts";
 /** How many packets are received before guests have their turn. */
 const MAX_BATCH = 64;
 
+/** How many packets the port may be sending at a time, if it does so later. */
+const MAX_PENDING = 256;
+
 const ALL = Object.fromEntries(
   ALL_OFFLOADS.map((name) => [name, true]),
 ) as Record<Offload, boolean>;
@@ -35,7 +38,7 @@ const ALL = Object.fromEntries(
 export type UplinkContext = Pick<PortOwner, "watch" | "keep" | "notice" | "mtu">;
 
 /** Joins a port of any kind to a switch. */
-export class Uplink implements Member, PortOwner, Disposable {
+export class Uplink implements Member, PortOwner, VectorSink, Disposable {
   readonly number = UPLINK;
   readonly isUp = true;
   readonly isIsolated = false;
@@ -57,6 +60,9 @@ export class Uplink implements Member, PortOwner, Disposable {
   readonly #packet = new Parts(this.#memory);
   readonly #header = new PacketHeader();
   readonly #transit = new Transit(addressOf(this.#memory));
+  /** Where the next piece of a packet is copied to. */
+  #copyAddress = 0;
+  #pending = 0;
   #sent = 0;
   #received = 0;
   readonly #drops = new Float64Array(DROP_NAMES.length);
@@ -90,9 +96,37 @@ export class Uplink implements Member, PortOwner, Disposable {
 
   take(packet: Parts, base: number): void {
     this.base = base;
-    const result = this.#port.send(packet, this.#header);
+    if (this.#port.isAsync) return this.#takeCopy(packet);
+    this.#count(this.#port.send(packet, this.#header) as number);
+  }
+
+  /** Takes a packet that the port may use when its memory is the guest's again. */
+  #takeCopy(packet: Parts): void {
+    if (this.#pending === MAX_PENDING) return this.dropped(Drop.QUEUE);
+    const bytes = new Uint8Array(pinnedBuffer(packet.byteLength), 0, packet.byteLength);
+    this.#copyAddress = addressOf(bytes);
+    packet.gather(this, this.base);
+    const copy = new Parts(bytes);
+    copy.push(0, bytes.length);
+    const result = this.#port.send(copy, this.#header);
+    if (typeof result === "number") return this.#count(result);
+    this.#pending++;
+    void result.then((result) => {
+      this.#pending--;
+      this.#count(result);
+    });
+  }
+
+  /** Copies the next piece of a packet. */
+  push(address: number, bytes: number): boolean {
+    copyMemory(this.#copyAddress, address, bytes);
+    this.#copyAddress += bytes;
+    return true;
+  }
+
+  #count(result: number): void {
     if (result === SENT) this.#sent++;
-    else if (typeof result === "number") this.dropped(result === FULL ? Drop.QUEUE : result);
+    else this.dropped(result === FULL ? Drop.QUEUE : result);
   }
 
   dropped(reason: number): void {
