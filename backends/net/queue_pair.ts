@@ -7,9 +7,9 @@
 import {
   type Chain,
   type HandlerResult,
-  NOT_NOW,
   type Parts,
   type QueueHandle,
+  UNTIL_READY,
 } from "../../mod.ts";
 import { PacketCounts } from "./counts.ts";
 import { PacketHeader } from "./header.ts";
@@ -123,7 +123,8 @@ export class QueuePair implements ImpairedOwner, Disposable {
     const packet = chain.readable;
     let result: number | Promise<number> = this.#header.read(packet);
     if (result === SENT) result = (this.#port ??= this.#open()).send(packet, this.#header);
-    if (result === FULL) return NOT_NOW;
+    // A port keeps the event loop turning itself where it needs that.
+    if (result === FULL) return UNTIL_READY;
     if (typeof result !== "number") return result.then((result) => this.#count(packet, result));
     return this.#count(packet, result);
   }

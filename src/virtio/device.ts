@@ -75,8 +75,15 @@ export const LATER: number = -1;
 export const NOT_NOW: number = -2;
 
 /**
- * The number of bytes written to a chain, {@linkcode LATER}, {@linkcode NOT_NOW}, or a promise of
- * the number of bytes.
+ * As {@linkcode NOT_NOW}, where a callback of `watch` will resume the queue: the thread then blocks in
+ * its wait. With `NOT_NOW` its event loop turns meanwhile, for a timer or a promise that resumes it,
+ * which takes several times as long per wake-up.
+ */
+export const UNTIL_READY: number = -3;
+
+/**
+ * The number of bytes written to a chain, {@linkcode LATER}, {@linkcode NOT_NOW},
+ * {@linkcode UNTIL_READY}, or a promise of the number of bytes.
  */
 export type HandlerResult = number | Promise<number>;
 

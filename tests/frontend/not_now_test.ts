@@ -1,6 +1,6 @@
-/** NOT_NOW and the limit of pending promises: requests wait in the ring, not in the device. */
+/** NOT_NOW, UNTIL_READY and the limit of pending promises: requests wait in the ring, not in the device. */
 import { assertEquals, assertLessOrEqual } from "@std/assert";
-import { type DeviceServer, serve } from "../../mod.ts";
+import { type DeviceServer, NOT_NOW, serve, UNTIL_READY } from "../../mod.ts";
 import { VirtioDriver, type VirtioDriverOptions } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import paced, { pace } from "./lib/paced_device.ts";
@@ -8,8 +8,9 @@ import { splitRing } from "./lib/raw_rings.ts";
 
 const PACEDQ = 0, PROMISEQ = 1;
 
-const VARIANTS: [name: string, options: VirtioDriverOptions][] = [
+const VARIANTS: [name: string, options: VirtioDriverOptions, pause?: number][] = [
   ["", {}],
+  [", until ready", {}, UNTIL_READY],
   [", in order", { inOrder: true }],
   [", with an in-flight record", { inflight: true }],
 ];
@@ -20,6 +21,7 @@ async function withPaced(
 ): Promise<void> {
   const directory = Deno.makeTempDirSync();
   pace.left = pace.refused = 0;
+  pace.pause = NOT_NOW;
   pace.takesNext = false;
   pace.settle = [];
   {
@@ -39,12 +41,13 @@ async function until(driver: VirtioDriver, isSo: () => boolean): Promise<void> {
 
 for (const packed of [false, true]) {
   for (const eventIndex of [false, true]) {
-    for (const [more, options] of VARIANTS) {
+    for (const [more, options, pause = NOT_NOW] of VARIANTS) {
       const name = `${packed ? "packed" : "split"}, ${eventIndex ? "event index" : "flags"}${more}`;
       Deno.test(`a paused queue holds nothing and asks for no kicks (${name})`, () =>
         withPaced({ packed, eventIndex, ...options }, async (driver, server) => {
           const queue = () => server.record().queues[PACEDQ];
           pace.left = 3;
+          pace.pause = pause;
           let answered = 0;
           const request = () =>
             driver.request(PACEDQ, [Uint8Array.of(1)], []).then(() => void answered++);

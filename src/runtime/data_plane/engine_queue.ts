@@ -11,6 +11,7 @@ import {
   LATER,
   NOT_NOW,
   type QueueHandle,
+  UNTIL_READY,
 } from "../../virtio/mod.ts";
 import type { QueueSlot } from "../../virtio/queue_layout.ts";
 import { type Chain, createRing, RingError, type Virtqueue } from "../../virtqueue/mod.ts";
@@ -54,6 +55,8 @@ export class EngineQueue implements QueueHandle {
   #stopped: ((base: number) => void) | undefined;
   /** Why it takes no chains: a sum of HELD, PAUSED, FULL and BROKEN. */
   #waits = 0;
+  /** It is paused until a timer or a promise of the device resumes it. */
+  #needsEventLoop = false;
   /** Called when it is not held any more. */
   readonly #fences: (() => void)[] = [];
   /** Its handler is running: completions are published with the batch. */
@@ -307,7 +310,9 @@ export class EngineQueue implements QueueHandle {
     let result: HandlerResult;
     try {
       result = handler(chain, this);
-      if (result === NOT_NOW) return this.#pause(chain);
+      if (result === NOT_NOW || result === UNTIL_READY) {
+        return this.#pause(chain, result === NOT_NOW);
+      }
     } catch (error) {
       this.#abandon(chain);
       throw error;
@@ -322,11 +327,13 @@ export class EngineQueue implements QueueHandle {
     }
   }
 
-  #pause(chain: Chain): void {
+  #pause(chain: Chain, needsEventLoop: boolean): void {
     this.untake(chain);
     this.#owner.handled--;
-    if ((this.#waits & PAUSED) === 0) this.#owner.pending++;
     this.#waits |= PAUSED;
+    if (!needsEventLoop || this.#needsEventLoop) return;
+    this.#needsEventLoop = true;
+    this.#owner.pending++;
   }
 
   resume(): void {
@@ -336,7 +343,10 @@ export class EngineQueue implements QueueHandle {
   #endWait(reason: number): void {
     if ((this.#waits & reason) === 0) return;
     this.#waits &= ~reason;
-    if (reason === PAUSED) this.#owner.pending--;
+    if (reason === PAUSED && this.#needsEventLoop) {
+      this.#needsEventLoop = false;
+      this.#owner.pending--;
+    }
     if (this.#waits === 0) this.#runSoon();
   }
 
@@ -477,7 +487,7 @@ export class EngineQueue implements QueueHandle {
     const { name, module } = this.#owner.device;
     const shown = Deno.inspect(result, { depth: 0 }).slice(0, 40);
     return new TypeError(
-      `Expected the bytes written (0 to ${writableBytes}), a promise of that, LATER or NOT_NOW from the handler of queue ${this.name} of device ${name} (${module}), got ${shown}`,
+      `Expected the bytes written (0 to ${writableBytes}), a promise of that, LATER, NOT_NOW or UNTIL_READY from the handler of queue ${this.name} of device ${name} (${module}), got ${shown}`,
     );
   }
 }

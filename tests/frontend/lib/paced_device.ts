@@ -10,14 +10,16 @@ import { defineDevice, NOT_NOW, type QueueHandle } from "../../../mod.ts";
 export const pace: {
   /** Requests to take before the queue pauses. */
   left: number;
-  /** Handler calls that returned NOT_NOW. */
+  /** What the handler returns then: NOT_NOW or UNTIL_READY. */
+  pause: number;
+  /** Handler calls that returned it. */
   refused: number;
   /** Whether the handler takes the next chain too, and completes it. */
   takesNext: boolean;
   queue?: QueueHandle;
   /** Functions that settle the promises of the other queue's requests. */
   settle: (() => void)[];
-} = { left: 0, refused: 0, takesNext: false, settle: [] };
+} = { left: 0, pause: NOT_NOW, refused: 0, takesNext: false, settle: [] };
 
 /** The device. */
 export default defineDevice({
@@ -38,7 +40,7 @@ export default defineDevice({
         if (next !== null) queue.complete(next, 0);
         if (pace.left-- > 0) return 0;
         pace.refused++;
-        return NOT_NOW;
+        return pace.pause;
       },
       promiseq: () => new Promise<number>((resolve) => pace.settle.push(() => resolve(0))),
     },
