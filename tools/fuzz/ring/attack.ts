@@ -1,4 +1,4 @@
-/** What overwrites the queue of a served disk. */
+/** What overwrites a queue of a served device. */
 import {
   DriverQueue,
   packedDescriptorFlags,
@@ -19,13 +19,21 @@ function fillAndBlock(fd: number): void {
   setNonblocking(fd, false);
 }
 
-/** What overwrites queue 0. It points the device only at memory that nothing else lives in. */
+/** Whether part `i` of the `count` parts of a chain that is nearly right is device-writable. */
+export type IsWritable = (i: number, count: number) => boolean;
+
+/** What overwrites a queue. It points the device only at memory that nothing else lives in. */
 export class Attack {
   readonly #scratch: number;
   readonly #scratchBytes: number;
   #place = 0;
 
-  constructor(readonly random: Random, readonly driver: VirtioDriver) {
+  constructor(
+    readonly random: Random,
+    readonly driver: VirtioDriver,
+    readonly queue: number,
+    readonly isWritable: IsWritable,
+  ) {
     const { guestAddress, bytes } = driver.memory.regions[1].handle;
     this.#scratch = guestAddress;
     this.#scratchBytes = bytes;
@@ -39,7 +47,7 @@ export class Attack {
 
   /** Overwrites a number of things, without waiting for the device. */
   run(times: number): void {
-    const queue = this.driver.queues[0];
+    const queue = this.driver.queues[this.queue];
     // Signalling it would wait, for ever but for this driver.
     const isBlocked = this.random.chance(1, 4);
     if (isBlocked) fillAndBlock(queue.handle.callFd);
@@ -94,7 +102,7 @@ export class Attack {
           const isLast = i === count - 1;
           raw.setDescriptor((slot + i) % size, {
             ...this.#part(i === 0 ? 16 : undefined),
-            flags: (isLast ? 0 : NEXT) | (i > 0 || count === 1 ? WRITE : 0),
+            flags: (isLast ? 0 : NEXT) | (this.isWritable(i, count) ? WRITE : 0),
             next: (slot + i + 1) % size,
           });
         }
@@ -131,7 +139,7 @@ export class Attack {
           raw.setDescriptor(place % size, {
             ...this.#part(i === 0 ? 16 : undefined),
             flags: (place < size ? AVAIL : USED) | (i < count - 1 ? NEXT : 0) |
-              (i > 0 || count === 1 ? WRITE : 0),
+              (this.isWritable(i, count) ? WRITE : 0),
             id,
           });
         }
