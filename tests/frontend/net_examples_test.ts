@@ -1,5 +1,5 @@
-/** The networks of `examples/`, as they are printed. */
-import { assertEquals } from "@std/assert";
+/** The examples, as they are printed. */
+import { assert, assertEquals, assertGreater } from "@std/assert";
 import {
   BROADCAST_MAC,
   type Host,
@@ -12,7 +12,10 @@ import {
   writeUdp,
 } from "../../backends/net/handler/mod.ts";
 import { Random } from "../../tools/lib/random.ts";
+import { CliProcess } from "./lib/cli_process.ts";
 import { NetDriver, packet } from "./lib/net_driver.ts";
+import { hasPrinted, NetworkNamespace } from "./lib/network_namespace.ts";
+import { GATEWAY, UserNetwork } from "./lib/user_network.ts";
 
 const SERVER_MAC = "02:00:00:00:00:01";
 
@@ -164,4 +167,34 @@ Deno.test("router.ts routes between hosts of two subnets, and counts by protocol
       ICMP: { packets: 1, bytes: 8 },
     },
   }]);
+});
+
+Deno.test("web_server.ts serves a machine behind passt", async () => {
+  await using network = await UserNetwork.create();
+  const socket = network.path("net.sock"), control = network.path("net.ctl");
+  const flags = [`--socket-path=${socket}`, `--control-path=${control}`, "--user"];
+  await using vhostd = new CliProcess(["net", ...flags]);
+  await vhostd.until("listens on");
+  const deno = `exec ${Deno.execPath()} run -A`;
+  const example = new URL("../../examples/web_server.ts", import.meta.url).pathname;
+  const server = network.namespace.start(`${deno} ${example} ${control} 2>&1`);
+  assert(await hasPrinted(server)); // Deno says where it listens
+  // It has a network stack of its own, as a guest has.
+  await using machine = await NetworkNamespace.create();
+  const frontend = new URL("lib/tap_frontend.ts", import.meta.url).pathname;
+  assert(await hasPrinted(machine.start(`${deno} ${frontend} ${socket} eth0 '{}'`)));
+  await machine.address("eth0", 1);
+  await machine.ip("route", "add", "default", "via", GATEWAY);
+  const client = new URL("lib/web_client.ts", import.meta.url).pathname;
+  const answers = JSON.parse(await machine.run(`${deno} ${client} http://${GATEWAY}:8000`));
+  const { card: { sent, received }, ...others } = answers;
+  assertEquals(others, {
+    kept: "Kept 60000 bytes\n",
+    refused: "A note has up to 65536 bytes\n",
+    bytes: 60_000,
+    missing: [404, "There is no note long\n"],
+    other: [404, "There are /card and /notes/NAME\n"],
+  });
+  assertGreater(sent.bytes, 120_000);
+  assertGreater(received.bytes, 60_000);
 });
