@@ -115,6 +115,16 @@ Deno.test("a network that answers later loses no answer to a stop or a new conne
   assertEquals((await setUp.server.freshRecord()).report.threads, [{ count: 60 }]);
 });
 
+Deno.test("a network answers behind a slow line, at once or later", async () => {
+  await using setUp = await create({}, { delay: "2ms", rate: "10mbit" });
+  setUp.post(100);
+  for (const what of [Ask.ECHO, Ask.LATER]) {
+    const frames = Array.from({ length: 50 }, (_, i) => ask(what, 60 + i, i));
+    await Promise.all(frames.map((frame) => setUp.send(packet(frame))));
+    for (const frame of frames) assertEquals((await setUp.receive()).frame, frame);
+  }
+});
+
 Deno.test("a network that cannot begin drops all packets", async () => {
   const lines: string[] = [];
   const options = { handlerOptions: "fail" };
