@@ -1,9 +1,11 @@
 /**
- * A front-end that breaks the vhost-user protocol in every way, against two devices of this
- * process; a third one must not notice. A case is one message of a sequence with something wrong.
+ * A front-end that breaks the vhost-user protocol in every way, against three
+ * devices of this process; a fourth one must not notice. A case is one message of a sequence with
+ * something wrong.
  */
 import { Scratch } from "../lib/scratch.ts";
 import blk from "../../backends/blk/mod.ts";
+import net from "../../backends/net/mod.ts";
 import { type DeviceServer, serve } from "../../mod.ts";
 import { BlkDriver, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
 import { expectNothingLeft, type ProcessState, processState } from "../lib/process_state.ts";
@@ -13,7 +15,7 @@ import { withTimeout } from "../lib/process.ts";
 import { DescriptorPool } from "./wire/descriptors.ts";
 import device from "./wire/device.ts";
 import { flood, storm } from "./wire/crowd.ts";
-import { randomMessage, scribble, validSession } from "./wire/messages.ts";
+import { NET_PROTOCOL_FEATURES, randomMessage, scribble, validSession } from "./wire/messages.ts";
 import { mutate } from "./wire/mutate.ts";
 import { play } from "./wire/play.ts";
 import { type Message, readRecordings } from "./wire/recording.ts";
@@ -33,6 +35,8 @@ interface Victim {
   /** Has it do what it is for. */
   check(driver: VirtioDriver): Promise<void>;
   queues: number[];
+  /** What it offers, if not what the others do. */
+  protocolFeatures?: bigint;
 }
 
 /** The whole of it: what is attacked, and what must not notice. */
@@ -74,6 +78,17 @@ class World implements AsyncDisposable {
       ...await open("thread", blk, { options: { size: 2 ** 20 } }),
       queues: [64],
       check: (driver) => checkDisk(new BlkDriver(driver)),
+    }, {
+      ...await open("pairs", net, { options: { source: 64, queuePairs: 2 } }),
+      queues: [64, 64, 64, 64],
+      protocolFeatures: NET_PROTOCOL_FEATURES,
+      async check(driver) {
+        for (const pair of [0, 1]) {
+          const { written } = await driver.request(2 * pair, [], [100]);
+          if (written !== 76) throw new Error(`Expected a packet of 76 bytes, got ${written}`);
+          await driver.request(2 * pair + 1, [new Uint8Array(76)], []);
+        }
+      },
     });
     const bystander = await open("bystander", blk, { options: { size: 2 ** 20 } });
     world.#bystanderServer = bystander.server;
@@ -149,7 +164,12 @@ async function checkDisk(disk: BlkDriver): Promise<void> {
 }
 
 /** A sequence of messages in which something is wrong. */
-function sequence(random: Random, recordings: readonly Message[][], tally: Tally): Message[] {
+function sequence(
+  random: Random,
+  { protocolFeatures }: Victim,
+  recordings: readonly Message[][],
+  tally: Tally,
+): Message[] {
   switch (random.below(4)) {
     case 0:
       return Array.from({ length: random.between(1, 120) }, () => randomMessage(random));
@@ -157,7 +177,7 @@ function sequence(random: Random, recordings: readonly Message[][], tally: Tally
       return mutate(random.pick(recordings), random, tally);
     default: {
       const more = Array.from({ length: random.below(60) }, () => randomMessage(random));
-      return mutate([...validSession(random), ...more], random, tally);
+      return mutate([...validSession(random, undefined, protocolFeatures), ...more], random, tally);
     }
   }
 }
@@ -169,16 +189,17 @@ export const target: FuzzTarget = {
     const recordings = readRecordings();
     await using world = await World.open(recordings);
     // Everything is there afterwards that is made when it is first used.
-    for (const { path } of world.victims) {
+    for (const { path, protocolFeatures } of world.victims) {
       const random = randomOf(seed, -1);
-      await play(validSession(random, "shrinking memory"), path, world.pool, random, tally, true);
+      const session = validSession(random, "shrinking memory", protocolFeatures);
+      await play(session, path, world.pool, random, tally, true);
     }
     await world.check();
     let connections = 0;
     await playParts("Connection", [async (random) => {
       const victim = random.pick(world.victims);
       scribble(random, world.pool.memory);
-      const messages = sequence(random, recordings, tally);
+      const messages = sequence(random, victim, recordings, tally);
       const done = await limited(play(messages, victim.path, world.pool, random, tally));
       tally.add("connections");
       if (++connections % CHECK_CONNECTIONS === 0) {

@@ -33,6 +33,9 @@ const EDGES = [
   ...[65_535, 65_536, MEMORY_BYTES - 1, MEMORY_BYTES, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1],
 ];
 
+/** The same for a network card: no CONFIG, but RARP and NET_MTU. */
+export const NET_PROTOCOL_FEATURES = PROTOCOL_FEATURES & ~(1n << 9n) | 1n << 2n | 1n << 4n;
+
 const NAMES = Object.keys(frontendRequests) as FrontendRequest[];
 
 const INFLIGHT_OFFSET = 0xc_0000;
@@ -89,6 +92,7 @@ function encode(
 export function validSession(
   random: Random,
   memory: DescriptorKind = random.pick(["memory", "memory", "shrinking memory"]),
+  protocolFeatures = PROTOCOL_FEATURES,
 ): Message[] {
   let features = FEATURES;
   if (random.chance(1, 3)) features |= RING_PACKED;
@@ -99,7 +103,7 @@ export function validSession(
   return [
     encode({ request: "GET_FEATURES" }),
     encode({ request: "GET_PROTOCOL_FEATURES" }),
-    encode({ request: "SET_PROTOCOL_FEATURES", value: PROTOCOL_FEATURES }),
+    encode({ request: "SET_PROTOCOL_FEATURES", value: protocolFeatures }),
     encode({ request: "SET_OWNER" }),
     encode({ request: "SET_BACKEND_REQ_FD" }, ["socket"], true),
     encode({ request: "SET_FEATURES", value: features }, [], true),
