@@ -153,6 +153,8 @@ export class Segmenter {
     this.#frames = Math.max(1, Math.ceil(this.#payload / gsoSize));
     const largest = this.#headerBytes + Math.min(gsoSize, this.#payload);
     if (largest - this.#ip - (this.#isIpv6 ? IPV6_BYTES : 0) > MAX_IP_BYTES) return false;
+    // A fragment has a header that the packet has not.
+    if (largest > MAX_FRAME_BYTES) return false;
     if (gso === GSO_UDP) {
       this.#hasChecksum = false;
       if (this.#isIpv6) this.#addFragmentHeader();

@@ -266,6 +266,10 @@ Deno.test("Segmenter refuses a packet that is not what its header says", () => {
       frame: { ...BASE, payload: new Uint8Array(65_535 - 48) },
       ...{ kind: "tcp4", gsoSize: 65_535, hasEcn: false },
     }],
+    ["a fragment that is larger than any frame", {
+      frame: { ...udp, ip: 6, payload: new Uint8Array(65_490) },
+      ...{ kind: "ufo", gsoSize: 65_535, hasEcn: false },
+    }],
   ];
   for (const [name, one, other, change] of refused) {
     const frame = ipFrame(one.frame, "partial");
