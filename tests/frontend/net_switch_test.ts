@@ -7,6 +7,8 @@ import { readArp, readIpv4, writeArp, writeIpv4 } from "../../backends/net/handl
 import { type IpFrame, network, transport } from "../unit/lib/ip_frames.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import { splitRing } from "./lib/raw_rings.ts";
+import { concat } from "@std/bytes";
+import { record, StreamPeer } from "./lib/stream_peer.ts";
 import { frame, NetDriver, type NetSetup, packet } from "./lib/net_driver.ts";
 
 /** A switch with a guest for each entry of `ports`. */
@@ -247,6 +249,26 @@ Deno.test("vhostd switch: a guest has its own address only, its name in the reco
     await a.send(from(0, mac(1), 80));
     assertEquals((await b.receive()).frame, from(0, mac(1), 80).subarray(12));
     assertEquals((await second.stop()).status, 0);
+  }
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("switch: frames that a stream's peer sent at once all come", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = `${directory}/peer`;
+  using listener = Deno.listen({ transport: "unix", path });
+  await using switched = await Switched.create([{ queues: [1024, 256] }], undefined, {
+    uplink: `stream:${path}`,
+  });
+  using peer = new StreamPeer(await listener.accept());
+  const [a] = switched.guests;
+  a.post(500);
+  await a.send(from(0, ALL));
+  await peer.receive();
+  const frames = Array.from({ length: 500 }, (_, i) => from(9, mac(0), 100, i).subarray(12));
+  await peer.write(concat(frames.map((frame) => record(frame))));
+  for (let i = 0; i < 500; i++) {
+    assertEquals((await a.receive()).frame, from(9, mac(0), 100, i).subarray(12));
   }
   await Deno.remove(directory, { recursive: true });
 });

@@ -154,6 +154,8 @@ export class Uplink implements Member, PortOwner, VectorSink, Disposable {
       }
     }
     this.#switch.flush();
+    // A port that has buffered more than one batch says so again.
+    this.#port.listen(true);
   }
 
   writable(): void {}
