@@ -6,7 +6,7 @@
  */
 
 import { OptionError } from "../../mod.ts";
-import { type Fd, setCloseOnExec, UnixConnection } from "../../src/linux/mod.ts";
+import { type Fd, setCloseOnExec, setNonblocking, UnixConnection } from "../../src/linux/mod.ts";
 import type { Network } from "./port.ts";
 import { StreamNetwork } from "./stream_network.ts";
 
@@ -87,6 +87,8 @@ async function startPasst(args: readonly string[], signal: AbortSignal): Promise
   using made = new DisposableStack();
   const [near, far] = UnixConnection.pair().map(({ fd }) => made.use(fd));
   setCloseOnExec(far.number, false);
+  // passt completes a frame by a call that has to wait: without that, frames lose their ends.
+  setNonblocking(far.number, false);
   const { success, stderr } = await run(
     [
       ...args,

@@ -31,6 +31,32 @@ mount -t devpts pts /dev/pts
 mount -t tmpfs tmp /dev/shm
 mount -t tmpfs tmp /run
 mount -t tmpfs tmp /tmp
+grep -qw vhostd.dhcp /proc/cmdline && /etc/init.d/network
+`,
+  // IPv6 addresses come by themselves.
+  "etc/init.d/network": `\
+#!/bin/sh
+ip link set lo up
+for path in /sys/class/net/eth*; do
+  name=\${path##*/}
+  ip link set "$name" up
+  udhcpc -n -i "$name" -t 3 -T 1 -A 1 -O mtu -s /etc/udhcpc.script >/dev/null 2>&1 &
+done
+wait
+`,
+  "etc/udhcpc.script": `\
+#!/bin/sh
+[ "$1" = bound ] || [ "$1" = renew ] || exit 0
+[ -n "$mtu" ] && ip link set "$interface" mtu "$mtu"
+ip addr flush dev "$interface" scope global
+ip addr add "$ip/$mask" dev "$interface"
+for address in $router; do
+  [ "$mask" = 32 ] && ip route add "$address" dev "$interface"
+  ip route replace default via "$address" dev "$interface"
+done
+for address in $dns; do echo "nameserver $address"; done >/etc/resolv.conf
+[ -n "$domain$search" ] && echo "search \${search:-$domain}" >>/etc/resolv.conf
+exit 0
 `,
   // Leaving the shell ends the guest: there is nothing else in it.
   "etc/init.d/console": `\
@@ -45,6 +71,9 @@ echo "Linux $(uname -r), whose virtio devices are TypeScript:"
 for device in /sys/bus/virtio/devices/*; do
   driver=$(readlink "$device/driver") && echo "  \${device##*/}  \${driver##*/}"
 done
+ip -4 addr show scope global | sed -n 's|^ *inet \\([^ /]*\\).* \\(.*\\)$|\\2 has \\1|p'
+ip route | sed -n 's|^default via \\([^ ]*\\).*|\\1 leads to the host and beyond|p'
+sed -n 's|^nameserver \\(.*\\)|\\1 resolves names|p' /etc/resolv.conf 2>/dev/null
 echo "poweroff (or exit, or Ctrl-A X) ends this guest."
 `,
 };

@@ -55,7 +55,8 @@ const OPTIONS = {
       "a device of vhostd with its flags, split at spaces; may be given many times. NAME can " +
       "be the path of a module of your own, such as ./my_rng.ts. It takes the place of the " +
       "default device of that name or type. A blk without a store of its own (--blk-file, " +
-      '--size, --null) is the root disk. By default: blk, rng, "input --profile=keyboard"',
+      '--size, --null) is the root disk. By default: blk, rng, "input --profile=keyboard", ' +
+      '"net --user"',
   },
   without: {
     type: "text",
@@ -79,6 +80,9 @@ export const GUEST = defineTool({
   about: "Boots a real Linux guest whose virtio devices are vhostd's.\n",
   options: OPTIONS,
   notes: `\
+The guest has the network that you have, by passt: what this machine reaches, and
+this machine itself.
+
 In the guest's console, Ctrl-A X ends QEMU, Ctrl-A C is its monitor, and Ctrl-A H
 says what else there is. At the end, vhostd's record of each device is printed.
 What had to be downloaded or made is kept in .cache/guest; remove it to renew it.
@@ -88,6 +92,8 @@ Examples:
   deno task guest --machine=microvm --run="cat /proc/interrupts"
   deno task guest --device="blk --num-queues=4" --cpus=4
   deno task guest --device=blk --device="blk --null --size=1G"
+  deno task guest --device="net --user --forward=2222:22"
+  deno task guest --without=net
   deno task guest --device=./my_rng.ts --run="head -c 16 /dev/hwrng | xxd"
 `,
   check: checkOptions,
@@ -108,6 +114,7 @@ const DEFAULT_DEVICES: DeviceOption[] = [
   { name: "blk", flags: [], isDefault: true },
   { name: "rng", flags: [], isDefault: true },
   { name: "input", flags: ["--profile=keyboard"], isDefault: true },
+  { name: "net", flags: ["--user"], isDefault: true },
 ];
 
 /** Flags of blk that say what it stores on. */
@@ -129,7 +136,7 @@ export function isRootDisk({ name, flags }: DeviceOption): boolean {
 
 /** The number of queues that a device was told to have of the kind that may be many; else one. */
 export function queueCount({ flags }: DeviceOption): number {
-  const flag = flags.findLast((flag) => flag.startsWith("--num-queues="));
+  const flag = flags.findLast((flag) => /^--(num-queues|queue-pairs)=/.test(flag));
   return Number(flag?.split("=")[1] ?? 1);
 }
 

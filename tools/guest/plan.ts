@@ -6,6 +6,8 @@ import { output } from "../lib/process.ts";
 import { bootFiles, type GuestOptions } from "./guest.ts";
 import { type DeviceOption, isRootDisk, type Options, queueCount } from "./options.ts";
 import { type GuestDevice, machineArguments, qemuProgram } from "./qemu.ts";
+import { programPath } from "./programs.ts";
+import { progress } from "./progress.ts";
 import { rootImage } from "./root_image.ts";
 import { TERMINAL_ARGUMENTS } from "./terminal.ts";
 import { ToolError } from "../lib/tool_error.ts";
@@ -16,6 +18,8 @@ export interface ServedDevice {
   name: string;
   flags: string[];
   frontend: QemuFrontend;
+  /** Nobody asked for it: without it the guest starts all the same. */
+  isOptional: boolean;
   /** The socket on which its back-end listens. */
   socketPath: string;
   recordPath: string;
@@ -28,6 +32,8 @@ export interface Plan {
   /** The image to copy, and where to, if the root disk is a throw-away one. */
   copy?: { from: string; to: string };
   served: ServedDevice[];
+  /** The directory of passt, where that is not on PATH. */
+  passt?: string;
   guest: GuestOptions;
 }
 
@@ -43,23 +49,26 @@ export async function makePlan(options: Options): Promise<Plan> {
   const isCopy = rootDisk !== undefined && options.image === undefined;
   const copy = isCopy ? { from: await rootImage(), to: `${directory}/root.img` } : undefined;
 
-  const devices = await chooseDevices(options.devices);
+  const chosen = await chooseDevices(options.devices);
+  const { devices, passt } = await withPasst(chosen);
   const served = devices.map(({ option, description }, index): ServedDevice => ({
     name: option.name,
     flags: option === rootDisk
       ? [`--blk-file=${options.image ?? copy?.to}`, ...option.flags]
       : option.flags,
+    isOptional: isDefaultNetwork(option),
     frontend: frontendOf(option, description),
     socketPath: `${directory}/${description.name.slice(0, 24)}${index}.sock`,
     recordPath: `${directory}/${description.name.slice(0, 24)}${index}.json`,
   }));
   // An image of the user's own may have a login where ours has a shell.
   const words = options.image && options.run ? ["init=/bin/sh"] : [];
+  if (devices.some(({ description }) => description.id === NETWORK)) words.push("vhostd.dhcp");
   if (options.append) words.push(options.append);
   const disks = devices.filter(({ description }) => description.id === BLOCK);
   const at = disks.findIndex(({ option }) => option === rootDisk);
   return {
-    ...{ directory, copy, served },
+    ...{ directory, copy, served, passt },
     guest: {
       ...options,
       root: at < 0 ? undefined : `/dev/vd${String.fromCharCode(97 + at)}`,
@@ -73,6 +82,7 @@ export async function makePlan(options: Options): Promise<Plan> {
   };
 }
 
+const NETWORK = 1; // virtio 1.3, 5.1.1
 const BLOCK = 2; // virtio 1.3, 5.2.1
 
 /** A device, and what its definition says. */
@@ -95,6 +105,29 @@ async function chooseDevices(options: DeviceOption[]): Promise<ChosenDevice[]> {
   );
 }
 
+function isDefaultNetwork({ name, isDefault = false }: DeviceOption): boolean {
+  return isDefault && name === "net";
+}
+
+/** Puts passt on PATH, if a device needs it. Where there is none, the default network is left out. */
+async function withPasst(
+  devices: ChosenDevice[],
+): Promise<{ devices: ChosenDevice[]; passt?: string }> {
+  if (!devices.some(({ option }) => option.flags.includes("--user"))) return { devices };
+  try {
+    const passt = (await programPath("passt")).replace(/\/[^/]*$/, "");
+    const path = Deno.env.get("PATH") ?? "";
+    if (path.split(":").includes(passt)) return { devices };
+    Deno.env.set("PATH", `${passt}:${path}`);
+    return { devices, passt };
+  } catch (error) {
+    const others = devices.filter(({ option }) => !isDefaultNetwork(option));
+    if (!(error instanceof ToolError) || others.length === devices.length) throw error;
+    progress(`the guest has no network: ${error.message}`);
+    return { devices: others };
+  }
+}
+
 async function describeDevice(name: string): Promise<DeviceDescription> {
   const [program, ...args] = vhostdCommand(["describe", "--json", name]);
   const { success, stdout, stderr } = await output(program, args);
@@ -113,10 +146,11 @@ function frontendOf(option: DeviceOption, description: DeviceDescription): QemuF
 
 /** Prints the plan as the commands of a shell. */
 export async function printPlan(plan: Plan): Promise<void> {
-  const { directory, copy, served, guest } = plan;
+  const { directory, copy, served, passt, guest } = plan;
   const args = await machineArguments(guest, await bootFiles(guest));
   const commands = [
     quote(["mkdir", directory]),
+    ...passt === undefined ? [] : [`PATH=${quote([passt])}:$PATH`],
     ...copy ? [quote(["cp", "--sparse=always", copy.from, copy.to])] : [],
     ...served.map(({ name, socketPath, flags }) =>
       `${quote(vhostdCommand([name, `--socket-path=${socketPath}`, ...flags]))} &`

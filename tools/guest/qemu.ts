@@ -126,7 +126,9 @@ export async function qemuDeviceArguments(
     ]),
   );
   const frontend = frontendOf(device);
-  const all = { ...frontend, properties: { ...frontend.properties, ...properties } };
+  // An unpacked QEMU lacks the card's boot ROM.
+  const rom: Record<string, string> = name === "virtio-net-pci" ? { romfile: "" } : {};
+  const all = { ...frontend, properties: { ...rom, ...frontend.properties, ...properties } };
   const socket = [
     `socket,id=${id},path=${device.socketPath.replaceAll(",", ",,")}`,
     ...device.isServer ? ["server=on"] : [],

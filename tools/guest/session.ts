@@ -75,10 +75,11 @@ async function printRecord(
 }
 
 async function startBackends(
-  { served }: Plan,
+  plan: Plan,
   backends: Backend[],
   stop: AbortController,
 ): Promise<void> {
+  const { served, guest } = plan;
   progress(`starting ${served.map(({ name }) => name).join(", ")}`);
   const started = await Promise.allSettled(served.map(async (device) => {
     const backend = startBackend(device);
@@ -86,8 +87,12 @@ async function startBackends(
     await backend.listening();
     backend.ended.then(() => stop.abort(new ToolError(`The back-end ${device.name} has ended`)));
   }));
-  for (const result of started) {
-    if (result.status === "rejected") throw result.reason;
+  for (const [i, result] of started.entries()) {
+    if (result.status !== "rejected") continue;
+    const { isOptional, socketPath } = served[i];
+    if (!isOptional || stop.signal.aborted) throw result.reason;
+    progress(`the guest has no network: ${result.reason.message}`);
+    guest.devices = guest.devices?.filter((device) => device.socketPath !== socketPath);
   }
 }
 

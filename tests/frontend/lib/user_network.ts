@@ -18,6 +18,8 @@ export class UserNetwork implements AsyncDisposable {
     // An interface whose packets nobody takes
     await namespace.ip("tuntap", "add", "out0", "mode", "tap");
     await namespace.address("out0", 1);
+    // passt has no IPv6 without a link-local address, which comes with a carrier only.
+    await namespace.ip("-6", "addr", "add", "fe80::1/64", "dev", "out0", "nodad");
     await namespace.ip("route", "add", "default", "via", GATEWAY);
     await namespace.ip("-6", "route", "add", "default", "via", "fd09::fe", "dev", "out0");
     const network = new UserNetwork(namespace);
