@@ -34,13 +34,13 @@ const LENGTH_BYTES = 4;
 const MAX_RECORD_BYTES = LENGTH_BYTES + MAX_FRAME_BYTES;
 
 /** How many received bytes are buffered. */
-const IN_BYTES = 256 * 1024;
+const IN_BYTES = 262_144;
 
 /** Frames up to this size are collected and written together; larger ones are not copied. */
 const MAX_COLLECTED_BYTES = 2048;
 
 /** How many collected bytes are written at once. */
-const BATCH_BYTES = 64 * 1024;
+const BATCH_BYTES = 65_536;
 
 /** How many reads without a whole frame there are before other queues have their turn. */
 const MAX_TRIES = 64;
