@@ -5,7 +5,7 @@
  */
 
 import type { Parts } from "../../mod.ts";
-import { DROP_NAMES, HEADER_BYTES } from "./packet.ts";
+import { DROP_NAMES } from "./packet.ts";
 
 const PACKETS = 0, BYTES = 1, MULTICAST = 2, BROADCAST = 3, GSO = 4, ENABLED = 5, DROPS = 6;
 const FIELDS = DROPS + DROP_NAMES.length;
@@ -40,17 +40,17 @@ export class PacketCounts {
     this.#values = new Float64Array(memory, (pair * 2 + direction) * FIELDS * 8, FIELDS);
   }
 
-  /** Counts a packet, which has a header and its destination address in `packet`. */
-  passed(packet: Parts, bytes: number): void {
+  /** Counts a packet, whose frame has `bytes` bytes; its first part is in `packet`. */
+  passed(packet: Parts, bytes: number, headerBytes: number): void {
     const values = this.#values;
     values[PACKETS]++;
-    values[BYTES] += bytes - HEADER_BYTES;
-    if (packet.byteLength < HEADER_BYTES + 6) return;
+    values[BYTES] += bytes;
+    if (packet.byteLength < headerBytes + 6) return;
     if (packet.u8(1) !== 0) values[GSO]++;
-    if ((packet.u8(HEADER_BYTES) & 1) === 0) return;
+    if ((packet.u8(headerBytes) & 1) === 0) return;
     // A u32 of 2^31 or more is 16 bytes of garbage wherever V8 does not inline the call.
-    const isBroadcast = packet.u16(HEADER_BYTES) === 0xffff &&
-      packet.u16(HEADER_BYTES + 2) === 0xffff && packet.u16(HEADER_BYTES + 4) === 0xffff;
+    const isBroadcast = packet.u16(headerBytes) === 0xffff &&
+      packet.u16(headerBytes + 2) === 0xffff && packet.u16(headerBytes + 4) === 0xffff;
     values[isBroadcast ? BROADCAST : MULTICAST]++;
   }
 

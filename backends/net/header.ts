@@ -67,10 +67,11 @@ export class PacketHeader {
   /**
    * Reads and checks the header of a packet: virtio 1.3, 5.1.6.2.
    *
+   * @param headerBytes The size of the header; the fields are in the same places.
    * @returns 0, or why the packet is to be dropped.
    */
-  read(packet: Parts): number {
-    const frameBytes = packet.byteLength - HEADER_BYTES;
+  read(packet: Parts, headerBytes = HEADER_BYTES): number {
+    const frameBytes = packet.byteLength - headerBytes;
     if (frameBytes < MIN_FRAME_BYTES) return Drop.TINY;
     if (frameBytes > MAX_FRAME_BYTES) return Drop.OVERSIZE;
     const word = packet.u32(0);

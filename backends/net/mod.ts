@@ -60,11 +60,11 @@ export default defineDevice({
     return openCard(await openNetwork(options, log), options.queuePairs, impairment);
   },
 
-  handlers({ shared, features, memory: { base }, watch, keep, notice }) {
+  handlers({ shared, features, memory: { base, u8 }, watch, keep, notice }) {
     const { plan, counts, mtu, impairment } = shared;
     const pairs: QueuePair[] = [];
     const context: PairContext = {
-      ...{ counts, mtu, features, base, watch, keep, notice, impairment },
+      ...{ counts, mtu, features, memory: u8, base, watch, keep, notice, impairment },
       open: (owner, pair) => openPort(plan, owner, pair),
     };
     return {

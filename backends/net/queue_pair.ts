@@ -18,6 +18,7 @@ import { type Impairment, isClean } from "./impairment/impairment.ts";
 import { Drop, FULL, HEADER_BYTES, MAX_FRAME_BYTES, type Offload, SENT } from "./packet.ts";
 import type { Port, PortOwner } from "./port.ts";
 import { ReceiveWindow } from "./receive_window.ts";
+import { SHORT_HEADER_BYTES, ShortHeader } from "./short_header.ts";
 
 /** How many packets are received before other queues have their turn. */
 const MAX_BATCH = 256;
@@ -35,6 +36,8 @@ export interface PairContext {
   readonly watch: PortOwner["watch"];
   readonly keep: PortOwner["keep"];
   readonly notice: PortOwner["notice"];
+  /** Guest memory. */
+  readonly memory: Uint8Array<ArrayBuffer>;
   /** The address of index 0 of guest memory. */
   readonly base: number;
   /** The memory of the packet counts. */
@@ -42,7 +45,7 @@ export interface PairContext {
   /** The largest IP packet without offloads, in bytes. */
   readonly mtu: number;
   /** The features that the driver acknowledged, live. */
-  readonly features: Readonly<Record<Offload | "MRG_RXBUF", boolean>>;
+  readonly features: Readonly<Record<Offload | "MRG_RXBUF" | "VERSION_1", boolean>>;
   /** What is done to packets on their way. */
   impairment: Impairment;
 }
@@ -68,6 +71,9 @@ export class QueuePair implements ImpairedOwner, Disposable {
   #isEnabled = false;
   #receiveq: QueueHandle | undefined;
   #transmitq: QueueHandle | undefined;
+  /** The size of the driver's headers. */
+  #headerBytes = HEADER_BYTES;
+  #short: ShortHeader | undefined;
   /** The largest packet to expect, in bytes. */
   #mostBytes = 0;
   /** A packet that was read and waits for room: its size, and the room that there was. */
@@ -92,6 +98,8 @@ export class QueuePair implements ImpairedOwner, Disposable {
   /** A ring starts. The port is made when it first runs: a driver may leave a pair disabled. */
   start(queue: QueueHandle): void {
     const { features, mtu } = this.#context;
+    const isShort = !features.VERSION_1 && !features.MRG_RXBUF;
+    this.#headerBytes = isShort ? SHORT_HEADER_BYTES : HEADER_BYTES;
     if (queue.name === "transmitq") {
       this.#transmitq = queue;
       this.#header.negotiated(features);
@@ -102,7 +110,7 @@ export class QueuePair implements ImpairedOwner, Disposable {
       features.GUEST_USO4 || features.GUEST_USO6;
     this.#mostBytes = HEADER_BYTES + (hasLarge ? MAX_FRAME_BYTES : 18 + mtu);
     this.#dropPending(); // A queue that broke does not stop.
-    this.#window.begin(features.MRG_RXBUF);
+    this.#window.begin(features.MRG_RXBUF, this.#headerBytes);
   }
 
   /** A ring was enabled or disabled. */
@@ -121,16 +129,24 @@ export class QueuePair implements ImpairedOwner, Disposable {
   /** Sends a packet of the driver. */
   transmit(chain: Chain): HandlerResult {
     const packet = chain.readable;
-    let result: number | Promise<number> = this.#header.read(packet);
-    if (result === SENT) result = (this.#port ??= this.#open()).send(packet, this.#header);
+    let result: number | Promise<number> = this.#header.read(packet, this.#headerBytes);
+    if (result === SENT) {
+      const sent = this.#headerBytes === HEADER_BYTES ? packet : this.#widen(packet);
+      result = (this.#port ??= this.#open()).send(sent, this.#header);
+    }
     // A port keeps the event loop turning itself where it needs that.
     if (result === FULL) return UNTIL_READY;
     if (typeof result !== "number") return result.then((result) => this.#count(packet, result));
     return this.#count(packet, result);
   }
 
+  #widen(packet: Parts): Parts {
+    return (this.#short ??= new ShortHeader(this.#context.memory, this.base)).widen(packet);
+  }
+
   #count(packet: Parts, result: number): number {
-    if (result === SENT) this.#sent.passed(packet, packet.byteLength);
+    const headerBytes = this.#headerBytes;
+    if (result === SENT) this.#sent.passed(packet, packet.byteLength - headerBytes, headerBytes);
     else this.#sent.dropped(result);
     return 0;
   }
@@ -232,8 +248,8 @@ export class QueuePair implements ImpairedOwner, Disposable {
     const chains = window.chainsFor(bytes);
     if (chains > 0) {
       const { writable } = window.first!;
-      writable.setU16(10, chains); // num_buffers
-      this.#received.passed(writable, bytes);
+      if (this.#headerBytes === HEADER_BYTES) writable.setU16(10, chains); // num_buffers
+      this.#received.passed(writable, bytes - HEADER_BYTES, this.#headerBytes);
       window.deliver(queue, bytes);
     } else if (this.#context.features.MRG_RXBUF) {
       this.#pending = bytes;

@@ -11,6 +11,9 @@ import { HEADER_BYTES, MAX_FRAME_BYTES } from "./packet.ts";
 /** The most chains in the window. */
 const MAX_CHAINS = 1024;
 
+/** The most bytes of a header that a driver does not have. */
+const MAX_GAP = 2;
+
 /** The most entries: one of a vectored read is for the spare. */
 const MAX_ENTRIES = MAX_IO_VECTORS - 1;
 
@@ -34,7 +37,11 @@ export class ReceiveWindow {
   readonly #words = new Uint32Array(pinnedBuffer((LIST_ENTRIES + 1) * ENTRY_WORDS * 4));
   readonly #address = addressOf(this.#words);
   /** Takes the end of a packet that has no room. */
-  readonly #spare = new Uint8Array(pinnedBuffer(HEADER_BYTES + MAX_FRAME_BYTES));
+  readonly #spare = new Uint8Array(
+    pinnedBuffer(HEADER_BYTES + MAX_FRAME_BYTES + MAX_GAP),
+    0,
+    HEADER_BYTES + MAX_FRAME_BYTES,
+  );
   readonly #spareAddress = addressOf(this.#spare);
   /** The entries from the first chain's to the last one's. */
   #first = 0;
@@ -47,6 +54,8 @@ export class ReceiveWindow {
   #count = 0;
   /** A packet may use several chains: VIRTIO_NET_F_MRG_RXBUF. */
   #isMergeable = false;
+  /** The bytes of the header that the driver does not have: see `short_header.ts`. */
+  #gap = 0;
   /** Where the next copy goes: the entry, and the byte in it. */
   #entry = 0;
   #at = 0;
@@ -68,8 +77,9 @@ export class ReceiveWindow {
   }
 
   /** Empties it, when a ring starts or stops: its chains are the ring's again. */
-  begin(isMergeable: boolean): void {
+  begin(isMergeable: boolean, headerBytes = HEADER_BYTES): void {
     this.#isMergeable = isMergeable;
+    this.#gap = HEADER_BYTES - headerBytes;
     this.isFull = false;
     this.#chains.fill(undefined);
     this.#head =
@@ -105,10 +115,12 @@ export class ReceiveWindow {
     if (chain === null) return false;
     const { writable } = chain;
     // virtio 1.3, 5.1.6.3.1
-    if (writable.byteLength < HEADER_BYTES) {
+    if (writable.byteLength < HEADER_BYTES - this.#gap) {
       queue.fail(
         new RangeError(
-          `Expected a receive buffer of at least ${HEADER_BYTES} bytes, got ${writable.byteLength}`,
+          `Expected a receive buffer of at least ${
+            HEADER_BYTES - this.#gap
+          } bytes, got ${writable.byteLength}`,
         ),
         chain,
       );
@@ -120,8 +132,8 @@ export class ReceiveWindow {
       this.#first = 0;
     }
     const begin = this.#end;
-    const listed = this.#list(writable);
-    if (listed < writable.byteLength && this.#count > 0) {
+    const listed = this.#gap === 0 ? this.#list(writable) : this.#listAround(writable);
+    if (listed < writable.byteLength + this.#gap && this.#count > 0) {
       this.#end = begin;
       this.isFull = true;
       queue.untake(chain);
@@ -149,6 +161,25 @@ export class ReceiveWindow {
       listed += bytes;
     }
     return listed;
+  }
+
+  /** Lists the memory of a chain with a gap in it, into which the end of the header goes. */
+  #listAround(parts: Parts): number {
+    const headerBytes = HEADER_BYTES - this.#gap;
+    const listed = parts.gather(this, this.#base, 0, headerBytes);
+    this.push(this.#spareAddress + this.#spare.length, this.#gap);
+    return listed + this.#gap + parts.gather(this, this.#base, headerBytes);
+  }
+
+  /**
+   * Lists memory of the chain that is being taken.
+   *
+   * @internal
+   */
+  push(address: number, bytes: number): boolean {
+    if (this.#end - this.#first === MAX_ENTRIES) return false;
+    this.#set(this.#end++, address, bytes);
+    return true;
   }
 
   #set(entry: number, address: number, bytes: number): void {
@@ -258,7 +289,7 @@ export class ReceiveWindow {
       const at = this.#head;
       const room = this.#bytes[at];
       const written = Math.min(room, left);
-      queue.complete(this.#chains[at]!, written);
+      queue.complete(this.#chains[at]!, written - this.#gap);
       this.#chains[at] = undefined;
       this.#first += this.#entries[at];
       this.room -= room;

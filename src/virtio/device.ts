@@ -211,8 +211,8 @@ export interface DataContext<
   readonly shared: S;
   /** The config space, live, shared with the control half. */
   readonly config: ConfigView<L>;
-  /** The features that the driver acknowledged, by name, live. */
-  readonly features: { readonly [K in Names<F>]: boolean };
+  /** The features that the driver acknowledged, by name, live; without VERSION_1 it is a legacy one. */
+  readonly features: { readonly [K in Names<F> | "VERSION_1"]: boolean };
   /** The queues that run on this thread, by name. */
   readonly queues: { readonly [K in Names<Q>]: readonly QueueHandle[] };
   /** Guest memory: indexes of parts are indexes into `u8`, and offsets from the address `base`. */

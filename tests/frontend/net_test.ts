@@ -229,6 +229,38 @@ Deno.test("net receives a packet behind many that have no frame", async () => {
   assertEquals((await setUp.receive()).frame, frame(60, 1));
 });
 
+Deno.test("net keeps num_buffers from a legacy driver without MRG_RXBUF", async () => {
+  const [fd, peer] = packetSockets();
+  using _peer = peer;
+  const setup = { isLegacy: true, mergeable: false };
+  await using setUp = await NetDriver.create({ tapFd: `${fd}` }, setup);
+  const into = new Uint8Array(pinnedBuffer(2 ** 17));
+  const header = { flags: 1, csumStart: 4, csumOffset: 6 };
+  const short = (bytes: Uint8Array) => Uint8Array.from([...bytes.slice(0, 10), ...bytes.slice(12)]);
+  for (const parts of [[1010], [10, 1000], [3, 7, 500, 500], [9, 1, 0, 1000], [400, 610]]) {
+    const sent = packet(frame(1000, 7), header);
+    await setUp.send(short(sent), { parts });
+    assertEquals(into.subarray(0, readNow(peer.number, into)), sent);
+  }
+  for (const parts of [[1010], [10, 1000], [3, 2, 1200], [11, 1200], [1009]]) {
+    const reply = setUp.driver.request(0, [], parts);
+    const received = packet(frame(parts[0] === 1009 ? 999 : 1000, 9), header);
+    writeNow(peer.number, received);
+    const { written, data } = await reply;
+    const bytes = Uint8Array.from(data.flatMap((part) => [...part])).slice(0, written);
+    assertEquals(bytes, short(received));
+  }
+  const refused = setUp.driver.request(0, [], [1009]);
+  writeNow(peer.number, packet(frame(1000)));
+  writeNow(peer.number, packet(frame(60, 3)));
+  assertEquals((await refused).written, 70);
+  await setUp.send(new Uint8Array(9));
+  await setUp.send(short(packet(frame(60, 1, Array(6).fill(255)))));
+  const { sent, received } = setUp.report;
+  assertEquals([sent.drops, received.drops], [{ tiny: 1 }, { buffers: 1 }]);
+  assertEquals([sent.bytes, sent.broadcast, received.bytes], [5060, 1, 5059]);
+});
+
 Deno.test("net lets packets wait in the ring while its port is full, and loses none", async () => {
   const [fd, peer] = packetSockets();
   using _peer = peer;

@@ -6,6 +6,7 @@
 
 import { type MemoryView, RegionTable } from "../../memory/mod.ts";
 import { type AnyDevice, type DataHalf, hasFeature, type QueueHandle } from "../../virtio/mod.ts";
+import { transportFeatures } from "../../virtio/features.ts";
 import { checkHandlers } from "../../virtio/device_names.ts";
 import { QueueCounters } from "../counters.ts";
 import { NoticeSender } from "../notices.ts";
@@ -38,7 +39,9 @@ export class QueueEngine implements QueueOwner {
     this.poller = host.poller;
     this.late = new LateChains((event) => host.emit(event));
     const names = (of: object) => Object.keys(of);
-    this.#features = Object.fromEntries(names(device.features ?? {}).map((name) => [name, false]));
+    this.#features = Object.fromEntries(
+      [...names(device.features ?? {}), "VERSION_1"].map((name) => [name, false]),
+    );
     const queues: Record<string, QueueHandle[]> = Object.fromEntries(
       names(device.queues).map((name) => [name, []]),
     );
@@ -111,7 +114,8 @@ export class QueueEngine implements QueueOwner {
         break;
       case "features":
         for (const name in this.#features) {
-          this.#features[name] = hasFeature(command.bits, this.device.features[name].bit);
+          const { bit } = this.device.features?.[name] ?? transportFeatures.VERSION_1;
+          this.#features[name] = hasFeature(command.bits, bit);
         }
         break;
       case "start":

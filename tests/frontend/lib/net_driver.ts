@@ -54,6 +54,8 @@ export interface NetSetup extends VirtioDriverOptions {
   mergeable?: boolean;
   /** Names of other features that the driver does not acknowledge. */
   without?: (keyof NonNullable<typeof net.features>)[];
+  /** Do not acknowledge VERSION_1. */
+  isLegacy?: boolean;
   pairs?: number;
   /** The sizes of the parts of each receive buffer. */
   buffer?: number[];
@@ -108,6 +110,7 @@ export class NetDriver implements AsyncDisposable {
     await using made = new AsyncDisposableStack();
     const { pairs = 1, mergeable = true, without = [], packed = false, inOrder = false } = setup;
     let features = driverFeatures & ~transportMask("RING_PACKED", "IN_ORDER");
+    if (setup.isLegacy) features &= ~transportMask("VERSION_1");
     for (const name of [...without, ...mergeable ? [] : ["MRG_RXBUF" as const]]) {
       features &= ~featureMask(net.features![name].bit);
     }
