@@ -6,10 +6,10 @@
  * @module
  */
 
-import type { Parts, VectorSink, Watch } from "../../mod.ts";
+import type { Parts, Watch } from "../../mod.ts";
 import {
   addressOf,
-  copyMemory,
+  copyBetween,
   createEventfd,
   CURRENT_POSITION,
   Errno,
@@ -189,8 +189,10 @@ export class StreamPort implements Port {
       const bytes = this.#wholeFrame();
       if (bytes > 0) {
         window.rewind();
-        window.write(this.#headerAddress, HEADER_BYTES);
-        window.write(this.#inAddress + this.#inBegin + LENGTH_BYTES, bytes);
+        window.addresses[1] = this.#headerAddress;
+        window.copy(HEADER_BYTES);
+        window.addresses[1] = this.#inAddress + this.#inBegin + LENGTH_BYTES;
+        window.copy(bytes);
         this.#inBegin += LENGTH_BYTES + bytes;
         return HEADER_BYTES + bytes;
       }
@@ -266,12 +268,14 @@ export class StreamPort implements Port {
 }
 
 /** Frames with their lengths, on their way to the socket. */
-class Outbox implements VectorSink {
+class Outbox {
   // A batch that is not yet full has room for a small frame, or for the rest of any.
   readonly #memory = new Uint8Array(pinnedBuffer(BATCH_BYTES + MAX_RECORD_BYTES));
   readonly #address = addressOf(this.#memory);
   readonly #length = new DataView(pinnedBuffer(LENGTH_BYTES));
   readonly #lengthAddress = addressOf(this.#length);
+  /** Where a copy goes to, and where from: see `copyBetween`. */
+  readonly #addresses = new Float64Array(2);
   #begin = 0;
   #end = 0;
 
@@ -304,15 +308,27 @@ class Outbox implements VectorSink {
 
   /** Appends a packet's frame of `bytes` bytes and its length, without the first `done` bytes. */
   append(packet: Parts, base: number, done: number, bytes: number): void {
-    const length = this.length(bytes);
-    if (done < LENGTH_BYTES) this.push(length + done, LENGTH_BYTES - done);
-    const skip = Math.max(0, done - LENGTH_BYTES);
-    packet.gather(this, base, HEADER_BYTES + skip, bytes - skip);
+    const addresses = this.#addresses;
+    if (done < LENGTH_BYTES) {
+      this.#length.setUint32(0, bytes);
+      addresses[1] = this.#lengthAddress + done;
+      this.#copy(LENGTH_BYTES - done);
+    }
+    let skip = HEADER_BYTES + Math.max(0, done - LENGTH_BYTES);
+    for (let i = 0; i < packet.count; i++) {
+      const left = packet.length(i) - skip;
+      if (left > 0) {
+        addresses[1] = base + packet.index(i) + skip;
+        this.#copy(left);
+      }
+      skip = Math.max(0, -left);
+    }
   }
 
-  push(address: number, bytes: number): boolean {
-    copyMemory(this.#address + this.#end, address, bytes);
+  /** Appends bytes that lie at `addresses[1]`. */
+  #copy(bytes: number): void {
+    this.#addresses[0] = this.#address + this.#end;
+    copyBetween(this.#addresses, bytes);
     this.#end += bytes;
-    return true;
   }
 }

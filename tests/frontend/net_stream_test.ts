@@ -108,11 +108,12 @@ for (const transport of ["unix", "tcp"] as const) {
 Deno.test("net gives a driver all frames that came at once, without further ones", async () => {
   using directory = place();
   using listener = listen(directory.path);
-  await using setUp = await NetDriver.create({ stream: directory.path });
+  const setup = { queues: [1024, 256] };
+  await using setUp = await NetDriver.create({ stream: directory.path }, setup);
   using peer = new StreamPeer(await listener.accept());
-  const frames = Array.from({ length: 250 }, (_, i) => frame(60, i));
+  const frames = Array.from({ length: 1000 }, (_, i) => frame(60, i));
   await peer.write(new Uint8Array(await new Blob(frames.map((f) => record(f))).arrayBuffer()));
-  setUp.post(250);
+  setUp.post(1000);
   for (const expected of frames) assertEquals((await setUp.receive()).frame, expected);
 });
 
