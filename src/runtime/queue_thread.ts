@@ -10,7 +10,13 @@ import { Signaller } from "../linux/wait/signaller.ts";
 import { UringReactor } from "../linux/wait/uring_reactor.ts";
 import { viewMemory } from "../memory/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
-import type { EngineStart, ThreadMessage, ThreadRequest, ThreadStart } from "./thread_transport.ts";
+import type {
+  EngineMessage,
+  EngineStart,
+  ThreadMessage,
+  ThreadRequest,
+  ThreadStart,
+} from "./thread_transport.ts";
 import type { EngineCommand } from "./data_plane/messages.ts";
 import { Poller } from "./data_plane/poller.ts";
 import { QueueEngine } from "./data_plane/queue_engine.ts";
@@ -35,21 +41,22 @@ self.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
     arrival.resolve();
   };
   // The thread is terminated once it has answered, so it releases everything before.
-  run(data).then((message) => {
-    self.postMessage(message);
-    self.close();
-  });
+  run(data).catch((error): ThreadMessage => ({ kind: "ended", why: String(error) }))
+    .then((message) => {
+      self.postMessage(message);
+      self.close();
+    });
 };
 
 /** Runs engines until the last one has closed or failed; returns the message that says so. */
-async function run({ wakeFd, posted }: ThreadStart): Promise<ThreadMessage> {
+async function run({ wakeFd, posted }: ThreadStart): Promise<EngineMessage> {
   using reactor: ThreadReactor = createReactor();
   using signaller = new Signaller();
   const sent = new Int32Array(posted);
   /** By number; undefined for those that have ended. */
   const engines: (QueueEngine | undefined)[] = [];
   let poller: Poller | undefined;
-  let last: ThreadMessage | undefined;
+  let last: EngineMessage | undefined;
   const send = (message: ThreadMessage) => self.postMessage(message);
 
   const begin = async ({ engine, module, setup, memory }: EngineStart) => {
@@ -76,7 +83,7 @@ async function run({ wakeFd, posted }: ThreadStart): Promise<ThreadMessage> {
   };
 
   /** Sends the message that an engine has ended by, or returns it if the engine was the last. */
-  const end = (message: ThreadMessage) => {
+  const end = (message: EngineMessage) => {
     engines[message.engine] = undefined;
     if (engines.every((engine) => engine === undefined)) last = message;
     else send(message);

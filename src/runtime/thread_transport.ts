@@ -37,8 +37,11 @@ export type ThreadRequest = EngineStart | {
   command: EngineCommand;
 };
 
+/** A message of a queue thread: it cannot go on, or is about one of its engines. */
+export type ThreadMessage = EngineMessage | { kind: "ended"; why: string };
+
 /** A message of a queue thread about one of its engines. */
-export type ThreadMessage =
+export type EngineMessage =
   & { engine: number }
   & (
     | { kind: "ready" }
@@ -80,7 +83,7 @@ export class QueueThread implements Disposable {
     this.#worker.onmessage = ({ data }) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      this.#fail(new Error(`The queue thread of ${name} ended: ${event.message}`));
+      this.#end(event.message);
     };
     const start: ThreadStart = { wakeFd: this.#wake.number, posted: this.#posted.buffer };
     this.#worker.postMessage(start);
@@ -132,7 +135,12 @@ export class QueueThread implements Disposable {
 
   #receive(message: ThreadMessage): void {
     this.#noteStarted();
+    if (message.kind === "ended") return this.#end(message.why);
     this.#engines.get(message.engine)?.receive(message);
+  }
+
+  #end(why: string): void {
+    this.#fail(new Error(`The queue thread of ${this.#name} ended: ${why}`));
   }
 
   #noteStarted(): void {
@@ -198,7 +206,7 @@ class ThreadTransport implements Transport {
   }
 
   /** Takes a message of the thread. */
-  receive(message: ThreadMessage): void {
+  receive(message: EngineMessage): void {
     switch (message.kind) {
       case "ready":
         return this.#ready.resolve();

@@ -66,6 +66,19 @@ Deno.test("a network's queue is bounded, and what does not fit is counted", asyn
   assertEquals(setUp.report.received.packets, 1256);
 });
 
+Deno.test("a network whose timers and promises fail goes on, and so does the card", async () => {
+  const failed = Promise.withResolvers<string>();
+  await using setUp = await create({}, {}, failed.resolve);
+  setUp.post(2);
+  await setUp.send(packet(ask(Ask.STRAY)));
+  assertStringIncludes(await failed.promise, "The network failed: Error: No promises today");
+  // Its echo comes after a timer, and so after the failed one.
+  await setUp.send(packet(ask(Ask.LATER)));
+  await setUp.receive();
+  await setUp.send(packet(ask(Ask.NO_ERROR)));
+  assertEquals(setUp.report.sent.drops, { handler: 1 });
+});
+
 Deno.test("a network that fails on a packet drops it, is told of once, and goes on", async () => {
   const lines: string[] = [];
   await using setUp = await create({}, {}, (line) => lines.push(line));

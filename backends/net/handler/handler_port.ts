@@ -53,6 +53,8 @@ export class HandlerPort implements Port {
     this.#slotBytes = HEADER_BYTES + 18 + mtu;
     this.#slots = new Uint8Array(pinnedBuffer(MAX_QUEUED * this.#slotBytes));
     this.#address = addressOf(this.#slots);
+    addEventListener("error", this.#onStray);
+    addEventListener("unhandledrejection", this.#onStray);
     // Timers and Deno's own I/O need the event loop.
     void owner.keep(this.#closed.promise);
     void this.#open(plan.module);
@@ -70,8 +72,14 @@ export class HandlerPort implements Port {
     this.#owner.writable();
   }
 
+  /** Takes an error that the network throws between packets, which would end the thread. */
+  readonly #onStray = (event: ErrorEvent | PromiseRejectionEvent) => {
+    event.preventDefault();
+    this.#tell("The network failed", "reason" in event ? event.reason : event.error);
+  };
+
   #tell(what: string, error: unknown): void {
-    const why = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    const why = error instanceof Error ? `${error.name}: ${error.message}` : Deno.inspect(error);
     this.#owner.notice({ what, why });
   }
 
@@ -157,6 +165,8 @@ export class HandlerPort implements Port {
   }
 
   [Symbol.dispose](): void {
+    removeEventListener("error", this.#onStray);
+    removeEventListener("unhandledrejection", this.#onStray);
     this.#closed.resolve();
     this.#network?.close?.(this.#end);
   }

@@ -16,6 +16,10 @@ export const Ask = {
   NO_FRAME: 8,
   /** 1000 echos by the port. */
   FLOOD: 9,
+  /** Errors that no call of the network throws. */
+  STRAY: 10,
+  /** An error that has no text. */
+  NO_ERROR: 11,
 } as const;
 
 let count = 0;
@@ -53,6 +57,14 @@ export default defineNetwork({
         return [new Uint8Array(18 + port.mtu), new Uint8Array(19 + port.mtu)];
       case Ask.NO_FRAME:
         return "hello" as unknown as Uint8Array;
+      case Ask.STRAY:
+        setTimeout(() => {
+          throw new Error("No timers today");
+        }, 1);
+        void Promise.reject(new Error("No promises today"));
+        return;
+      case Ask.NO_ERROR:
+        throw Object.create(null);
       case Ask.FLOOD: {
         let sent = 0;
         while (sent < 1000 && port.send(frame)) sent++;
