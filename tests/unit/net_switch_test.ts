@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Parts } from "../../mod.ts";
 import { Acceptance } from "../../backends/net/switch/acceptance.ts";
 import { AGE_S } from "../../backends/net/switch/mac_table.ts";
@@ -137,6 +137,21 @@ Deno.test("Switch lets a port with an address use only that, and nobody else use
   assertEquals(b.send(1, -1), Drop.SOURCE);
   assertEquals(c.send(3, 1), SENT);
   assertEquals([taken(a, b, c), a.drops], [[0, 0, 0], [Drop.DOWN]]);
+});
+
+Deno.test("Switch passes a packet for an address by configuration to its port or to none", () => {
+  const ofSwitch = new Switch(() => 1);
+  ofSwitch.name(0, "never here", [2, 0, 1]);
+  const a = new TestMember(ofSwitch, 1, false, [2, 0, 2]);
+  const [b, c] = [2, 3].map((number) => new TestMember(ofSwitch, number));
+  assertEquals(b.send(3, 1), Drop.DOWN);
+  assertEquals(taken(a, b, c), [0, 0, 0]);
+  // The port with an address gets no packet for one that is not known.
+  assertEquals(b.send(3, 77), SENT);
+  assertEquals(taken(a, b, c), [0, 0, 1]);
+  assertEquals(b.send(3, -1), SENT);
+  assertEquals(taken(a, b, c), [1, 0, 1]);
+  assertThrows(() => ofSwitch.name(4, "again", [2, 0, 2]), Error, "got that of again twice");
 });
 
 Deno.test("Switch returns no packet to the port that it came from", () => {

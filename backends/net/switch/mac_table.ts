@@ -70,9 +70,17 @@ export class MacTable {
     return true;
   }
 
-  /** Gives an address to a port for good. */
-  pin(a: number, b: number, c: number, port: number): void {
-    this.#set(this.#slot(a, b, c), a, b, c, port, PINNED);
+  /**
+   * Gives an address to a port for good.
+   *
+   * @returns Whether it did: it is not another one's by configuration.
+   */
+  pin(a: number, b: number, c: number, port: number): boolean {
+    const slot = this.#slot(a, b, c);
+    const known = this.#ports[slot];
+    if (known !== FREE && known !== port && this.#seen[slot] === PINNED) return false;
+    this.#set(slot, a, b, c, port, PINNED);
+    return true;
   }
 
   /** Forgets what was learned of a port. */

@@ -54,10 +54,16 @@ export class Switch {
     this.#clock = clock;
   }
 
-  /** Names a port, and gives it an address, before its guest connects. */
+  /**
+   * Names a port, and gives it an address, before its guest connects.
+   *
+   * @throws {Error} When another port has the address.
+   */
   name(number: number, name: string, mac?: readonly [number, number, number]): void {
     this.#names[number] = name;
-    if (mac !== undefined) this.macs.pin(...mac, number);
+    if (mac !== undefined && !this.macs.pin(...mac, number)) {
+      throw new Error(`Expected another mac= for each --port, got that of ${name} twice`);
+    }
   }
 
   /** Connects a port, in the place of an earlier one with the same number. */
@@ -84,8 +90,10 @@ export class Switch {
     } else if (from.isFiltered) return Drop.SOURCE;
     if ((to0 & 1) === 0) {
       const port = this.macs.find(to0, to1, to2, this.#now);
-      const to = port < 0 ? undefined : this.#members[port];
-      if (to !== undefined) {
+      if (port >= 0) {
+        const to = this.#members[port];
+        // An address by configuration, of a guest that never was.
+        if (to === undefined) return Drop.DOWN;
         // Its network has it already.
         if (to === from) return Drop.LOCAL;
         if (!mayReach(from, to)) return Drop.ISOLATED;
@@ -97,6 +105,8 @@ export class Switch {
     for (let i = 0; i < this.#members.length; i++) {
       const to = this.#members[i];
       if (to === undefined || to === from || !to.isUp || !mayReach(from, to)) continue;
+      // An address that is not known is not the one that it has.
+      if (to.isFiltered && (to0 & 1) === 0) continue;
       this.#pass(packet, to);
     }
     return SENT;
