@@ -39,9 +39,17 @@ export async function openNetwork(
   ] as const;
   const given = kinds.filter((kind) => options[kind] !== undefined && options[kind] !== false);
   if (given.length !== 1) {
-    throw new OptionError(`Give one of ${kinds.map((kind) => `--${flagName(kind)}`).join(", ")}`);
+    const flags = (names: readonly string[]) => names.map((name) => `--${flagName(name)}`);
+    throw new OptionError(
+      `Expected one of ${flags(kinds).join(", ")}; got ${
+        flags(given).join(" and ") || "none; --user needs no set-up"
+      }`,
+    );
   }
   const { source, mtu = 1500 } = options;
+  if (options.bridge !== undefined && !given[0].startsWith("tap")) {
+    throw new OptionError(`--bridge is for --tap, got --${flagName(given[0])}; leave it out`);
+  }
   if (options.tap !== undefined || options.tapFd !== undefined) return openTapNetwork(options, log);
   if (options.handler !== undefined) return await openHandlerNetwork(options.handler, options);
   if (options.user) return await openUserNetwork(options, log);

@@ -175,6 +175,6 @@ Deno.test("net says what is wrong with a network in one line", async () => {
   await assertRejects(
     () => serve(net, { socketPath: "/nowhere", options: { handler: HANDLER, null: true } }),
     OptionError,
-    "Give one of",
+    "Expected one of --tap",
   );
 });

@@ -283,7 +283,7 @@ Deno.test("net refuses streams that cannot be", async () => {
       [{ streamListen: "/nowhere/x" }, "its directory does not exist"],
       [{ streamListen: "192.0.2.77:99" }, "EADDRNOTAVAIL"],
       [{ stream: "/x", queuePairs: 2 }, "has one pair of queues"],
-      [{ stream: "/x", streamListen: "/y" }, "Give one of"],
+      [{ stream: "/x", streamListen: "/y" }, "Expected one of --tap"],
     ] as const
   ) {
     await assertRejects(

@@ -340,12 +340,18 @@ Deno.test("net says that the peer of its socket is gone, and goes on", async () 
   assert(setUp.report.sent.drops.refused > 0);
 });
 
-Deno.test("net takes one port", async () => {
-  for (const options of [{}, { null: true, source: 60 }]) {
+Deno.test("net takes one port, and a bridge for a TAP only", async () => {
+  for (
+    const [options, message] of [
+      [{}, "got none"],
+      [{ null: true, source: 60 }, "got --null and --source"],
+      [{ null: true, bridge: "br0" }, "--bridge is for --tap, got --null"],
+    ] as const
+  ) {
     await assertRejects(
       () => serve(net, { socketPath: "/nowhere", options }),
       OptionError,
-      "Give one of",
+      message,
     );
   }
 });
