@@ -33,6 +33,9 @@ export interface NetworkDefinition<O extends Options = Options> {
    * Begins, when a guest's driver first uses the card. Packets wait in the guest's memory until a
    * promise that it returns settles. Servers, sockets and timers belong here and not at the top of
    * the module: two threads load the module, and one of them only looks at its options.
+   *
+   * A network without this function has an event loop only while a promise of `packet` is pending,
+   * and is faster for that.
    */
   open?(port: NetworkPort<O>): void | Promise<void>;
   /**
@@ -54,8 +57,8 @@ export interface NetworkDefinition<O extends Options = Options> {
 
 /**
  * Defines a network, the default export of a module that `vhostd net --handler=FILE` takes. It runs
- * on the card's queue thread, where timers and Deno's own I/O work as usual. One thread runs it for
- * one card, so variables of the module can hold its state.
+ * on the card's queue thread, where timers and Deno's own I/O work if it has `open`. One thread runs
+ * it for one card, so variables of the module can hold its state.
  *
  * @throws {TypeError} When there is no `packet`.
  *

@@ -31,6 +31,7 @@ export class HandlerPort implements Port {
   /** Undefined until it is open. */
   #network: NetworkDefinition | undefined;
   #hasFailed = false;
+  /** Keeps the event loop running, for timers and I/O of the network. */
   readonly #closed = Promise.withResolvers<void>();
   /** The queued packets: a slot for each, with a header of zeros. */
   readonly #slots: Uint8Array<ArrayBuffer>;
@@ -55,15 +56,16 @@ export class HandlerPort implements Port {
     this.#address = addressOf(this.#slots);
     addEventListener("error", this.#onStray);
     addEventListener("unhandledrejection", this.#onStray);
-    // Timers and Deno's own I/O need the event loop.
-    void owner.keep(this.#closed.promise);
-    void this.#open(plan.module);
+    void owner.keep(this.#open(plan.module));
   }
 
   async #open(module: string): Promise<void> {
     try {
       const { default: network } = await import(module) as { default: NetworkDefinition };
-      await network.open?.(this.#end);
+      if (network.open !== undefined) {
+        void this.#owner.keep(this.#closed.promise);
+        await network.open(this.#end);
+      }
       this.#network = network;
     } catch (error) {
       this.#hasFailed = true;
@@ -157,7 +159,9 @@ export class HandlerPort implements Port {
   listen(isListening: boolean): void {
     this.#isListening = isListening;
     // The driver gave many buffers, and the pair received a batch.
-    if (isListening && this.#count > 0) queueMicrotask(() => this.#deliver());
+    if (isListening && this.#count > 0) {
+      void this.#owner.keep(Promise.resolve().then(() => this.#deliver()));
+    }
   }
 
   report(): Record<string, unknown> | undefined {

@@ -111,7 +111,7 @@ export class Uplink implements Member, PortOwner, VectorSink, Disposable {
     const result = this.#port.send(copy, this.#header);
     if (typeof result === "number") return this.#count(result);
     this.#pending++;
-    void result.then((result) => {
+    void this.keep(result).then((result) => {
       this.#pending--;
       this.#count(result);
     });
