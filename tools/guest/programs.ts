@@ -205,7 +205,8 @@ export type NetworkProgram = keyof typeof NETWORK_PACKAGES;
 export async function networkProgram(name: NetworkProgram): Promise<string> {
   const { packages, fromBackports } = NETWORK_PACKAGES[name];
   const release = { release: "trixie", fromBackports };
-  const directory = await unpackRelease(name, packages, [name], release);
+  const place = fromBackports ? `${name}-backports` : name; // beside this release's own
+  const directory = await unpackRelease(place, packages, [name], release);
   return `${directory}/${name}`;
 }
 

@@ -12,7 +12,7 @@ export interface NetCell {
   /** Such as `null/64/split`. */
   name: string;
   /** What is counted. */
-  unit: "packet";
+  unit: "packet" | "Mbit";
   own: NetSide;
   peer?: NetSide;
   goals: NetGoals;

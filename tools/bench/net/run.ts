@@ -8,11 +8,12 @@ import { ratioSummary, summary } from "../statistics.ts";
 import { systemCallCounter } from "../system_calls.ts";
 import type { NetCell } from "./cell.ts";
 import { NetBench, type NetSample } from "./net_bench.ts";
+import { tapCells } from "./tap_cells.ts";
 import { testpmdCells } from "./testpmd_cells.ts";
 
 /** All cells. */
 export function netCells(): NetCell[] {
-  return testpmdCells();
+  return [...testpmdCells(), ...tapCells()];
 }
 
 /** A cell's runs. */
