@@ -8,10 +8,12 @@
  * @module
  */
 
-import { defineDevice } from "../../mod.ts";
+import { defineDevice, type OptionValues } from "../../mod.ts";
+import type { CapturePlan } from "./capture/capture_ring.ts";
+import { type captureOptions, Recorder } from "./capture/recorder.ts";
 import { countMemory, PacketCounts } from "./counts.ts";
 import { ImpairmentControl } from "./impairment/impairment_control.ts";
-import type { Impairment } from "./impairment/impairment.ts";
+import type { Impairment, impairmentOptions } from "./impairment/impairment.ts";
 import { netOptions } from "./options.ts";
 import { ALL_OFFLOADS, type Offload } from "./packet.ts";
 import type { Network } from "./port.ts";
@@ -56,16 +58,20 @@ export default defineDevice({
   options: netOptions,
 
   async open({ options, log, post }) {
-    const impairment = new ImpairmentControl(options, post);
-    return openCard(await openNetwork(options, log), options.queuePairs, impairment);
+    await using made = new AsyncDisposableStack();
+    const network = made.use(await openNetwork(options, log));
+    const card = openCard(network, { options, log, post });
+    made.move();
+    return card;
   },
 
-  handlers({ shared, features, memory: { base, u8 }, watch, keep, notice }) {
-    const { plan, counts, mtu, impairment } = shared;
+  handlers({ shared, features, memory: { base, u8 }, watch, keep, notice, post }) {
+    const { plan, counts, mtu, impairment, capture } = shared;
     const pairs: QueuePair[] = [];
     const context: PairContext = {
-      ...{ counts, mtu, features, memory: u8, base, watch, keep, notice, impairment },
+      ...{ counts, mtu, features, memory: u8, base, watch, keep, notice, impairment, capture },
       open: (owner, pair) => openPort(plan, owner, pair),
+      wake: () => post(null),
     };
     return {
       queues: {
@@ -87,8 +93,15 @@ export default defineDevice({
       // Only a port of a single pair has something to report.
       report: () => pairs[0]?.report(),
       onMessage(message) {
-        context.impairment = message as Impairment;
-        for (const pair of pairs) pair?.impair();
+        const { impairment, capture } = message as CardMessage;
+        if (impairment !== undefined) {
+          context.impairment = impairment;
+          for (const pair of pairs) pair?.impair();
+        }
+        if (capture !== undefined) {
+          context.capture = capture;
+          for (const pair of pairs) pair?.capture();
+        }
       },
       close() {
         for (const pair of pairs) pair?.[Symbol.dispose]();
@@ -97,10 +110,41 @@ export default defineDevice({
   },
 });
 
-/** The control half of a network card. */
-export function openCard(network: Network, queuePairs: number, impairment: ImpairmentControl) {
+/** A message of the control half. */
+interface CardMessage {
+  readonly impairment?: Impairment;
+  /** Null ends the capture. */
+  readonly capture?: CapturePlan | null;
+}
+
+/** What the control half of a card needs. */
+export interface CardContext {
+  readonly options:
+    & OptionValues<typeof impairmentOptions>
+    & OptionValues<typeof captureOptions>
+    & { readonly queuePairs: number };
+  post(message: CardMessage): Promise<unknown>;
+  log(message: string): void;
+}
+
+/**
+ * The control half of a network card. The network is the card's.
+ *
+ * @throws {OptionError} When an option of an impairment or a capture is wrong.
+ */
+export function openCard(network: Network, { options, post, log }: CardContext) {
   const { mtu } = network;
-  impairment.onLink = (isUp) => network.setLink?.(isUp);
+  const { queuePairs } = options;
+  const impairment = new ImpairmentControl(options, {
+    put: (impairment) => post({ impairment }),
+    setLink: (isUp) => network.setLink?.(isUp),
+  });
+  const recorder = new Recorder(options, {
+    name: String(network.report().port),
+    pairs: queuePairs,
+    post: (capture) => post({ capture }),
+    log,
+  });
   let frontendMtu: number | undefined; // what QEMU tells the driver by its host_mtu
   const counts = countMemory(queuePairs);
   let offloads: string[] = []; // those that the driver acknowledged
@@ -108,7 +152,12 @@ export function openCard(network: Network, queuePairs: number, impairment: Impai
   return {
     offer: { MQ: queuePairs > 1, ...Object.fromEntries(lacking.map((name) => [name, false])) },
     queues: { pair: queuePairs },
-    shared: { plan: network.plan, counts, mtu, impairment: impairment.current },
+    shared: {
+      ...{ plan: network.plan, counts, mtu },
+      impairment: impairment.current,
+      capture: recorder.plan,
+    },
+    onMessage: recorder.onMessage,
     onFeatures(features: Readonly<Record<Offload, boolean>>) {
       offloads = ALL_OFFLOADS.filter((name) => features[name]);
       network.onFeatures?.(features);
@@ -119,17 +168,24 @@ export function openCard(network: Network, queuePairs: number, impairment: Impai
       },
       SEND_RARP: ({ value }: { value: bigint }) => network.send?.(rarpPacket(value)),
     },
+    queries: {
+      pcap: { about: "Packets from now on, as a pcapng file", run: () => recorder.open() },
+    },
     commands: impairment.commands,
     report: () => ({
       ...network.report(),
       mtu,
       ...impairment.report(),
+      ...recorder.report(),
       ...frontendMtu !== undefined && { frontendMtu },
       pairs: { enabled: PacketCounts.enabledPairs(counts), offered: queuePairs },
       offloads,
       sent: PacketCounts.total(counts, 0),
       received: PacketCounts.total(counts, 1),
     }),
-    [Symbol.asyncDispose]: () => network[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      await recorder[Symbol.asyncDispose]();
+      await network[Symbol.asyncDispose]();
+    },
   };
 }

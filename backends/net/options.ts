@@ -5,6 +5,7 @@
  */
 
 import type { Options } from "../../mod.ts";
+import { captureOptions } from "./capture/recorder.ts";
 import { impairmentOptions } from "./impairment/impairment.ts";
 import { MAX_FRAME_BYTES, MIN_FRAME_BYTES } from "./packet.ts";
 
@@ -82,5 +83,6 @@ export const netOptions = {
     most: 65_535,
     about: "The largest IP packet; by default the TAP's own, or 1500",
   },
+  ...captureOptions,
   ...impairmentOptions,
 } as const satisfies Options;

@@ -11,6 +11,8 @@ import {
   type QueueHandle,
   UNTIL_READY,
 } from "../../mod.ts";
+import { Capture } from "./capture/capture.ts";
+import type { CapturePlan } from "./capture/capture_ring.ts";
 import { PacketCounts } from "./counts.ts";
 import { PacketHeader } from "./header.ts";
 import { type ImpairedOwner, ImpairedPort } from "./impairment/impaired_port.ts";
@@ -48,6 +50,10 @@ export interface PairContext {
   readonly features: Readonly<Record<Offload | "MRG_RXBUF" | "VERSION_1", boolean>>;
   /** What is done to packets on their way. */
   impairment: Impairment;
+  /** Where captured packets go; null while none are captured. */
+  capture: CapturePlan | null;
+  /** Tells the control half that there are captured packets; returns whether it could. */
+  wake(): boolean;
 }
 
 /** A receive queue, a transmit queue, and the port that joins them to a network. */
@@ -68,6 +74,7 @@ export class QueuePair implements ImpairedOwner, Disposable {
   #port: Port | undefined;
   #real: Port | undefined;
   #impaired: ImpairedPort | undefined;
+  #capture: Capture | undefined;
   #isEnabled = false;
   #receiveq: QueueHandle | undefined;
   #transmitq: QueueHandle | undefined;
@@ -93,6 +100,15 @@ export class QueuePair implements ImpairedOwner, Disposable {
     this.#sent = new PacketCounts(context.counts, pair, 0);
     this.#received = new PacketCounts(context.counts, pair, 1);
     this.#window = new ReceiveWindow(context.base);
+    this.capture();
+  }
+
+  /** Begins to capture packets, or ends that, as the context says. */
+  capture(): void {
+    const { capture, base, wake } = this.#context;
+    this.#capture = capture === null
+      ? undefined
+      : new Capture(capture.rings[this.#pair], capture.snapBytes, base, wake);
   }
 
   /** A ring starts. The port is made when it first runs: a driver may leave a pair disabled. */
@@ -148,6 +164,7 @@ export class QueuePair implements ImpairedOwner, Disposable {
     const headerBytes = this.#headerBytes;
     if (result === SENT) this.#sent.passed(packet, packet.byteLength - headerBytes, headerBytes);
     else this.#sent.dropped(result);
+    if (this.#capture !== undefined) this.#capture.sent(packet, headerBytes, result);
     return 0;
   }
 
@@ -186,6 +203,11 @@ export class QueuePair implements ImpairedOwner, Disposable {
 
   lost(_packet: Parts, reason: number): void {
     this.#sent.dropped(reason);
+  }
+
+  lostReceived(bytes: number, reason: number): void {
+    this.#received.dropped(reason);
+    if (this.#capture !== undefined) this.#capture.received(this.#window, bytes, reason);
   }
 
   readable(): void {
@@ -250,12 +272,13 @@ export class QueuePair implements ImpairedOwner, Disposable {
       const { writable } = window.first!;
       if (this.#headerBytes === HEADER_BYTES) writable.setU16(10, chains); // num_buffers
       this.#received.passed(writable, bytes - HEADER_BYTES, this.#headerBytes);
+      if (this.#capture !== undefined) this.#capture.received(window, bytes, SENT);
       window.deliver(queue, bytes);
     } else if (this.#context.features.MRG_RXBUF) {
       this.#pending = bytes;
       this.#pendingRoom = window.room;
     } else {
-      this.#received.dropped(Drop.BUFFERS);
+      this.lostReceived(bytes, Drop.BUFFERS);
     }
     return RECEIVED;
   }

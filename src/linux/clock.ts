@@ -6,7 +6,7 @@
 
 import { libc, pinnedBuffer } from "./libc.ts";
 
-const CLOCK_MONOTONIC = 1;
+const CLOCK_REALTIME = 0, CLOCK_MONOTONIC = 1;
 
 /** Times are modulo 2^30: small integers to V8, and 17 minutes from one to the same again. */
 const MASK = 0x3fff_ffff;
@@ -21,6 +21,17 @@ const time = new Int32Array(pinnedBuffer(16));
 export function microseconds(): number {
   libc.clock_gettime(CLOCK_MONOTONIC, time);
   return (Math.imul(time[0], 1_000_000) + (time[2] / 1000 | 0)) & MASK;
+}
+
+/**
+ * Stores the time of day, in microseconds since 1970, as two words: the upper one, then the lower
+ * one. It allocates nothing.
+ */
+export function stampTime(words: Uint32Array, at: number): void {
+  libc.clock_gettime(CLOCK_REALTIME, time);
+  const us = time[0] * 1e6 + Math.floor(time[2] / 1000);
+  words[at] = us / 2 ** 32;
+  words[at + 1] = us % 2 ** 32;
 }
 
 /**

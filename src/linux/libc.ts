@@ -27,6 +27,12 @@ const symbols = {
   ioctl_number: { name: "ioctl", parameters: ["i32", "u32", "u64"], result: "i32" }, // fd, request, arg
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
   write: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // fd, buf, count
+  write_async: {
+    name: "write",
+    parameters: ["i32", "pointer", "u32"],
+    result: "i32",
+    nonblocking: true,
+  },
   pipe2: { parameters: ["buffer", "i32"], result: "i32" }, // pipefd, flags
   poll: { parameters: ["buffer", "u32", "i32"], result: "i32" }, // fds, nfds, timeout
   // eventfd, timerfd, epoll

@@ -67,6 +67,7 @@ export {
   writeVectors,
   zeroRange,
 } from "./file/file.ts";
+export { AppendedFile } from "./file/appended_file.ts";
 export * from "./file/file_lease.ts";
 export * from "./file/file_lock.ts";
 export { kindAt, readKernelFile, readLink, type SocketAccess } from "./file/path.ts";
@@ -100,7 +101,7 @@ export {
 } from "./tap.ts";
 
 // Waits
-export { elapsed, microseconds } from "./clock.ts";
+export { elapsed, microseconds, stampTime } from "./clock.ts";
 export {
   countSignals,
   createEventfd,

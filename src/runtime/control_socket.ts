@@ -5,7 +5,7 @@
  * | ------------- | ------------------------------------------------------------------ |
  * | `GET /`       | the list of requests                                               |
  * | `GET /record` | the record: {@linkcode RecordJson}                                 |
- * | `GET /NAME`   | the result of the device's query NAME                              |
+ * | `GET /NAME`   | the result of the device's query NAME: JSON, or bytes without end  |
  * | `POST /NAME`  | the result of the device's command NAME; the body is JSON or empty |
  *
  * Where there are several instances of the device, `/INSTANCE/record` and so on are those of one,
@@ -214,7 +214,8 @@ function index(host: DeviceHost, prefix = "") {
 
 async function run(command: DeviceCommand, body: unknown): Promise<HttpAnswer> {
   try {
-    return json(200, await command.run(body) ?? {});
+    const result = await command.run(body) ?? {};
+    return result instanceof ReadableStream ? { status: 200, body: result } : json(200, result);
   } catch (error) {
     const isRefused = error instanceof TypeError || error instanceof RangeError;
     return failed(isRefused ? 400 : 500, error);

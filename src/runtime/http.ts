@@ -37,8 +37,8 @@ export class HttpError extends Error {
 export interface HttpAnswer {
   /** The status. */
   readonly status: number;
-  /** JSON, with the end of the line. */
-  readonly body: string;
+  /** JSON with the end of the line, or bytes that may have no end. */
+  readonly body: string | ReadableStream<Uint8Array>;
   /** Further header fields. */
   readonly headers?: Record<string, string>;
 }
@@ -181,14 +181,39 @@ export async function sendAnswer(
   { idleMs, isHead }: { idleMs: number; isHead: boolean },
 ): Promise<void> {
   const fields = {
-    "content-type": "application/json",
-    "content-length": String(new TextEncoder().encode(body).length),
+    ...typeof body === "string"
+      ? {
+        "content-type": "application/json",
+        "content-length": String(new TextEncoder().encode(body).length),
+      }
+      : { "content-type": "application/octet-stream" },
     "connection": "close",
     ...headers,
   };
   const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
   const head = `HTTP/1.1 ${status} ${REASONS[status] ?? "Unknown"}\r\n${lines.join("")}\r\n`;
-  await send(connection, isHead ? head : head + body, idleMs);
+  if (typeof body === "string") return await send(connection, isHead ? head : head + body, idleMs);
+  try {
+    await send(connection, head, idleMs);
+    if (!isHead) await sendStream(connection, body);
+  } finally {
+    await body.cancel();
+  }
+}
+
+/** Sends bytes until they end or the client is gone, however slowly the client takes them. */
+async function sendStream(
+  connection: UnixConnection,
+  body: ReadableStream<Uint8Array>,
+): Promise<void> {
+  // A client that has asked says no more: what comes is its end.
+  const gone = new AbortController();
+  connection.receiveSome(new Uint8Array(1)).catch(() => 0).then(() => {
+    gone.abort();
+    connection.shutdown();
+  });
+  const sink = new WritableStream<Uint8Array>({ write: (bytes) => connection.send(bytes) });
+  await body.pipeTo(sink, { signal: gone.signal });
 }
 
 function send(connection: UnixConnection, text: string, idleMs: number): Promise<void> {

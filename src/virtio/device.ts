@@ -340,7 +340,10 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   onReload?(): void | Promise<void>;
   /** Handlers of the requests of vhost-user that belong to this type of device. */
   readonly requests?: DeviceRequests;
-  /** What the control socket answers to `GET /NAME`, without a body. */
+  /**
+   * What the control socket answers to `GET /NAME`, without a body. A `ReadableStream` of bytes is
+   * sent as it is, until it ends or the client is gone.
+   */
   readonly queries?: Readonly<Record<string, DeviceCommand>>;
   /** Commands for the control socket. */
   readonly commands?: Readonly<Record<string, DeviceCommand>>;

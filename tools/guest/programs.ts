@@ -13,6 +13,7 @@ const PACKAGES = {
   "qemu-storage-daemon": "qemu-utils",
   "qemu-system-x86_64": "qemu-system-x86",
   "systemd-analyze": "systemd",
+  "tshark": "tshark",
 } as const;
 
 export type Program = keyof typeof PACKAGES;

@@ -27,6 +27,8 @@ const MAX_BATCH = 64;
 export interface ImpairedOwner extends PortOwner {
   /** Counts a packet of the driver that is dropped after `send` took it. */
   lost(packet: Parts, reason: number): void;
+  /** Counts a packet to the driver that is dropped: `bytes` bytes that are in the window. */
+  lostReceived(bytes: number, reason: number): void;
 }
 
 /**
@@ -179,7 +181,7 @@ export class ImpairedPort implements Port {
       if (rx.isDue(now)) {
         const bytes = this.#takeDue(window);
         if (this.#isLinkUp) return bytes;
-        this.#owner.dropped(Drop.LINK);
+        this.#owner.lostReceived(bytes, Drop.LINK);
         continue;
       }
       const busyUs = rx.busyUs(now);
@@ -190,7 +192,7 @@ export class ImpairedPort implements Port {
       }
       const bytes = this.#port.receive(window);
       if (bytes === 0) return 0;
-      if (!this.#isLinkUp) this.#owner.dropped(Drop.LINK);
+      if (!this.#isLinkUp) this.#owner.lostReceived(bytes, Drop.LINK);
       else if (this.#passes(window, bytes, now)) return bytes;
     }
     return 0;
@@ -212,13 +214,13 @@ export class ImpairedPort implements Port {
     rx.choose();
     rx.use(bytes - HEADER_BYTES);
     if (rx.isLost) {
-      this.#owner.dropped(Drop.LOSS);
+      this.#owner.lostReceived(bytes, Drop.LOSS);
       return false;
     }
     const { isDelayed } = rx;
     for (let copies = +isDelayed + +rx.isDuplicated; copies > 0; copies--) {
       if (rx.queue.add(bytes, rx.dueAt(now))) window.gather(rx.queue, bytes);
-      else this.#owner.dropped(Drop.DELAY);
+      else this.#owner.lostReceived(bytes, Drop.DELAY);
     }
     return !isDelayed;
   }

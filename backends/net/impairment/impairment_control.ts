@@ -15,24 +15,24 @@ import {
   parseLinkBody,
 } from "./impairment.ts";
 
+/** What it needs of its card. */
+export interface ImpairmentContext {
+  /** Has the data half put an impairment in force. */
+  put(impairment: Impairment): Promise<unknown>;
+  /** Tells the medium that the link goes down or comes up. */
+  setLink(isUp: boolean): void;
+}
+
 /** The impairment of a device, as its control half sees it. */
 export class ImpairmentControl {
   /** What is in force. */
   current: Impairment;
-  /** Called when the link goes down or comes up. */
-  onLink: (isUp: boolean) => void = () => {};
-  readonly #post: (message: Impairment) => Promise<unknown>;
+  readonly #context: ImpairmentContext;
 
-  /**
-   * @param post Sends a message to the data half; it puts the impairment in force.
-   * @throws {OptionError} When an option is wrong.
-   */
-  constructor(
-    options: OptionValues<typeof impairmentOptions>,
-    post: (message: Impairment) => Promise<unknown>,
-  ) {
+  /** @throws {OptionError} When an option is wrong. */
+  constructor(options: OptionValues<typeof impairmentOptions>, context: ImpairmentContext) {
     this.current = impairmentFrom(options);
-    this.#post = post;
+    this.#context = context;
   }
 
   /** Commands for the control socket. */
@@ -50,7 +50,7 @@ export class ImpairmentControl {
       run: async (body) => {
         if (body !== undefined) {
           const isLinkUp = parseLinkBody(body);
-          if (isLinkUp !== this.current.isLinkUp) this.onLink(isLinkUp);
+          if (isLinkUp !== this.current.isLinkUp) this.#context.setLink(isLinkUp);
           await this.#set({ ...this.current, isLinkUp });
         }
         return { up: this.current.isLinkUp };
@@ -60,7 +60,7 @@ export class ImpairmentControl {
 
   async #set(impairment: Impairment): Promise<void> {
     this.current = impairment;
-    await this.#post(impairment);
+    await this.#context.put(impairment);
   }
 
   /** Returns what it adds to the record. */

@@ -8,8 +8,6 @@
  */
 
 import { defaultOptions, defineDevice } from "../../../mod.ts";
-import { impairmentOptions } from "../impairment/impairment.ts";
-import { ImpairmentControl } from "../impairment/impairment_control.ts";
 import net, { openCard } from "../mod.ts";
 import { netOptions } from "../options.ts";
 import { ALL_OFFLOADS, type Offload } from "../packet.ts";
@@ -57,8 +55,7 @@ export default defineDevice({
       report: () => ({ port: `switch, ${mac === undefined ? "any address" : port.split(",")[1]}` }),
       [Symbol.asyncDispose]: async () => await joined?.[Symbol.asyncDispose](),
     };
-    const clean = defaultOptions(impairmentOptions);
-    const card = openCard(network, 1, new ImpairmentControl(clean, post));
+    const card = openCard(network, { options: defaultOptions(netOptions), log, post });
     return {
       ...card,
       shared: {
@@ -67,6 +64,7 @@ export default defineDevice({
         uplink: joined && { plan: joined.plan, offloads: joined.offloads },
       },
       queries: {
+        ...card.queries,
         macs: {
           about: "The addresses that the switch knows, with their ports",
           run: async () => (await post(LIST_MACS))[0],

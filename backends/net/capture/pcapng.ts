@@ -1,0 +1,140 @@
+/**
+ * Blocks of pcapng files, little-endian.
+ *
+ * Source: draft-ietf-opsawg-pcapng, "PCAP Next Generation (pcapng) Capture File Format".
+ *
+ * @module
+ */
+
+const SECTION_HEADER = 0x0a0d_0d0a, INTERFACE_DESCRIPTION = 1, INTERFACE_STATISTICS = 5;
+/** The type of an Enhanced Packet Block. */
+export const ENHANCED_PACKET = 6;
+const BYTE_ORDER_MAGIC = 0x1a2b_3c4d;
+const LINKTYPE_ETHERNET = 1;
+
+// Options
+const END_OF_OPTIONS = 0, COMMENT = 1;
+const IF_NAME = 2, SHB_USERAPPL = 4;
+const ISB_IFRECV = 4, ISB_IFDROP = 5;
+/** The option of an Enhanced Packet Block that tells the direction. */
+export const EPB_FLAGS = 2;
+
+/** How many bytes a value takes, up to the next multiple of 4. */
+export function padded(bytes: number): number {
+  return (bytes + 3) & ~3;
+}
+
+/** A block, which has its length at both ends. */
+function block(type: number, body: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const length = 12 + body.reduce((sum, part) => sum + part.length, 0);
+  const parts = [words(type, length), ...body, words(length)];
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}
+
+/** Words of 32 bits as bytes: this runs on little-endian machines. */
+function words(...values: number[]): Uint8Array {
+  return new Uint8Array(Uint32Array.from(values).buffer);
+}
+
+function option(code: number, value: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(4 + padded(value.length));
+  bytes.set(words(code | value.length << 16));
+  bytes.set(value, 4);
+  return bytes;
+}
+
+const END = words(END_OF_OPTIONS);
+
+function textOption(code: number, text: string): Uint8Array {
+  return option(code, new TextEncoder().encode(text).subarray(0, 1024));
+}
+
+function u64(value: number): Uint8Array {
+  return words(value % 2 ** 32, value / 2 ** 32);
+}
+
+/**
+ * What a file begins with: a section and its only interface. Times are in microseconds.
+ *
+ * @param name The name of the interface.
+ * @param snapBytes The most bytes of a frame that are captured.
+ */
+export function fileHeader(
+  name: string,
+  snapBytes: number,
+): Uint8Array<ArrayBuffer>[] {
+  return [
+    // Version 1.0; the section's length is not known.
+    block(SECTION_HEADER, [
+      words(BYTE_ORDER_MAGIC, 1, 0xffff_ffff, 0xffff_ffff),
+      textOption(SHB_USERAPPL, "vhostd"),
+      END,
+    ]),
+    block(INTERFACE_DESCRIPTION, [
+      words(LINKTYPE_ETHERNET, snapBytes),
+      textOption(IF_NAME, name),
+      END,
+    ]),
+  ];
+}
+
+/**
+ * An Interface Statistics Block: how many packets there were, and how many of them are not in the
+ * file.
+ */
+export function statistics(
+  packets: number,
+  lost: number,
+  comment: string,
+  nowMs: number,
+): Uint8Array<ArrayBuffer> {
+  const us = nowMs * 1000;
+  return block(INTERFACE_STATISTICS, [
+    words(0, us / 2 ** 32, us % 2 ** 32),
+    option(ISB_IFRECV, u64(packets)),
+    option(ISB_IFDROP, u64(lost)),
+    textOption(COMMENT, comment),
+    END,
+  ]);
+}
+
+/** What an Enhanced Packet Block has behind its packet, with a comment if there is one. */
+export function packetTrailer(flags: number, comment?: string): Uint8Array {
+  return new Uint8Array([
+    ...option(EPB_FLAGS, words(flags)),
+    ...comment === undefined ? [] : textOption(COMMENT, comment),
+    ...END,
+  ]);
+}
+
+/** The number of packets in whole blocks. */
+export function countPackets(blocks: Uint8Array): number {
+  let packets = 0;
+  for (const { type } of eachBlock(blocks)) if (type === ENHANCED_PACKET) packets++;
+  return packets;
+}
+
+/** The size of the first whole blocks that have at most `most` bytes together. */
+export function wholeBlocks(blocks: Uint8Array, most: number): number {
+  let bytes = 0;
+  for (const { end } of eachBlock(blocks)) {
+    if (end > most) break;
+    bytes = end;
+  }
+  return bytes;
+}
+
+function* eachBlock(blocks: Uint8Array): Iterable<{ type: number; end: number }> {
+  const view = new DataView(blocks.buffer, blocks.byteOffset, blocks.length);
+  for (let at = 0; at < blocks.length;) {
+    const type = view.getUint32(at, true);
+    at += view.getUint32(at + 4, true);
+    yield { type, end: at };
+  }
+}

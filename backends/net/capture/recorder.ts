@@ -1,0 +1,268 @@
+/**
+ * The control half of a capture: takes packets from the threads, and gives them to a file and to
+ * clients of the control socket.
+ *
+ * @module
+ */
+
+import { OptionError, type Options, type OptionValues } from "../../../mod.ts";
+import { AppendedFile } from "../../../src/linux/mod.ts";
+import { MAX_FRAME_BYTES } from "../packet.ts";
+import { type CapturePlan, CaptureRing, ringMemory } from "./capture_ring.ts";
+import { countPackets, fileHeader, statistics, wholeBlocks } from "./pcapng.ts";
+
+/** The size at which a file ends if the user gives none. */
+const PCAP_MAX_BYTES = 2 ** 30;
+
+/** The options of captures. */
+export const captureOptions = {
+  pcap: { type: "text", placeholder: "FILE", about: "Capture packets into a pcapng file" },
+  pcapSnap: {
+    type: "number",
+    unit: "bytes",
+    placeholder: "BYTES",
+    least: 1,
+    most: MAX_FRAME_BYTES,
+    default: MAX_FRAME_BYTES,
+    about: "Capture the beginning of each frame only, also for GET /pcap",
+  },
+  pcapMax: {
+    type: "number",
+    unit: "bytes",
+    placeholder: "SIZE",
+    least: 4096,
+    default: PCAP_MAX_BYTES,
+    about: "End the file at this size",
+    needs: "pcap",
+  },
+} as const satisfies Options;
+
+/** The most clients that read a capture. */
+const MAX_READERS = 8;
+
+/** The bytes that wait for a reader: more are lost to it. */
+const MAX_READER_BYTES = 2 ** 23;
+
+/** Time between two looks at the rings while packets come. */
+const PERIOD_MS = 10;
+
+/** Time to write the end of a file when the device closes. */
+const CLOSING_MS = 2000;
+
+/** Something that reads a capture: the file, or a client. */
+class Reader {
+  readonly stream: ReadableStream<Uint8Array<ArrayBuffer>>;
+  #controller!: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
+  /** Packets that were captured since it began, and those of them that it did not get. */
+  #packets = 0;
+  #lost = 0;
+  #untold = false;
+
+  constructor(header: readonly Uint8Array<ArrayBuffer>[], onCancel: () => void) {
+    this.stream = new ReadableStream<Uint8Array<ArrayBuffer>>({
+      start: (controller) => {
+        this.#controller = controller;
+        for (const block of header) controller.enqueue(block);
+      },
+      cancel: onCancel,
+    }, { highWaterMark: MAX_READER_BYTES, size: ({ length }) => length });
+  }
+
+  /** Gives it whole blocks. */
+  give(blocks: Uint8Array<ArrayBuffer>): void {
+    const packets = countPackets(blocks);
+    this.#packets += packets;
+    if (this.#controller.desiredSize! < blocks.length) {
+      this.#lost += packets;
+      this.#untold = true;
+      return;
+    }
+    this.tell();
+    this.#controller.enqueue(blocks);
+  }
+
+  /** Counts packets that had no room on the thread. */
+  lose(packets: number): void {
+    this.#packets += packets;
+    this.#lost += packets;
+    this.#untold = true;
+  }
+
+  /** Tells it how many packets it has not got, if it does not know. */
+  tell(): void {
+    if (!this.#untold) return;
+    this.#untold = false;
+    const comment = `${this.#lost} packets are not in this capture: they came too fast`;
+    this.#controller.enqueue(statistics(this.#packets, this.#lost, comment, Date.now()));
+  }
+
+  end(): void {
+    this.tell();
+    this.#controller.close();
+  }
+}
+
+/** What a recorder needs of its card. */
+export interface RecorderContext {
+  /** The name of the interface in the file. */
+  readonly name: string;
+  /** The number of pairs of queues. */
+  readonly pairs: number;
+  /** Has the data half capture packets, or with null end that. */
+  post(plan: CapturePlan | null): Promise<unknown>;
+  /** Prints a line for the person who runs the device. */
+  log(message: string): void;
+}
+
+/** The file of a capture. */
+interface CaptureFile {
+  readonly path: string;
+  bytes: number;
+  state: "open" | "full" | "failed";
+}
+
+/** Captures the packets of a card while there is a file or a client that takes them. */
+export class Recorder implements AsyncDisposable {
+  /** What the data half gets at the start. */
+  readonly plan: CapturePlan | null;
+  readonly #options: OptionValues<typeof captureOptions>;
+  readonly #context: RecorderContext;
+  readonly #readers = new Set<Reader>();
+  readonly #file: CaptureFile | undefined;
+  #written: Promise<void> | undefined;
+  /** A ring for each pair while packets are captured. */
+  #rings: CaptureRing[] = [];
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** How many packets of these rings the readers know to be lost. */
+  #lost = 0;
+  /** The counts of earlier rings. */
+  #earlier = { captured: 0, lost: 0 };
+
+  /** @throws {OptionError} When the file cannot be written. */
+  constructor(options: OptionValues<typeof captureOptions>, context: RecorderContext) {
+    this.#options = options;
+    this.#context = context;
+    const { pcap: path } = options;
+    this.plan = path === undefined ? null : this.#begin();
+    if (path === undefined) return;
+    try {
+      this.#file = { path, bytes: 0, state: "open" };
+      this.#written = this.#write(new AppendedFile(path), this.#file);
+    } catch (error) {
+      clearTimeout(this.#timer);
+      throw new OptionError(`--pcap=${path}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+
+  /** Takes the message of a thread that has packets: it sends one when it was asked to. */
+  readonly onMessage = (): void => {
+    this.#timer ??= setTimeout(() => this.#look());
+  };
+
+  /**
+   * Opens the capture for a client: a pcapng file from now on, without end.
+   *
+   * @throws {RangeError} When there are too many.
+   */
+  async open(): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+    if (this.#readers.size >= MAX_READERS) {
+      throw new RangeError(`Expected at most ${MAX_READERS} readers of packets at a time`);
+    }
+    const begins = this.#rings.length === 0;
+    const plan = begins ? this.#begin() : undefined;
+    const { stream } = this.#add();
+    if (plan !== undefined) await this.#context.post(plan);
+    return stream;
+  }
+
+  #begin(): CapturePlan {
+    const rings = Array.from({ length: this.#context.pairs }, ringMemory);
+    this.#rings = rings.map((memory) => new CaptureRing(memory));
+    this.#lost = 0;
+    this.onMessage();
+    return { rings, snapBytes: this.#options.pcapSnap };
+  }
+
+  #add(): Reader {
+    const { name } = this.#context;
+    const header = fileHeader(name, this.#options.pcapSnap);
+    const reader = new Reader(header, () => this.#remove(reader));
+    this.#readers.add(reader);
+    return reader;
+  }
+
+  #remove(reader: Reader): void {
+    this.#readers.delete(reader);
+    if (this.#readers.size > 0) return;
+    this.#earlier = this.#counts;
+    this.#rings = [];
+    this.#context.post(null).catch(() => {}); // the device may be closing
+  }
+
+  /** Gives readers what there is, again and again while there is something. */
+  #look(): void {
+    this.#timer = undefined;
+    const isIdle = !this.#drain() && this.#rings.map((ring) => ring.await()).every((idle) => idle);
+    if (isIdle) { for (const reader of this.#readers) reader.tell(); }
+    else this.#timer = setTimeout(() => this.#look(), PERIOD_MS);
+  }
+
+  /** Gives readers what there is; returns whether there was something. */
+  #drain(): boolean {
+    const pieces = this.#rings.flatMap((ring) => ring.take());
+    for (const reader of this.#readers) for (const piece of pieces) reader.give(piece);
+    const lost = this.#rings.reduce((sum, ring) => sum + ring.lost, 0);
+    if (lost > this.#lost) { for (const reader of this.#readers) reader.lose(lost - this.#lost); }
+    this.#lost = lost;
+    return pieces.length > 0;
+  }
+
+  /** Writes the file, until it is full, cannot be written, or the capture ends. */
+  async #write(file: AppendedFile, state: CaptureFile): Promise<void> {
+    using _file = file;
+    const { pcapMax } = this.#options;
+    const { log } = this.#context;
+    try {
+      for await (const blocks of this.#add().stream) {
+        const count = wholeBlocks(blocks, pcapMax - state.bytes);
+        await file.write(blocks.subarray(0, count));
+        state.bytes += count;
+        if (count === blocks.length) continue;
+        state.state = "full";
+        log(`${state.path} is full: --pcap-max is ${pcapMax} bytes; the capture into it has ended`);
+        return;
+      }
+    } catch (error) {
+      state.state = "failed";
+      log(`${state.path}: ${(error as Error).message}; the capture into it has ended`);
+    }
+  }
+
+  get #counts(): { captured: number; lost: number } {
+    let { captured, lost } = this.#earlier;
+    for (const ring of this.#rings) {
+      captured += ring.captured;
+      lost += ring.lost;
+    }
+    return { captured, lost };
+  }
+
+  /** Returns what it adds to the record; nothing if no packets were captured. */
+  report(): Record<string, unknown> {
+    const counts = this.#counts;
+    if (this.#rings.length === 0 && counts.captured === 0) return {};
+    return { pcap: { ...counts, readers: this.#readers.size, file: this.#file } };
+  }
+
+  /** Ends the capture, and waits a moment until the file is written. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#drain();
+    for (const reader of this.#readers) reader.end();
+    this.#readers.clear();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, CLOSING_MS));
+    await Promise.race([this.#written, late]);
+    clearTimeout(timer);
+  }
+}
