@@ -178,9 +178,9 @@ Deno.test("PacketQueue gives packets in order, and drops the oldest for new ones
   const add = (seed: number, bytes: number) => {
     memory.fill(seed, 0, bytes);
     packet.clear(memory);
-    packet.push(0, bytes >> 1);
-    packet.push(bytes >> 1, bytes - (bytes >> 1));
-    const dropped = queue.add(packet, base);
+    packet.push(base, bytes >> 1);
+    packet.push(base + (bytes >> 1), bytes - (bytes >> 1));
+    const dropped = queue.add(packet);
     assert(dropped >= 0 && dropped <= waiting.length);
     waiting.splice(0, dropped);
     waiting.push(seed);

@@ -4,8 +4,8 @@
  * @module
  */
 
-import type { Parts, VectorSink } from "../../../mod.ts";
-import { addressOf, copyMemory, pinnedBuffer } from "../../../src/linux/mod.ts";
+import type { Parts } from "../../../mod.ts";
+import { addressOf, copyBetween, pinnedBuffer } from "../../../src/linux/mod.ts";
 
 /** The most packets that wait for a guest. */
 export const MAX_QUEUED_PACKETS = 1024;
@@ -14,12 +14,14 @@ export const MAX_QUEUED_PACKETS = 1024;
 export const MAX_QUEUED_BYTES = 1_048_576;
 
 /** Copies of packets, first in, first out. The oldest make room for new ones. */
-export class PacketQueue implements VectorSink {
+export class PacketQueue {
   /** Made for the first packet. */
   #memory: Uint8Array<ArrayBuffer> | undefined;
   #base = 0;
   readonly #starts = new Uint32Array(MAX_QUEUED_PACKETS);
   readonly #sizes = new Uint32Array(MAX_QUEUED_PACKETS);
+  /** Of a copy: where it goes, and where it comes from. */
+  readonly #addresses = new Float64Array(2);
   #first = 0;
   #count = 0;
   /** Where the next part of a packet goes. */
@@ -47,12 +49,11 @@ export class PacketQueue implements VectorSink {
   }
 
   /**
-   * Adds a copy of a packet.
+   * Adds a copy of a packet, whose indexes are addresses.
    *
-   * @param base The address of index 0 of its memory.
    * @returns How many others had to go.
    */
-  add(packet: Parts, base: number): number {
+  add(packet: Parts): number {
     if (this.#memory === undefined) {
       this.#memory = new Uint8Array(pinnedBuffer(MAX_QUEUED_BYTES));
       this.#base = addressOf(this.#memory);
@@ -63,7 +64,13 @@ export class PacketQueue implements VectorSink {
     const at = (this.#first + this.#count++) % MAX_QUEUED_PACKETS;
     this.#starts[at] = this.#end;
     this.#sizes[at] = bytes;
-    packet.gather(this, base);
+    const addresses = this.#addresses;
+    for (let i = 0; i < packet.count; i++) {
+      addresses[0] = this.#base + this.#end;
+      addresses[1] = packet.index(i);
+      copyBetween(addresses, packet.length(i));
+      this.#end += packet.length(i);
+    }
     return dropped;
   }
 
@@ -79,12 +86,6 @@ export class PacketQueue implements VectorSink {
     if (MAX_QUEUED_BYTES - this.#end >= bytes) return true;
     if (begin < bytes) return false;
     this.#end = 0;
-    return true;
-  }
-
-  push(address: number, bytes: number): boolean {
-    copyMemory(this.#base + this.#end, address, bytes);
-    this.#end += bytes;
     return true;
   }
 }

@@ -30,8 +30,8 @@ export interface Member {
   readonly mostAddresses: number;
   /** Other packets are divided for it, and their checksums completed. */
   readonly accepts: Acceptance;
-  /** Takes a packet, or drops and counts it. */
-  take(packet: Parts, base: number): void;
+  /** Takes a packet, whose indexes are addresses, or drops and counts it. */
+  take(packet: Parts): void;
   /** Counts a packet to it that is dropped. */
   dropped(reason: number): void;
   /** Publishes what it took. */
@@ -114,12 +114,12 @@ export class Switch {
 
   #pass(packet: Transit, to: Member): void {
     this.#unflushed |= 1 << to.number;
-    if (to.accepts.takes(packet.header)) return to.take(packet.parts, packet.base);
+    if (to.accepts.takes(packet.header)) return to.take(packet.parts);
     let left = packet.divide();
     if (left === 0) return to.dropped(Drop.HEADER);
     for (; left > 0; left--) {
       packet.next();
-      to.take(packet.parts, packet.base);
+      to.take(packet.parts);
     }
     packet.whole();
   }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Parts, VectorSink, Watch } from "../../../mod.ts";
+import type { Parts, Watch } from "../../../mod.ts";
 import { createEventfd, type Fd, signalEventfd } from "../../../src/linux/mod.ts";
 import type { PacketHeader } from "../header.ts";
 import { Drop } from "../packet.ts";
@@ -20,7 +20,7 @@ import { Transit } from "./transit.ts";
  * A packet for the guest goes straight from the sender's memory to the guest's buffers. Without
  * buffers it is queued.
  */
-export class SwitchPort implements Port, Member, VectorSink {
+export class SwitchPort implements Port, Member {
   readonly number: number;
   readonly isIsolated: boolean;
   readonly isFiltered: boolean;
@@ -34,10 +34,8 @@ export class SwitchPort implements Port, Member, VectorSink {
   /** Always readable: watched while more packets are queued than one turn delivers. */
   readonly #ready: Fd = createEventfd();
   readonly #queued: Watch;
-  /** The packet that is being taken, and the address of index 0 of its memory. */
+  /** The packet that is being taken. */
   #packet: Parts | undefined;
-  #base = 0;
-  #window: ReceiveWindow | undefined;
 
   constructor(ofSwitch: Switch, plan: SwitchPlan, owner: PortOwner) {
     const { number, isIsolated, mac } = plan;
@@ -66,17 +64,16 @@ export class SwitchPort implements Port, Member, VectorSink {
     this.#owner.flushReceived();
   }
 
-  take(packet: Parts, base: number): void {
+  take(packet: Parts): void {
     const queue = this.#queue;
     if (queue.bytes === 0) {
       this.#packet = packet;
-      this.#base = base;
       // An impairment may have another packet received before this one, or none.
       while (this.#owner.receiveOne() && this.#packet !== undefined);
       if (this.#packet === undefined) return;
       this.#packet = undefined;
     }
-    for (let dropped = queue.add(packet, base); dropped > 0; dropped--) this.dropped(Drop.QUEUE);
+    for (let dropped = queue.add(packet); dropped > 0; dropped--) this.dropped(Drop.QUEUE);
   }
 
   dropped(reason: number): void {
@@ -91,16 +88,13 @@ export class SwitchPort implements Port, Member, VectorSink {
       window.write(queue.address, bytes);
       queue.shift();
     } else if (packet !== undefined) {
-      this.#window = window;
       this.#packet = undefined;
-      packet.gather(this, this.#base);
+      for (let i = 0; i < packet.count; i++) {
+        window.addresses[1] = packet.index(i);
+        window.copy(packet.length(i));
+      }
     }
     return bytes;
-  }
-
-  push(address: number, bytes: number): boolean {
-    this.#window!.write(address, bytes);
-    return true;
   }
 
   enable(isEnabled: boolean): void {

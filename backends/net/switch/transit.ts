@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Parts, type VectorSink } from "../../../mod.ts";
+import { Parts } from "../../../mod.ts";
 import { addressOf, pinnedBuffer } from "../../../src/linux/mod.ts";
 import type { PacketHeader } from "../header.ts";
 import { HEADER_BYTES, MAX_FRAME_BYTES } from "../packet.ts";
@@ -18,11 +18,9 @@ const HEAD_BYTES = HEADER_BYTES + 12;
  * is decided upon them, and the copy is sent: the sender can change its memory at any time. The rest
  * is in place.
  */
-export class Transit implements VectorSink {
-  /** The packet, or the next of the frames that it is divided into. */
+export class Transit {
+  /** The packet, or the next of the frames that it is divided into. Its indexes are addresses. */
   parts: Parts;
-  /** The address of index 0 of `parts`. */
-  base: number;
   header!: PacketHeader;
   // The addresses, as little-endian words.
   to0 = 0;
@@ -34,16 +32,15 @@ export class Transit implements VectorSink {
   readonly #base: number;
   readonly #whole = new Parts(NO_BYTES);
   readonly #head = new Uint16Array(pinnedBuffer(HEAD_BYTES), 0, HEAD_BYTES / 2);
-  /** The place of the head, counted from the sender's memory. */
-  readonly #headIndex: number;
+  readonly #headAddress: number;
   /** For receivers that lack an offload; made when there is the first. */
   #segments: Segments | undefined;
 
   /** @param base The address of index 0 of the sender's memory. */
   constructor(base: number) {
     this.parts = this.#whole;
-    this.#base = this.base = base;
-    this.#headIndex = addressOf(this.#head) - base;
+    this.#base = base;
+    this.#headAddress = addressOf(this.#head);
   }
 
   /** Begins a packet, which has a whole Ethernet header. */
@@ -65,15 +62,14 @@ export class Transit implements VectorSink {
     head[11] = this.from2 = packet.u16(HEADER_BYTES + 10);
     const whole = this.#whole;
     whole.clear(NO_BYTES);
-    whole.push(this.#headIndex, HEAD_BYTES);
-    packet.gather(this, 0, HEAD_BYTES);
+    whole.push(this.#headAddress, HEAD_BYTES);
+    let skip = HEAD_BYTES;
+    for (let i = 0; i < packet.count; i++) {
+      const bytes = packet.length(i) - skip;
+      if (bytes > 0) whole.push(this.#base + packet.index(i) + skip, bytes);
+      skip = bytes > 0 ? 0 : -bytes;
+    }
     this.parts = whole;
-    this.base = this.#base;
-  }
-
-  push(index: number, bytes: number): boolean {
-    this.#whole.push(index, bytes);
-    return true;
   }
 
   /**
@@ -82,22 +78,20 @@ export class Transit implements VectorSink {
    * @returns The number of frames; 0 when the packet is not what its header says.
    */
   divide(): number {
-    return (this.#segments ??= new Segments(this.#base)).segmenter.begin(this.#whole, this.header);
+    return (this.#segments ??= new Segments()).segmenter.begin(this.#whole, this.header);
   }
 
   /** Makes the next of these frames. */
   next(): void {
-    const { segmenter, parts, base } = this.#segments!;
+    const { segmenter, parts, address } = this.#segments!;
     parts.clear(NO_BYTES);
-    parts.push(0, HEADER_BYTES + segmenter.next(HEADER_BYTES));
+    parts.push(address, HEADER_BYTES + segmenter.next(HEADER_BYTES));
     this.parts = parts;
-    this.base = base;
   }
 
   /** Ends the division: `parts` is the packet again. */
   whole(): void {
     this.parts = this.#whole;
-    this.base = this.#base;
   }
 }
 
@@ -107,11 +101,7 @@ const NO_BYTES = new Uint8Array();
 /** A frame of a packet that is divided, behind a header of zeros. */
 class Segments {
   readonly #frame = new Uint8Array(pinnedBuffer(HEADER_BYTES + MAX_FRAME_BYTES));
-  readonly base = addressOf(this.#frame);
+  readonly address = addressOf(this.#frame);
   readonly parts = new Parts(NO_BYTES);
-  readonly segmenter: Segmenter;
-
-  constructor(base: number) {
-    this.segmenter = new Segmenter(this.#frame, base);
-  }
+  readonly segmenter = new Segmenter(this.#frame, 0);
 }

@@ -50,8 +50,8 @@ export class Uplink implements Member, PortOwner, VectorSink, Disposable {
   readonly notice: PortOwner["notice"];
   readonly mtu: number;
   readonly features: Readonly<Record<Offload, boolean>>;
-  /** Of the packet that the port is sending: it comes from one guest or the other. */
-  base = 0;
+  /** The indexes of packets are addresses. */
+  readonly base = 0;
   readonly #switch: Switch;
   readonly #port: Port;
   /** Takes the packets of the port, one after the other. */
@@ -94,8 +94,7 @@ export class Uplink implements Member, PortOwner, VectorSink, Disposable {
     this.#port.listen(true);
   }
 
-  take(packet: Parts, base: number): void {
-    this.base = base;
+  take(packet: Parts): void {
     if (this.#port.isAsync) return this.#takeCopy(packet);
     this.#count(this.#port.send(packet, this.#header) as number);
   }
