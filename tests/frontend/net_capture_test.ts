@@ -10,7 +10,7 @@ import { CaptureRing, ringMemory } from "../../backends/net/capture/capture_ring
 import { serve } from "../../mod.ts";
 import net from "../../backends/net/mod.ts";
 import { OptionError } from "../../mod.ts";
-import { writeNow } from "../../src/linux/mod.ts";
+import { pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
 import { ControlSocket } from "../../src/runtime/control_socket.ts";
 import { programPath } from "../../tools/guest/programs.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
@@ -95,6 +95,28 @@ Deno.test("net --pcap-snap captures beginnings, and --pcap comments on what is d
   const last = packets.at(-1)!;
   assertEquals([last.comment, last.originalBytes], ["dropped: link down", 101]);
   assertEquals(packets.find(({ direction }) => direction === "out")!.bytes, frame(99, 2));
+});
+
+Deno.test("net --pcap and --delay know that a legacy driver's header is shorter", async () => {
+  await using made = new AsyncDisposableStack();
+  const pcap = `${await scratch(made)}/net.pcapng`;
+  const [fd, peer] = packetSockets();
+  made.defer(() => peer.close());
+  const short = (bytes: Uint8Array) => Uint8Array.from([...bytes.slice(0, 10), ...bytes.slice(12)]);
+  {
+    const setup = { isLegacy: true, mergeable: false, buffer: [10, 1514] };
+    await using setUp = await NetDriver.create({ tapFd: `${fd}`, pcap, delay: "1ms" }, setup);
+    await setUp.send(short(packet(frame(300, 1))), { parts: [4, 200, 106] });
+    await ready(peer.number, "readable");
+    const into = new Uint8Array(pinnedBuffer(4096));
+    assertEquals(into.subarray(0, readNow(peer.number, into)), packet(frame(300, 1)));
+    writeNow(peer.number, packet(frame(400, 2)));
+    const { data, written } = await setUp.driver.request(0, [], [10, 1514]);
+    const received = Uint8Array.from(data.flatMap((part) => [...part])).subarray(0, written);
+    assertEquals(received, short(packet(frame(400, 2))));
+  }
+  const { packets } = readPcapng(await Deno.readFile(pcap));
+  assertEquals(packets.map(({ bytes }) => bytes), [frame(300, 1), frame(400, 2)]);
 });
 
 Deno.test("net --pcap-max ends the file at a whole packet, and says so; packets go on", async () => {
