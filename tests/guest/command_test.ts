@@ -31,6 +31,18 @@ Deno.test("guest --run prints what the command prints, and exits with its status
   expectNothingLeft(directory);
 });
 
+Deno.test("guest starts without a network where passt cannot run, and says so", async () => {
+  using directory = temporary();
+  using programs = temporary();
+  const script = "#!/bin/sh\necho Not here >&2\nexit 1\n";
+  await Deno.writeTextFile(`${programs.path}/passt`, script, { mode: 0o755 });
+  const args = ["--without=blk", "--run=ls /sys/class/net"];
+  const { code, stdout, stderr } = await guest(args, directory, { programs: programs.path });
+  assertEquals([code, stdout], [0, "lo\n"], stderr);
+  assertMatch(stderr, /^guest: the guest has no network: .*passt does not start: Not here$/m);
+  expectNothingLeft(directory);
+});
+
 Deno.test("guest takes commands from a pipe, and prints the records at the end", async () => {
   using directory = temporary();
   const { code, stdout, stderr } = await guest([], directory, {

@@ -26,16 +26,22 @@ export interface CommandOptions {
   signalOn?: { text: string; signal: Deno.Signal };
   /** The working directory, as `deno task` passes it. */
   calledIn?: string;
+  /** A directory of programs that it finds first. */
+  programs?: string;
 }
 
 /** Runs the program of `deno task guest`, with its temporary files in `directory`. */
 export async function guest(
   args: string[],
   directory: TemporaryDirectory,
-  { stdin, signalOn, calledIn }: CommandOptions = {},
+  { stdin, signalOn, calledIn, programs }: CommandOptions = {},
 ): Promise<Ended> {
   const child = spawn(Deno.execPath(), ["run", "--quiet", "--allow-all", MAIN, ...args], {
-    env: { TMPDIR: directory.path, NO_COLOR: "1", ...calledIn && { INIT_CWD: calledIn } },
+    env: {
+      ...{ TMPDIR: directory.path, NO_COLOR: "1" },
+      ...calledIn && { INIT_CWD: calledIn },
+      ...programs && { PATH: `${programs}:${Deno.env.get("PATH")}` },
+    },
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
