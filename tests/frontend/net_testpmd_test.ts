@@ -52,7 +52,7 @@ for (const { name, settings, pairs = 1 } of DRIVERS) {
       const testpmd = stack.use(
         await Testpmd.start({
           program: program!,
-          device: `net_virtio_user0,path=${socketPath},${settings}`,
+          devices: [`net_virtio_user0,path=${socketPath},${settings}`],
           queues: pairs,
         }),
       );

@@ -13,23 +13,20 @@ const MAX_TEXT = 2 ** 16;
 export interface TestpmdOptions {
   /** The path of the program. */
   program: string;
-  /** The device and its settings, such as `net_virtio_user0,path=/run/net.sock,packed_vq=1`. */
-  device: string;
+  /** Each device with its settings, such as `net_virtio_user0,path=/run/net.sock,packed_vq=1`. */
+  devices: readonly string[];
   /** @default {1} */
   queues?: number;
   /** The processor that sends and receives packets. @default {1} */
   processor?: number;
 }
 
-/** The counts of a port. */
+/** The counts of all devices together. */
 export interface TestpmdCounts {
   received: number;
   receivedBytes: number;
   sent: number;
   sentBytes: number;
-  /** Packets per second since the last counts. */
-  receivedRate: number;
-  sentRate: number;
 }
 
 /** A testpmd that takes commands. It ends with this process, however that ends. */
@@ -40,11 +37,12 @@ export class Testpmd implements AsyncDisposable {
   readonly #stdout: ReadableStreamDefaultReader<string>;
   readonly #stderr: Promise<string>;
 
-  private constructor({ program, device, queues = 1, processor = 1 }: TestpmdOptions) {
+  private constructor({ program, devices, queues = 1, processor = 1 }: TestpmdOptions) {
     this.#child = spawn("stdbuf", [
       ...["-o0", program],
       ...["virtio", "vhost"].flatMap((name) => ["-d", `librte_net_${name}.so`]),
-      ...["-d", "librte_mempool_ring.so", "--vdev", device, "-m", "256"],
+      ...devices.flatMap((device) => ["--vdev", device]),
+      ...["-d", "librte_mempool_ring.so", "-m", "256"],
       ...["--no-pci", "--no-huge", "--no-shconf", "--no-telemetry"],
       ...["--lcores", `0@0,1@${processor}`, "--"],
       ...["--total-num-mbufs=8192", `--rxq=${queues}`, `--txq=${queues}`, "--interactive"],
@@ -87,27 +85,29 @@ export class Testpmd implements AsyncDisposable {
     return text;
   }
 
-  /** Sends packets, receives them or both: `txonly`, `rxonly`, `macswap`, … */
-  async forward(mode: string): Promise<void> {
+  /**
+   * Sends packets, receives them or both: `txonly`, `rxonly`, `macswap`, …
+   *
+   * @param bursts How many bursts of packets it sends first, for modes that return packets.
+   */
+  async forward(mode: string, bursts = 0): Promise<void> {
     await this.ask("stop"); // It may do something else.
     await this.ask(`set fwd ${mode}`);
-    await this.ask("start");
+    await this.ask(bursts > 0 ? `start tx_first ${bursts}` : "start");
   }
 
   async counts(): Promise<TestpmdCounts> {
-    const text = await this.ask("show port stats 0");
+    const text = await this.ask("show port stats all");
     const number = (name: string) => {
-      const digits = text.match(`${name}: +(\\d+)`)?.[1];
-      if (digits === undefined) throw new ToolError(`Expected ${name} of testpmd, got ${text}`);
-      return Number(digits);
+      const all = [...text.matchAll(new RegExp(`${name}: +(\\d+)`, "g"))];
+      if (all.length === 0) throw new ToolError(`Expected ${name} of testpmd, got ${text}`);
+      return all.reduce((sum, [, digits]) => sum + Number(digits), 0);
     };
     return {
       received: number("RX-packets"),
       receivedBytes: number("RX-bytes"),
       sent: number("TX-packets"),
       sentBytes: number("TX-bytes"),
-      receivedRate: number("Rx-pps"),
-      sentRate: number("Tx-pps"),
     };
   }
 

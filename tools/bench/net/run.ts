@@ -8,12 +8,13 @@ import { ratioSummary, summary } from "../statistics.ts";
 import { systemCallCounter } from "../system_calls.ts";
 import type { NetCell } from "./cell.ts";
 import { NetBench, type NetSample } from "./net_bench.ts";
+import { switchCells } from "./switch_cells.ts";
 import { tapCells } from "./tap_cells.ts";
 import { testpmdCells } from "./testpmd_cells.ts";
 
 /** All cells. */
 export function netCells(): NetCell[] {
-  return [...testpmdCells(), ...tapCells()];
+  return [...testpmdCells(), ...switchCells(), ...tapCells()];
 }
 
 /** A cell's runs. */

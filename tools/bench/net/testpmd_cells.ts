@@ -54,7 +54,7 @@ function side(name: string, direction: Direction, settings: string, serve: Serve
       await using backend = await serve(bench, socketPath, direction);
       await using driver = await Testpmd.start({
         program: await networkProgram("dpdk-testpmd"),
-        device: `net_virtio_user0,path=${socketPath}${settings}`,
+        devices: [`net_virtio_user0,path=${socketPath}${settings}`],
       });
       await driver.forward(direction.driver);
       return await bench.sample(backend.pid, withSystemCalls, async () => {
@@ -76,7 +76,7 @@ async function serveOwn({ options }: NetBench, socketPath: string, { port }: Dir
 async function servePeer(_: NetBench, socketPath: string, { peer }: Direction) {
   const testpmd = await Testpmd.start({
     program: await networkProgram("dpdk-testpmd"),
-    device: `net_vhost0,iface=${socketPath}`,
+    devices: [`net_vhost0,iface=${socketPath}`],
     processor: 0,
   });
   await testpmd.forward(peer);
