@@ -1,7 +1,10 @@
 /** Impairments and the link, with a packet socket in the place of a TAP. */
 import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert";
 import { DelayQueue, MAX_PACKETS } from "../../backends/net/impairment/delay_queue.ts";
+import { CLEAN } from "../../backends/net/impairment/impairment.ts";
+import { ImpairedWay } from "../../backends/net/impairment/impaired_way.ts";
 import { addressOf, type Fd, pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
+import { ALL_OFFLOADS } from "../../backends/net/packet.ts";
 import theSwitch from "../../backends/net/switch/mod.ts";
 import { serveInstances } from "../../mod.ts";
 import { frame, HEADER_BYTES, NetDriver, packet } from "./lib/net_driver.ts";
@@ -286,6 +289,25 @@ Deno.test("the queue of delayed packets agrees with a list", () => {
   }
 });
 
+Deno.test("a packet that waits for a guest for minutes after it was due stays due", () => {
+  const at = (seconds: number) => seconds * 1e6 % 2 ** 30;
+  const way = new ImpairedWay(0);
+  way.set({ ...CLEAN, delayMs: 10 }, 0, 0);
+  const add = (now: number) => {
+    assert(way.queue.add(1, way.dueAt(now)));
+    way.queue.push(addressOf(into), 1);
+  };
+  add(at(0));
+  assertEquals(way.nextInUs(at(0)), 10_000);
+  for (const seconds of [1, 500, 600, 1000, 1500]) {
+    assertEquals([way.dueInUs(at(seconds)), way.nextInUs(at(seconds))], [0, -1]);
+  }
+  add(at(600));
+  assertEquals(way.nextInUs(at(600)), 10_000);
+  way.queue.remove();
+  assertEquals([way.isDue(at(600.009)), way.isDue(at(600.01))], [false, true]);
+});
+
 Deno.test("a network in TypeScript gets delayed packets in place, one after the other", async () => {
   const handler = new URL("./lib/scripted_network.ts", import.meta.url).pathname;
   await using setUp = await NetDriver.create({ handler, delay: "5ms", duplicate: "rx:100%" });
@@ -332,4 +354,18 @@ Deno.test("a guest of a switch gets packets late, twice or never, and others do 
   for (let i = 0; i < 10; i++) await send(i);
   for (let i = 0; i < 10; i++) assertEquals((await b.receive()).frame, numbered(i, 60 + i));
   assertEquals([a.report.sent.packets, a.report.sent.drops], [51, {}]);
+
+  // The next driver takes no partial checksums, and gets no delayed packet that has one.
+  await a.command("impair", {});
+  await b.command("impair", { delay: "rx:60s" });
+  await a.send(packet(numbered(1), { flags: 1, csumStart: 14, csumOffset: 2 }));
+  await b.driver.disconnect();
+  const without = ALL_OFFLOADS.filter((name) => name.startsWith("GUEST_"));
+  const other = made.use(await NetDriver.join(group.servers.get("1")!, path(1), { without }));
+  other.post(2);
+  await other.command("impair", {});
+  await send(2);
+  const { flags, frame } = await other.receive();
+  assertEquals([flags, frame], [0, numbered(2, 62)]);
+  assertEquals(other.report.received.drops, { loss: 10, "link down": 1, down: 1 });
 });

@@ -51,6 +51,8 @@ export class DelayQueue implements VectorSink {
   readonly #due = new Uint32Array(MAX_PACKETS);
   #first = 0;
   #count = 0;
+  /** How many packets are due, those in front. */
+  #ready = 0;
   /** Where the next byte goes. */
   #end = 0;
 
@@ -67,6 +69,24 @@ export class DelayQueue implements VectorSink {
   /** The time at which the first packet is due. */
   get due(): number {
     return this.#due[this.#first];
+  }
+
+  /**
+   * Notes which packets are due now. Called when each becomes due: much later, its time alone would
+   * be taken for one that is to come.
+   */
+  note(now: number): void {
+    while (this.#ready < this.#count && isDue(this.nextDue, now)) this.#ready++;
+  }
+
+  /** How many packets are known to be due. */
+  get ready(): number {
+    return this.#ready;
+  }
+
+  /** The time at which the first packet is due of those that are not known to be. */
+  get nextDue(): number {
+    return this.#due[(this.#first + this.#ready) % MAX_PACKETS];
   }
 
   /** The time at which the last packet is due. */
@@ -128,5 +148,6 @@ export class DelayQueue implements VectorSink {
   remove(): void {
     this.#first = (this.#first + 1) % MAX_PACKETS;
     this.#count--;
+    if (this.#ready > 0) this.#ready--;
   }
 }

@@ -14,7 +14,7 @@ import {
   setTimer,
 } from "../../../src/linux/mod.ts";
 import type { PacketHeader } from "../header.ts";
-import { Drop, FULL, HEADER_BYTES, SENT } from "../packet.ts";
+import { ALL_OFFLOADS, Drop, FULL, HEADER_BYTES, SENT } from "../packet.ts";
 import type { Port, PortOwner } from "../port.ts";
 import type { ReceiveWindow } from "../receive_window.ts";
 import { ImpairedWay } from "./impaired_way.ts";
@@ -22,6 +22,12 @@ import { CLEAN, type Impairment } from "./impairment.ts";
 
 /** How many packets pass, or are dropped or delayed, before other queues have their turn. */
 const MAX_BATCH = 64;
+
+const GUEST_OFFLOADS = ALL_OFFLOADS.filter((name) => name.startsWith("GUEST_"));
+
+function takenBy({ features }: PortOwner): string {
+  return GUEST_OFFLOADS.filter((name) => features[name]).join();
+}
 
 /** What an impaired port needs of its pair. */
 export interface ImpairedOwner extends PortOwner {
@@ -54,6 +60,8 @@ export class ImpairedPort implements Port {
   #isSending = false;
   /** What happens to the next packet of the driver was chosen before the real port was full. */
   #isChosen = false;
+  /** The offloads that the driver took when it last ran. */
+  #taken: string;
   /** The rate lets nothing be read now. */
   #isHeld = false;
 
@@ -64,6 +72,7 @@ export class ImpairedPort implements Port {
     this.#header = header;
     this.#tx = new ImpairedWay(owner.base);
     this.#rx = new ImpairedWay(owner.base);
+    this.#taken = takenBy(owner);
     this.#watch = owner.watch(this.#timer.number, "readable", () => this.#onTimer());
   }
 
@@ -225,11 +234,24 @@ export class ImpairedPort implements Port {
     return !isDelayed;
   }
 
+  /** Drops delayed packets that a driver before this one took, and this one may not take. */
+  #dropUnlessTaken(): void {
+    const taken = takenBy(this.#owner);
+    if (taken !== this.#taken) {
+      while (this.#rx.count > 0) {
+        this.#rx.queue.remove();
+        this.#owner.dropped(Drop.DOWN);
+      }
+    }
+    this.#taken = taken;
+  }
+
   listen(isListening: boolean): void {
     this.#port.listen(isListening && !this.#isHeld);
   }
 
   enable(isEnabled: boolean): void {
+    if (isEnabled) this.#dropUnlessTaken();
     this.#port.enable?.(isEnabled);
   }
 
@@ -248,6 +270,15 @@ export class ImpairedPort implements Port {
     // Both come back here: see `writable` and `receive`.
     this.#owner.writable();
     this.#owner.readable();
+    this.#armNext(this.#tx);
+    this.#armNext(this.#rx);
+  }
+
+  /** Has packets noted as due in time, also while they cannot pass. */
+  #armNext(way: ImpairedWay): void {
+    const now = microseconds();
+    const us = way.nextInUs(now);
+    if (us >= 0) this.#arm(us, now);
   }
 
   [Symbol.dispose](): void {

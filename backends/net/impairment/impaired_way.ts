@@ -72,7 +72,8 @@ export class ImpairedWay {
   isDue(now: number): boolean {
     const queue = this.#queue;
     if (queue === undefined || queue.count === 0) return false;
-    return this.#impairment.delayMs === 0 || isDue(queue.due, now);
+    queue.note(now);
+    return this.#impairment.delayMs === 0 || queue.ready > 0;
   }
 
   /** Chooses what happens to the next packet. */
@@ -89,7 +90,16 @@ export class ImpairedWay {
     let us = delayMs * 1000;
     if (jitterMs > 0) us += (2 * this.#next() / RANDOM_RANGE - 1) * jitterMs * 1000;
     const due = (now + Math.round(us)) & MASK;
-    return this.count > 0 && isDue(due, this.queue.lastDue) ? this.queue.lastDue : due;
+    const queue = this.queue;
+    return queue.count > queue.ready && isDue(due, queue.lastDue) ? queue.lastDue : due;
+  }
+
+  /** The time until the next packet becomes due, in microseconds; -1 if all are, or there is none. */
+  nextInUs(now: number): number {
+    const queue = this.#queue;
+    if (queue === undefined) return -1;
+    queue.note(now);
+    return queue.ready === queue.count ? -1 : elapsed(now, queue.nextDue);
   }
 
   /** The time until the first packet of the queue is due, in microseconds. */
