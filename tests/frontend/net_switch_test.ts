@@ -129,6 +129,10 @@ Deno.test("switch queues packets for a guest without buffers, drops the oldest, 
     assertEquals((await b.receive()).frame, from(0, mac(1), 100, i).subarray(12));
   }
   assertEquals([a.report.sent.drops, c.report.received.drops], [{}, {}]);
+  // What is queued for a driver that stops is not for the next one.
+  for (let i = 0; i < 3; i++) await a.send(from(0, mac(1)));
+  await b.driver.stop();
+  assert(b.report.received.drops.down > 0);
 });
 
 Deno.test("switch divides large packets, and completes checksums, for a guest that takes none", async () => {

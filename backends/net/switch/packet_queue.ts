@@ -43,11 +43,6 @@ export class PacketQueue {
     this.#count--;
   }
 
-  /** Removes all packets. */
-  clear(): void {
-    this.#count = 0;
-  }
-
   /**
    * Adds a copy of a packet, whose indexes are addresses.
    *

@@ -100,7 +100,7 @@ export class SwitchPort implements Port, Member {
   enable(isEnabled: boolean): void {
     this.isUp = isEnabled;
     if (isEnabled) return this.accepts.ofGuest(this.#owner.features);
-    this.#queue.clear();
+    for (; this.#queue.bytes > 0; this.#queue.shift()) this.dropped(Drop.DOWN);
     this.#switch.macs.forget(this.number);
   }
 
