@@ -4,7 +4,7 @@ import { MAX_QUEUED_PACKETS } from "../../backends/net/switch/packet_queue.ts";
 import device from "../../backends/net/switch/mod.ts";
 import { type DeviceServer, serveInstances } from "../../mod.ts";
 import { readArp, readIpv4, writeArp, writeIpv4 } from "../../backends/net/handler/mod.ts";
-import { type IpFrame, network, transport } from "../unit/lib/ip_frames.ts";
+import { type IpFrame, ipFrame } from "../unit/lib/ip_frames.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import { splitRing } from "./lib/raw_rings.ts";
 import { concat } from "@std/bytes";
@@ -62,6 +62,12 @@ function from(guest: number, to: number[], bytes = 60, seed = 0): Uint8Array<Arr
 }
 
 const ALL = Array(6).fill(0xff);
+
+const UDP: IpFrame = {
+  ...{ vlans: 0, ip: 4, options: new Uint8Array(), extensions: [], id: 7, fragment: 0 },
+  ...{ protocol: "udp", sequence: 0, flags: 0, tcpOptions: new Uint8Array() },
+  payload: new Uint8Array(),
+};
 
 Deno.test("a router in TypeScript is the uplink of guests in two subnets", async () => {
   const router = new URL("../../examples/router.ts", import.meta.url).pathname;
@@ -145,15 +151,10 @@ Deno.test("switch divides large packets, and completes checksums, for a guest th
   b.post(10);
   c.post(10);
   const content: IpFrame = {
-    ...{ vlans: 0, ip: 4, options: new Uint8Array(), extensions: [], id: 7, fragment: 0 },
-    ...{ protocol: "tcp", sequence: 1000, flags: 0x10, tcpOptions: new Uint8Array() },
+    ...{ ...UDP, protocol: "tcp", sequence: 1000, flags: 0x10 },
     payload: Uint8Array.from({ length: 4000 }, (_, i) => i * 7),
   };
-  const build = (frame: IpFrame, checksum: "complete" | "partial") => {
-    const bytes = transport(frame, checksum);
-    return Uint8Array.from([...network(frame, bytes.length), ...bytes]);
-  };
-  const large = build(content, "partial");
+  const large = ipFrame(content, "partial");
   large.set(ALL);
   const header = { flags: 1, gsoType: 1, gsoSize: 1448, csumStart: 34, csumOffset: 16, hdrLen: 54 };
   await a.send(packet(large, header), { parts: [12, 20, 2000, large.length - 2020] });
@@ -162,7 +163,7 @@ Deno.test("switch divides large packets, and completes checksums, for a guest th
   assertEquals([whole.flags, whole.gsoType, whole.gsoSize], [1, 1, 1448]);
   for (let i = 0; i < 3; i++) {
     const payload = content.payload.subarray(1448 * i, 1448 * (i + 1));
-    const expected = build(
+    const expected = ipFrame(
       { ...content, id: 7 + i, sequence: 1000 + 1448 * i, payload },
       "complete",
     );
@@ -279,6 +280,40 @@ Deno.test("switch: frames that a stream's peer sent at once all come", async () 
   await peer.write(concat(frames.map((frame) => record(frame))));
   for (let i = 0; i < 500; i++) {
     assertEquals((await a.receive()).frame, from(9, mac(0), 100, i).subarray(12));
+  }
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("switch joins guests to a stream, for which it divides large packets", async () => {
+  const directory = await Deno.makeTempDir();
+  {
+    using listener = Deno.listen({ transport: "unix", path: `${directory}/peer` });
+    const flags = { uplink: `stream:${directory}/peer`, isolate: true };
+    await using switched = await Switched.create([{}, {}], () => {}, flags);
+    using peer = new StreamPeer(await listener.accept());
+    const [a, b] = switched.guests;
+    a.post(4);
+    b.post(4);
+    await peer.send(from(9, ALL).subarray(12));
+    for (const guest of [a, b]) {
+      assertEquals((await guest.receive()).frame, from(9, ALL).subarray(12));
+    }
+    await a.send(from(0, mac(9), 600));
+    assertEquals(await peer.receive(), from(0, mac(9), 600).subarray(12));
+    await a.send(from(0, ALL, 61));
+    assertEquals(await peer.receive(), from(0, ALL, 61).subarray(12));
+    // UDP in two datagrams, by a guest that leaves the checksum and the division to others.
+    const large = ipFrame({ ...UDP, payload: new Uint8Array(1500) }, "partial");
+    large.set([...mac(9), ...mac(1)]);
+    await b.send(
+      packet(large, { flags: 1, gsoType: 5, gsoSize: 1000, csumStart: 34, csumOffset: 6 }),
+    );
+    const lengths = [await peer.receive(), await peer.receive()].map((frame) => frame?.length);
+    assertEquals(lengths, [1042, 542]);
+    await peer.send(from(9, mac(1), 70).subarray(12));
+    assertEquals((await b.receive()).frame, from(9, mac(1), 70).subarray(12));
+    assertEquals([a, b].map(({ report }) => report.received.packets), [1, 2]);
+    assertEquals([a, b].map(({ report }) => report.sent.drops), [{}, {}]);
   }
   await Deno.remove(directory, { recursive: true });
 });
