@@ -35,7 +35,7 @@ const MORE_FRAGMENTS = 0x2000, FRAGMENT_OFFSET = 0x1fff;
  * caller. It keeps nothing of guest memory that it decides upon: headers are copied once, and the
  * copy is checked and sent. So a guest that changes its packet meanwhile changes payload at most.
  *
- * ```ts
+ * ```ts ignore
  * // A port that gathers frames in `buffer`, of which `room` bytes are free from `at` on.
  * if (segmenter.begin(packet, header) === 0) return Drop.HEADER;
  * if (segmenter.byteLength > room) return FULL;
