@@ -85,11 +85,16 @@ async function collectionsOf(bench: Bench, requests: number): Promise<[number, n
   await using backend = await bench.serve(ownSide({}, traced));
   const { completed } = await driveNull(bench, backend, requests);
   // What is said on the way is held back until the end.
+  return [await collectionsUntilEnd(backend), completed];
+}
+
+/** Ends a back-end that runs with `--trace-gc`; returns how many garbage collections there were. */
+export async function collectionsUntilEnd(backend: Backend): Promise<number> {
   await backend.end();
   const lines = (await backend.stdout).split("\n");
   const found = lines.filter((line) => / ms: (Scavenge|Mark-Compact|Minor)/.test(line)).length;
   if (found === 0) throw new ToolError("Expected V8 to tell of garbage collections, got nothing");
-  return [found, completed];
+  return found;
 }
 
 export interface RngResult {

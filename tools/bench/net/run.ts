@@ -10,7 +10,7 @@ import type { NetCell } from "./cell.ts";
 import { NetBench, type NetSample } from "./net_bench.ts";
 import { switchCells } from "./switch_cells.ts";
 import { tapCells } from "./tap_cells.ts";
-import { testpmdCells } from "./testpmd_cells.ts";
+import { type NetCollections, netCollections, testpmdCells } from "./testpmd_cells.ts";
 
 /** All cells. */
 export function netCells(): NetCell[] {
@@ -45,9 +45,17 @@ export async function benchNet(
       failures++;
     }
   }
-  console.log(options.json ? JSON.stringify(results, null, 2) : netTable(results));
+  const collections = filters.length + failures === 0 ? await netCollections(bench) : [];
+  console.log(
+    options.json ? JSON.stringify({ results, collections }, null, 2) : netTable(results),
+  );
+  if (!options.json) console.log(collections.map(collectionsText).join(""));
   if (counter !== undefined && !options.json) console.log(`\nSystem calls are ${counter.about}.`);
   return failures === 0 ? 0 : 1;
+}
+
+function collectionsText({ name, collections, packets }: NetCollections): string {
+  return `\n${name}: ${collections} garbage collections of ${thousands(packets)} packets`;
 }
 
 async function measure(

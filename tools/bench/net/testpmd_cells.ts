@@ -2,6 +2,7 @@
 import { networkProgram } from "../../guest/programs.ts";
 import { Backend, vhostdCommand } from "../../lib/backend.ts";
 import { Testpmd } from "../../lib/testpmd.ts";
+import { collectionsUntilEnd } from "../extras.ts";
 import type { NetCell, NetSide } from "./cell.ts";
 import type { NetBench } from "./net_bench.ts";
 
@@ -65,12 +66,50 @@ function side(name: string, direction: Direction, settings: string, serve: Serve
   };
 }
 
-async function serveOwn({ options }: NetBench, socketPath: string, { port }: Direction) {
+async function serveOwn(
+  { options }: NetBench,
+  socketPath: string,
+  { port }: Direction,
+  more: readonly string[] = [],
+) {
   const { flags, v8Flags } = options.own;
-  const command = vhostdCommand(["net", `--socket-path=${socketPath}`, port, ...flags], v8Flags);
-  const backend = new Backend(command, { socketPath });
+  const args = ["net", `--socket-path=${socketPath}`, port, ...flags];
+  const backend = new Backend(vhostdCommand(args, [...v8Flags, ...more]), { socketPath });
   await backend.listening();
   return backend;
+}
+
+/** Garbage collections of ours, and of how many packets. */
+export interface NetCollections {
+  name: string;
+  collections: number;
+  packets: number;
+}
+
+/** Counts garbage collections: those of a long run, less those of a short one. */
+export async function netCollections(bench: NetBench): Promise<NetCollections[]> {
+  const results: NetCollections[] = [];
+  for (const direction of DIRECTIONS) {
+    const short = await collectionsOf(bench, direction, 1);
+    const long = await collectionsOf(bench, direction, 1 + 5 * bench.options.seconds);
+    const [collections, packets] = long.map((count, i) => Math.max(0, count - short[i]));
+    results.push({ name: direction.name, collections, packets });
+  }
+  return results;
+}
+
+async function collectionsOf(bench: NetBench, direction: Direction, seconds: number) {
+  const socketPath = bench.socketPath();
+  await using backend = await serveOwn(bench, socketPath, direction, ["--trace-gc"]);
+  await using driver = await Testpmd.start({
+    program: await networkProgram("dpdk-testpmd"),
+    devices: [`net_virtio_user0,path=${socketPath}`],
+  });
+  await driver.forward(direction.driver);
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+  const { sent, received } = await driver.counts();
+  await driver.quit();
+  return [await collectionsUntilEnd(backend), sent + received];
 }
 
 async function servePeer(_: NetBench, socketPath: string, { peer }: Direction) {
