@@ -132,7 +132,9 @@ export class TapPort implements Port {
         this.#writable.resume();
         return FULL;
       }
-      if (code !== Errno.EINTR) return Drop.REFUSED;
+      if (code === Errno.EINTR) continue;
+      if (code === Errno.EBADFD) this.#lose("Expected to send a packet, got EBADFD");
+      return Drop.REFUSED;
     }
   }
 

@@ -1,6 +1,7 @@
 /** TAPs, with Linux's own network stacks on both sides as the judges. */
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { frame, NetDriver, packet } from "./lib/net_driver.ts";
 import { hasPrinted, NetworkNamespace } from "./lib/network_namespace.ts";
 import type { TapFrontendOptions } from "./lib/tap_frontend.ts";
 
@@ -208,3 +209,18 @@ for (const pairs of [1, 2]) {
     assertEquals([await host.errors(), await machine.errors()], [{}, {}]);
   });
 }
+
+Deno.test("net --tap finds its TAP gone by what a guest without receive buffers sends", async () => {
+  await using joined = await Joined.create();
+  const { host, vhostd } = joined;
+  await using card = await NetDriver.join(undefined, `${joined.directory}/net.sock`);
+  await card.send(packet(frame(60)));
+  await host.ip("link", "del", "tap0");
+  await card.send(packet(frame(60)));
+  await vhostd.until("The TAP is gone");
+  await host.ip("tuntap", "add", "tap0", "mode", "tap");
+  await vhostd.until("is back, and joined again");
+  await card.send(packet(frame(60)));
+  const { packets, drops } = (await joined.report()).sent;
+  assertEquals([packets, drops], [2, { refused: 1 }]);
+});
