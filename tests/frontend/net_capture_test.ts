@@ -143,7 +143,7 @@ Deno.test("net --pcap says what is wrong with its file", async () => {
       [directory, "EISDIR"],
       [`${directory}/none/x`, "ENOENT"],
       [`${directory}/pipe`, "ENXIO"],
-      ["/dev/null", "Expected a file at /dev/null"],
+      ["/dev/null", "Expected a file at /dev/null, got a device"],
     ]
   ) {
     const options = { null: true, pcap };

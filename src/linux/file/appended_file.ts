@@ -35,7 +35,10 @@ export class AppendedFile implements Disposable {
     const flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK;
     using fd = new Fd(check(libc.open(cString(path), flags, MODE), "open", path));
     const { kind } = fileStat(fd.number);
-    if (kind !== "file") throw new TypeError(`Expected a file at ${path}, got a ${kind}`);
+    if (kind !== "file") {
+      const what = kind === "other" ? "device" : kind;
+      throw new TypeError(`Expected a file at ${path}, got a ${what}`);
+    }
     check(libc.ftruncate(fd.number, 0n), "ftruncate", path);
     this.#fd = new Fd(fd.release());
   }
