@@ -5,7 +5,7 @@
  * VHOSTD_TEST_KILLS sets how often; the default is 3.
  */
 import { assert, assertEquals } from "@std/assert";
-import { fioImage } from "../../tools/guest/fio_image.ts";
+import { programImage } from "../../tools/guest/program_image.ts";
 import { Guest } from "../../tools/guest/guest.ts";
 import { Backend, expectLiveRecord, ok, temporary } from "./lib/helpers.ts";
 
@@ -35,7 +35,7 @@ for (const packed of ["off", "on"] as const) {
     await Deno.truncate(image, SIZE);
     await using tools = await Backend.start(
       "blk",
-      [`--blk-file=${await fioImage()}`, "--read-only", "--num-queues=1"],
+      [`--blk-file=${await programImage("fio")}`, "--read-only", "--num-queues=1"],
       directory,
     );
     await using disk = await Backend.start(

@@ -1,6 +1,6 @@
 /** fio in a guest writes our disks at random and verifies every block. */
 import { assertEquals, assertGreater } from "@std/assert";
-import { fioImage } from "../../tools/guest/fio_image.ts";
+import { programImage } from "../../tools/guest/program_image.ts";
 import { Guest } from "../../tools/guest/guest.ts";
 import { Backend, hasPackedRings, temporary } from "./lib/helpers.ts";
 
@@ -14,7 +14,7 @@ for (const packed of ["off", "on"] as const) {
     await Deno.truncate(image, SIZE);
     await using tools = await Backend.start(
       "blk",
-      [`--blk-file=${await fioImage()}`, "--read-only", "--num-queues=1"],
+      [`--blk-file=${await programImage("fio")}`, "--read-only", "--num-queues=1"],
       directory,
     );
     const queues = { "num-queues": 2, packed };

@@ -67,8 +67,9 @@ A CELL is a name, some of its parts (null, read4k/qd32, 2q), or has * in it.
 With CELLs only these are measured, and nothing beside them.
 
 With net, the network device is measured instead: packets of DPDK's testpmd
-against testpmd's own back-end, packets through a switch, and TCP between two
-network stacks over a TAP against passt (as root). There a CELL is a part of a name, such as null or packed;
+against testpmd's own back-end, packets through a switch, and, as root, TCP over
+a TAP: between two network stacks against passt, and between a guest and the host
+against QEMU's own TAP. There a CELL is a part of a name, such as null or packed;
 --list prints the names.
 `,
   options: OPTIONS,

@@ -29,6 +29,8 @@ export interface GuestOptions extends MachineOptions {
   append?: string;
   /** How long the guest may take to its shell's prompt. @default {60_000} */
   bootTimeoutMs?: number;
+  /** Words before QEMU's command, such as those that enter a network namespace. */
+  through?: readonly string[];
   signal?: AbortSignal;
 }
 
@@ -135,10 +137,11 @@ export class Guest {
   static async boot(options: GuestOptions = {}): Promise<Guest> {
     const qemu = await qemuProgram(options);
     const args = await machineArguments(options, await bootFiles(options));
-    const { bootTimeoutMs = 60_000, machine, signal } = options;
+    const { bootTimeoutMs = 60_000, machine, through = [], signal } = options;
+    const command = [...through, qemu, ...args];
     try {
       const firstMs = machine === "microvm" ? bootTimeoutMs / 2 : bootTimeoutMs;
-      const guest = await Guest.#start(qemu, args, firstMs, signal);
+      const guest = await Guest.#start(command, firstMs, signal);
       guest.#timeoutMs = bootTimeoutMs;
       return guest;
     } catch (error) {
@@ -147,19 +150,18 @@ export class Guest {
       if (machine !== "microvm" && !error.message.includes(QEMU_FAULT)) throw error;
       console.warn(`guest: started once more. ${error.message}`);
     }
-    return await Guest.#start(qemu, args, bootTimeoutMs, signal);
+    return await Guest.#start(command, bootTimeoutMs, signal);
   }
 
   static async #start(
-    qemu: string,
-    args: string[],
+    [program, ...args]: string[],
     timeoutMs: number,
     signal?: AbortSignal,
   ): Promise<Guest> {
     using scratch = new Scratch("vhostd-qmp-");
     const path = `${scratch.directory()}/sock`;
     using listener = Deno.listen({ transport: "unix", path });
-    const process = spawn(qemu, [
+    const process = spawn(program, [
       ...args,
       ...["-chardev", "stdio,id=console,signal=off"],
       ...["-serial", "chardev:console"],

@@ -2,7 +2,7 @@
  * A real Linux guest on devices of ours: it reboots, is reset, stopped and killed, and so are its
  * disks.
  */
-import { fioImage } from "../guest/fio_image.ts";
+import { programImage } from "../guest/program_image.ts";
 import { Guest } from "../guest/guest.ts";
 import type { Random } from "../lib/random.ts";
 import { type Actor, sleep, Tally, type World } from "./actor.ts";
@@ -91,7 +91,7 @@ export class RealGuest implements Actor {
       this.#disks.push(new GuestDisk(device, backend, path, random.u32(), random));
     }
     this.#tools = await this.#serve("guest-tools", "blk", [
-      `--blk-file=${await fioImage()}`,
+      `--blk-file=${await programImage("fio")}`,
       "--read-only",
       "--num-queues=1",
     ]);

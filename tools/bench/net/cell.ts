@@ -23,6 +23,8 @@ export interface NetGoals {
   rate?: Goal;
   /** Units per second, as a ratio. */
   ratio?: Goal;
+  /** Processor time per unit, as a ratio. */
+  cpu?: Goal;
   /** System calls per unit, of ours. */
   systemCalls?: Goal;
 }

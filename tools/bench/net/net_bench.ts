@@ -8,7 +8,7 @@ import type { SystemCallCounter } from "../system_calls.ts";
 export interface NetSample {
   /** Units per second. */
   rate: number;
-  /** Processor time of the back-end per unit, in microseconds. */
+  /** Processor time of the processes that carry the packets, per unit, in microseconds. */
   cpuUs: number;
   /** System calls of the back-end per unit. */
   systemCalls?: number;
@@ -34,27 +34,32 @@ export class NetBench {
   /**
    * Measures a load that runs.
    *
-   * @param pid The back-end's process.
+   * @param pids The processes that carry the packets, the back-end first: only its system calls
+   * are counted.
    * @param count Counts what has passed until now.
    */
   async sample(
-    pid: number,
+    pids: readonly number[],
     withSystemCalls: boolean,
     count: () => Promise<number>,
   ): Promise<NetSample> {
     const { seconds, warmSeconds } = this.options;
     await pause(warmSeconds);
-    const [time, processorNs] = [performance.now(), processTime(pid)];
+    const [time, processorNs] = [performance.now(), processorTime(pids)];
     const first = await count();
     await pause(seconds);
     const units = await count() - first;
-    const cpuUs = (processTime(pid) - processorNs) / 1000 / units;
+    const cpuUs = (processorTime(pids) - processorNs) / 1000 / units;
     const rate = units / (performance.now() - time) * 1000;
     if (!withSystemCalls || this.counter === undefined) return { rate, cpuUs };
     const before = await count();
-    const calls = await this.counter.count(pid, () => pause(seconds));
+    const calls = await this.counter.count(pids[0], () => pause(seconds));
     return { rate, cpuUs, systemCalls: calls / (await count() - before) };
   }
+}
+
+function processorTime(pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => sum + processTime(pid), 0);
 }
 
 function pause(seconds: number): Promise<void> {

@@ -7,6 +7,7 @@ import type { Options } from "../options.ts";
 import { ratioSummary, summary } from "../statistics.ts";
 import { systemCallCounter } from "../system_calls.ts";
 import type { NetCell } from "./cell.ts";
+import { guestCells } from "./guest_cells.ts";
 import { NetBench, type NetSample } from "./net_bench.ts";
 import { switchCells } from "./switch_cells.ts";
 import { tapCells } from "./tap_cells.ts";
@@ -14,7 +15,7 @@ import { type NetCollections, netCollections, testpmdCells } from "./testpmd_cel
 
 /** All cells. */
 export function netCells(): NetCell[] {
-  return [...testpmdCells(), ...switchCells(), ...tapCells()];
+  return [...testpmdCells(), ...switchCells(), ...tapCells(), ...guestCells()];
 }
 
 /** A cell's runs. */
@@ -104,6 +105,7 @@ export function netTable(results: readonly NetResult[]): string {
         [
           goal("", cell.goals.rate, of(own, "rate"), thousands),
           goal("ratio ", cell.goals.ratio, ratios.rate?.median, digits),
+          goal("CPU ", cell.goals.cpu, ratios.cpuUs?.median, digits),
           goal("syscalls ", cell.goals.systemCalls, of(own, "systemCalls"), digits),
         ].filter(Boolean).join(", "),
       ];

@@ -35,7 +35,7 @@ export function switchCells(): NetCell[] {
         for (const i of [0, 1]) await guests.ask(`set eth-peer ${i} ${ADDRESSES[1 - i]}`);
         await guests.forward("mac", BURSTS);
         return await bench.sample(
-          backend.pid,
+          [backend.pid],
           withSystemCalls,
           async () => (await guests.counts()).received,
         );

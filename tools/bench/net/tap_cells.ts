@@ -11,19 +11,19 @@ import type { NetCell, NetSide } from "./cell.ts";
 /** Joins a TAP to a back-end. It is a program, as it is for tests. */
 const FRONTEND = new URL("../../../tests/frontend/lib/tap_frontend.ts", import.meta.url).pathname;
 
-const HOST = "10.9.0.1", MACHINE = "10.9.0.2";
+export const HOST = "10.9.0.1", MACHINE = "10.9.0.2";
 
 /** How long a process may take to start, in milliseconds. */
 const TIMEOUT_MS = 10_000;
 
 /** Longer than any run. */
-const MAX_SECONDS = 3600;
+export const MAX_SECONDS = 3600;
 
 /** How much of what a process says is kept, in characters. */
 const MAX_TEXT = 2000;
 
 /** A process that ends with the block. */
-class Process implements AsyncDisposable {
+export class Process implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #reading: Promise<void>;
   #text = "";
@@ -70,7 +70,7 @@ class Process implements AsyncDisposable {
 }
 
 /** A network stack, which ends with the block. */
-class Namespace extends Process {
+export class Namespace extends Process {
   constructor() {
     super(["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 1d"]);
   }
@@ -88,6 +88,14 @@ class Namespace extends Process {
     await this.ip("addr", "add", `${address}/24`, "dev", name);
     await this.ip("link", "set", name, "up");
   }
+
+  /** What an interface has received and sent until now. */
+  async megabits(name: string): Promise<number> {
+    const text = await Deno.readTextFile(`/proc/${this.pid}/net/dev`);
+    const fields = text.match(new RegExp(`${name}:(.*)`))![1].trim().split(/\s+/).map(Number);
+    const [received, sent] = [fields[0], fields[8]]; // in bytes
+    return (received + sent) * 8 / 1e6;
+  }
 }
 
 interface Backend {
@@ -101,7 +109,7 @@ interface Backend {
   prepare(host: Namespace): Promise<void>;
 }
 
-const OWN: Backend = {
+export const OWN: Backend = {
   name: "vhostd",
   ready: "listens on",
   mtu: 1500,
@@ -177,13 +185,7 @@ function side(backend: Backend, isReversed: boolean): NetSide {
       await start(host.through(iperf3, "--server", "--forceflush"), "Server listening");
       const client = [iperf3, "--client", HOST, "--time", `${MAX_SECONDS}`, "--forceflush"];
       await start(machine.through(...client, ...isReversed ? ["--reverse"] : []), "connected to");
-      const count = async () => {
-        const text = await Deno.readTextFile(`/proc/${machine.pid}/net/dev`);
-        const fields = text.match(/eth0:(.*)/)![1].trim().split(/\s+/).map(Number);
-        const [received, sent] = [fields[0], fields[8]]; // in bytes
-        return (received + sent) * 8 / 1e6;
-      };
-      return await bench.sample(pid, withSystemCalls, count);
+      return await bench.sample([pid], withSystemCalls, () => machine.megabits("eth0"));
     },
   };
 }

@@ -58,7 +58,7 @@ function side(name: string, direction: Direction, settings: string, serve: Serve
         devices: [`net_virtio_user0,path=${socketPath}${settings}`],
       });
       await driver.forward(direction.driver);
-      return await bench.sample(backend.pid, withSystemCalls, async () => {
+      return await bench.sample([backend.pid], withSystemCalls, async () => {
         const { sent, received } = await driver.counts();
         return sent + received;
       });

@@ -1,0 +1,77 @@
+/**
+ * Cells with a Linux guest: TCP between the guest and the host over a TAP, which is our back-end's
+ * or QEMU's own. The processor time is QEMU's and the back-end's together.
+ */
+import { qemuFrontend } from "../../../src/cli/qemu.ts";
+import { Guest } from "../../guest/guest.ts";
+import { programImage } from "../../guest/program_image.ts";
+import { networkProgram } from "../../guest/programs.ts";
+import type { MachineOptions } from "../../guest/qemu.ts";
+import { ToolError } from "../../lib/tool_error.ts";
+import type { NetCell, NetSide } from "./cell.ts";
+import { HOST, MACHINE, MAX_SECONDS, Namespace, OWN, Process } from "./tap_cells.ts";
+
+/** QEMU's own back-end on the same TAP. */
+const QEMU_TAP = [
+  ...["-netdev", "tap,id=tap,ifname=tap0,script=no,downscript=no,vhost=off"],
+  ...["-device", "virtio-net-pci,netdev=tap,romfile="],
+];
+
+/** TCP from the guest to the host, and the other way. */
+export function guestCells(): NetCell[] {
+  return ["sends", "receives"].map((way) => ({
+    name: `guest/tcp/${way}`,
+    unit: "Mbit",
+    own: side("vhostd", true, way === "receives"),
+    peer: side("QEMU's tap", false, way === "receives"),
+    goals: {
+      ratio: { is: "at least", limit: 1 },
+      cpu: { is: "at most", limit: 1 },
+    },
+  }));
+}
+
+function side(name: string, isOwn: boolean, isReversed: boolean): NetSide {
+  return {
+    name,
+    async measure(bench) {
+      await using made = new AsyncDisposableStack();
+      const host = made.use(new Namespace());
+      await host.until("up");
+      await OWN.prepare(host);
+      const start = async (command: readonly string[], text: string) => {
+        const process = made.use(new Process(host.through(...command)));
+        await process.until(text);
+        return process;
+      };
+      const server = await start(
+        [await networkProgram("iperf3"), "--server", "--forceflush"],
+        "Server listening",
+      );
+      const disk = `if=virtio,format=raw,read-only=on,file=${await programImage("iperf3")}`;
+      const options: MachineOptions = { qemuArguments: ["-drive", disk] };
+      const pids: number[] = [];
+      if (isOwn) {
+        const socketPath = bench.socketPath();
+        const command = await OWN.command(socketPath, bench.options.own.flags);
+        pids.push((await start(command, OWN.ready)).pid);
+        const frontend = qemuFrontend({ name: "net", deviceId: 1, configBytes: 0, queues: 2 });
+        options.devices = [{ kind: "net", socketPath, frontend }];
+      } else {
+        options.qemuArguments!.push(...QEMU_TAP);
+      }
+      const guest = made.use(await Guest.boot({ ...options, through: host.through() }));
+      pids.push(guest.pid);
+      const { status, output } = await guest.run(
+        "ip link set lo up && ip link set eth0 up && " +
+          `ip addr add ${MACHINE}/24 dev eth0 && mount -o ro -t ext4 /dev/vda /mnt && ` +
+          `{ /mnt/iperf3 --client ${HOST} --time ${MAX_SECONDS} ${isReversed ? "--reverse" : ""} ` +
+          ">/dev/null 2>&1 & }",
+      );
+      if (status !== 0) throw new ToolError(`The guest has no network: ${output.trim()}`);
+      await server.until("connected to");
+      // What QEMU does for its TAP and what it does for the guest cannot be told apart.
+      return await bench.sample(pids, false, () => host.megabits("tap0"));
+    },
+  };
+}

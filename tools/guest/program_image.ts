@@ -1,0 +1,64 @@
+/** Disks with a packaged program and its libraries, which load a device from inside the guest. */
+import { Scratch } from "../lib/scratch.ts";
+import { unpackPackages } from "./apt.ts";
+import { cached, exists } from "./cache.ts";
+import { run } from "../lib/process.ts";
+import { makeExt4 } from "./root_image.ts";
+import { progress } from "./progress.ts";
+
+/** Sparse, so it costs only what is written to it. */
+const SIZE_MIB = 192;
+
+/** Directory of the libraries on the disk. */
+const LIBRARIES = "lib";
+
+/** The script that runs a program with the libraries of its disk. */
+function startScript(name: string): string {
+  return `\
+#!/bin/sh
+here=\${0%/*}
+exec "$here/${LIBRARIES}/ld.so" --library-path "$here/${LIBRARIES}" "$here/${name}.bin" "$@"
+`;
+}
+
+/**
+ * Makes an ext4 image with a program of Debian's in its root, if there is none yet. Guests share it:
+ * mount it read-only.
+ *
+ * @param name The program, and the package that has it.
+ * @returns The path of the image.
+ */
+export async function programImage(name: "fio" | "iperf3"): Promise<string> {
+  const script = startScript(name);
+  return await cached(`${name}-image`, JSON.stringify([SIZE_MIB, script]), async (path) => {
+    progress(`downloading ${name} and what it needs`);
+    using scratch = new Scratch(`vhostd-${name}-`);
+    const directory = scratch.directory();
+    const packages = `${directory}/packages`, disk = `${directory}/disk`;
+    await unpackPackages([name], packages, { withDependencies: true });
+    await Deno.mkdir(`${disk}/${LIBRARIES}`, { recursive: true });
+    const unpacked = `${packages}/usr/bin/${name}`;
+    // apt downloads nothing that is installed.
+    const program = await exists(unpacked) ? unpacked : `/usr/bin/${name}`;
+    await Deno.copyFile(program, `${disk}/${name}.bin`);
+    await Deno.writeTextFile(`${disk}/${name}`, script, { mode: 0o755 });
+    for (const library of await librariesOf(program, packages)) {
+      const file = library.slice(library.lastIndexOf("/") + 1);
+      const to = file.startsWith("ld-linux") ? "ld.so" : file;
+      await Deno.copyFile(library, `${disk}/${LIBRARIES}/${to}`);
+    }
+    await makeExt4(disk, path, SIZE_MIB);
+  });
+}
+
+/** The libraries that a program is linked with: unpacked ones, else this machine's. */
+async function librariesOf(program: string, packages: string): Promise<string[]> {
+  const triplet = `${Deno.build.arch}-linux-gnu`;
+  const unpacked = `${packages}/usr/lib/${triplet}`;
+  const listing = await run("env", [
+    `LD_LIBRARY_PATH=${unpacked}:${packages}/lib/${triplet}:${unpacked}/ceph`,
+    "ldd",
+    program,
+  ]);
+  return [...listing.matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path);
+}
