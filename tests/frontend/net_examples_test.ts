@@ -14,7 +14,7 @@ import {
 import { Random } from "../../tools/lib/random.ts";
 import { CliProcess } from "./lib/cli_process.ts";
 import { NetDriver, packet } from "./lib/net_driver.ts";
-import { hasPrinted, NetworkNamespace } from "./lib/network_namespace.ts";
+import { hasPrinted, NetworkNamespace } from "../../tools/lib/network_namespace.ts";
 import { GATEWAY, UserNetwork } from "./lib/user_network.ts";
 
 const SERVER_MAC = "02:00:00:00:00:01";
@@ -181,8 +181,7 @@ Deno.test("web_server.ts serves a machine behind passt", async () => {
   assert(await hasPrinted(server)); // Deno says where it listens
   // It has a network stack of its own, as a guest has.
   await using machine = await NetworkNamespace.create();
-  const frontend = new URL("lib/tap_frontend.ts", import.meta.url).pathname;
-  assert(await hasPrinted(machine.start(`${deno} ${frontend} ${socket} eth0 '{}'`)));
+  await machine.join(socket);
   await machine.address("eth0", 1);
   await machine.ip("route", "add", "default", "via", GATEWAY);
   const client = new URL("lib/web_client.ts", import.meta.url).pathname;

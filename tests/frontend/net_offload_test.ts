@@ -1,7 +1,7 @@
 /** Frames made by software offloads, with Linux's own network stack as the judge. */
 import { assertEquals, assertGreater } from "@std/assert";
 import { type IpFrame, ipFrame, network } from "../unit/lib/ip_frames.ts";
-import { hasPrinted, NetworkNamespace } from "./lib/network_namespace.ts";
+import { hasPrinted, NetworkNamespace } from "../../tools/lib/network_namespace.ts";
 import { packet } from "./lib/net_driver.ts";
 
 const SEGMENTER = new URL("lib/tap_segmenter.ts", import.meta.url).pathname;

@@ -2,10 +2,8 @@
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
-import { hasPrinted, NetworkNamespace } from "./lib/network_namespace.ts";
-import type { TapFrontendOptions } from "./lib/tap_frontend.ts";
-
-const FRONTEND = new URL("lib/tap_frontend.ts", import.meta.url).pathname;
+import { NetworkNamespace } from "../../tools/lib/network_namespace.ts";
+import type { TapFrontendOptions } from "../../tools/lib/tap_frontend.ts";
 
 /** A host and a machine, each with a network stack of its own, joined by `vhostd net`. */
 class Joined implements AsyncDisposable {
@@ -37,11 +35,7 @@ class Joined implements AsyncDisposable {
   /** Starts a machine with the interface `eth0`, until the block ends. */
   async machine(options: TapFrontendOptions = {}): Promise<NetworkNamespace> {
     const machine = this.made.use(await NetworkNamespace.create());
-    const frontend = machine.start(
-      `exec ${Deno.execPath()} run -A --quiet ${FRONTEND} ${this.directory}/net.sock eth0 ` +
-        `'${JSON.stringify(options)}'`,
-    );
-    if (!await hasPrinted(frontend)) throw new Error(await new Response(frontend.stderr).text());
+    await machine.join(`${this.directory}/net.sock`, options);
     await machine.address("eth0", 2);
     return machine;
   }

@@ -3,7 +3,7 @@ import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import net from "../../backends/net/mod.ts";
 import { OptionError, serve } from "../../mod.ts";
 import { NetDriver, packet } from "./lib/net_driver.ts";
-import { NetworkNamespace } from "./lib/network_namespace.ts";
+import { NetworkNamespace } from "../../tools/lib/network_namespace.ts";
 import { GATEWAY, UserNetwork } from "./lib/user_network.ts";
 
 /** An ARP request for an address of four bytes. */

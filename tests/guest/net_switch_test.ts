@@ -3,7 +3,7 @@ import { assertEquals, assertGreater } from "@std/assert";
 import { qemuFrontend } from "../../src/cli/qemu.ts";
 import { Guest } from "../../tools/guest/guest.ts";
 import { CliProcess } from "../frontend/lib/cli_process.ts";
-import { NetworkNamespace } from "../frontend/lib/network_namespace.ts";
+import { NetworkNamespace } from "../../tools/lib/network_namespace.ts";
 import { eventually, ok, steps, temporary } from "./lib/helpers.ts";
 
 const PORT = 5000;

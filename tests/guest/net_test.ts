@@ -2,7 +2,7 @@
 import { assertEquals, assertGreater } from "@std/assert";
 import { qemuFrontend } from "../../src/cli/qemu.ts";
 import { Guest } from "../../tools/guest/guest.ts";
-import { NetworkNamespace } from "../frontend/lib/network_namespace.ts";
+import { NetworkNamespace } from "../../tools/lib/network_namespace.ts";
 import {
   Backend,
   eventually,

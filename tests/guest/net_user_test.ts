@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { qemuFrontend } from "../../src/cli/qemu.ts";
 import { Guest } from "../../tools/guest/guest.ts";
-import { hasPrinted } from "../frontend/lib/network_namespace.ts";
+import { hasPrinted } from "../../tools/lib/network_namespace.ts";
 import { GATEWAY, UserNetwork } from "../frontend/lib/user_network.ts";
 import { Backend, eventually, expectLiveRecord, ok, steps, temporary } from "./lib/helpers.ts";
 

@@ -1,6 +1,6 @@
 /** A namespace that passt can copy its network from, with passt on PATH. */
 import { programPath } from "../../../tools/guest/programs.ts";
-import { NetworkNamespace } from "./network_namespace.ts";
+import { NetworkNamespace } from "../../../tools/lib/network_namespace.ts";
 
 /** The first default route there is. */
 export const GATEWAY = "10.9.0.254";

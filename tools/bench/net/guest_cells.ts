@@ -7,9 +7,10 @@ import { Guest } from "../../guest/guest.ts";
 import { programImage } from "../../guest/program_image.ts";
 import { networkProgram } from "../../guest/programs.ts";
 import type { MachineOptions } from "../../guest/qemu.ts";
+import { NetworkNamespace } from "../../lib/network_namespace.ts";
 import { ToolError } from "../../lib/tool_error.ts";
 import type { NetCell, NetSide } from "./cell.ts";
-import { HOST, MACHINE, MAX_SECONDS, Namespace, OWN, Process } from "./tap_cells.ts";
+import { HOST_ADDRESS, MACHINE, MAX_SECONDS, OWN, Process } from "./tap_cells.ts";
 
 /** QEMU's own back-end on the same TAP. */
 const QEMU_TAP = [
@@ -36,11 +37,10 @@ function side(name: string, isOwn: boolean, isReversed: boolean): NetSide {
     name,
     async measure(bench) {
       await using made = new AsyncDisposableStack();
-      const host = made.use(new Namespace());
-      await host.until("up");
+      const host = made.use(await NetworkNamespace.create());
       await OWN.prepare(host);
       const start = async (command: readonly string[], text: string) => {
-        const process = made.use(new Process(host.through(...command)));
+        const process = made.use(new Process([...host.through, ...command]));
         await process.until(text);
         return process;
       };
@@ -60,13 +60,13 @@ function side(name: string, isOwn: boolean, isReversed: boolean): NetSide {
       } else {
         options.qemuArguments!.push(...QEMU_TAP);
       }
-      const guest = made.use(await Guest.boot({ ...options, through: host.through() }));
+      const guest = made.use(await Guest.boot({ ...options, through: host.through }));
       pids.push(guest.pid);
+      const client = `/mnt/iperf3 --client ${HOST_ADDRESS} --time ${MAX_SECONDS}`;
       const { status, output } = await guest.run(
-        "ip link set lo up && ip link set eth0 up && " +
-          `ip addr add ${MACHINE}/24 dev eth0 && mount -o ro -t ext4 /dev/vda /mnt && ` +
-          `{ /mnt/iperf3 --client ${HOST} --time ${MAX_SECONDS} ${isReversed ? "--reverse" : ""} ` +
-          ">/dev/null 2>&1 & }",
+        `ip link set eth0 up && ip addr add 10.9.0.${MACHINE}/24 dev eth0 && ` +
+          "mount -o ro -t ext4 /dev/vda /mnt && " +
+          `{ ${client} ${isReversed ? "--reverse" : ""} >/dev/null 2>&1 & }`,
       );
       if (status !== 0) throw new ToolError(`The guest has no network: ${output.trim()}`);
       await server.until("connected to");

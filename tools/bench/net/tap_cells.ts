@@ -4,14 +4,17 @@
  */
 import { networkProgram } from "../../guest/programs.ts";
 import { vhostdCommand } from "../../lib/backend.ts";
-import { kill, run, spawn, withTimeout } from "../../lib/process.ts";
+import { NetworkNamespace } from "../../lib/network_namespace.ts";
+import { kill, spawn, withTimeout } from "../../lib/process.ts";
 import { ToolError } from "../../lib/tool_error.ts";
 import type { NetCell, NetSide } from "./cell.ts";
 
-/** Joins a TAP to a back-end. It is a program, as it is for tests. */
-const FRONTEND = new URL("../../../tests/frontend/lib/tap_frontend.ts", import.meta.url).pathname;
+/** The numbers of the two in the network 10.9.0.0/24. */
+const HOST = 1;
+export const MACHINE = 2;
 
-export const HOST = "10.9.0.1", MACHINE = "10.9.0.2";
+/** The address of the host. */
+export const HOST_ADDRESS = `10.9.0.${HOST}`;
 
 /** How long a process may take to start, in milliseconds. */
 const TIMEOUT_MS = 10_000;
@@ -69,35 +72,6 @@ export class Process implements AsyncDisposable {
   }
 }
 
-/** A network stack, which ends with the block. */
-export class Namespace extends Process {
-  constructor() {
-    super(["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 1d"]);
-  }
-
-  through(...command: readonly string[]): string[] {
-    return ["nsenter", `--target=${this.pid}`, "--net", "--", ...command];
-  }
-
-  async ip(...words: string[]): Promise<void> {
-    const [program, ...args] = this.through("ip", ...words);
-    await run(program, args);
-  }
-
-  async address(name: string, address: string): Promise<void> {
-    await this.ip("addr", "add", `${address}/24`, "dev", name);
-    await this.ip("link", "set", name, "up");
-  }
-
-  /** What an interface has received and sent until now. */
-  async megabits(name: string): Promise<number> {
-    const text = await Deno.readTextFile(`/proc/${this.pid}/net/dev`);
-    const fields = text.match(new RegExp(`${name}:(.*)`))![1].trim().split(/\s+/).map(Number);
-    const [received, sent] = [fields[0], fields[8]]; // in bytes
-    return (received + sent) * 8 / 1e6;
-  }
-}
-
 interface Backend {
   name: string;
   command(socketPath: string, flags: readonly string[]): Promise<string[]>;
@@ -106,7 +80,7 @@ interface Backend {
   /** What it has the machine use. */
   mtu: number;
   /** The host's interface, its address and what else it needs before the back-end starts. */
-  prepare(host: Namespace): Promise<void>;
+  prepare(host: NetworkNamespace): Promise<void>;
 }
 
 export const OWN: Backend = {
@@ -129,7 +103,7 @@ const PASST: Backend = {
   async prepare(host) {
     await host.ip("tuntap", "add", "lan0", "mode", "tap");
     await host.address("lan0", MACHINE);
-    await host.ip("route", "add", "default", "via", HOST);
+    await host.ip("route", "add", "default", "via", HOST_ADDRESS);
   },
   async command(path) {
     const program = await networkProgram("passt");
@@ -162,29 +136,20 @@ function side(backend: Backend, isReversed: boolean): NetSide {
         await process.until(text);
         return process;
       };
-      const [host, machine] = [made.use(new Namespace()), made.use(new Namespace())];
-      for (const namespace of [host, machine]) await namespace.until("up");
+      const host = made.use(await NetworkNamespace.create());
+      const machine = made.use(await NetworkNamespace.create());
       const iperf3 = await networkProgram("iperf3");
       const socketPath = bench.socketPath();
       await backend.prepare(host);
       const command = await backend.command(socketPath, bench.options.own.flags);
-      const { pid } = await start(host.through(...command), backend.ready);
-      const frontend = [
-        Deno.execPath(),
-        "run",
-        "-A",
-        "--quiet",
-        FRONTEND,
-        socketPath,
-        "eth0",
-        "{}",
-      ];
-      await start(machine.through(...frontend), "runs");
+      const { pid } = await start([...host.through, ...command], backend.ready);
+      await machine.join(socketPath);
       await machine.ip("link", "set", "eth0", "mtu", `${backend.mtu}`);
       await machine.address("eth0", MACHINE);
-      await start(host.through(iperf3, "--server", "--forceflush"), "Server listening");
-      const client = [iperf3, "--client", HOST, "--time", `${MAX_SECONDS}`, "--forceflush"];
-      await start(machine.through(...client, ...isReversed ? ["--reverse"] : []), "connected to");
+      await start([...host.through, iperf3, "--server", "--forceflush"], "Server listening");
+      const client = [iperf3, "--client", HOST_ADDRESS, "--time", `${MAX_SECONDS}`, "--forceflush"];
+      const reverse = isReversed ? ["--reverse"] : [];
+      await start([...machine.through, ...client, ...reverse], "connected to");
       return await bench.sample([pid], withSystemCalls, () => machine.megabits("eth0"));
     },
   };

@@ -3,8 +3,8 @@
  * network stack to it. It is started with the path of the back-end's socket, the name of the TAP and
  * a {@linkcode TapFrontendOptions} as JSON, and prints a line when it runs.
  */
-import net from "../../../backends/net/mod.ts";
-import { driverFeatures, VirtioDriver } from "../../../src/frontend/mod.ts";
+import net from "../../backends/net/mod.ts";
+import { driverFeatures, VirtioDriver } from "../../src/frontend/mod.ts";
 import {
   drainEventfd,
   NetworkInterface,
@@ -14,8 +14,8 @@ import {
   TapOffload,
   watch,
   writeNow,
-} from "../../../src/linux/mod.ts";
-import { featureMask, hasFeature } from "../../../src/virtio/mod.ts";
+} from "../../src/linux/mod.ts";
+import { featureMask, hasFeature } from "../../src/virtio/mod.ts";
 
 export interface TapFrontendOptions {
   /** Names of features that are not acknowledged. */

@@ -1,6 +1,11 @@
 /** Network namespaces with a kernel's whole network stack each; for root. */
-import { assert, assertEquals } from "@std/assert";
-import { busybox } from "../../../tools/guest/file_tree.ts";
+import { busybox } from "../guest/file_tree.ts";
+import { kill, spawn } from "./process.ts";
+import type { TapFrontendOptions } from "./tap_frontend.ts";
+import { ToolError } from "./tool_error.ts";
+
+/** The program that joins a TAP to a back-end. */
+const TAP_FRONTEND = new URL("tap_frontend.ts", import.meta.url).pathname;
 
 /** How long a command in a namespace may take, in milliseconds. */
 const LIMIT_MS = 30_000;
@@ -25,12 +30,11 @@ export class NetworkNamespace implements AsyncDisposable {
   }
 
   static async create(): Promise<NetworkNamespace> {
-    const holder = new Deno.Command("setpriv", {
-      args: ["--pdeathsig", "KILL", "--", "unshare", "--net", "sh", "-c", "echo; exec sleep 1d"],
+    const holder = spawn("unshare", ["--net", "sh", "-c", "echo; exec sleep 1d"], {
       stdin: "null",
       stdout: "piped",
-    }).spawn();
-    assert(await hasPrinted(holder), "Expected a network namespace: run as root");
+    });
+    if (!await hasPrinted(holder)) throw new ToolError("Expected a network namespace: run as root");
     const namespace = new NetworkNamespace(holder, await busybox());
     await namespace.ip("link", "set", "lo", "up");
     return namespace;
@@ -48,12 +52,8 @@ export class NetworkNamespace implements AsyncDisposable {
 
   /** Starts a shell's script, with busybox as `$0`. */
   start(script: string, stdin: "null" | "piped" = "null"): Deno.ChildProcess {
-    const child = new Deno.Command("setpriv", {
-      args: ["--pdeathsig", "KILL", "--", ...this.through, "sh", "-ec", script, this.#busybox],
-      stdin,
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
+    const [program, ...args] = [...this.through, "sh", "-ec", script, this.#busybox];
+    const child = spawn(program, args, { stdin, stdout: "piped", stderr: "piped" });
     this.#run.push(child);
     return child;
   }
@@ -65,7 +65,7 @@ export class NetworkNamespace implements AsyncDisposable {
     const { success, stdout, stderr } = await child.output();
     clearTimeout(late);
     const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-    assert(success, `${script}\n${out}${err}`);
+    if (!success) throw new ToolError(`${script}\n${out}${err}`);
     return out;
   }
 
@@ -94,6 +94,21 @@ export class NetworkNamespace implements AsyncDisposable {
     await this.ip("link", "set", name, "up");
   }
 
+  /** Joins the interface `eth0` to the back-end of a network device, as a guest's driver does. */
+  async join(socketPath: string, options: TapFrontendOptions = {}): Promise<void> {
+    const command = `${Deno.execPath()} run -A --quiet ${TAP_FRONTEND} ${socketPath} eth0`;
+    const frontend = this.start(`exec ${command} '${JSON.stringify(options)}'`);
+    if (await hasPrinted(frontend)) return;
+    throw new ToolError(await new Response(frontend.stderr).text());
+  }
+
+  /** What an interface has received and sent, in Mbit. */
+  async megabits(name: string): Promise<number> {
+    const row = (await this.procNet("dev")).match(new RegExp(`${name}:(.*)`))![1];
+    const fields = row.trim().split(/\s+/).map(Number);
+    return (fields[0] + fields[8]) * 8 / 1e6; // bytes received, sent
+  }
+
   /**
    * Listens on a TCP port for one connection.
    *
@@ -120,7 +135,8 @@ export class NetworkNamespace implements AsyncDisposable {
     const content = `yes a packet | head -c ${bytes}`;
     const expected = this.run(`${content} | sha256sum`);
     await this.run(`"$0" nc ${address} 5000 -e sh -c "${content}"`);
-    assertEquals(await received(), (await expected).trim());
+    const [sum, got] = [(await expected).trim(), await received()];
+    if (got !== sum) throw new ToolError(`Expected bytes with the sum ${sum}, got ${got}`);
   }
 
   /** The kernel's counters of packets, by names such as `UdpNoPorts` and `Udp6NoPorts`. */
@@ -150,11 +166,7 @@ export class NetworkNamespace implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const child of [...this.#run, this.#holder]) {
-      try {
-        child.kill("SIGKILL");
-      } catch {
-        // It has ended.
-      }
+      kill(child);
       await child.status;
       for (const stream of ["stdout", "stderr"] as const) {
         try {
