@@ -3,7 +3,7 @@ import net from "../../backends/net/mod.ts";
 import { OptionError, serve } from "../../mod.ts";
 import { Random } from "../../tools/lib/random.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
-import { record, StreamPeer } from "./lib/stream_peer.ts";
+import { record, StreamPeer } from "../../tools/lib/stream_peer.ts";
 
 const MAX_FRAME_BYTES = 18 + 65_535;
 

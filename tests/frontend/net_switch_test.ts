@@ -8,7 +8,7 @@ import { type IpFrame, ipFrame } from "../unit/lib/ip_frames.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import { splitRing } from "./lib/raw_rings.ts";
 import { concat } from "@std/bytes";
-import { record, StreamPeer } from "./lib/stream_peer.ts";
+import { record, StreamPeer } from "../../tools/lib/stream_peer.ts";
 import { frame, NetDriver, type NetSetup, packet } from "./lib/net_driver.ts";
 
 /** Buffers stay with the device for as long as a test lasts. */

@@ -61,7 +61,7 @@ function expectNothingLeft(directory: string): void {
 Deno.test("soak finds nothing wrong in some seconds of faults", () =>
   withDirectory(async (directory) => {
     const { code, stdout, stderr } = await soak(
-      ["--minutes=0.1", "--only=tmpfs,disk,rng,input"],
+      ["--minutes=0.1", "--only=tmpfs,disk,rng,input,net"],
       directory,
     );
     assertEquals(code, 0, `${stderr}\n${stdout}`);

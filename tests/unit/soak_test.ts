@@ -116,7 +116,7 @@ Deno.test("parseTool() accepts the documented options and refuses others in one 
       ["--minutes=", "Expected a value after --minutes"],
       ["--minutes=0", "--minutes=0: expected a number from 0.1 to 10000"],
       ["--seed=4294967296", "--seed takes 0 to 4294967295, got 4294967296"],
-      ["--only=disc", "expected some of tmpfs, disk, null, rng, input, guest, got disc"],
+      ["--only=disc", "expected some of tmpfs, disk, null, rng, input, net, guest, got disc"],
       ["--fast", "Unknown flag --fast"],
       ["fast", "Unknown argument fast"],
     ]

@@ -99,11 +99,14 @@ export async function writeAll(
   for (let at = 0; at < bytes.length;) at += await to.write(bytes.subarray(at));
 }
 
-/** Reads until a buffer is full or the file has ended; returns how many bytes there were. */
-export async function readFully(file: Deno.FsFile, bytes: Uint8Array): Promise<number> {
+/** Reads until a buffer is full or the file or stream has ended; returns how many bytes there were. */
+export async function readFully(
+  from: { read(bytes: Uint8Array): Promise<number | null> },
+  bytes: Uint8Array,
+): Promise<number> {
   let at = 0;
   for (let read: number | null = 0; read !== null && at < bytes.length; at += read ?? 0) {
-    read = await file.read(bytes.subarray(at));
+    read = await from.read(bytes.subarray(at));
   }
   return at;
 }

@@ -2,7 +2,7 @@
 import { withTimeout } from "../lib/process.ts";
 import { ToolError } from "../lib/tool_error.ts";
 import { sleep, type World } from "./actor.ts";
-import { DISTURBANCES, REQUEST_TIMEOUT_MS, ServedActor } from "./served.ts";
+import { DISTURBANCES, ReceivingActor, REQUEST_TIMEOUT_MS } from "./served.ts";
 
 /** How many buffers the driver keeps in the event queue. */
 const BUFFERS = 32;
@@ -16,46 +16,25 @@ const EVENTS_PER_KEY = 4;
 
 const MAX_PEACE_MS = 300;
 
-/** Buffers stay with the device until there is an event. */
-const FOR_EVER_MS = 2 ** 31 - 1;
-
-export class FrontendInput extends ServedActor {
+export class FrontendInput extends ReceivingActor {
   /** Type, code and value of each event that came and was not looked at yet. */
   readonly #events: [type: number, code: number, value: number][] = [];
   #came = () => {};
-  #isEnding = false;
 
   constructor(world: World) {
-    const driverOptions = { queues: 2, timeoutMs: FOR_EVER_MS };
-    super(world, "input", "input", ["--profile=keyboard"], driverOptions);
+    const buffers = { count: BUFFERS, bytes: EVENT_BYTES };
+    super(world, "input", ["--profile=keyboard"], buffers, { queues: 2 });
   }
 
   async run(): Promise<void> {
-    const lanes = Array.from({ length: BUFFERS }, () => this.#receive());
-    await Promise.race([...lanes, this.#type(), this.backend.failed]);
-    this.#isEnding = true;
-    await this.end();
-    await Promise.all(lanes);
+    await this.receiveDuring(this.#type());
   }
 
-  async #receive(): Promise<void> {
-    try {
-      for (;;) {
-        await this.ready();
-        const { written, data: [data] } = await this.driver.request(0, [], [EVENT_BYTES]);
-        if (written !== EVENT_BYTES) throw new ToolError(`input wrote ${written} bytes`);
-        const view = new DataView(data.buffer);
-        this.#events.push([
-          view.getUint16(0, true),
-          view.getUint16(2, true),
-          view.getInt32(4, true),
-        ]);
-        this.tally.requests++;
-        this.#came();
-      }
-    } catch (error) {
-      if (!this.#isEnding) throw error;
-    }
+  protected override take(bytes: Uint8Array<ArrayBuffer>): void {
+    if (bytes.length !== EVENT_BYTES) throw new ToolError(`input wrote ${bytes.length} bytes`);
+    const view = new DataView(bytes.buffer, bytes.byteOffset);
+    this.#events.push([view.getUint16(0, true), view.getUint16(2, true), view.getInt32(4, true)]);
+    this.#came();
   }
 
   async #type(): Promise<void> {
@@ -90,10 +69,5 @@ export class FrontendInput extends ServedActor {
       }
       this.tally.checkedBytes += EVENT_BYTES;
     }
-  }
-
-  override async [Symbol.asyncDispose](): Promise<void> {
-    this.#isEnding = true;
-    await super[Symbol.asyncDispose]();
   }
 }

@@ -3,7 +3,7 @@ import { defineTool, fraction, type ToolArguments } from "../lib/tool.ts";
 import { OptionError } from "../../src/virtio/options.ts";
 
 /** Those that take part. */
-export const NAMES = ["tmpfs", "disk", "null", "rng", "input", "guest"] as const;
+export const NAMES = ["tmpfs", "disk", "null", "rng", "input", "net", "guest"] as const;
 
 export type Name = typeof NAMES[number];
 
@@ -41,13 +41,14 @@ export const SOAK = defineTool({
   name: "soak",
   usage: "[options]",
   about: `\
-Runs disks, randomness and input of vhostd's, each in a process of its own, under
-drivers of ours and under a real Linux guest, and does to them what may happen:
-back-ends are killed and started again, connections and rings end and begin anew,
-disks are resized, their file systems fill up, their files are cut off and made
-whole, the guest reboots, is reset, stopped and killed. Meanwhile every block that
-was written is read and compared, and memory, descriptors, threads and requests of
-each process are noted.
+Runs disks, randomness, input and a network card of vhostd's, each in a process
+of its own, under drivers of ours and under a real Linux guest, and does to them
+what may happen: back-ends are killed and started again, connections and rings end
+and begin anew, disks are resized, their file systems fill up, their files are cut
+off and made whole, packets are lost and delayed, the guest reboots, is reset,
+stopped and killed. Meanwhile every block that was written is read and compared,
+every packet that arrives is compared, and memory, descriptors, threads and requests
+of each process are noted.
 
 It fails if a byte is wrong, a request is lost or fails without a reason, something
 hangs, a process ends by itself or leaks, and says the seed.

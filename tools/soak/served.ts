@@ -107,3 +107,51 @@ export abstract class ServedActor implements Actor {
     await this.driver?.close();
   }
 }
+
+/** Buffers stay with the device until it has something to say. */
+const FOR_EVER_MS = 2 ** 31 - 1;
+
+/** A device that writes to buffers which wait for it in queue 0, and its driver. */
+export abstract class ReceivingActor extends ServedActor {
+  #isEnding = false;
+
+  constructor(
+    world: World,
+    name: string,
+    flags: readonly string[],
+    readonly buffers: { count: number; bytes: number },
+    driverOptions: VirtioDriverOptions,
+  ) {
+    super(world, name, name, flags, { timeoutMs: FOR_EVER_MS, ...driverOptions });
+  }
+
+  /** Takes what the device wrote to a buffer, in the order of its writing. */
+  protected abstract take(bytes: Uint8Array<ArrayBuffer>): void;
+
+  /** Takes what comes while there is other work, and ends the device then. */
+  protected async receiveDuring(...work: Promise<unknown>[]): Promise<void> {
+    const lanes = Array.from({ length: this.buffers.count }, () => this.#receive());
+    await Promise.race([...lanes, ...work, this.backend.failed]);
+    this.#isEnding = true;
+    await this.end();
+    await Promise.all(lanes);
+  }
+
+  async #receive(): Promise<void> {
+    try {
+      for (;;) {
+        await this.ready();
+        const { written, data: [data] } = await this.driver.request(0, [], [this.buffers.bytes]);
+        this.tally.requests++;
+        this.take(data.subarray(0, written));
+      }
+    } catch (error) {
+      if (!this.#isEnding) throw error;
+    }
+  }
+
+  override async [Symbol.asyncDispose](): Promise<void> {
+    this.#isEnding = true;
+    await super[Symbol.asyncDispose]();
+  }
+}

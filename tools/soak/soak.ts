@@ -5,6 +5,7 @@ import { type Actor, type Mark, type Tally, total, type World } from "./actor.ts
 import { DISK_BYTES } from "./disk_load.ts";
 import { FrontendDisk } from "./frontend_disk.ts";
 import { FrontendInput } from "./frontend_input.ts";
+import { FrontendNet } from "./frontend_net.ts";
 import { FrontendRng } from "./frontend_rng.ts";
 import { GUEST_DISK_BYTES } from "./guest_disk.ts";
 import { commandOf, type Name, type Options } from "./options.ts";
@@ -140,6 +141,7 @@ function makeActors(
       }),
     rng: () => new FrontendRng(world),
     input: () => new FrontendInput(world),
+    net: () => new FrontendNet(world),
     guest: () => new RealGuest(world, [tmpfs, disk]),
   };
   return names.map((name) => make[name]());

@@ -1,5 +1,5 @@
 /** The other end of a stream port: frames behind their lengths, as QEMU's `-netdev stream` has them. */
-import { assertEquals } from "@std/assert";
+import { readFully, writeAll } from "./process.ts";
 
 /** A connection of any transport. */
 type Connection = Deno.TcpConn | Deno.UnixConn;
@@ -22,7 +22,7 @@ export class StreamPeer implements Disposable {
 
   /** Sends bytes. */
   async write(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-    for (let at = 0; at < bytes.length;) at += await this.#connection.write(bytes.subarray(at));
+    await writeAll(this.#connection, bytes);
   }
 
   /** Sends a frame. */
@@ -39,15 +39,10 @@ export class StreamPeer implements Disposable {
 
   async #read(bytes: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
     const into = new Uint8Array(bytes);
-    for (let at = 0; at < bytes;) {
-      const count = await this.#connection.read(into.subarray(at)).catch(() => null);
-      if (count === null) {
-        assertEquals(at, 0, "The stream ended within a frame");
-        return undefined;
-      }
-      at += count;
-    }
-    return into;
+    const read = (to: Uint8Array) => this.#connection.read(to).catch(() => null);
+    const count = await readFully({ read }, into);
+    if (count === bytes) return into;
+    if (count > 0) throw new Error("The stream ended within a frame");
   }
 
   /** Closes the connection, unless it is closed. */
