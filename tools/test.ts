@@ -1,4 +1,4 @@
-/** `deno task test`: every test of the project, layer by layer, guests beside the rest. */
+/** `deno task test`: every test of the project, two processes at a time. */
 import { UsageError } from "../src/cli/usage_error.ts";
 import { libvirtPackages } from "../tests/guest/lib/libvirt.ts";
 import { type Program, programPath, QEMU_VERSIONS, qemuOfVersion } from "./guest/programs.ts";
@@ -39,10 +39,7 @@ const tell = teller("test");
 interface Layer {
   about: string;
   args: string[];
-  /**
-   * Its files run one by one, beside the other layers, and two at a time once those have ended:
-   * guests leave half of two processors idle.
-   */
+  /** Where its test files are, each of which is a piece of work. */
   directory?: string;
   programs?: Program[];
 }
@@ -55,7 +52,8 @@ const LAYERS: Record<string, Layer> = {
   },
   frontend: {
     about: "real sockets, the TypeScript front-end",
-    args: ["tests/frontend"],
+    args: [],
+    directory: "tests/frontend",
     programs: ["qemu-storage-daemon"],
   },
   guest: {
@@ -69,6 +67,12 @@ const LAYERS: Record<string, Layer> = {
 /** What the sanitizer of resources needs: see there. */
 const PRELOAD = new URL("../tests/preload.ts", import.meta.url).pathname;
 
+/** What one process of `deno test` runs, for a layer. */
+interface Piece {
+  name: string;
+  args: string[];
+}
+
 interface Outcome {
   passed: number;
   failed: number;
@@ -76,30 +80,37 @@ interface Outcome {
   skipped: string[];
 }
 
-/** Runs a layer and counts its tests, from Deno's report; its output goes to `print`, if given. */
-async function runLayer(
-  layer: Layer,
+function noOutcome(): Outcome {
+  return { passed: 0, failed: 0, skipped: [] };
+}
+
+function add({ passed, failed, skipped }: Outcome, to: Outcome): void {
+  to.passed += passed;
+  to.failed += failed;
+  to.skipped.push(...skipped);
+}
+
+/** Runs tests and counts them, from Deno's report; their output goes to `print`. */
+async function runTests(
+  args: string[],
   rest: string[],
-  print?: (output: Uint8Array) => void,
+  print: (output: Uint8Array) => void,
 ): Promise<Outcome> {
   const report = await Deno.makeTempFile({ prefix: "vhostd-test-", suffix: ".xml" });
   try {
-    const command = new Deno.Command(Deno.execPath(), {
+    const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
       args: [
         ...["test", "--allow-all", "--quiet", `--junit-path=${report}`],
         ...["--sanitize-resources", `--preload=${PRELOAD}`],
         // `deno check` does that once for all; here each thread that a test starts would wait for
         // it.
-        ...layer.args.includes("--check") ? [] : ["--no-check"],
-        ...layer.args,
+        ...args.includes("--check") ? [] : ["--no-check"],
+        ...args,
         ...rest,
       ],
       stdin: "null",
-      ...print && { stdout: "piped", stderr: "piped" },
-    });
-    const output = print === undefined ? undefined : await command.output();
-    const { success } = output ?? await command.spawn().status;
-    if (output !== undefined) [output.stdout, output.stderr].forEach((bytes) => print!(bytes));
+    }).output();
+    [stdout, stderr].forEach(print);
     const outcome = readReport(await Deno.readTextFile(report));
     // A file that does not even load fails without a test to count.
     if (!success && outcome.failed === 0) outcome.failed = 1;
@@ -160,49 +171,32 @@ async function main({ operands, rest }: ReturnType<typeof checkLayers>): Promise
     await programPath(program);
   }
   if (layers.some(([name]) => name === "guest")) await fetchWhatMayBeMissing();
-  const total: Outcome = { passed: 0, failed: 0, skipped: [] };
-  const add = ({ passed, failed, skipped }: Outcome, to: Outcome) => {
-    to.passed += passed;
-    to.failed += failed;
-    to.skipped.push(...skipped);
+  const pieces = layers.flatMap(([name, layer]): Piece[] => {
+    const { args, directory } = layer;
+    if (directory === undefined) return [{ name, args }];
+    return testFiles(directory).map((file) => ({ name, args: [...args, file] }));
+  });
+  const outcomes = Object.fromEntries(layers.map(([name]) => [name, noOutcome()]));
+  const start = performance.now();
+  /** Guests leave half of two processors idle: one worker begins with them, one with the rest. */
+  const work = async (next: () => Piece | undefined) => {
+    for (let piece; (piece = next()) !== undefined;) {
+      const { name, args } = piece;
+      const outputs: Uint8Array[] = [];
+      add(await runTests(args, rest, (output) => outputs.push(output)), outcomes[name]);
+      const seconds = Math.round((performance.now() - start) / 1000);
+      console.log(`\n# ${name}: ${LAYERS[name].about}, ${seconds} s after the start`);
+      outputs.forEach(writeAll);
+    }
   };
-  const begin = (name: string) => console.log(`\n# ${name}: ${LAYERS[name].about}`);
-  const end = (name: string, outcome: Outcome, start: number) => {
-    add(outcome, total);
-    const seconds = Math.round((performance.now() - start) / 1000);
-    console.log(`# ${name}: ${outcome.passed} passed, ${outcome.failed} failed in ${seconds} s`);
-  };
+  await Promise.all([work(() => pieces.shift()), work(() => pieces.pop())]);
 
-  const beside = layers.filter(([, { directory }]) => directory !== undefined)
-    .map(([name, layer]) => {
-      const [start, outcome] = [performance.now(), { passed: 0, failed: 0, skipped: [] }];
-      const files = testFiles(layer.directory!);
-      const held: Uint8Array[] = [];
-      let print = (output: Uint8Array): unknown => held.push(output);
-      const runFiles = async () => {
-        for (let file; (file = files.shift()) !== undefined;) {
-          const outputs: Uint8Array[] = [];
-          const args = [...layer.args, file];
-          add(await runLayer({ ...layer, args }, rest, (output) => outputs.push(output)), outcome);
-          outputs.forEach((output) => print(output));
-        }
-      };
-      const first = runFiles();
-      first.catch(() => {}); // awaited below, when the other layers have ended
-      return async () => {
-        begin(name);
-        held.forEach(writeAll);
-        print = writeAll;
-        await Promise.all([first, runFiles()]);
-        end(name, outcome, start);
-      };
-    });
-  for (const [name, layer] of layers.filter(([, { directory }]) => directory === undefined)) {
-    begin(name);
-    const start = performance.now();
-    end(name, await runLayer(layer, rest), start);
+  const total = noOutcome();
+  console.log();
+  for (const [name, outcome] of Object.entries(outcomes)) {
+    add(outcome, total);
+    console.log(`# ${name}: ${outcome.passed} passed, ${outcome.failed} failed`);
   }
-  for (const finish of beside) await finish();
   if (total.skipped.length > 0) {
     console.log(`\n# not run on this machine:\n#   ${total.skipped.join("\n#   ")}`);
   }

@@ -46,7 +46,7 @@ import {
 import { Random } from "../../tools/lib/random.ts";
 import { WorkerThread } from "./lib/worker_thread.ts";
 
-const SECONDS = Number(Deno.env.get("HANDSHAKE_SECONDS") ?? 4);
+const SECONDS = Number(Deno.env.get("HANDSHAKE_SECONDS") ?? 2);
 const SEED = Number(Deno.env.get("HANDSHAKE_SEED") ?? Math.floor(Math.random() * 2 ** 32));
 
 /** On busy processors the threads meet rarely, and run for up to three times as long. */
