@@ -2,6 +2,8 @@
 import { assertEquals, assertGreater } from "@std/assert";
 import { qemuFrontend } from "../../src/cli/qemu.ts";
 import { Guest } from "../../tools/guest/guest.ts";
+import { programImage } from "../../tools/guest/program_image.ts";
+import { networkProgram } from "../../tools/guest/programs.ts";
 import { NetworkNamespace } from "../../tools/lib/network_namespace.ts";
 import {
   Backend,
@@ -56,7 +58,11 @@ for (const { name, pairs, packed, properties } of VARIANTS) {
       ...net.device({ packed, romfile: "", ...frontend.properties, ...properties }),
       ...{ frontend, reconnectMs: 20 },
     };
-    await using guest = await Guest.boot({ cpus: pairs, devices: [device] });
+    const image = await programImage("iperf3", "ethtool");
+    await using guest = await Guest.boot({
+      ...{ cpus: pairs, devices: [device] },
+      qemuArguments: ["-drive", `if=virtio,format=raw,read-only=on,file=${image}`],
+    });
 
     /** Sends bytes by TCP from the guest to the host. */
     async function upload(bytes: number): Promise<void> {
@@ -90,6 +96,32 @@ for (const { name, pairs, packed, properties } of VARIANTS) {
           await ok(guest, "cat /sys/class/net/eth0/mtu"),
           `${properties.host_mtu ?? 1500}`,
         );
+      },
+      ...pairs > 1 && {
+        "it uses one pair, and two again": async () => {
+          await ok(guest, "mkdir -p /programs; mount -o ro -t ext4 /dev/vda /programs");
+          for (const count of [1, 2]) {
+            await ok(guest, `/programs/ethtool -L eth0 combined ${count}`);
+            // deno-lint-ignore no-explicit-any
+            await net.until(({ report }) => (report as any).pairs.enabled === count);
+            await upload(100_000);
+            await download(100_000);
+          }
+        },
+        "vhostd is killed and started again under iperf3": async () => {
+          const server = host.run(`${await networkProgram("iperf3")} --server --one-off`);
+          const begun = guest.run(
+            "for i in 1 2 3 4 5 6 7 8 9; do /programs/iperf3 --client 10.9.0.1 --time 6 && exit; " +
+              "usleep 200000; done; false",
+            { timeoutMs: 60_000 },
+          );
+          await net.until(({ queues }) => queues.some(({ bytesRead }) => bytesRead > 2 ** 24));
+          await net.crash();
+          await net.until(({ queues }) => queues.some(({ bytesRead }) => bytesRead > 2 ** 20));
+          const { status, output } = await begun;
+          assertEquals(status, 0, output);
+          await server;
+        },
       },
       "the link goes down and up": async () => {
         await guest.qmp("set_link", { name: "device0-netdev", up: false });

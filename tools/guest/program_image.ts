@@ -1,8 +1,9 @@
-/** Disks with a packaged program and its libraries, which load a device from inside the guest. */
+/** Disks with packaged programs and their libraries, which load a device from inside the guest. */
 import { Scratch } from "../lib/scratch.ts";
 import { unpackPackages } from "./apt.ts";
 import { cached, exists } from "./cache.ts";
 import { run } from "../lib/process.ts";
+import { ToolError } from "../lib/tool_error.ts";
 import { makeExt4 } from "./root_image.ts";
 import { progress } from "./progress.ts";
 
@@ -22,33 +23,45 @@ exec "$here/${LIBRARIES}/ld.so" --library-path "$here/${LIBRARIES}" "$here/${nam
 }
 
 /**
- * Makes an ext4 image with a program of Debian's in its root, if there is none yet. Guests share it:
+ * Makes an ext4 image with programs of Debian's in its root, if there is none yet. Guests share it:
  * mount it read-only.
  *
- * @param name The program, and the package that has it.
+ * @param names The programs, each with the name of its package.
  * @returns The path of the image.
  */
-export async function programImage(name: "fio" | "iperf3"): Promise<string> {
-  const script = startScript(name);
-  return await cached(`${name}-image`, JSON.stringify([SIZE_MIB, script]), async (path) => {
-    progress(`downloading ${name} and what it needs`);
-    using scratch = new Scratch(`vhostd-${name}-`);
+export async function programImage(
+  ...names: readonly ("ethtool" | "fio" | "iperf3")[]
+): Promise<string> {
+  const scripts = names.map((name) => [name, startScript(name)]);
+  const key = `${names.join("-")}-image`;
+  return await cached(key, JSON.stringify([SIZE_MIB, scripts]), async (path) => {
+    progress(`downloading ${names.join(", ")} and what they need`);
+    using scratch = new Scratch(`vhostd-${key}-`);
     const directory = scratch.directory();
     const packages = `${directory}/packages`, disk = `${directory}/disk`;
-    await unpackPackages([name], packages, { withDependencies: true });
+    await unpackPackages([...names], packages, { withDependencies: true });
     await Deno.mkdir(`${disk}/${LIBRARIES}`, { recursive: true });
-    const unpacked = `${packages}/usr/bin/${name}`;
-    // apt downloads nothing that is installed.
-    const program = await exists(unpacked) ? unpacked : `/usr/bin/${name}`;
-    await Deno.copyFile(program, `${disk}/${name}.bin`);
-    await Deno.writeTextFile(`${disk}/${name}`, script, { mode: 0o755 });
-    for (const library of await librariesOf(program, packages)) {
-      const file = library.slice(library.lastIndexOf("/") + 1);
-      const to = file.startsWith("ld-linux") ? "ld.so" : file;
-      await Deno.copyFile(library, `${disk}/${LIBRARIES}/${to}`);
+    for (const [name, script] of scripts) {
+      const program = await programOf(name, packages);
+      await Deno.copyFile(program, `${disk}/${name}.bin`);
+      await Deno.writeTextFile(`${disk}/${name}`, script, { mode: 0o755 });
+      for (const library of await librariesOf(program, packages)) {
+        const file = library.slice(library.lastIndexOf("/") + 1);
+        const to = file.startsWith("ld-linux") ? "ld.so" : file;
+        await Deno.copyFile(library, `${disk}/${LIBRARIES}/${to}`);
+      }
     }
     await makeExt4(disk, path, SIZE_MIB);
   });
+}
+
+/** The path of a program: unpacked, or this machine's, since apt downloads nothing that is there. */
+async function programOf(name: string, packages: string): Promise<string> {
+  const places = ["/usr/bin", "/usr/sbin", "/sbin"].map((place) => `${place}/${name}`);
+  for (const path of [...places.map((place) => packages + place), ...places]) {
+    if (await exists(path)) return path;
+  }
+  throw new ToolError(`Debian's package ${name} has no program of that name`);
 }
 
 /** The libraries that a program is linked with: unpacked ones, else this machine's. */
