@@ -90,12 +90,8 @@ function add({ passed, failed, skipped }: Outcome, to: Outcome): void {
   to.skipped.push(...skipped);
 }
 
-/** Runs tests and counts them, from Deno's report; their output goes to `print`. */
-async function runTests(
-  args: string[],
-  rest: string[],
-  print: (output: Uint8Array) => void,
-): Promise<Outcome> {
+/** Runs tests and counts them, from Deno's report. */
+async function runTests(args: string[]): Promise<{ outcome: Outcome; output: Uint8Array[] }> {
   const report = await Deno.makeTempFile({ prefix: "vhostd-test-", suffix: ".xml" });
   try {
     const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -106,15 +102,13 @@ async function runTests(
         // it.
         ...args.includes("--check") ? [] : ["--no-check"],
         ...args,
-        ...rest,
       ],
       stdin: "null",
     }).output();
-    [stdout, stderr].forEach(print);
     const outcome = readReport(await Deno.readTextFile(report));
     // A file that does not even load fails without a test to count.
     if (!success && outcome.failed === 0) outcome.failed = 1;
-    return outcome;
+    return { outcome, output: [stdout, stderr] };
   } finally {
     await Deno.remove(report);
   }
@@ -182,11 +176,11 @@ async function main({ operands, rest }: ReturnType<typeof checkLayers>): Promise
   const work = async (next: () => Piece | undefined) => {
     for (let piece; (piece = next()) !== undefined;) {
       const { name, args } = piece;
-      const outputs: Uint8Array[] = [];
-      add(await runTests(args, rest, (output) => outputs.push(output)), outcomes[name]);
+      const { outcome, output } = await runTests([...args, ...rest]);
+      add(outcome, outcomes[name]);
       const seconds = Math.round((performance.now() - start) / 1000);
       console.log(`\n# ${name}: ${LAYERS[name].about}, ${seconds} s after the start`);
-      outputs.forEach(writeAll);
+      output.forEach(writeAll);
     }
   };
   await Promise.all([work(() => pieces.shift()), work(() => pieces.pop())]);

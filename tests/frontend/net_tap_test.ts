@@ -1,6 +1,7 @@
 /** TAPs, with Linux's own network stacks on both sides as the judges. */
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { ALL_OFFLOADS } from "../../backends/net/packet.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
 import { NetworkNamespace } from "../../tools/lib/network_namespace.ts";
 import type { TapFrontendOptions } from "../../tools/lib/tap_frontend.ts";
@@ -61,16 +62,8 @@ class Joined implements AsyncDisposable {
   }
 }
 
-const CSUM = ["CSUM", "HOST_TSO4", "HOST_TSO6", "HOST_ECN", "HOST_UFO", "HOST_USO"] as const;
-const GUEST_CSUM = [
-  "GUEST_CSUM",
-  "GUEST_TSO4",
-  "GUEST_TSO6",
-  "GUEST_ECN",
-  "GUEST_UFO",
-  "GUEST_USO4",
-  "GUEST_USO6",
-] as const;
+const GUEST_CSUM = ALL_OFFLOADS.filter((name) => name.startsWith("GUEST_"));
+const CSUM = ALL_OFFLOADS.filter((name) => !name.startsWith("GUEST_"));
 
 const COMBINATIONS: Record<string, { options: TapFrontendOptions; gso: [boolean, boolean] }> = {
   "all offloads": { options: {}, gso: [true, true] },
