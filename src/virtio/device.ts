@@ -242,7 +242,10 @@ export interface DataContext<
    * @returns A promise that settles as the given one does.
    */
   keep<T>(promise: Promise<T>): Promise<T>;
-  /** The io_uring that this thread waits with; undefined on the main thread, and where the kernel allows none. */
+  /**
+   * The io_uring that this thread waits with; undefined on the main thread, and where the kernel
+   * allows none.
+   */
   readonly io: ThreadIo | undefined;
 }
 

@@ -1,8 +1,8 @@
 /**
  * A program: joins two TAPs. Packets from the first may have every offload; the second gets plain
  * frames, made by `Segmenter`. It is started with their names, makes them, and prints a line when it
- * runs. The second is set up before the first. Each line of its standard input, the hexadecimal bytes of a packet, is sent like a packet of
- * the first.
+ * runs. The second is set up before the first. Each line of its standard input, the hexadecimal
+ * bytes of a packet, is sent like a packet of the first.
  */
 import { PacketHeader } from "../../../backends/net/header.ts";
 import type { Offload } from "../../../backends/net/packet.ts";
