@@ -292,9 +292,23 @@ export class Guest {
       await this.#console.readUntil("\x1eready\n", this.#timeoutMs);
     } catch (error) {
       const { message } = error as Error;
-      throw new ToolError(`The guest has no shell. ${message}`);
+      throw new ToolError(`The guest has no shell. ${message}${await this.#processors()}`);
     } finally {
       clearInterval(nudges);
+    }
+  }
+
+  /** Where a machine that hangs has its processors; nothing if QEMU does not say. */
+  async #processors(): Promise<string> {
+    try {
+      const registers = await withTimeout(
+        this.qmp("human-monitor-command", { "command-line": "info registers -a" }),
+        1000,
+        () => "QEMU does not answer",
+      ) as string;
+      return `\nIts processors are at:\n${registers.match(/^(CPU#|.?IP=|CS =).*$/gm)?.join("\n")}`;
+    } catch (error) {
+      return `\nQEMU does not say where its processors are: ${(error as Error).message}`;
     }
   }
 
