@@ -76,17 +76,20 @@ interface Piece {
 interface Outcome {
   passed: number;
   failed: number;
+  /** What failed and how, to be told where a long run's output ends. */
+  failures: string[];
   /** The names of those that this machine cannot run; they say why. */
   skipped: string[];
 }
 
 function noOutcome(): Outcome {
-  return { passed: 0, failed: 0, skipped: [] };
+  return { passed: 0, failed: 0, failures: [], skipped: [] };
 }
 
-function add({ passed, failed, skipped }: Outcome, to: Outcome): void {
+function add({ passed, failed, failures, skipped }: Outcome, to: Outcome): void {
   to.passed += passed;
   to.failed += failed;
+  to.failures.push(...failures);
   to.skipped.push(...skipped);
 }
 
@@ -107,7 +110,10 @@ async function runTests(args: string[]): Promise<{ outcome: Outcome; output: Uin
     }).output();
     const outcome = readReport(await Deno.readTextFile(report));
     // A file that does not even load fails without a test to count.
-    if (!success && outcome.failed === 0) outcome.failed = 1;
+    if (!success && outcome.failed === 0) {
+      outcome.failed = 1;
+      outcome.failures.push(`${args.join(" ")}\n${tail(new TextDecoder().decode(stderr))}`);
+    }
     return { outcome, output: [stdout, stderr] };
   } finally {
     await Deno.remove(report);
@@ -134,8 +140,19 @@ function readReport(xml: string): Outcome {
   const failed = sum("failures") + sum("errors");
   const skipped = [...xml.matchAll(/<testcase name="([^"]*)"[^>]*>\s*<skipped/g)]
     .map(([, name]) => unescape(name));
-  return { passed: sum("tests") - failed - sum("disabled"), failed, skipped };
+  const failures = [...xml.matchAll(
+    /<testcase name="([^"]*)" classname="([^"]*)"[^>]*>\s*<failure[^>]*>([^<]*)/g,
+  )].map((parts) => parts.slice(1).map(unescape))
+    .map(([name, file, error]) => `${file}: ${name}\n${tail(error)}`);
+  return { passed: sum("tests") - failed - sum("disabled"), failed, failures, skipped };
 }
+
+/** The end of a text that may be long, indented. */
+function tail(text: string): string {
+  return text.trimEnd().split("\n").slice(-MOST_LINES).map((line) => `    ${line}`).join("\n");
+}
+
+const MOST_LINES = 40;
 
 /** A text that an attribute of XML holds. */
 function unescape(text: string): string {
@@ -191,9 +208,10 @@ async function main({ operands, rest }: ReturnType<typeof checkLayers>): Promise
     add(outcome, total);
     console.log(`# ${name}: ${outcome.passed} passed, ${outcome.failed} failed`);
   }
-  if (total.skipped.length > 0) {
+  if (total.skipped.length > 0 && !rest.some((argument) => argument.startsWith("--filter"))) {
     console.log(`\n# not run on this machine:\n#   ${total.skipped.join("\n#   ")}`);
   }
+  if (total.failures.length > 0) console.log(`\n# failed:\n\n${total.failures.join("\n\n")}`);
   console.log(`\n${total.passed} passed, ${total.failed} failed`);
   return total.failed === 0 && total.passed > 0 ? 0 : 1;
 }
