@@ -10,17 +10,19 @@
  * @example A socket that is read when something comes
  * ```ts
  * import { assertEquals } from "@std/assert";
- * import { UnixConnection, watch } from "@vhostd/vhostd/linux";
+ * import { UnixConnection, watch, watchesEnded } from "@vhostd/vhostd/linux";
  *
  * const [near, far] = UnixConnection.pair();
  * const readable = Promise.withResolvers<void>();
- * using _watch = watch(near.fd.number, "readable", readable.resolve);
+ * const watching = watch(near.fd.number, "readable", readable.resolve);
  * await far.send(Uint8Array.of(1, 2, 3));
  * await readable.promise;
+ * watching[Symbol.dispose]();
  * const bytes = new Uint8Array(16);
  * assertEquals(await near.receiveSome(bytes), 3);
  * near[Symbol.dispose]();
  * far[Symbol.dispose]();
+ * await watchesEnded();
  * ```
  *
  * @module
