@@ -74,6 +74,12 @@ export * from "./file/file_lease.ts";
 export * from "./file/file_lock.ts";
 export { kindAt, readKernelFile, readLink, type SocketAccess } from "./file/path.ts";
 
+// Captures
+export { CaptureFile } from "./capture/capture_file.ts";
+export { CaptureStream } from "./capture/capture_stream.ts";
+/** Blocks of pcapng files. */
+export * as pcapng from "./capture/pcapng.ts";
+
 // Sockets
 export { type Received, UnixConnection } from "./socket/connection.ts";
 export { EndpointError, expectSocketPath, listenOnPath } from "./socket/listen_on_path.ts";

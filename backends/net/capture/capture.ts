@@ -5,19 +5,17 @@
  */
 
 import type { Parts, VectorSink } from "../../../mod.ts";
-import { addressOf, copyMemory, stampTime } from "../../../src/linux/mod.ts";
+import { addressOf, copyMemory, pcapng, stampTime } from "../../../src/linux/mod.ts";
 import { DROP_NAMES, HEADER_BYTES } from "../packet.ts";
 import type { ReceiveWindow } from "../receive_window.ts";
 import { CaptureRing } from "./capture_ring.ts";
-import { ENHANCED_PACKET, packetTrailer, padded } from "./pcapng.ts";
+
+const { ENHANCED_PACKET, INBOUND, OUTBOUND, packetTrailer, padded } = pcapng;
 
 /** The bytes of an Enhanced Packet Block before its packet: type, length, interface, time, sizes. */
 const BLOCK_HEADER_BYTES = 28;
 
-// The direction, as the guest sees it.
-const INBOUND = 1, OUTBOUND = 2;
-
-/** The end of a block, by direction and by why the packet was dropped, if it was. */
+/** The end of a block, by direction as the guest sees it, and by why the packet was dropped. */
 const TRAILERS = [INBOUND, OUTBOUND].map((flags) =>
   DROP_NAMES.map((name) => packetTrailer(flags, name === "" ? undefined : `dropped: ${name}`))
 );

@@ -6,10 +6,9 @@
  */
 
 import { OptionError, type Options, type OptionValues } from "../../../mod.ts";
-import { AppendedFile } from "../../../src/linux/mod.ts";
+import { CaptureFile, CaptureStream, pcapng } from "../../../src/linux/mod.ts";
 import { MAX_FRAME_BYTES } from "../packet.ts";
 import { type CapturePlan, CaptureRing, ringMemory } from "./capture_ring.ts";
-import { countPackets, fileHeader, statistics, wholeBlocks } from "./pcapng.ts";
 
 /** The size at which a file ends if the user gives none. */
 const PCAP_MAX_BYTES = 2 ** 30;
@@ -46,61 +45,7 @@ const MAX_READER_BYTES = 2 ** 23;
 /** Time between two looks at the rings while packets come. */
 const PERIOD_MS = 10;
 
-/** Time to write the end of a file when the device closes. */
-const CLOSING_MS = 2000;
-
-/** Something that reads a capture: the file, or a client. */
-class Reader {
-  readonly stream: ReadableStream<Uint8Array<ArrayBuffer>>;
-  #controller!: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
-  /** Packets that were captured since it began, and those of them that it did not get. */
-  #packets = 0;
-  #lost = 0;
-  #untold = false;
-
-  constructor(header: readonly Uint8Array<ArrayBuffer>[], onCancel: () => void) {
-    this.stream = new ReadableStream<Uint8Array<ArrayBuffer>>({
-      start: (controller) => {
-        this.#controller = controller;
-        for (const block of header) controller.enqueue(block);
-      },
-      cancel: onCancel,
-    }, { highWaterMark: MAX_READER_BYTES, size: ({ length }) => length });
-  }
-
-  /** Gives it whole blocks. */
-  give(blocks: Uint8Array<ArrayBuffer>): void {
-    const packets = countPackets(blocks);
-    this.#packets += packets;
-    if (this.#controller.desiredSize! < blocks.length) {
-      this.#lost += packets;
-      this.#untold = true;
-      return;
-    }
-    this.tell();
-    this.#controller.enqueue(blocks);
-  }
-
-  /** Counts packets that had no room on the thread. */
-  lose(packets: number): void {
-    this.#packets += packets;
-    this.#lost += packets;
-    this.#untold = true;
-  }
-
-  /** Tells it how many packets it has not got, if it does not know. */
-  tell(): void {
-    if (!this.#untold) return;
-    this.#untold = false;
-    const comment = `${this.#lost} packets are not in this capture: they came too fast`;
-    this.#controller.enqueue(statistics(this.#packets, this.#lost, comment, Date.now()));
-  }
-
-  end(): void {
-    this.tell();
-    this.#controller.close();
-  }
-}
+const LINKTYPE_ETHERNET = 1;
 
 /** What a recorder needs of its card. */
 export interface RecorderContext {
@@ -114,22 +59,14 @@ export interface RecorderContext {
   log(message: string): void;
 }
 
-/** The file of a capture. */
-interface CaptureFile {
-  readonly path: string;
-  bytes: number;
-  state: "open" | "full" | "failed";
-}
-
 /** Captures the packets of a card while there is a file or a client that takes them. */
 export class Recorder implements AsyncDisposable {
   /** What the data half gets at the start. */
   readonly plan: CapturePlan | null;
   readonly #options: OptionValues<typeof captureOptions>;
   readonly #context: RecorderContext;
-  readonly #readers = new Set<Reader>();
+  readonly #readers = new Set<CaptureStream>();
   readonly #file: CaptureFile | undefined;
-  #written: Promise<void> | undefined;
   /** A ring for each pair while packets are captured. */
   #rings: CaptureRing[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -142,16 +79,16 @@ export class Recorder implements AsyncDisposable {
   constructor(options: OptionValues<typeof captureOptions>, context: RecorderContext) {
     this.#options = options;
     this.#context = context;
-    const { pcap: path } = options;
+    const { pcap: path, pcapMax } = options;
     this.plan = path === undefined ? null : this.#begin();
     if (path === undefined) return;
     try {
-      this.#file = { path, bytes: 0, state: "open" };
-      this.#written = this.#write(new AppendedFile(path), this.#file);
+      this.#file = new CaptureFile(path, { maxBytes: pcapMax, flag: "--pcap-max" }, context.log);
     } catch (error) {
       clearTimeout(this.#timer);
       throw new OptionError(`--pcap=${path}: ${(error as Error).message}`, { cause: error });
     }
+    this.#file.write(this.#add().stream);
   }
 
   /** Takes the message of a thread that has packets: it sends one when it was asked to. */
@@ -183,15 +120,15 @@ export class Recorder implements AsyncDisposable {
     return { rings, snapBytes: this.#options.pcapSnap };
   }
 
-  #add(): Reader {
+  #add(): CaptureStream {
     const { name } = this.#context;
-    const header = fileHeader(name, this.#options.pcapSnap);
-    const reader = new Reader(header, () => this.#remove(reader));
+    const header = pcapng.fileHeader(LINKTYPE_ETHERNET, [name], this.#options.pcapSnap);
+    const reader = new CaptureStream(header, MAX_READER_BYTES, () => this.#remove(reader));
     this.#readers.add(reader);
     return reader;
   }
 
-  #remove(reader: Reader): void {
+  #remove(reader: CaptureStream): void {
     this.#readers.delete(reader);
     if (this.#readers.size > 0) return;
     this.#earlier = this.#counts;
@@ -217,27 +154,6 @@ export class Recorder implements AsyncDisposable {
     return pieces.length > 0;
   }
 
-  /** Writes the file, until it is full, cannot be written, or the capture ends. */
-  async #write(file: AppendedFile, state: CaptureFile): Promise<void> {
-    using _file = file;
-    const { pcapMax } = this.#options;
-    const { log } = this.#context;
-    try {
-      for await (const blocks of this.#add().stream) {
-        const count = wholeBlocks(blocks, pcapMax - state.bytes);
-        await file.write(blocks.subarray(0, count));
-        state.bytes += count;
-        if (count === blocks.length) continue;
-        state.state = "full";
-        log(`${state.path} is full: --pcap-max is ${pcapMax} bytes; the capture into it has ended`);
-        return;
-      }
-    } catch (error) {
-      state.state = "failed";
-      log(`${state.path}: ${(error as Error).message}; the capture into it has ended`);
-    }
-  }
-
   get #counts(): { captured: number; lost: number } {
     let { captured, lost } = this.#earlier;
     for (const ring of this.#rings) {
@@ -260,9 +176,6 @@ export class Recorder implements AsyncDisposable {
     this.#drain();
     for (const reader of this.#readers) reader.end();
     this.#readers.clear();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, CLOSING_MS));
-    await Promise.race([this.#written, late]);
-    clearTimeout(timer);
+    await this.#file?.[Symbol.asyncDispose]();
   }
 }

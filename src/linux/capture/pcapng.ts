@@ -10,14 +10,16 @@ const SECTION_HEADER = 0x0a0d_0d0a, INTERFACE_DESCRIPTION = 1, INTERFACE_STATIST
 /** The type of an Enhanced Packet Block. */
 export const ENHANCED_PACKET = 6;
 const BYTE_ORDER_MAGIC = 0x1a2b_3c4d;
-const LINKTYPE_ETHERNET = 1;
 
 // Options
 const END_OF_OPTIONS = 0, COMMENT = 1;
 const IF_NAME = 2, SHB_USERAPPL = 4;
 const ISB_IFRECV = 4, ISB_IFDROP = 5;
 /** The option of an Enhanced Packet Block that tells the direction. */
-export const EPB_FLAGS = 2;
+const EPB_FLAGS = 2;
+
+/** Directions of packets, as {@linkcode packetTrailer} takes them. */
+export const INBOUND = 1, OUTBOUND = 2;
 
 /** How many bytes a value takes, up to the next multiple of 4. */
 export function padded(bytes: number): number {
@@ -60,13 +62,15 @@ function u64(value: number): Uint8Array {
 }
 
 /**
- * What a file begins with: a section and its only interface. Times are in microseconds.
+ * The beginning of a file: a section and its interfaces. Times are in microseconds.
  *
- * @param name The name of the interface.
- * @param snapBytes The most bytes of a frame that are captured.
+ * @param linkType The type of all packets: a LINKTYPE_ value.
+ * @param names The names of the interfaces.
+ * @param snapBytes The most bytes of a packet that are captured.
  */
 export function fileHeader(
-  name: string,
+  linkType: number,
+  names: readonly string[],
   snapBytes: number,
 ): Uint8Array<ArrayBuffer>[] {
   return [
@@ -76,12 +80,33 @@ export function fileHeader(
       textOption(SHB_USERAPPL, "vhostd"),
       END,
     ]),
-    block(INTERFACE_DESCRIPTION, [
-      words(LINKTYPE_ETHERNET, snapBytes),
-      textOption(IF_NAME, name),
-      END,
-    ]),
+    ...names.map((name) =>
+      block(INTERFACE_DESCRIPTION, [words(linkType, snapBytes), textOption(IF_NAME, name), END])
+    ),
   ];
+}
+
+/**
+ * An Enhanced Packet Block with a whole packet.
+ *
+ * @param interfaceId The interface's place in the header.
+ * @param timeUs Microseconds since 1970.
+ * @param trailer From {@linkcode packetTrailer}.
+ */
+export function packetBlock(
+  interfaceId: number,
+  timeUs: number,
+  packet: Uint8Array,
+  trailer: Uint8Array,
+): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(padded(packet.length));
+  bytes.set(packet);
+  const { length } = packet;
+  return block(ENHANCED_PACKET, [
+    words(interfaceId, timeUs / 2 ** 32, timeUs % 2 ** 32, length, length),
+    bytes,
+    trailer,
+  ]);
 }
 
 /**
@@ -104,10 +129,10 @@ export function statistics(
   ]);
 }
 
-/** What an Enhanced Packet Block has behind its packet, with a comment if there is one. */
-export function packetTrailer(flags: number, comment?: string): Uint8Array {
+/** The options of an Enhanced Packet Block, which follow its packet. */
+export function packetTrailer(direction: number, comment?: string): Uint8Array {
   return new Uint8Array([
-    ...option(EPB_FLAGS, words(flags)),
+    ...option(EPB_FLAGS, words(direction)),
     ...comment === undefined ? [] : textOption(COMMENT, comment),
     ...END,
   ]);
