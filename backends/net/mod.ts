@@ -93,7 +93,8 @@ export default defineDevice({
       // Only a port of a single pair has something to report.
       report: () => pairs[0]?.report(),
       onMessage(message) {
-        const { impairment, capture } = message as CardMessage;
+        const { announced, impairment, capture } = message as CardMessage;
+        if (announced !== undefined) pairs[0]?.announce(announced);
         if (impairment !== undefined) {
           context.impairment = impairment;
           for (const pair of pairs) pair?.impair();
@@ -112,6 +113,8 @@ export default defineDevice({
 
 /** A message of the control half. */
 interface CardMessage {
+  /** A packet that is sent on behalf of the guest. */
+  readonly announced?: Uint8Array;
   readonly impairment?: Impairment;
   /** Null ends the capture. */
   readonly capture?: CapturePlan | null;
@@ -166,7 +169,9 @@ export function openCard(network: Network, { options, post, log }: CardContext) 
       NET_SET_MTU({ value }: { value: bigint }) {
         frontendMtu = Number(value);
       },
-      SEND_RARP: ({ value }: { value: bigint }) => network.send?.(rarpPacket(value)),
+      async SEND_RARP({ value }: { value: bigint }) {
+        await post({ announced: rarpPacket(value) });
+      },
     },
     queries: {
       pcap: { about: "Packets from now on, as a pcapng file", run: () => recorder.open() },

@@ -137,8 +137,6 @@ export interface Network extends AsyncDisposable {
   onFeatures?(features: Readonly<Record<Offload, boolean>>): void;
   /** Tells the medium whether its cable is plugged in. */
   setLink?(isUp: boolean): void;
-  /** Sends a packet once, on behalf of the guest; it may be lost. */
-  send?(packet: Uint8Array<ArrayBuffer>): void;
   /** Returns what it adds to the record. */
   report(): Record<string, unknown>;
 }

@@ -11,8 +11,10 @@ import {
   type QueueHandle,
   UNTIL_READY,
 } from "../../mod.ts";
+import { pinnedBuffer } from "../../src/linux/mod.ts";
 import { Capture } from "./capture/capture.ts";
 import type { CapturePlan } from "./capture/capture_ring.ts";
+import { CopiedParts } from "./copied_parts.ts";
 import { PacketCounts } from "./counts.ts";
 import { PacketHeader } from "./header.ts";
 import { type ImpairedOwner, ImpairedPort } from "./impairment/impaired_port.ts";
@@ -154,6 +156,19 @@ export class QueuePair implements ImpairedOwner, Disposable {
     if (result === FULL) return UNTIL_READY;
     if (typeof result !== "number") return result.then((result) => this.#count(packet, result));
     return this.#count(packet, result);
+  }
+
+  /** Sends a packet on behalf of the guest, which neither counts it nor learns if it is dropped. */
+  announce(packet: Uint8Array): void {
+    const copy = new Uint8Array(pinnedBuffer(packet.length), 0, packet.length);
+    copy.set(packet);
+    const parts = new CopiedParts(copy, this.base);
+    parts.push(0, copy.length);
+    this.#header.read(parts);
+    const port = this.#port ??= this.#open();
+    const result = port.send(parts, this.#header);
+    port.flush?.();
+    if (typeof result !== "number") void this.keep(result);
   }
 
   #widen(packet: Parts): Parts {

@@ -26,7 +26,6 @@ import {
   setTapOffload,
   signalEventfd,
   TapOffload,
-  writeNow,
   writeVectors,
 } from "../../src/linux/mod.ts";
 import { Drop, FULL, HEADER_BYTES, type Offload, SENT } from "./packet.ts";
@@ -265,7 +264,6 @@ export function openTapNetwork(options: TapOptions, log: (message: string) => vo
         hasLink = isUp;
         whileThere(() => setTapCarrier(first, isUp));
       },
-      send: (packet) => whileThere(() => writeNow(first, packet)),
       report: () => ({ port: isTap ? `tap ${name}` : "inherited socket", ...bridge && { bridge } }),
       [Symbol.asyncDispose]: () => Promise.resolve(opened.dispose()),
     };

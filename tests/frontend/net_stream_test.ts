@@ -1,6 +1,9 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import net from "../../backends/net/mod.ts";
 import { OptionError, serve } from "../../mod.ts";
+import { rarpPacket } from "../../backends/net/rarp.ts";
+import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
+import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { Random } from "../../tools/lib/random.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
 import { record, StreamPeer } from "../../tools/lib/stream_peer.ts";
@@ -104,6 +107,19 @@ for (const transport of ["unix", "tcp"] as const) {
     assertEquals(received.drops, {});
   });
 }
+
+Deno.test("net announces a guest that migrated to the peer of its stream", async () => {
+  using directory = place();
+  using listener = listen(directory.path);
+  const protocolFeatures = driverProtocolFeatures | protocolFeatureMask("RARP");
+  await using setUp = await NetDriver.create({ stream: directory.path }, { protocolFeatures });
+  using peer = new StreamPeer(await listener.accept());
+  await connected(setUp);
+  assertEquals(await peer.receive(), frame(60));
+  const mac = 0x0000_5634_1200_5452n;
+  await setUp.driver.connection.sendRarp(mac);
+  assertEquals(await peer.receive(), rarpPacket(mac).subarray(12));
+});
 
 Deno.test("net gives a driver all frames that came at once, without further ones", async () => {
   using directory = place();

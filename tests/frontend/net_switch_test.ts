@@ -1,7 +1,10 @@
 /** Guests on a switch, each with a driver of ours. */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { MAX_QUEUED_PACKETS } from "../../backends/net/switch/packet_queue.ts";
+import { rarpPacket } from "../../backends/net/rarp.ts";
 import device from "../../backends/net/switch/mod.ts";
+import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
+import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { type DeviceServer, serveInstances } from "../../mod.ts";
 import { readArp, readIpv4, writeArp, writeIpv4 } from "../../backends/net/handler/mod.ts";
 import { type IpFrame, ipFrame } from "../unit/lib/ip_frames.ts";
@@ -113,6 +116,20 @@ for (const packed of [false, true]) {
     assert(a.report.received.packets === 1 && b.report.received.packets === 2);
   });
 }
+
+Deno.test("switch learns where a guest is that migrated, and tells the others", async () => {
+  const protocolFeatures = driverProtocolFeatures | protocolFeatureMask("RARP");
+  await using switched = await Switched.create([{ protocolFeatures }, {}, {}]);
+  const [a, b, c] = switched.guests;
+  for (const guest of switched.guests) guest.post(5);
+  const address = BigInt(`0x${Uint8Array.from(mac(0)).toReversed().toHex()}`);
+  await a.driver.connection.sendRarp(address);
+  const announced = rarpPacket(address).subarray(12);
+  for (const guest of [b, c]) assertEquals((await guest.receive()).frame, announced);
+  await b.send(from(1, mac(0)));
+  assertEquals((await a.receive()).frame, from(1, mac(0)).subarray(12));
+  assertEquals(c.report.received.packets, 1);
+});
 
 Deno.test("switch queues packets for a guest without buffers, drops the oldest, and others notice nothing", async () => {
   await using switched = await Switched.create([{}, {}, {}]);

@@ -4,8 +4,9 @@
  * @module
  */
 
-import { Parts, type VectorSink } from "../../../mod.ts";
+import type { Parts, VectorSink } from "../../../mod.ts";
 import { addressOf, copyMemory, elapsed, pinnedBuffer } from "../../../src/linux/mod.ts";
+import { CopiedParts } from "../copied_parts.ts";
 
 /** The most bytes of packets in a queue, headers included. */
 export const MAX_BYTES: number = 2 ** 24;
@@ -19,25 +20,6 @@ const HALF = 2 ** 29;
 /** Whether a time has come. */
 export function isDue(time: number, now: number): boolean {
   return elapsed(time, now) < HALF;
-}
-
-/** Parts in the queue's own memory, listed as if it were guest memory. */
-class CopiedParts extends Parts {
-  /** The place of the memory, counted from index 0 of guest memory. */
-  readonly #index: number;
-
-  constructor(bytes: Uint8Array<ArrayBuffer>, base: number) {
-    super(bytes);
-    this.#index = addressOf(bytes) - base;
-  }
-
-  override index(i: number): number {
-    return super.index(i) + this.#index;
-  }
-
-  override gather(sink: VectorSink, base: number, offset?: number, bytes?: number): number {
-    return super.gather(sink, base + this.#index, offset, bytes);
-  }
 }
 
 /** Copies of packets, first in, first out, each with the time at which it is due. */
