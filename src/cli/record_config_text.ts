@@ -54,6 +54,26 @@ export function configSection(context: SectionContext): string[] {
   return lines;
 }
 
+/** The driver's steps in a self-describing space, in their order. */
+export function stepSection(context: SectionContext): string[] {
+  // The record file of an older version has none
+  const { source, total, latest } = context.record.config.steps ?? { total: 0 };
+  if (total === 0) return [];
+  const { ink, when } = context;
+  const shown = total > latest.length ? `, the latest of ${formatCount(total)}:` : "";
+  const rows = latest.map(({ at, field, step, bits }): Cell[] => [
+    when(at),
+    field ?? "",
+    [step, step === "reset" ? "yellow" : "green"],
+    [bits.join(" "), bits.includes("FAILED") ? "red" : "cyan"],
+  ]);
+  const columns = [{ title: "", align: "right" }, ...Array(3).fill({ title: "" })] as const;
+  return [
+    heading(context, "Driver's steps", `${source}${shown}`),
+    ...table(columns, rows, { ink, titles: false }),
+  ];
+}
+
 /** Merges neighbouring members of a group with equal observations into one: `geometry.*`. */
 function mergeAlike(fields: readonly ConfigObservation[]): ConfigObservation[] {
   const result: ConfigObservation[] = [];

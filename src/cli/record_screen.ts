@@ -24,6 +24,7 @@ const ORDER: readonly SectionName[] = [
   "queues",
   "errors",
   "report",
+  "steps",
   "status",
   "connections",
   "config",
@@ -32,6 +33,9 @@ const ORDER: readonly SectionName[] = [
 
 /** Number of the latest changes of status, errors and connections to show. */
 const LATEST = 3;
+
+/** Number of the driver's latest steps in config space to show. */
+const LATEST_STEPS = 8;
 
 /** Lines that are kept for the sections below the queues. */
 const BELOW_QUEUES = 12;
@@ -44,9 +48,11 @@ export function recordScreen(record: RecordJson, options: ScreenOptions): string
   const { columns, rows, coloured, previous } = options;
   const most = Math.max(MIN_QUEUES, rows - BELOW_QUEUES);
   const queues = busiest(record, previous, most);
+  const { config } = record;
   const text = recordText({
     ...record,
     queues,
+    config: { ...config, steps: config.steps && latestSteps(config.steps) },
     connections: { ...record.connections, latest: record.connections.latest.slice(-1) },
     errors: { ...record.errors, latest: record.errors.latest.slice(-LATEST) },
     status: { ...record.status, timeline: record.status.timeline.slice(-LATEST) },
@@ -54,6 +60,10 @@ export function recordScreen(record: RecordJson, options: ScreenOptions): string
   const lines = text.trimEnd().split("\n");
   if (lines.length <= rows) return lines;
   return [...lines.slice(0, rows - 1), `… ${lines.length - rows + 1} lines more`];
+}
+
+function latestSteps(steps: RecordJson["config"]["steps"]): RecordJson["config"]["steps"] {
+  return { ...steps, latest: steps.latest.slice(-LATEST_STEPS) };
 }
 
 /** The busiest queues in the order of their indexes, each with its last fault. */

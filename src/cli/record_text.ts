@@ -9,7 +9,7 @@
 import type { ErrorRecord, FeatureRecord, QueueRecord, RecordJson } from "../runtime/record.ts";
 import { shownDeep } from "../runtime/shown.ts";
 import { makeInk, type Style } from "./ink.ts";
-import { configSection } from "./record_config_text.ts";
+import { configSection, stepSection } from "./record_config_text.ts";
 import { heading, LABEL_WIDTH, labelled, type SectionContext } from "./record_section.ts";
 import { type Cell, table, wrap } from "./table.ts";
 import { formatBytes, formatCount, formatDuration, formatRatio } from "./units.ts";
@@ -34,6 +34,7 @@ const SECTIONS = {
   connections: connectionSection,
   features: featureSection,
   config: configSection,
+  steps: stepSection,
   status: statusSection,
   queues: queueSection,
   errors: errorSection,

@@ -13,6 +13,7 @@ import {
   type ConfigLayout,
   type ConfigObservation,
   type ConfigSpace,
+  type ConfigSteps,
   type FeatureDefinition,
   type NamedFeature,
   nameFeatures,
@@ -127,13 +128,17 @@ export interface RecordJson {
   at: number;
   /** Every bit that the device or the framework knows, lowest first. */
   features: FeatureRecord[];
-  /** Config space: its layout (null if it is empty), the visibility of accesses, and its fields. */
+  /**
+   * Config space: its layout (null if it is empty), the visibility of accesses, its fields, and in
+   * the self-describing layout what the driver marked, acknowledged and wrote, in order.
+   */
   config: {
     layout: "packed" | "self-describing" | null;
     bytes: number;
     reads: Visibility;
     writes: Visibility;
     fields: ConfigObservation[];
+    steps: ConfigSteps & { source: Source };
   };
   /** The device status: its latest changes, and the number of older ones. */
   status: { source: Source; note: string; timeline: StatusRecord[]; dropped: number };
@@ -350,6 +355,7 @@ export class DeviceRecord {
         reads: visibility.configReads,
         writes: visibility.configWrites,
         fields: config.observations,
+        steps: { source: "reported", ...config.steps },
       },
       status: { ...visibility.status, timeline: this.#timeline, dropped: this.#timelineDropped },
       queues: queues.map((ring) => ({

@@ -18,7 +18,7 @@
 import type { Readiness, ThreadIo, Watch } from "../linux/mod.ts";
 import type { Chain } from "../virtqueue/mod.ts";
 import type { ConfigLayout, ConfigValues, ConfigView } from "./config/layout.ts";
-import type { ConfigWrite } from "./config/space.ts";
+import type { ConfigWrite } from "./config/write.ts";
 import type { FeatureDefinition } from "./features.ts";
 import type { DeviceRequests } from "./device_requests.ts";
 import type { OptionDefinition, OptionValues } from "./options.ts";

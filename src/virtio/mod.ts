@@ -11,6 +11,8 @@ export * from "./config/layout.ts";
 export type { ConfigObservation } from "./config/observation.ts";
 export * from "./config/self_describing.ts";
 export * from "./config/space.ts";
+export type { ConfigStep, ConfigSteps } from "./config/steps.ts";
+export type * from "./config/write.ts";
 export * from "./define_device.ts";
 export * from "./device.ts";
 export type * from "./device_requests.ts";

@@ -124,6 +124,31 @@ Deno.test("recordText() shows used marks and acknowledged bits", () => {
   assert(/modes .* not used .* ALARM; left: QUIET FAST/.test(text), text);
 });
 
+Deno.test("recordText() lists the driver's steps in a self-describing space", () => {
+  const record = sampleRecord();
+  record.config.steps = {
+    source: "reported",
+    total: 70,
+    latest: [
+      { at: SINCE + 5, field: "status", step: "status", bits: ["ACKNOWLEDGE", "DRIVER"] },
+      { at: SINCE + 9, field: "reading0", step: "marked", bits: [] },
+      { at: SINCE + 1200, field: null, step: "reset", bits: [] },
+    ],
+  };
+  assertStringIncludes(
+    recordText(record),
+    `
+Driver's steps  reported, the latest of 70:
+  +0.005s  status    status  ACKNOWLEDGE DRIVER
+  +0.009s  reading0  marked
+  +1.200s            reset
+`,
+  );
+  // Records of older versions have none
+  Object.assign(record.config, { steps: undefined });
+  assert(!recordText(record).includes("steps"));
+});
+
 Deno.test("recordText() says what happens to requests when the back-end dies", () => {
   const record = sampleRecord();
   for (const index of [0, 1]) Object.assign(record.queues[index], { tracked: true, resumed: true });

@@ -420,3 +420,39 @@ Deno.test("a definition offers bits by name", () => {
     assertEquals([modes.offered("ALARM"), modes.offered("QUIET")], [true, false]);
   }
 });
+
+Deno.test("ConfigSpace.steps lists what the driver marked, acknowledged and wrote, in order", () => {
+  const to = space();
+  const write = (at: number, ...data: number[]) => to.write(at, Uint8Array.from(data));
+  write(STATUS, CONFIG_STATUS.ACKNOWLEDGE);
+  write(STATUS, CONFIG_STATUS.ACKNOWLEDGE | CONFIG_STATUS.DRIVER);
+  write(SENSORS, 5 | 0x80); // two flat fields, one mark
+  write(FEATURES + 4, 0b1);
+  assertThrows(() => write(FEATURES + 4, 0b11), ConfigAccessError);
+  write(FEATURES + 4, 0b101, 0b10);
+  write(MODE + 2, 9);
+  to.write(0, to.bytes.slice()); // changes nothing
+  write(STATUS, 0);
+  assertEquals(
+    to.steps.latest.map(({ field, step, bits }) => [field, step, ...bits]),
+    [
+      ["status", "status", "ACKNOWLEDGE"],
+      ["status", "status", "DRIVER"],
+      ["sensors", "marked"],
+      ["features", "acknowledged", "ALARM"],
+      ["features", "acknowledged", "LOG", "FAR"],
+      ["mode", "written"],
+      [null, "reset"],
+    ],
+  );
+  const times = to.steps.latest.map(({ at }) => at);
+  assertEquals(times, times.toSorted((a, b) => a - b));
+  to.reset(); // nothing to undo
+  assertEquals(to.steps.total, 7);
+});
+
+Deno.test("ConfigSpace.steps keeps the latest, and counts all", () => {
+  const to = space();
+  for (let i = 1; i <= 100; i++) to.write(MODE + 2, Uint8Array.of(100 + i));
+  assertEquals([to.steps.total, to.steps.latest.length], [100, 64]);
+});

@@ -8,6 +8,8 @@ import { ConfigAccessError } from "./error.ts";
 import type { ConfigLayout, ConfigView } from "./layout.ts";
 import { type ConfigObservation, FieldObserver } from "./observation.ts";
 import { CONFIG_STATUS, CONFIG_USED } from "./self_describing.ts";
+import { ConfigStepLog, type ConfigSteps } from "./steps.ts";
+import type { ConfigChange, ConfigWrite } from "./write.ts";
 
 /** Settings of a {@linkcode ConfigSpace}. */
 export interface ConfigSpaceOptions {
@@ -30,37 +32,6 @@ export interface ConfigWriteOptions {
   migration?: boolean;
   /** Called before anything is applied; an error that it throws refuses the write. */
   check?: (write: ConfigWrite) => void;
-}
-
-/** One change that a write makes. */
-export interface ConfigChange {
-  /** The flat name of the field. */
-  readonly name: string;
-  /**
-   * The part that changes: the value, or in the self-describing layout the mark, the acknowledged
-   * bits or the status.
-   */
-  readonly part: "value" | "mark" | "acknowledged" | "status";
-  /** The offset of `before` and `after` in config space, in bytes. */
-  readonly offset: number;
-  /** The whole part before the write, a copy. */
-  readonly before: Uint8Array;
-  /** The whole part after the write, a copy. */
-  readonly after: Uint8Array;
-}
-
-/** The effect of a write. */
-export interface ConfigWrite {
-  /** The changes, in the order of config space. */
-  readonly fields: readonly ConfigChange[];
-  /**
-   * The read-only fields whose bytes in the write differ and were ignored: most likely a stale copy.
-   */
-  readonly ignored: readonly string[];
-  /** Whether it belongs to a migration. */
-  readonly migration: boolean;
-  /** Whether it resets the space, by a status of 0. */
-  readonly reset: boolean;
 }
 
 const STATUS_BITS = CONFIG_STATUS.ACKNOWLEDGE | CONFIG_STATUS.DRIVER |
@@ -114,6 +85,7 @@ export class ConfigSpace<L extends ConfigLayout> {
   readonly view: ConfigView<L>;
   readonly #now: () => number;
   readonly #observers: readonly FieldObserver[];
+  readonly #steps: ConfigStepLog;
   /** The values of writable bytes before the driver wrote them since the last reset, else -1. */
   readonly #initial: Int16Array;
 
@@ -133,6 +105,7 @@ export class ConfigSpace<L extends ConfigLayout> {
     this.bytes = new Uint8Array(buffer, 0, layout.size);
     this.#now = options.now ?? Date.now;
     this.#observers = layout.fields.map((field) => new FieldObserver(field));
+    this.#steps = new ConfigStepLog(layout);
     this.#initial = new Int16Array(layout.size).fill(-1);
     // Only the end has type 0, so a space with fields that starts with 0 is blank
     if (layout.size > 0 && this.bytes[0] === 0) layout.initialise(buffer);
@@ -192,7 +165,9 @@ export class ConfigSpace<L extends ConfigLayout> {
    */
   reset(): void {
     const before = this.bytes.slice();
-    this.#store(before, this.#cleared(before));
+    const next = this.#cleared(before);
+    if (this.#changes(before, next).length > 0) this.#steps.reset(this.#now());
+    this.#store(before, next);
     this.#initial.fill(-1);
   }
 
@@ -201,6 +176,11 @@ export class ConfigSpace<L extends ConfigLayout> {
     const { buffer, byteOffset, length } = this.bytes;
     const space = new DataView(buffer, byteOffset, length);
     return this.#observers.map((observer) => observer.observation(space));
+  }
+
+  /** The driver's latest steps: a copy. */
+  get steps(): ConfigSteps {
+    return this.#steps.steps;
   }
 
   #end(verb: string, offset: number, size: number): number {
@@ -340,8 +320,10 @@ export class ConfigSpace<L extends ConfigLayout> {
     return changes;
   }
 
-  #observe({ fields, reset }: ConfigWrite, start: number, end: number): void {
+  #observe(write: ConfigWrite, start: number, end: number): void {
+    const { fields, reset } = write;
     const now = this.#now();
+    this.#steps.written(write, now);
     const { bytes } = this.layout;
     for (const observer of this.#observers) {
       const { name, offset, size } = observer.field;

@@ -99,6 +99,7 @@ export function sampleRecord(): RecordJson {
         }),
         observation("max_discard_sectors", { feature: "DISCARD", refused: 3 }),
       ],
+      steps: { source: "reported", total: 0, latest: [] },
     },
     status: {
       source: "inferred",
