@@ -1,5 +1,8 @@
 /** What takes long to make is made once, under the project's ignored `.cache/`. */
 
+/** How long what has another recipe is kept: other branches and checkouts may use it. */
+const KEPT_MS = 24 * 3_600_000;
+
 const CACHE = new URL("../../.cache/guest/", import.meta.url).pathname;
 
 /**
@@ -21,9 +24,12 @@ export async function cached(
   using lock = await Deno.open(`${directory}.lock`, { write: true, create: true });
   await lock.lock(true);
   if (await exists(path)) return path;
-  // What else is there is of another recipe, or was left by a process that was killed.
   for await (const { name } of Deno.readDir(directory)) {
-    await Deno.remove(`${directory}/${name}`, { recursive: true });
+    const other = `${directory}/${name}`;
+    const { mtime } = await Deno.lstat(other);
+    const isOld = mtime !== null && Date.now() - mtime.getTime() > KEPT_MS;
+    // A process that was killed leaves a partial one
+    if (isOld || name.endsWith(".partial")) await Deno.remove(other, { recursive: true });
   }
   await make(`${path}.partial`);
   await Deno.rename(`${path}.partial`, path);
