@@ -5,6 +5,9 @@ import { temporary } from "./lib/helpers.ts";
 
 Deno.test("guest --run prints what the command prints, and exits with its status", async () => {
   using directory = temporary();
+  using files = temporary();
+  await Deno.writeTextFile(`${files.path}/a`, "in a folder\n");
+  await Deno.writeTextFile(`${files.path}/b c`, "a file\n");
   const { code, stdout, stderr } = await guest([
     "--cpus=2",
     "--memory=300M",
@@ -12,7 +15,9 @@ Deno.test("guest --run prints what the command prints, and exits with its status
     "--device=blk --serial=root",
     "--without=input",
     "--append=one.word two.words",
-    "--run=echo out; echo err >&2; nproc; cat /sys/block/vda/serial; echo; " +
+    `--file=${files.path}`,
+    `--file=${files.path}/b c`,
+    "--run=cat */a 'b c'; echo out; echo err >&2; nproc; cat /sys/block/vda/serial; echo; " +
     'grep -o "one.word two.words" /proc/cmdline; ls /dev/input; mount | grep " / "; exit 7',
     "--",
     "-name",
@@ -20,6 +25,8 @@ Deno.test("guest --run prints what the command prints, and exits with its status
   ], directory);
   assertEquals(code, 7, stderr);
   assertEquals(stdout.trimEnd().split("\n"), [
+    "in a folder",
+    "a file",
     "out",
     "err",
     "2",
@@ -108,6 +115,8 @@ Deno.test("guest reports bad input in one line", async () => {
     [["--image="], "Expected a value after --image"],
     [["--image=/no/such.img"], "--image=/no/such.img: No such file or directory"],
     [["--kernel=/no/kernel"], "--kernel=/no/kernel: No such file or directory"],
+    [["--file=/no/file"], "--file=/no/file: No such file or directory"],
+    [["--file=a", "--image=b"], "--file is for the small system; leave out --file or --image"],
     [["--memory=lots"], "--memory=lots: expected a size such as 512M or 2G"],
     [["--cpus=0"], "--cpus takes 1 to 255, got 0"],
     [["--machine=pc"], '--machine takes q35, microvm, got "pc"'],

@@ -53,11 +53,13 @@ if [ -n "$root" ]; then
     tries=$((tries + 1))
   done
   if mount "$root" /mnt; then
+    [ -d /files ] && cp -a /files/. /mnt/root/
     for directory in dev proc sys; do mount --move /$directory /mnt/$directory; done
     exec switch_root /mnt "$init"
   fi
   echo "The root disk $root cannot be mounted: this is the initramfs." >&2
 fi
+[ -d /files ] && cp -a /files/. /root/
 exec /sbin/init
 `;
 

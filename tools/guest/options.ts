@@ -65,6 +65,12 @@ const OPTIONS = {
     about: "leaves a default device out; without a root disk the guest stays in its initramfs, " +
       "which has a shell too; may be given many times",
   },
+  file: {
+    type: "text",
+    placeholder: "PATH",
+    each: true,
+    about: "a file or folder to copy to the guest's /root; may be given many times",
+  },
   run: {
     type: "text",
     placeholder: "COMMAND",
@@ -94,6 +100,7 @@ Examples:
   deno task guest --device=blk --device="blk --null --size=1G"
   deno task guest --device="net --user --forward=2222:22"
   deno task guest --without=net
+  deno task guest --file=script.sh --run="sh script.sh"
   deno task guest --device=./my_rng.ts --run="head -c 16 /dev/hwrng | xxd"
 `,
   check: checkOptions,
@@ -124,6 +131,10 @@ function checkOptions({ values, rest }: ToolArguments<typeof OPTIONS>) {
   const { memory, device, without } = values;
   if (!/^[1-9]\d{0,6}[MG]$/.test(memory)) {
     throw new OptionError(`--memory=${memory}: expected a size such as 512M or 2G`);
+  }
+  const own = (["image", "kernel", "initrd"] as const).find((name) => values[name] !== undefined);
+  if (values.file.length > 0 && own !== undefined) {
+    throw new OptionError(`--file is for the small system; leave out --file or --${own}`);
   }
   return { ...values, devices: chooseDevices(device, without), qemuArguments: rest };
 }

@@ -4,6 +4,7 @@ import type { DeviceDescription } from "../../src/cli/describe_text.ts";
 import { vhostdCommand } from "../lib/backend.ts";
 import { output } from "../lib/process.ts";
 import { bootFiles, type GuestOptions } from "./guest.ts";
+import { filesCommand, type GivenFiles, initrdWith } from "./files.ts";
 import { type DeviceOption, isRootDisk, type Options, queueCount } from "./options.ts";
 import { type GuestDevice, machineArguments, qemuProgram } from "./qemu.ts";
 import { programPath } from "./programs.ts";
@@ -31,6 +32,8 @@ export interface Plan {
   directory: string;
   /** The image to copy, and where to, if the root disk is a throw-away one. */
   copy?: { from: string; to: string };
+  /** Files to copy to the guest. */
+  files?: GivenFiles;
   served: ServedDevice[];
   /** The directory of passt, where that is not on PATH. */
   passt?: string;
@@ -67,10 +70,12 @@ export async function makePlan(options: Options): Promise<Plan> {
   if (options.append) words.push(options.append);
   const disks = devices.filter(({ description }) => description.id === BLOCK);
   const at = disks.findIndex(({ option }) => option === rootDisk);
+  const files = options.file.length > 0 ? { from: [...options.file], directory } : undefined;
   return {
-    ...{ directory, copy, served, passt },
+    ...{ directory, copy, files, served, passt },
     guest: {
       ...options,
+      ...files && { initrd: initrdWith(files) },
       root: at < 0 ? undefined : `/dev/vd${String.fromCharCode(97 + at)}`,
       append: words.join(" "),
       devices: served.map(({ name, frontend, socketPath }): GuestDevice => ({
@@ -146,12 +151,13 @@ function frontendOf(option: DeviceOption, description: DeviceDescription): QemuF
 
 /** Prints the plan as the commands of a shell. */
 export async function printPlan(plan: Plan): Promise<void> {
-  const { directory, copy, served, passt, guest } = plan;
+  const { directory, copy, files, served, passt, guest } = plan;
   const args = await machineArguments(guest, await bootFiles(guest));
   const commands = [
     quote(["mkdir", directory]),
     ...passt === undefined ? [] : [`PATH=${quote([passt])}:$PATH`],
     ...copy ? [quote(["cp", "--sparse=always", copy.from, copy.to])] : [],
+    ...files ? [quote(await filesCommand(files, guest))] : [],
     ...served.map(({ name, socketPath, flags }) =>
       `${quote(vhostdCommand([name, `--socket-path=${socketPath}`, ...flags]))} &`
     ),
@@ -161,8 +167,12 @@ export async function printPlan(plan: Plan): Promise<void> {
 }
 
 async function checkFiles(options: Options): Promise<void> {
-  for (const name of ["image", "kernel", "initrd"] as const) {
-    const path = options[name];
+  const own = ["image", "kernel", "initrd"] as const;
+  const paths = [
+    ...own.map((name) => [name, options[name]] as const),
+    ...options.file.map((path) => ["file", path] as const),
+  ];
+  for (const [name, path] of paths) {
     if (path === undefined) continue;
     try {
       using _ = await Deno.open(path);

@@ -2,9 +2,10 @@
 import { isColoured } from "../../src/cli/ink.ts";
 import { recordText } from "../../src/cli/record_text.ts";
 import { Backend, vhostdCommand } from "../lib/backend.ts";
-import { writeAll } from "../lib/process.ts";
+import { run, writeAll } from "../lib/process.ts";
 import { SIGNALS } from "../lib/scratch.ts";
 import { exists } from "./cache.ts";
+import { filesCommand } from "./files.ts";
 import { bootFiles, Guest, type GuestOptions } from "./guest.ts";
 import type { Plan, ServedDevice } from "./plan.ts";
 import { machineArguments, qemuProgram } from "./qemu.ts";
@@ -27,6 +28,10 @@ export async function runSession(plan: Plan, command?: string): Promise<number> 
   let isDone = false;
   try {
     if (plan.copy) await copyImage(plan.copy.from, plan.copy.to);
+    if (plan.files) {
+      const [program, ...args] = await filesCommand(plan.files, plan.guest);
+      await run(program, args);
+    }
     await startBackends(plan, backends, stop);
     stop.signal.throwIfAborted();
     const guest = { ...plan.guest, signal: stop.signal };
