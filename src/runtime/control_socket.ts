@@ -1,12 +1,13 @@
 /**
  * The control socket of a process: HTTP on a Unix socket, for its owner only.
  *
- * | request       | answer                                                             |
- * | ------------- | ------------------------------------------------------------------ |
- * | `GET /`       | the list of requests                                               |
- * | `GET /record` | the record: {@linkcode RecordJson}                                 |
- * | `GET /NAME`   | the result of the device's query NAME: JSON, or bytes without end  |
- * | `POST /NAME`  | the result of the device's command NAME; the body is JSON or empty |
+ * | request        | answer                                                             |
+ * | -------------- | ------------------------------------------------------------------ |
+ * | `GET /`        | the device, and the list of requests                               |
+ * | `GET /record`  | the record: {@linkcode RecordJson}                                 |
+ * | `GET /changes` | its changes, without end: see `changes.ts`                         |
+ * | `GET /NAME`    | the result of the device's query NAME: JSON, or bytes without end  |
+ * | `POST /NAME`   | the result of the device's command NAME; the body is JSON or empty |
  *
  * Where there are several instances of the device, `/INSTANCE/record` and so on are those of one,
  * `/record` is {@linkcode GroupRecordJson}, and any other request goes to the first instance.
@@ -20,6 +21,7 @@
 import { listenOnPath, type UnixConnection, UnixListener } from "../linux/mod.ts";
 import { withUmask } from "../linux/file/path.ts";
 import type { DeviceCommand } from "../virtio/mod.ts";
+import { streamChanges } from "./changes.ts";
 import type { DeviceHost } from "./device_host.ts";
 import type { ServerGroup } from "./server_group.ts";
 import { type HttpAnswer, HttpError, HttpRequest, sendAnswer } from "./http.ts";
@@ -161,9 +163,9 @@ async function answer(
   const [[first, { host }]] = servers;
   if (path !== "") return await answerOf(host, path, request);
   expectMethod(request, "GET", "HEAD");
-  const { device, requests } = index(host);
+  const { requests, ...described } = index(host);
   return json(200, {
-    device,
+    ...described,
     instances: [...servers.keys()],
     requests: [...requests, ...index(host, `/${first}`).requests],
   });
@@ -182,6 +184,9 @@ async function answerOf(
     case "record":
       expectMethod(request, "GET", "HEAD");
       return json(200, await host.freshRecord());
+    case "changes":
+      expectMethod(request, "GET", "HEAD");
+      return { status: 200, body: streamChanges(host) };
   }
   const { commands = {}, queries = {} } = host.control;
   if (Object.hasOwn(queries, name)) {
@@ -195,17 +200,21 @@ async function answerOf(
   return await run(commands[name], await readBody(request));
 }
 
-/** The list of requests, whose paths begin with `prefix`. */
+/** The device, and the list of requests, whose paths begin with `prefix`. */
 function index(host: DeviceHost, prefix = "") {
-  const { device: { name, deviceId, about }, control: { commands = {}, queries = {} } } = host;
+  const { device, control: { commands = {}, queries = {} }, config: { layout } } = host;
+  const { name, deviceId, about, panel } = device;
   const listed = (method: string, offered: Readonly<Record<string, DeviceCommand>>) =>
     Object.entries(offered).map(([name, { about }]) => ({
       ...{ method, path: `${prefix}/${name}`, about },
     }));
   return {
     device: { name, id: deviceId, about },
+    panel,
+    config: layout.fields,
     requests: [
       { method: "GET", path: `${prefix}/record`, about: "What the front-end and the driver did" },
+      { method: "GET", path: `${prefix}/changes`, about: "The same and its changes, line by line" },
       ...listed("GET", queries),
       ...listed("POST", commands),
     ],

@@ -373,6 +373,13 @@ export interface DeviceDefinition<
   readonly about: string;
   /** `import.meta.url` of the module whose default export this is: queue threads import it. */
   readonly module: string;
+  /**
+   * The URL of the module with its panel for `vhostd web`, as `import.meta.resolve("./panel.ts")`;
+   * `@vhostd/vhostd/web` says what that exports.
+   *
+   * @default {none}
+   */
+  readonly panel?: string;
   /** The queues, in the order of their indexes. */
   readonly queues: Q;
   /** The device type's own feature bits. */

@@ -22,6 +22,7 @@ const DEFINITION_MEMBERS: Readonly<Record<keyof DeviceDefinition, true>> = {
   deviceId: true,
   about: true,
   module: true,
+  panel: true,
   queues: true,
   features: true,
   config: true,

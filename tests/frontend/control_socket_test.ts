@@ -7,11 +7,13 @@ import {
   MAX_CONTROL_REQUESTS,
 } from "../../src/runtime/control_socket.ts";
 import { DeviceHost } from "../../src/runtime/mod.ts";
+import { linesOf } from "../../src/web/lines.ts";
 import { defineDevice, type DeviceCommand } from "../../src/virtio/mod.ts";
 
 /** A device with commands, its control socket, and an HTTP client for it. */
 async function opened(
   commands: Record<string, DeviceCommand>,
+  report?: () => Record<string, unknown>,
 ): Promise<{ path: string; request: typeof request } & AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
   stack.defer(watchesEnded);
@@ -24,7 +26,7 @@ async function opened(
     module: import.meta.url,
     threads: "main",
     queues: { q: { about: "Requests" } },
-    open: () => ({ commands }),
+    open: () => ({ commands, report }),
     handlers: () => ({ queues: { q: () => 0 } }),
   });
   const host = stack.use(await DeviceHost.open(device));
@@ -62,6 +64,7 @@ Deno.test("GET / lists the requests", async () => {
   assertEquals(device, { name: "test", id: 42, about: "For tests" });
   assertEquals((requests as { path: string }[]).map(({ path }) => path), [
     "/record",
+    "/changes",
     "/echo",
     "/nothing",
     "/refuse",
@@ -177,4 +180,27 @@ Deno.test("ControlSocket closes connections that are idle or send part of a requ
     await connection.close();
   }
   await watchesEnded();
+});
+
+Deno.test("GET /changes sends the state, then what changes, until the client is gone", async () => {
+  let level = 1;
+  await using control = await opened({
+    raise: { about: "Raises the level", run: () => ({ level: ++level }) },
+  }, () => ({ level }));
+  using client = Deno.createHttpClient({ proxy: { transport: "unix", path: control.path } });
+  const { body } = await fetch("http://vhostd/changes", { client });
+  const lines = linesOf(body!);
+  const first = JSON.parse((await lines.next()).value);
+  assertEquals([first.record.device.name, first.record.report, first.config], ["test", {
+    level: 1,
+  }, ""]);
+  await control.request("POST", "/raise");
+  for await (const line of lines) {
+    // Without news, lines say the time
+    const changes = JSON.parse(line) as unknown[][];
+    const news = changes.filter(([name, inner]) => name !== "cpuSeconds" && inner !== "at");
+    if (news.length === 0) continue;
+    assertEquals(news, [["record", "report", "level", 2]]);
+    break;
+  }
 });
