@@ -8,18 +8,15 @@
  * @module
  */
 
-import { defineDevice, type OptionValues } from "../../mod.ts";
-import type { CapturePlan } from "./capture/capture_ring.ts";
-import { type captureOptions, Recorder } from "./capture/recorder.ts";
+import { defineDevice } from "../../mod.ts";
 import { countMemory, PacketCounts } from "./counts.ts";
-import { ImpairmentControl } from "./impairment/impairment_control.ts";
-import type { Impairment, impairmentOptions } from "./impairment/impairment.ts";
 import { netOptions } from "./options.ts";
 import { ALL_OFFLOADS, type Offload } from "./packet.ts";
 import type { Network } from "./port.ts";
 import { openNetwork, openPort } from "./ports.ts";
 import { type PairContext, QueuePair } from "./queue_pair.ts";
 import { rarpPacket } from "./rarp.ts";
+import { Traffic, type TrafficMessage, type TrafficOptions } from "./traffic.ts";
 
 /** A virtio network device. */
 export default defineDevice({
@@ -112,20 +109,16 @@ export default defineDevice({
 });
 
 /** A message of the control half. */
-interface CardMessage {
+interface CardMessage extends TrafficMessage {
   /** A packet that is sent on behalf of the guest. */
   readonly announced?: Uint8Array;
-  readonly impairment?: Impairment;
-  /** Null ends the capture. */
-  readonly capture?: CapturePlan | null;
 }
 
 /** What the control half of a card needs. */
 export interface CardContext {
-  readonly options:
-    & OptionValues<typeof impairmentOptions>
-    & OptionValues<typeof captureOptions>
-    & { readonly queuePairs: number };
+  /** Its name in captures; by default its port's. */
+  readonly name?: string;
+  readonly options: TrafficOptions & { readonly queuePairs: number };
   post(message: CardMessage): Promise<unknown>;
   log(message: string): void;
 }
@@ -135,17 +128,14 @@ export interface CardContext {
  *
  * @throws {OptionError} When an option of an impairment or a capture is wrong.
  */
-export function openCard(network: Network, { options, post, log }: CardContext) {
+export function openCard(network: Network, { name, options, post, log }: CardContext) {
   const { mtu } = network;
   const { queuePairs } = options;
-  const impairment = new ImpairmentControl(options, {
-    put: (impairment) => post({ impairment }),
-    setLink: (isUp) => network.setLink?.(isUp),
-  });
-  const recorder = new Recorder(options, {
-    name: String(network.report().port),
+  const traffic = new Traffic(options, {
+    name: name ?? String(network.report().port),
     pairs: queuePairs,
-    post: (capture) => post({ capture }),
+    post,
+    setLink: network.setLink,
     log,
   });
   let frontendMtu: number | undefined; // what QEMU tells the driver by its host_mtu
@@ -155,12 +145,8 @@ export function openCard(network: Network, { options, post, log }: CardContext) 
   return {
     offer: { MQ: queuePairs > 1, ...Object.fromEntries(lacking.map((name) => [name, false])) },
     queues: { pair: queuePairs },
-    shared: {
-      ...{ plan: network.plan, counts, mtu },
-      impairment: impairment.current,
-      capture: recorder.plan,
-    },
-    onMessage: recorder.onMessage,
+    shared: { plan: network.plan, counts, mtu, ...traffic.shared },
+    onMessage: () => traffic.onMessage(),
     onFeatures(features: Readonly<Record<Offload, boolean>>) {
       offloads = ALL_OFFLOADS.filter((name) => features[name]);
       network.onFeatures?.(features);
@@ -173,15 +159,12 @@ export function openCard(network: Network, { options, post, log }: CardContext) 
         await post({ announced: rarpPacket(value) });
       },
     },
-    queries: {
-      pcap: { about: "Packets from now on, as a pcapng file", run: () => recorder.open() },
-    },
-    commands: impairment.commands,
+    queries: traffic.queries,
+    commands: traffic.commands,
     report: () => ({
       ...network.report(),
       mtu,
-      ...impairment.report(),
-      ...recorder.report(),
+      ...traffic.report(),
       ...frontendMtu !== undefined && { frontendMtu },
       pairs: { enabled: PacketCounts.enabledPairs(counts), offered: queuePairs },
       offloads,
@@ -189,7 +172,7 @@ export function openCard(network: Network, { options, post, log }: CardContext) 
       received: PacketCounts.total(counts, 1),
     }),
     async [Symbol.asyncDispose]() {
-      await recorder[Symbol.asyncDispose]();
+      await traffic[Symbol.asyncDispose]();
       await network[Symbol.asyncDispose]();
     },
   };

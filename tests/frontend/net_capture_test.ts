@@ -53,8 +53,8 @@ for (const { name, ...setup } of [{ name: "split" }, { name: "packed", packed: t
       await setUp.send(new Uint8Array(20));
       assertEquals(setUp.report.pcap.captured, 13);
     }
-    const { packets, name, statistics } = readPcapng(await Deno.readFile(pcap));
-    assertEquals([name, statistics], ["inherited socket", undefined]);
+    const { packets, names, statistics } = readPcapng(await Deno.readFile(pcap));
+    assertEquals([names, statistics], [["inherited socket"], undefined]);
     assertEquals(packets.length, 13);
     for (const [i, bytes] of sizes.entries()) {
       const [out, received] = packets.slice(2 * i);

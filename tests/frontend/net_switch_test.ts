@@ -2,67 +2,16 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { MAX_QUEUED_PACKETS } from "../../backends/net/switch/packet_queue.ts";
 import { rarpPacket } from "../../backends/net/rarp.ts";
-import device from "../../backends/net/switch/mod.ts";
 import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
-import { type DeviceServer, serveInstances } from "../../mod.ts";
 import { readArp, readIpv4, writeArp, writeIpv4 } from "../../backends/net/handler/mod.ts";
 import { type IpFrame, ipFrame } from "../unit/lib/ip_frames.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import { splitRing } from "./lib/raw_rings.ts";
 import { concat } from "@std/bytes";
 import { record, StreamPeer } from "../../tools/lib/stream_peer.ts";
-import { frame, NetDriver, type NetSetup, packet } from "./lib/net_driver.ts";
-
-/** Buffers stay with the device for as long as a test lasts. */
-const timeoutMs = 60_000;
-
-/** A switch with a guest for each entry of `ports`. */
-class Switched implements AsyncDisposable {
-  private constructor(readonly guests: NetDriver[], readonly made: AsyncDisposableStack) {}
-
-  /** @param ports The setup of each guest, with what follows the path of its port. */
-  static async create(
-    ports: (NetSetup & { flags?: string })[],
-    log: (line: string) => void = () => {},
-    options: Record<string, unknown> = {},
-  ): Promise<Switched> {
-    await using made = new AsyncDisposableStack();
-    const directory = await Deno.makeTempDir();
-    made.defer(() => Deno.remove(directory, { recursive: true }));
-    const path = (i: number) => `${directory}/${i}.sock`;
-    const instances = ports.map(({ flags = "" }, i) =>
-      [`${i}`, {
-        socketPath: path(i),
-        options: { ...options, port: path(i) + flags },
-        log,
-      }] as const
-    );
-    const group = made.use(await serveInstances(device, Object.fromEntries(instances)));
-    const guests: NetDriver[] = [];
-    for (const [i, { flags: _flags, ...setup }] of ports.entries()) {
-      const server: DeviceServer = group.servers.get(`${i}`)!;
-      guests.push(made.use(await NetDriver.join(server, path(i), { timeoutMs, ...setup })));
-    }
-    return new Switched(guests, made.move());
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.made.disposeAsync();
-  }
-}
-
-/** The address of a guest. */
-function mac(guest: number): number[] {
-  return [2, 0, 0, 0, 1, guest];
-}
-
-/** A packet of one guest to another, or to all. */
-function from(guest: number, to: number[], bytes = 60, seed = 0): Uint8Array<ArrayBuffer> {
-  const content = frame(bytes, seed, to);
-  content.set(mac(guest), 6);
-  return packet(content);
-}
+import { NetDriver, type NetSetup, packet } from "./lib/net_driver.ts";
+import { from, mac, Switched, timeoutMs } from "./lib/switched.ts";
 
 const ALL = Array(6).fill(0xff);
 

@@ -6,9 +6,10 @@
  */
 
 import { OptionError, type Options, type OptionValues } from "../../../mod.ts";
-import { CaptureFile, CaptureStream, pcapng } from "../../../src/linux/mod.ts";
+import { CaptureStream, pcapng } from "../../../src/linux/mod.ts";
 import { MAX_FRAME_BYTES } from "../packet.ts";
 import { type CapturePlan, CaptureRing, ringMemory } from "./capture_ring.ts";
+import { LINKTYPE_ETHERNET, MAX_READER_BYTES, SharedFile } from "./shared_file.ts";
 
 /** The size at which a file ends if the user gives none. */
 const PCAP_MAX_BYTES = 2 ** 30;
@@ -39,13 +40,8 @@ export const captureOptions = {
 /** The most clients that read a capture. */
 const MAX_READERS = 8;
 
-/** The bytes that wait for a reader: more are lost to it. */
-const MAX_READER_BYTES = 2 ** 23;
-
 /** Time between two looks at the rings while packets come. */
 const PERIOD_MS = 10;
-
-const LINKTYPE_ETHERNET = 1;
 
 /** What a recorder needs of its card. */
 export interface RecorderContext {
@@ -65,8 +61,10 @@ export class Recorder implements AsyncDisposable {
   readonly plan: CapturePlan | null;
   readonly #options: OptionValues<typeof captureOptions>;
   readonly #context: RecorderContext;
-  readonly #readers = new Set<CaptureStream>();
-  readonly #file: CaptureFile | undefined;
+  readonly #clients = new Set<CaptureStream>();
+  readonly #file: SharedFile | undefined;
+  /** The clients, and the file while it takes packets. */
+  readonly #readers = new Set<CaptureStream | SharedFile>();
   /** A ring for each pair while packets are captured. */
   #rings: CaptureRing[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -83,12 +81,14 @@ export class Recorder implements AsyncDisposable {
     this.plan = path === undefined ? null : this.#begin();
     if (path === undefined) return;
     try {
-      this.#file = new CaptureFile(path, { maxBytes: pcapMax, flag: "--pcap-max" }, context.log);
+      const limits = { snapBytes: options.pcapSnap, maxBytes: pcapMax };
+      const { name, log } = context;
+      const file = new SharedFile(path, name, limits, log, () => this.#remove(file));
+      this.#readers.add(this.#file = file);
     } catch (error) {
       clearTimeout(this.#timer);
       throw new OptionError(`--pcap=${path}: ${(error as Error).message}`, { cause: error });
     }
-    this.#file.write(this.#add().stream);
   }
 
   /** Takes the message of a thread that has packets: it sends one when it was asked to. */
@@ -102,14 +102,21 @@ export class Recorder implements AsyncDisposable {
    * @throws {RangeError} When there are too many.
    */
   async open(): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
-    if (this.#readers.size >= MAX_READERS) {
+    if (this.#clients.size >= MAX_READERS) {
       throw new RangeError(`Expected at most ${MAX_READERS} readers of packets at a time`);
     }
     const begins = this.#rings.length === 0;
     const plan = begins ? this.#begin() : undefined;
-    const { stream } = this.#add();
+    const header = pcapng.fileHeader(
+      LINKTYPE_ETHERNET,
+      [this.#context.name],
+      this.#options.pcapSnap,
+    );
+    const client = new CaptureStream(header, MAX_READER_BYTES, () => this.#remove(client));
+    this.#clients.add(client);
+    this.#readers.add(client);
     if (plan !== undefined) await this.#context.post(plan);
-    return stream;
+    return client.stream;
   }
 
   #begin(): CapturePlan {
@@ -120,16 +127,9 @@ export class Recorder implements AsyncDisposable {
     return { rings, snapBytes: this.#options.pcapSnap };
   }
 
-  #add(): CaptureStream {
-    const { name } = this.#context;
-    const header = pcapng.fileHeader(LINKTYPE_ETHERNET, [name], this.#options.pcapSnap);
-    const reader = new CaptureStream(header, MAX_READER_BYTES, () => this.#remove(reader));
-    this.#readers.add(reader);
-    return reader;
-  }
-
-  #remove(reader: CaptureStream): void {
+  #remove(reader: CaptureStream | SharedFile): void {
     this.#readers.delete(reader);
+    this.#clients.delete(reader as CaptureStream);
     if (this.#readers.size > 0) return;
     this.#earlier = this.#counts;
     this.#rings = [];
@@ -174,7 +174,8 @@ export class Recorder implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     clearTimeout(this.#timer);
     this.#drain();
-    for (const reader of this.#readers) reader.end();
+    for (const client of this.#clients) client.end();
+    this.#clients.clear();
     this.#readers.clear();
     await this.#file?.[Symbol.asyncDispose]();
   }

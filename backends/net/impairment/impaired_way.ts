@@ -48,7 +48,11 @@ export class ImpairedWay {
   set(impairment: DirectionImpairment, seed: number | undefined, stream: number): void {
     this.#impairment = impairment;
     this.#isClean = isCleanWay(impairment);
-    if (seed !== undefined) this.#random = Math.imul(seed ^ stream, 0x9e37_79b1);
+    if (seed !== undefined) {
+      // Neither seeds nor directions that are neighbours may have neighbouring sequences.
+      this.#random = seed;
+      this.#random = this.#next() + Math.imul(stream, 0x85eb_ca6b) | 0;
+    }
     this.#busyUs = 0;
     this.#since = microseconds();
   }

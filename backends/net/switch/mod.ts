@@ -10,21 +10,17 @@
 import { defaultOptions, defineDevice } from "../../../mod.ts";
 import net, { openCard } from "../mod.ts";
 import { netOptions } from "../options.ts";
-import { ALL_OFFLOADS, type Offload } from "../packet.ts";
-import type { Network, PortPlan } from "../port.ts";
-import { openNetwork, openPort } from "../ports.ts";
-import { macOf, switchOptions, uplinkOptions } from "./options.ts";
+import { ALL_OFFLOADS } from "../packet.ts";
+import type { Network } from "../port.ts";
+import { openPort } from "../ports.ts";
+import type { TrafficMessage } from "../traffic.ts";
+import { portOptions, switchOptions } from "./options.ts";
 import { MAX_GUESTS, theSwitch } from "./switch.ts";
 import { Uplink } from "./uplink.ts";
+import { UplinkControl, type UplinkMessage } from "./uplink_control.ts";
 
 /** Asks the data half for the addresses that the switch knows. */
 const LIST_MACS = "macs";
-
-/** The uplink as the first instance opened it. */
-interface UplinkPlan {
-  readonly plan: PortPlan;
-  readonly offloads: readonly Offload[];
-}
 
 /** A switch of network cards. */
 export default defineDevice({
@@ -38,43 +34,49 @@ export default defineDevice({
   threads: "one",
   instances: "port",
 
-  async open({ options: { port = "", uplink, isolate, mtu }, instance, log, post }) {
-    if (instance.number >= MAX_GUESTS) throw new RangeError(`Expected at most ${MAX_GUESTS} ports`);
-    const mac = macOf(port);
+  async open({ options, instance: { number, name }, log, post }) {
+    if (number >= MAX_GUESTS) throw new RangeError(`Expected at most ${MAX_GUESTS} ports`);
+    const { mac, traffic } = portOptions(options, number);
+    const { mtu = 1500, isolate: isIsolated } = options;
+    await using made = new AsyncDisposableStack();
     // The first instance has the uplink for all.
-    const joined = uplink === undefined || instance.number > 0
+    const uplink = options.uplink === undefined || number > 0
       ? undefined
-      : await openUplink(uplink, mtu, log);
+      : made.use(await UplinkControl.open({ ...options, uplink: options.uplink }, log, post));
     const network: Network = {
       plan: {
-        ...{ kind: "switch", number: instance.number, isIsolated: isolate },
-        ...mac !== undefined && { mac },
+        ...{ kind: "switch", number, isIsolated },
+        ...mac !== undefined && { mac: mac.words },
       },
       offloads: ALL_OFFLOADS,
-      mtu: mtu ?? 1500,
-      report: () => ({ port: `switch, ${mac === undefined ? "any address" : port.split(",")[1]}` }),
-      [Symbol.asyncDispose]: async () => await joined?.[Symbol.asyncDispose](),
+      mtu,
+      report: () => ({ port: `switch, ${mac === undefined ? "any address" : `mac=${mac.text}`}` }),
+      [Symbol.asyncDispose]: async () => await uplink?.[Symbol.asyncDispose](),
     };
-    const card = openCard(network, { options: defaultOptions(netOptions), log, post });
+    const card = openCard(network, { name, options: { ...traffic, queuePairs: 1 }, log, post });
+    made.move();
     return {
       ...card,
-      shared: {
-        ...card.shared,
-        ...{ number: instance.number, name: instance.name, mac },
-        uplink: joined && { plan: joined.plan, offloads: joined.offloads },
+      shared: { ...card.shared, number, name, mac: mac?.words, uplink: uplink?.plan },
+      onMessage() {
+        card.onMessage();
+        uplink?.traffic.onMessage();
       },
+      commands: { ...card.commands, ...uplink?.commands },
       queries: {
         ...card.queries,
+        ...uplink?.queries,
         macs: {
           about: "The addresses that the switch knows, with their ports",
           run: async () => (await post(LIST_MACS))[0],
         },
       },
+      report: () => ({ ...card.report(), ...uplink && { uplink: uplink.report() } }),
     };
   },
 
   handlers(context) {
-    const { shared: { number, name, mac, uplink, mtu }, watch, keep, notice } = context;
+    const { shared: { number, name, mac, uplink, mtu }, watch, keep, notice, post } = context;
     theSwitch.name(number, name, mac);
     const half = net.handlers({
       ...context,
@@ -82,14 +84,23 @@ export default defineDevice({
     });
     const joined = uplink && new Uplink(
       theSwitch,
-      { watch, keep, notice, mtu },
+      { watch, keep, notice, mtu, wake: () => post(null) },
       uplink.offloads,
       (owner) => openPort(uplink.plan, owner, 0),
     );
+    const change = ({ impairment, capture }: TrafficMessage) => {
+      if (impairment !== undefined) joined?.impair(impairment);
+      if (capture !== undefined) joined?.capture(capture);
+    };
+    if (uplink !== undefined) change(uplink);
     return {
       ...half,
       report: () => ({ ...half.report?.(), ...joined && { uplink: joined.report() } }),
-      onMessage: (message) => message === LIST_MACS ? theSwitch.list() : half.onMessage!(message),
+      onMessage(message) {
+        if (message === LIST_MACS) return theSwitch.list();
+        const { uplink } = message as UplinkMessage;
+        return uplink === undefined ? half.onMessage!(message) : change(uplink);
+      },
       close() {
         half.close?.();
         joined?.[Symbol.dispose]();
@@ -97,17 +108,3 @@ export default defineDevice({
     };
   },
 });
-
-async function openUplink(
-  uplink: string,
-  mtu: number | undefined,
-  log: (message: string) => void,
-): Promise<Network> {
-  const network = await openNetwork({
-    ...{ ...defaultOptions(netOptions), queuePairs: 1 },
-    ...{ mtu, ...uplinkOptions(uplink) },
-  }, log);
-  const all = Object.fromEntries(ALL_OFFLOADS.map((name) => [name, true]));
-  network.onFeatures?.(all as Record<Offload, boolean>);
-  return network;
-}

@@ -4,7 +4,26 @@
  * @module
  */
 
-import { OptionError, type Options } from "../../../mod.ts";
+import {
+  defaultOptions,
+  flagName,
+  OptionError,
+  type Options,
+  type OptionValues,
+  parseOption,
+} from "../../../mod.ts";
+import { captureOptions } from "../capture/recorder.ts";
+import { impairmentOptions } from "../impairment/impairment.ts";
+import type { TrafficOptions } from "../traffic.ts";
+
+/** What each port of a switch can have for itself. */
+const trafficSettings = { pcap: captureOptions.pcap, ...impairmentOptions };
+
+/** What the port of a guest can have. */
+const portSettings = {
+  mac: { type: "text", placeholder: "MAC", about: "The only address that the guest may use" },
+  ...trafficSettings,
+} as const satisfies Options;
 
 /** The options of a switch. */
 export const switchOptions = {
@@ -13,7 +32,8 @@ export const switchOptions = {
     placeholder: "PATH",
     about:
       "Listen on a Unix socket for a guest; once for each guest. With PATH,mac=MAC the guest " +
-      "may use that address only, and no other guest may",
+      "may use that address only, and no other guest may; PATH,delay=20ms,pcap=FILE and so on " +
+      "are for this guest, in place of the flags below",
   },
   uplink: {
     type: "text",
@@ -21,34 +41,106 @@ export const switchOptions = {
     about: "Join the guests to another network as net does: tap:NAME, user, stream:PATH, " +
       "stream:HOST:PORT or handler:FILE[,NAME=VALUE]",
   },
+  uplinkOptions: {
+    type: "text",
+    placeholder: "NAME=VALUE,…",
+    about: "Impair and capture the uplink: delay=20ms,pcap=FILE and so on",
+    needs: "uplink",
+  },
   isolate: { type: "flag", about: "Let guests reach the uplink only, and not each other" },
   mtu: {
     type: "number",
     placeholder: "BYTES",
     least: 68,
     most: 65_535,
-    about: "The largest IP packet; by default the uplink's, or 1500",
+    about: "The largest IP packet; by default 1500, and of the uplink its own",
   },
+  pcap: {
+    ...captureOptions.pcap,
+    about: "Capture packets into a pcapng file, with an interface for each port and the uplink",
+  },
+  pcapSnap: captureOptions.pcapSnap,
+  pcapMax: { ...captureOptions.pcapMax, needs: undefined }, // ports may have files of their own
+  ...impairmentOptions,
 } as const satisfies Options;
 
+/** What the user gave. */
+export type SwitchOptions = OptionValues<typeof switchOptions>;
+
 /**
- * The address in the value of `--port`, as three little-endian words.
+ * What a guest's port is to have: `PATH[,NAME=VALUE…]`, over what holds for all.
  *
- * @throws {OptionError} When it is none, or more than that is there.
+ * @param number Its number in the switch.
+ * @throws {OptionError} When there is anything else.
  */
-export function macOf(port: string): [number, number, number] | undefined {
-  const [, ...settings] = port.split(",");
-  if (settings.length === 0) return undefined;
-  const [, text] = /^mac=((?:[0-9a-f]{2}:){5}[0-9a-f]{2})$/i.exec(settings.join(",")) ?? [];
-  const bytes = text?.split(":").map((byte) => parseInt(byte, 16)) ?? [1];
-  if ((bytes[0] & 1) !== 0) {
+export function portOptions(
+  options: SwitchOptions,
+  number: number,
+): { mac?: Mac; traffic: TrafficOptions } {
+  const [, ...words] = settingsOf(options.port ?? "");
+  const { mac, ...own } = parseSettings("port", words, portSettings);
+  // With one seed for all, all would lose the same packets.
+  const seed = options.seed === undefined ? undefined : (options.seed + number) % 2 ** 32;
+  return {
+    mac: mac === undefined ? undefined : parseMac(mac),
+    traffic: { ...options, seed, ...own },
+  };
+}
+
+/**
+ * What the uplink is to have. Impairments for all are those of guests.
+ *
+ * @throws {OptionError} When it is given anything else.
+ */
+export function uplinkTraffic(options: SwitchOptions): TrafficOptions {
+  const { pcap, pcapSnap, pcapMax, seed, uplinkOptions } = options;
+  const words = uplinkOptions === undefined ? [] : settingsOf(uplinkOptions);
+  const own = parseSettings("uplinkOptions", words, trafficSettings);
+  return { ...defaultOptions(impairmentOptions), pcap, pcapSnap, pcapMax, seed, ...own };
+}
+
+/** Divides at commas, but not in `delay=tx:1ms,rx:2ms`. */
+function settingsOf(text: string): string[] {
+  return text.split(/,(?!(?:tx|rx):)/);
+}
+
+function parseSettings<O extends Options>(
+  option: string,
+  words: readonly string[],
+  settings: O,
+): Partial<OptionValues<O>> {
+  const values: Record<string, unknown> = {};
+  for (const word of words) {
+    const [, name = "", value] = /^([\w-]+)=(.+)$/.exec(word) ?? [];
+    if (!Object.hasOwn(settings, name) || Object.hasOwn(values, name)) {
+      throw new OptionError(
+        `--${flagName(option)} takes ${
+          Object.keys(settings).map((name) => `${name}=`).join(", ")
+        }` +
+          ` once each; got ${JSON.stringify(word)}`,
+      );
+    }
+    values[name] = parseOption(name, settings[name], value);
+  }
+  return values as Partial<OptionValues<O>>;
+}
+
+/** An address, also as three little-endian words. */
+interface Mac {
+  readonly text: string;
+  readonly words: readonly [number, number, number];
+}
+
+function parseMac(text: string): Mac {
+  const isMac = /^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text);
+  const [a, b, c, d, e, f] = isMac ? text.split(":").map((byte) => parseInt(byte, 16)) : [1];
+  if ((a & 1) !== 0) {
     throw new OptionError(
-      `--port takes PATH or PATH,mac=MAC with the address of one card, such as ` +
-        `mac=52:54:00:12:34:56; got ${JSON.stringify(port)}`,
+      "mac= of --port takes the address of one card, such as 52:54:00:12:34:56; got " +
+        JSON.stringify(text),
     );
   }
-  const [a, b, c, d, e, f] = bytes;
-  return [a | b << 8, c | d << 8, e | f << 8];
+  return { text, words: [a | b << 8, c | d << 8, e | f << 8] };
 }
 
 /** The flags of `net` for a value of `--uplink`. */

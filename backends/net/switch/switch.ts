@@ -4,6 +4,7 @@
  * @module
  */
 
+import { PacketHeader } from "../header.ts";
 import { Drop, SENT } from "../packet.ts";
 import type { Acceptance } from "./acceptance.ts";
 import { type MacJson, MacTable } from "./mac_table.ts";
@@ -15,6 +16,9 @@ export const MAX_GUESTS = 16;
 
 /** The number of the uplink among the ports. */
 export const UPLINK = MAX_GUESTS;
+
+/** The header of a frame that needs no offload. */
+const PLAIN = new PacketHeader();
 
 /** A port of the switch. */
 export interface Member {
@@ -31,7 +35,7 @@ export interface Member {
   /** Other packets are divided for it, and their checksums completed. */
   readonly accepts: Acceptance;
   /** Takes a packet, whose indexes are addresses, or drops and counts it. */
-  take(packet: Parts): void;
+  take(packet: Parts, header: PacketHeader): void;
   /** Counts a packet to it that is dropped. */
   dropped(reason: number): void;
   /** Publishes what it took. */
@@ -114,12 +118,12 @@ export class Switch {
 
   #pass(packet: Transit, to: Member): void {
     this.#unflushed |= 1 << to.number;
-    if (to.accepts.takes(packet.header)) return to.take(packet.parts);
+    if (to.accepts.takes(packet.header)) return to.take(packet.parts, packet.header);
     let left = packet.divide();
     if (left === 0) return to.dropped(Drop.HEADER);
     for (; left > 0; left--) {
       packet.next();
-      to.take(packet.parts);
+      to.take(packet.parts, PLAIN);
     }
     packet.whole();
   }

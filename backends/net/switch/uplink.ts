@@ -6,7 +6,13 @@
 
 import { Parts, type VectorSink } from "../../../mod.ts";
 import { addressOf, copyMemory, pinnedBuffer } from "../../../src/linux/mod.ts";
+import { Capture } from "../capture/capture.ts";
+import type { CapturePlan } from "../capture/capture_ring.ts";
+import { CopiedParts } from "../copied_parts.ts";
 import { PacketHeader } from "../header.ts";
+import { DelayQueue } from "../impairment/delay_queue.ts";
+import { type ImpairedOwner, ImpairedPort } from "../impairment/impaired_port.ts";
+import { type Impairment, isClean } from "../impairment/impairment.ts";
 import {
   ALL_OFFLOADS,
   Drop,
@@ -30,15 +36,21 @@ const MAX_BATCH = 64;
 /** How many packets the port may be sending at a time, if it does so later. */
 const MAX_PENDING = 256;
 
+/** How many packets wait while the port is full. */
+const MAX_WAITING = 256;
+
 const ALL = Object.fromEntries(
   ALL_OFFLOADS.map((name) => [name, true]),
 ) as Record<Offload, boolean>;
 
 /** What an uplink is given, besides what it is itself for its port. */
-export type UplinkContext = Pick<PortOwner, "watch" | "keep" | "notice" | "mtu">;
+export interface UplinkContext extends Pick<PortOwner, "watch" | "keep" | "notice" | "mtu"> {
+  /** Tells the control half that there are captured packets; returns whether it could. */
+  wake(): boolean;
+}
 
 /** Joins a port of any kind to a switch. */
-export class Uplink implements Member, PortOwner, VectorSink, Disposable {
+export class Uplink implements Member, ImpairedOwner, VectorSink, Disposable {
   readonly number = UPLINK;
   readonly isUp = true;
   readonly isIsolated = false;
@@ -53,12 +65,21 @@ export class Uplink implements Member, PortOwner, VectorSink, Disposable {
   /** The indexes of packets are addresses. */
   readonly base = 0;
   readonly #switch: Switch;
-  readonly #port: Port;
+  readonly #wake: () => boolean;
+  /** The port that packets pass: the real one, or with an impairment the one before it. */
+  #port: Port;
+  readonly #real: Port;
+  readonly #isAsync: boolean;
+  #impaired: ImpairedPort | undefined;
+  #capture: Capture | undefined;
   /** Takes the packets of the port, one after the other. */
   readonly #memory = new Uint8Array(pinnedBuffer(HEADER_BYTES + MAX_FRAME_BYTES));
   readonly #window = ReceiveWindow.over(this.#memory);
   readonly #packet = new Parts(this.#memory);
   readonly #header = new PacketHeader();
+  /** The header of a packet that waited. */
+  readonly #sentHeader = new PacketHeader();
+  readonly #waiting = new DelayQueue(0);
   readonly #transit = new Transit(addressOf(this.#memory));
   /** Where the next piece of a packet is copied to. */
   #copyAddress = 0;
@@ -81,6 +102,7 @@ export class Uplink implements Member, PortOwner, VectorSink, Disposable {
     this.keep = context.keep;
     this.notice = context.notice;
     this.mtu = context.mtu;
+    this.#wake = context.wake;
     this.#switch = ofSwitch;
     this.accepts.ofPort(offloads);
     this.features = Object.fromEntries(
@@ -88,32 +110,65 @@ export class Uplink implements Member, PortOwner, VectorSink, Disposable {
     ) as typeof this.features;
     // A packet of the network has a header like one of a guest that acknowledged everything.
     this.#header.negotiated(ALL);
-    this.#port = open(this);
+    this.#sentHeader.negotiated(ALL);
+    this.#port = this.#real = open(this);
+    this.#isAsync = this.#real.isAsync === true;
     this.#port.enable?.(true);
     ofSwitch.join(this);
     this.#port.listen(true);
   }
 
-  take(packet: Parts): void {
-    if (this.#port.isAsync) return this.#takeCopy(packet);
-    this.#count(this.#port.send(packet, this.#header) as number);
+  /** Puts an impairment in force. Until there is one, packets pass the real port itself. */
+  impair(impairment: Impairment): void {
+    if (this.#impaired === undefined && isClean(impairment)) return;
+    this.#port = this.#impaired ??= new ImpairedPort(this.#real, this, this.#sentHeader);
+    this.#impaired.set(impairment, UPLINK);
   }
 
-  /** Takes a packet that the port may use when its memory is the guest's again. */
-  #takeCopy(packet: Parts): void {
-    if (this.#pending === MAX_PENDING) return this.dropped(Drop.QUEUE);
+  /** Begins to capture packets, or ends that. */
+  capture(plan: CapturePlan | null): void {
+    this.#capture = plan === null
+      ? undefined
+      : new Capture(plan.rings[0], plan.snapBytes, this.base, this.#wake);
+  }
+
+  take(packet: Parts, header: PacketHeader): void {
+    const waiting = this.#waiting;
+    if (waiting.count === 0 && this.#send(packet, header)) return;
+    if (waiting.count === MAX_WAITING || !waiting.add(packet.byteLength, 0)) {
+      return this.#count(packet, Drop.QUEUE);
+    }
+    packet.gather(waiting, this.base);
+  }
+
+  /** Sends a packet; returns false when it has to wait for {@linkcode Uplink.writable}. */
+  #send(packet: Parts, header: PacketHeader): boolean {
+    const isAsync = this.#isAsync;
+    if (isAsync && this.#pending === MAX_PENDING) return false;
+    // The port may use it when its memory is the guest's again.
+    const sent = isAsync ? this.#copy(packet) : packet;
+    const result = this.#port.send(sent, header);
+    if (result === FULL) return false;
+    if (typeof result === "number") {
+      this.#count(sent, result);
+    } else {
+      this.#pending++;
+      void this.keep(result).then((result) => {
+        this.#pending--;
+        this.#count(sent, result);
+        this.writable();
+      });
+    }
+    return true;
+  }
+
+  #copy(packet: Parts): Parts {
     const bytes = new Uint8Array(pinnedBuffer(packet.byteLength), 0, packet.byteLength);
     this.#copyAddress = addressOf(bytes);
     packet.gather(this, this.base);
-    const copy = new Parts(bytes);
+    const copy = new CopiedParts(bytes, this.base);
     copy.push(0, bytes.length);
-    const result = this.#port.send(copy, this.#header);
-    if (typeof result === "number") return this.#count(result);
-    this.#pending++;
-    void this.keep(result).then((result) => {
-      this.#pending--;
-      this.#count(result);
-    });
+    return copy;
   }
 
   /** Copies the next piece of a packet. */
@@ -123,13 +178,23 @@ export class Uplink implements Member, PortOwner, VectorSink, Disposable {
     return true;
   }
 
-  #count(result: number): void {
+  #count(packet: Parts, result: number): void {
     if (result === SENT) this.#sent++;
-    else this.dropped(result === FULL ? Drop.QUEUE : result);
+    else this.dropped(result);
+    if (this.#capture !== undefined) this.#capture.sent(packet, HEADER_BYTES, result);
   }
 
   dropped(reason: number): void {
     this.#drops[reason]++;
+  }
+
+  lost(_packet: Parts, reason: number): void {
+    this.dropped(reason);
+  }
+
+  lostReceived(bytes: number, reason: number): void {
+    this.dropped(reason);
+    if (this.#capture !== undefined) this.#capture.received(this.#window, bytes, reason);
   }
 
   publish(): void {
@@ -144,20 +209,30 @@ export class Uplink implements Member, PortOwner, VectorSink, Disposable {
       packet.clear(this.#memory);
       packet.push(0, Math.min(bytes, this.#memory.length));
       this.#received++;
-      const refused = header.read(packet);
-      if (refused !== SENT) this.dropped(refused);
-      else {
+      let result = header.read(packet);
+      if (result === SENT) {
         this.#transit.begin(packet, header);
-        const result = this.#switch.forward(this, this.#transit);
-        if (result !== SENT) this.dropped(result);
+        result = this.#switch.forward(this, this.#transit);
       }
+      if (result !== SENT) this.dropped(result);
+      if (this.#capture !== undefined) this.#capture.received(this.#window, bytes, result);
     }
     this.#switch.flush();
     // A port that has buffered more than one batch says so again.
     this.#port.listen(true);
   }
 
-  writable(): void {}
+  writable(): void {
+    this.#impaired?.writable();
+    const waiting = this.#waiting, header = this.#sentHeader;
+    while (waiting.count > 0) {
+      const { packet } = waiting;
+      header.read(packet);
+      if (!this.#send(packet, header)) break;
+      waiting.remove();
+    }
+    this.#port.flush?.();
+  }
 
   receiveOne(): boolean {
     return false;

@@ -14,10 +14,8 @@ export class CaptureStream {
   /** The file, block by block. */
   readonly stream: ReadableStream<Uint8Array<ArrayBuffer>>;
   #controller!: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
-  /** Packets since it began, and those of them that are lost. */
-  #packets = 0;
-  #lost = 0;
-  #untold = false;
+  /** By interface: packets since it began, and those of them that are lost. */
+  readonly #counts: { packets: number; lost: number; isUntold: boolean }[] = [];
 
   /**
    * Begins a stream.
@@ -40,32 +38,41 @@ export class CaptureStream {
     }, { highWaterMark: maxBytes, size: ({ length }) => length });
   }
 
-  /** Adds whole blocks, which become the reader's. */
-  give(blocks: Uint8Array<ArrayBuffer>): void {
+  /** Adds a block that is no packet. */
+  describe(block: Uint8Array<ArrayBuffer>): void {
+    this.#controller.enqueue(block);
+  }
+
+  /** Adds whole blocks with packets of an interface; they become the reader's. */
+  give(blocks: Uint8Array<ArrayBuffer>, interfaceId = 0): void {
     const packets = countPackets(blocks);
-    this.#packets += packets;
-    if (this.#controller.desiredSize! < blocks.length) {
-      this.#lost += packets;
-      this.#untold = true;
-      return;
-    }
+    if (this.#controller.desiredSize! < blocks.length) return this.lose(packets, interfaceId);
+    this.#countsOf(interfaceId).packets += packets;
     this.tell();
     this.#controller.enqueue(blocks);
   }
 
   /** Counts packets that were lost before they came here. */
-  lose(packets: number): void {
-    this.#packets += packets;
-    this.#lost += packets;
-    this.#untold = true;
+  lose(packets: number, interfaceId = 0): void {
+    const counts = this.#countsOf(interfaceId);
+    counts.packets += packets;
+    counts.lost += packets;
+    counts.isUntold = true;
+  }
+
+  #countsOf(interfaceId: number) {
+    return this.#counts[interfaceId] ??= { packets: 0, lost: 0, isUntold: false };
   }
 
   /** Tells the reader how many packets are lost, unless it knows. */
   tell(): void {
-    if (!this.#untold) return;
-    this.#untold = false;
-    const comment = `${this.#lost} packets are not in this capture: they came too fast`;
-    this.#controller.enqueue(statistics(this.#packets, this.#lost, comment, Date.now()));
+    this.#counts.forEach((counts, interfaceId) => {
+      if (!counts.isUntold) return;
+      counts.isUntold = false;
+      const { packets, lost } = counts;
+      const comment = `${lost} packets are not in this capture: they came too fast`;
+      this.#controller.enqueue(statistics(interfaceId, packets, lost, comment, Date.now()));
+    });
   }
 
   /** Ends the stream, with what it has. */

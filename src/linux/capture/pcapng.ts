@@ -80,10 +80,26 @@ export function fileHeader(
       textOption(SHB_USERAPPL, "vhostd"),
       END,
     ]),
-    ...names.map((name) =>
-      block(INTERFACE_DESCRIPTION, [words(linkType, snapBytes), textOption(IF_NAME, name), END])
-    ),
+    ...names.map((name) => interfaceBlock(linkType, name, snapBytes)),
   ];
+}
+
+/** An Interface Description Block, for a further interface; the parameters as above. */
+export function interfaceBlock(
+  linkType: number,
+  name: string,
+  snapBytes: number,
+): Uint8Array<ArrayBuffer> {
+  const body = [words(linkType, snapBytes), textOption(IF_NAME, name), END];
+  return block(INTERFACE_DESCRIPTION, body);
+}
+
+/** Makes the packets in whole blocks those of another interface. */
+export function setInterface(blocks: Uint8Array, interfaceId: number): void {
+  const view = new DataView(blocks.buffer, blocks.byteOffset, blocks.length);
+  for (const { type, at } of eachBlock(blocks)) {
+    if (type === ENHANCED_PACKET) view.setUint32(at + 8, interfaceId, true);
+  }
 }
 
 /**
@@ -114,6 +130,7 @@ export function packetBlock(
  * file.
  */
 export function statistics(
+  interfaceId: number,
   packets: number,
   lost: number,
   comment: string,
@@ -121,7 +138,7 @@ export function statistics(
 ): Uint8Array<ArrayBuffer> {
   const us = nowMs * 1000;
   return block(INTERFACE_STATISTICS, [
-    words(0, us / 2 ** 32, us % 2 ** 32),
+    words(interfaceId, us / 2 ** 32, us % 2 ** 32),
     option(ISB_IFRECV, u64(packets)),
     option(ISB_IFDROP, u64(lost)),
     textOption(COMMENT, comment),
@@ -155,11 +172,10 @@ export function wholeBlocks(blocks: Uint8Array, most: number): number {
   return bytes;
 }
 
-function* eachBlock(blocks: Uint8Array): Iterable<{ type: number; end: number }> {
+function* eachBlock(blocks: Uint8Array): Iterable<{ type: number; at: number; end: number }> {
   const view = new DataView(blocks.buffer, blocks.byteOffset, blocks.length);
-  for (let at = 0; at < blocks.length;) {
-    const type = view.getUint32(at, true);
-    at += view.getUint32(at + 4, true);
-    yield { type, end: at };
+  for (let at = 0, end; at < blocks.length; at = end) {
+    end = at + view.getUint32(at + 4, true);
+    yield { type: view.getUint32(at, true), at, end };
   }
 }

@@ -4,6 +4,8 @@ import { concat } from "@std/bytes";
 
 /** A packet of a capture. */
 export interface CapturedPacket {
+  /** The name of its interface. */
+  port: string;
   bytes: Uint8Array;
   originalBytes: number;
   timeUs: number;
@@ -11,9 +13,10 @@ export interface CapturedPacket {
   comment?: string;
 }
 
-/** Reads a capture of one section with one interface; all that is not as it has to be is an error. */
+/** Reads a capture of one section; all that is not as it has to be is an error. */
 export class PcapngReader {
-  name = "";
+  /** The names of the interfaces. */
+  names: string[] = [];
   snapBytes = 0;
   packets: CapturedPacket[] = [];
   /** The last statistics. */
@@ -21,7 +24,6 @@ export class PcapngReader {
   /** The beginning of a block. */
   rest = new Uint8Array();
   #blocks = 0;
-  #interfaces = 0;
 
   /** Reads the next bytes of the capture. */
   add(bytes: Uint8Array): void {
@@ -49,11 +51,12 @@ export class PcapngReader {
       assertEquals([u32(8), u16(12), u16(14)], [0x1a2b3c4d, 1, 0]);
       readOptions(block.subarray(24, end));
     } else if (type === 1) {
-      assertEquals([this.#interfaces++, u16(8), u16(10)], [0, 1, 0]);
+      assertEquals([u16(8), u16(10)], [1, 0]);
       this.snapBytes = u32(12);
-      this.name = text(readOptions(block.subarray(16, end)).get(2)!);
+      this.names.push(text(readOptions(block.subarray(16, end)).get(2)!));
     } else if (type === 6) {
-      assertEquals([this.#interfaces, u32(8)], [1, 0]);
+      const port = this.names[u32(8)];
+      assert(port !== undefined, "the interface comes before its packets");
       const [bytes, originalBytes] = [u32(20), u32(24)];
       assertEquals(bytes, Math.min(originalBytes, this.snapBytes));
       const after = 28 + Math.ceil(bytes / 4) * 4;
@@ -62,6 +65,7 @@ export class PcapngReader {
       const flags = options.get(2)![0] & 3;
       assert(flags === 1 || flags === 2);
       this.packets.push({
+        port,
         bytes: block.subarray(28, 28 + bytes),
         originalBytes,
         timeUs: u32(12) * 2 ** 32 + u32(16),
@@ -69,7 +73,8 @@ export class PcapngReader {
         ...options.has(1) && { comment: text(options.get(1)!) },
       });
     } else {
-      assertEquals([type, u32(8)], [5, 0]);
+      assertEquals(type, 5);
+      assert(u32(8) < this.names.length);
       const options = readOptions(block.subarray(20, end));
       const u64 = (code: number) =>
         Number(new BigUint64Array(options.get(code)!.slice().buffer)[0]);
