@@ -23,6 +23,13 @@ export type {
   StatusRecord,
 } from "./src/runtime/record.ts";
 export type { QueueCounts } from "./src/runtime/counters.ts";
+export type {
+  ConfigAccess,
+  Register,
+  RegisterAccess,
+  TimelineEntry,
+  TraceRecord,
+} from "./src/runtime/driver_trace.ts";
 export type { Source, Visibility } from "./src/runtime/visibility.ts";
 export type {
   IoCallbacks,

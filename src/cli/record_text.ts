@@ -11,6 +11,7 @@ import { shownDeep } from "../runtime/shown.ts";
 import { makeInk, type Style } from "./ink.ts";
 import { configSection, stepSection } from "./record_config_text.ts";
 import { heading, LABEL_WIDTH, labelled, type SectionContext } from "./record_section.ts";
+import { tracedSection } from "./record_trace_text.ts";
 import { type Cell, table, wrap } from "./table.ts";
 import { formatBytes, formatCount, formatDuration, formatRatio } from "./units.ts";
 
@@ -35,6 +36,7 @@ const SECTIONS = {
   features: featureSection,
   config: configSection,
   steps: stepSection,
+  traced: tracedSection,
   status: statusSection,
   queues: queueSection,
   errors: errorSection,

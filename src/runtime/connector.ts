@@ -52,7 +52,8 @@ export function retryDelayMs(failures: number, random: number): number {
  * pauses while nothing listens (see {@linkcode retryDelayMs}).
  */
 export class Connector {
-  readonly #path: string;
+  /** The path to connect to. */
+  readonly path: string;
   readonly #log: (message: string) => void;
   #stopped = false;
   #failures = 0;
@@ -67,7 +68,7 @@ export class Connector {
    */
   constructor(path: string, log: (message: string) => void) {
     expectSocketPath(path);
-    this.#path = path;
+    this.path = path;
     this.#log = log;
   }
 
@@ -85,13 +86,13 @@ export class Connector {
     }
     for (let hasSaid = false; !this.#stopped;) {
       try {
-        const connection = UnixConnection.connect(this.#path);
+        const connection = UnixConnection.connect(this.path);
         this.#connectedAt = performance.now();
-        this.#log(`Connected to the front-end on ${this.#path}`);
+        this.#log(`Connected to the front-end on ${this.path}`);
         return connection;
       } catch (error) {
-        const reason = whyNot(this.#path, error);
-        if (!hasSaid) this.#log(`Waits for a front-end on ${this.#path}: ${reason}`);
+        const reason = whyNot(this.path, error);
+        if (!hasSaid) this.#log(`Waits for a front-end on ${this.path}: ${reason}`);
         hasSaid = true;
       }
       this.#failures++;

@@ -7,6 +7,7 @@
  * | `GET /record`  | the record: {@linkcode RecordJson}                                 |
  * | `GET /changes` | its changes, without end: see `changes.ts`                         |
  * | `GET /NAME`    | the result of the device's query NAME: JSON, or bytes without end  |
+ * | `POST /traced` | takes accesses of the driver that `vhostd watch` traced            |
  * | `POST /NAME`   | the result of the device's command NAME; the body is JSON or empty |
  *
  * Where there are several instances of the device, `/INSTANCE/record` and so on are those of one,
@@ -187,6 +188,11 @@ async function answerOf(
     case "changes":
       expectMethod(request, "GET", "HEAD");
       return { status: 200, body: streamChanges(host) };
+    case "traced": {
+      expectMethod(request, "POST");
+      const body = await readBody(request);
+      return await run({ about: "", run: () => host.record.traced(body) }, undefined);
+    }
   }
   const { commands = {}, queries = {} } = host.control;
   if (Object.hasOwn(queries, name)) {
@@ -212,6 +218,7 @@ function index(host: DeviceHost, prefix = "") {
     device: { name, id: deviceId, about },
     panel,
     config: layout.fields,
+    ...host.path !== undefined && { socketPath: host.path },
     requests: [
       { method: "GET", path: `${prefix}/record`, about: "What the front-end and the driver did" },
       { method: "GET", path: `${prefix}/changes`, about: "The same and its changes, line by line" },

@@ -140,6 +140,8 @@ export class DeviceHost implements AsyncDisposable {
   readonly memory: GuestMemory = new GuestMemory(this.quarantine);
   /** Resolves when all queues can run; rejects when the device's data half could not be made. */
   readonly ready: Promise<void>;
+  /** The path of the socket by which front-ends reach it, if there is one; set by its server. */
+  path: string | undefined;
   /** Set by the connection that is served. */
   onConfigChange: (() => void) | undefined;
   onEvent: ((event: BrokenEvent) => void) | undefined;

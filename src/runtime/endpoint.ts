@@ -43,6 +43,8 @@ export type Endpoint = {
 
 /** The connections of an endpoint, one after the other. */
 export interface FrontendSource extends Disposable {
+  /** The path of its socket, if it has one. */
+  readonly path?: string;
   /**
    * Waits for the next connection; undefined when there are no more.
    *
@@ -70,6 +72,7 @@ export function openEndpoint(
     const { socketPath, socketAccess } = endpoint;
     return new Listening(
       listenOnPath(socketPath, (path) => UnixListener.listen(path, socketAccess)),
+      socketPath,
     );
   }
   return openDescriptor(endpoint.fd);
@@ -77,10 +80,12 @@ export function openEndpoint(
 
 /** Front-ends that connect to a socket. */
 class Listening implements FrontendSource {
+  readonly path: string | undefined;
   readonly #listener: UnixListener;
 
-  constructor(listener: UnixListener) {
+  constructor(listener: UnixListener, path?: string) {
     this.#listener = listener;
+    this.path = path;
   }
 
   next(): Promise<UnixConnection | undefined> {

@@ -21,10 +21,11 @@ import {
   transportMask,
 } from "../virtio/mod.ts";
 import type { QueueCounts } from "./counters.ts";
+import { DriverTrace, type TraceRecord, withTraced } from "./driver_trace.ts";
 import { brokenNotice, type Notices, refusedNotice } from "./notices.ts";
 import type { Ring } from "./ring.ts";
 import { shownJson } from "./shown.ts";
-import { type Source, type Visibility, visibilityOf } from "./visibility.ts";
+import { type Source, type Visibility, visibilityOf, visibleInTrace } from "./visibility.ts";
 
 /** The version of {@linkcode RecordJson}. */
 export const RECORD_VERSION: RecordJson["version"] = 1;
@@ -148,6 +149,8 @@ export interface RecordJson {
   connections: { total: number; latest: ConnectionRecord[] };
   /** Messages that were refused. */
   errors: { total: number; latest: ErrorRecord[] };
+  /** The driver's own accesses, where a watch traced them. */
+  traced?: TraceRecord;
   /** The device's own report; `threads` has those of its queue threads. */
   report: Record<string, unknown>;
 }
@@ -172,6 +175,7 @@ export class DeviceRecord {
   readonly #since: number;
   /** The faults of each queue. */
   readonly #faults: ErrorRecord[][];
+  readonly #trace: DriverTrace;
   #acknowledged: bigint | null = null;
   #timeline: StatusRecord[] = [];
   #timelineDropped = 0;
@@ -189,6 +193,7 @@ export class DeviceRecord {
     this.#now = now;
     this.#since = now();
     this.#faults = subject.queues.map(() => []);
+    this.#trace = new DriverTrace(subject.config.layout.fields, now);
   }
 
   /** Keeps the device's last report, before the device is closed. */
@@ -248,13 +253,30 @@ export class DeviceRecord {
   /** The driver acknowledged features. */
   acknowledged(mask: bigint): void {
     this.#acknowledged = mask;
+    this.#trace.note("SET_FEATURES", mask);
+  }
+
+  /** A ring started. */
+  ringStarted(queue: number): void {
+    this.#trace.note("ring start", BigInt(this.#subject.queues[queue].size), queue);
+  }
+
+  /**
+   * Takes a batch of the driver's accesses that a watch traced.
+   *
+   * @throws {TypeError | RangeError} When it is refused; see {@linkcode DriverTrace.take}.
+   */
+  traced(batch: unknown): void {
+    for (const { at, status } of this.#trace.take(batch)) this.status(status, "traced", at);
   }
 
   /** The device status changed, or was seen to. */
-  status(status: number, source: Source): void {
-    const last = this.#timeline.at(-1);
+  status(status: number, source: Source, at: number = this.#now()): void {
+    let place = this.#timeline.length;
+    while (place > 0 && this.#timeline[place - 1].at > at) place--;
+    const last = this.#timeline[place - 1];
     if (last?.status === status && last.source === source) return;
-    this.#timeline.push({ at: this.#now(), status, names: nameStatus(status), source });
+    this.#timeline.splice(place, 0, { at, status, names: nameStatus(status), source });
     if (this.#timeline.length > MAX_STATUS_ENTRIES) {
       this.#timeline.shift();
       this.#timelineDropped++;
@@ -333,7 +355,9 @@ export class DeviceRecord {
   /** The record as it is now. */
   toJSON(): RecordJson {
     const { device, instance, config, queues } = this.#subject;
-    const visibility = visibilityOf(device.deviceId, {
+    const traced = this.#trace.toJSON();
+    const isTraced = traced !== undefined && (traced.until === null || traced.isComplete);
+    const visibility = isTraced ? visibleInTrace(traced) : visibilityOf(device.deviceId, {
       command: this.#connection?.frontend?.command ?? null,
       takesConfig: this.#connection?.protocolFeatures.includes("CONFIG") ?? false,
       ...this.#configUse,
@@ -354,7 +378,7 @@ export class DeviceRecord {
         bytes: config.layout.size,
         reads: visibility.configReads,
         writes: visibility.configWrites,
-        fields: config.observations,
+        fields: isTraced ? withTraced(config.observations, traced) : config.observations,
         steps: { source: "reported", ...config.steps },
       },
       status: { ...visibility.status, timeline: this.#timeline, dropped: this.#timelineDropped },
@@ -375,6 +399,7 @@ export class DeviceRecord {
       })),
       connections: { total: this.#connectionsTotal, latest: this.#connections },
       errors: { total: this.#errorsTotal, latest: this.#errors },
+      ...traced !== undefined && { traced },
       report: this.#lastReport ?? this.#report(),
     };
   }

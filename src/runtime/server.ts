@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { UnixConnection } from "../linux/mod.ts";
+import { readLink, type UnixConnection } from "../linux/mod.ts";
 import type { AnyDevice } from "../virtio/mod.ts";
 import { DeviceHost, type DeviceHostOptions, type SharedThread } from "./device_host.ts";
 import type { Endpoint, FrontendSource } from "./endpoint.ts";
@@ -45,6 +45,8 @@ export class DeviceServer implements AsyncDisposable {
     this.host = host;
     this.#Session = SessionOf;
     this.#source = source;
+    const { path } = source;
+    host.path = path?.startsWith("/") === false ? `${readLink("/proc/self/cwd")}/${path}` : path;
     this.finished = this.#serveAll();
     this.finished.catch(() => {}); // Nobody needs to await it
   }

@@ -8,10 +8,10 @@
  */
 
 /**
- * The source of a fact: `reported` by the front-end, `inferred` from its actions, or `not
- * observable` because this front-end hides it.
+ * The source of a fact: `reported` by the front-end, `traced` by its process, `inferred` from its
+ * actions, or `not observable` because this front-end hides it.
  */
-export type Source = "reported" | "inferred" | "not observable";
+export type Source = "reported" | "traced" | "inferred" | "not observable";
 
 /** The source of a kind of facts, with its limits. */
 export interface Visibility {
@@ -100,4 +100,12 @@ export function visibilityOf(deviceId: number, conduct: FrontendConduct): Device
   function writes(whyHidden: string): Visibility {
     return configWrites > 0 ? reported("QEMU passes on writes of this device") : hidden(whyHidden);
   }
+}
+
+/** The visibility where a watch traces the front-end's process. */
+export function visibleInTrace({ lost }: { lost: number }): DeviceVisibility {
+  const note = "the trace of the front-end's process has each access of the driver" +
+    (lost > 0 ? `, except for at least ${lost} that were lost` : "");
+  const traced: Visibility = { source: "traced", note };
+  return { configReads: traced, configWrites: traced, status: traced };
 }

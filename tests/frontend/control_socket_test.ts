@@ -8,6 +8,7 @@ import {
 } from "../../src/runtime/control_socket.ts";
 import { DeviceHost } from "../../src/runtime/mod.ts";
 import { linesOf } from "../../src/web/lines.ts";
+import type { RecordJson } from "../../src/runtime/record.ts";
 import { defineDevice, type DeviceCommand } from "../../src/virtio/mod.ts";
 
 /** A device with commands, its control socket, and an HTTP client for it. */
@@ -76,6 +77,25 @@ Deno.test("GET /record returns the record", async () => {
   await using control = await opened({});
   const [status, record] = await control.request("GET", "/record");
   assertEquals([status, record.version], [200, 1]);
+});
+
+Deno.test("POST /traced adds what a watch traced to the record, and refuses another watch", async () => {
+  await using control = await opened({});
+  const post = (batch: unknown) => control.request("POST", "/traced", JSON.stringify(batch));
+  const status = { access: "write", register: "device_status", value: "0xb" } as const;
+  const access = { ...status, at: Date.now(), offset: 0, bytes: 1, index: null, count: 1 };
+  assertEquals(await post({ watch: "a", accesses: [access] }), [200, {}]);
+  const [, record] = await control.request("GET", "/record");
+  const { traced, status: { timeline, source } } = record as unknown as RecordJson;
+  assertEquals(traced?.timeline.latest, [{ ...access, source: "traced" }]);
+  assertEquals([source, timeline.at(-1)?.names], ["traced", [
+    ...["ACKNOWLEDGE", "DRIVER", "FEATURES_OK"],
+  ]]);
+  assertEquals(await post({ watch: "b" }), [400, {
+    error: "Expected no other watch, but one is attached already; end it first",
+  }]);
+  assertEquals((await post({ watch: "a", accesses: [{ ...access, bytes: 9 }] }))[0], 400);
+  assertEquals((await control.request("GET", "/traced"))[0], 405);
 });
 
 Deno.test("POST /NAME runs a command, with a JSON body or none", async () => {

@@ -203,6 +203,46 @@ Deno.test("recordText() shows no control characters from any text of a record", 
   assertStringIncludes(text, "qemu-system-x86\\x1b[2J");
 });
 
+Deno.test("the driver's traced accesses are shown with their fields, features and status", () => {
+  const record = sampleRecord();
+  const entry = { source: "traced", index: null, offset: 0, bytes: 4, count: 1 } as const;
+  const at = SINCE + 40;
+  record.traced = {
+    ...{ source: "traced", since: SINCE + 1, until: SINCE + 60, isComplete: false, lost: 2 },
+    config: [{
+      ...{ access: "read", offset: 0, bytes: 4, fields: ["capacity"], count: 3 },
+      ...{ first: at, last: at + 9 },
+    }],
+    others: 5,
+    timeline: {
+      total: 7,
+      latest: [
+        { ...entry, at, access: "read", register: "device_feature", index: 0, value: "0x200" },
+        { ...entry, at, access: "write", register: "device_status", value: "0x3" },
+        { ...entry, at, access: "read", register: "config", offset: 16, value: "0x1", count: 3 },
+        {
+          ...{ ...entry, source: "reported", at: at + 1, access: "event", index: 1 },
+          ...{ register: "ring start", value: "0x80" },
+        },
+      ],
+    },
+  };
+  assertEquals(
+    recordText(record, { sections: ["traced"] }),
+    `Driver's accesses  traced from +0.001s to +0.060s
+  at least 2 were lost
+  access  offset  bytes  times  first    last     fields
+  read      0x00      4      3  +0.040s  +0.049s  capacity
+  5 more at other places
+  1 earlier ones are not shown
+  +0.040s  read   device_feature 0  0x200 FLUSH
+  +0.040s  write  device_status     0x3 ACKNOWLEDGE DRIVER
+  +0.040s  read   config 0x10/4     0x1                     3 times
+  +0.041s  event  ring start 1      0x80                             reported
+`,
+  );
+});
+
 Deno.test("isColoured() requires a terminal, and no NO_COLOR", () => {
   const stream = (terminal: boolean) => ({ isTerminal: () => terminal });
   assertEquals(isColoured(stream(true), false), true);

@@ -148,6 +148,7 @@ export class SessionRings {
     ring.tracked = area !== null;
     ring.resumed = resumed;
     ring.resubmitted += resubmitted;
+    record.ringStarted(index);
     if (!this.#state.hasProtocol("STATUS")) {
       const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK } = deviceStatus;
       record.status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, "inferred");
