@@ -25,7 +25,6 @@ export type {
 export type { QueueCounts } from "./src/runtime/counters.ts";
 export type {
   ConfigAccess,
-  Register,
   RegisterAccess,
   TimelineEntry,
   TraceRecord,

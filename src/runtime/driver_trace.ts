@@ -36,10 +36,7 @@ export const REGISTERS = [
   ...["magic_value", "version", "device_id", "vendor_id", "guest_page_size"],
   ...["queue_align", "queue_pfn", "shm", "other", "config"],
   ...["SET_FEATURES", "ring start"],
-] as const;
-
-/** The name of a register. */
-export type Register = typeof REGISTERS[number];
+];
 
 /** Accesses to a register that followed each other and were equal; usually one. */
 export interface RegisterAccess {
@@ -47,8 +44,8 @@ export interface RegisterAccess {
   at: number;
   /** What the driver did; `event` for what the back-end saw. */
   access: "read" | "write" | "event";
-  /** The register, or the event. */
-  register: Register;
+  /** The name of the register, in the style of virtio 1.3, 4.1.4.3, or of the event. */
+  register: string;
   /** Offset in config space in bytes; for other registers that in the register. */
   offset: number;
   /** Length in bytes. */
@@ -139,7 +136,7 @@ export class DriverTrace {
   }
 
   /** Notes an event that the back-end saw. */
-  note(register: Register, value: bigint, index: number | null = null): void {
+  note(register: string, value: bigint, index: number | null = null): void {
     const place = { offset: 0, bytes: 8, index, value: `0x${value.toString(16)}`, count: 1 };
     this.#add({ at: this.#now(), access: "event", register, ...place, source: "reported" });
   }
