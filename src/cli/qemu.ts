@@ -114,7 +114,7 @@ export function qemuFrontend(subject: QemuSubject): QemuFrontend | undefined {
   const { name, deviceId, configBytes, queues } = subject;
   const { frontend, since } = NAMES[deviceId] ?? {};
   if (frontend === undefined) {
-    if (!isKnownToQemu(deviceId)) return undefined;
+    if (!isKnownToQemu(deviceId) || queues === 0) return undefined;
     return {
       name: GENERIC.frontend,
       since: GENERIC.since,
@@ -170,7 +170,7 @@ export function frontendArguments(
 /** The message for a type that no QEMU has a device for. */
 export function unknownToQemu(deviceId: number): string {
   return `no QEMU has a front-end for virtio device ${deviceId} (the generic one of ` +
-    `${GENERIC.since} takes 1 to 13, 16 to 41 and 45)`;
+    `${GENERIC.since} takes 1 to 13, 16 to 41 and 45, with a queue or more)`;
 }
 
 /**

@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { SelfDescribingDriver } from "../../mod.ts";
 import { VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { parseEvents } from "../../backends/input/events.ts";
@@ -52,6 +53,17 @@ Deno.test("the README's device runs as it is printed", () =>
 Deno.test("the README's device has about thirty lines", () => {
   assert(readmeModule("my_rng.ts").trim().split("\n").length <= 35);
 });
+
+Deno.test("the README's sensor runs as it is printed", () =>
+  withModule("my_sensor.ts", async (module) => {
+    const socketPath = `${module}.sock`;
+    await using cli = new CliProcess([module, `--socket-path=${socketPath}`]);
+    await cli.until("listens");
+    await using driver = await VirtioDriver.start(socketPath);
+    const fields = new SelfDescribingDriver(driver.config);
+    const { data } = (await fields.find(3))!;
+    assertEquals(new TextDecoder().decode(data.subarray(0, 5)), "load\0");
+  }));
 
 Deno.test("the README's network answers as it is printed", () =>
   withModule("my_net.ts", async (handler) => {

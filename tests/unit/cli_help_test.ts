@@ -155,7 +155,7 @@ Deno.test("qemuHint() says which QEMU has a front-end for a device, or that none
     assertEquals(
       hint(deviceId),
       `no QEMU has a front-end for virtio device ${deviceId} ` +
-        "(the generic one of 11.1 takes 1 to 13, 16 to 41 and 45)",
+        "(the generic one of 11.1 takes 1 to 13, 16 to 41 and 45, with a queue or more)",
     );
   }
 });

@@ -130,7 +130,7 @@ Deno.test("recordText() lists the driver's steps in a self-describing space", ()
     source: "reported",
     total: 70,
     latest: [
-      { at: SINCE + 5, field: "status", step: "status", bits: ["ACKNOWLEDGE", "DRIVER"] },
+      { at: SINCE + 5, field: "status", step: "set", bits: ["ACKNOWLEDGE", "DRIVER"] },
       { at: SINCE + 9, field: "reading0", step: "marked", bits: [] },
       { at: SINCE + 1200, field: null, step: "reset", bits: [] },
     ],
@@ -139,7 +139,7 @@ Deno.test("recordText() lists the driver's steps in a self-describing space", ()
     recordText(record),
     `
 Driver's steps  reported, the latest of 70:
-  +0.005s  status    status  ACKNOWLEDGE DRIVER
+  +0.005s  status    set     ACKNOWLEDGE DRIVER
   +0.009s  reading0  marked
   +1.200s            reset
 `,

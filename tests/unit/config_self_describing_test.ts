@@ -436,8 +436,8 @@ Deno.test("ConfigSpace.steps lists what the driver marked, acknowledged and wrot
   assertEquals(
     to.steps.latest.map(({ field, step, bits }) => [field, step, ...bits]),
     [
-      ["status", "status", "ACKNOWLEDGE"],
-      ["status", "status", "DRIVER"],
+      ["status", "set", "ACKNOWLEDGE"],
+      ["status", "set", "DRIVER"],
       ["sensors", "marked"],
       ["features", "acknowledged", "ALARM"],
       ["features", "acknowledged", "LOG", "FAR"],

@@ -16,8 +16,8 @@ export interface ConfigStep {
   at: number;
   /** The field: its declared name where it is marked, else its flat name. Null for a reset. */
   field: string | null;
-  /** What the driver did. */
-  step: "marked" | "acknowledged" | "status" | "written" | "reset";
+  /** What the driver did; `set` is for bits of the status. */
+  step: "marked" | "acknowledged" | "set" | "written" | "reset";
   /** The names of the bits that the step acknowledged, or set in the status. */
   bits: string[];
 }
@@ -63,7 +63,8 @@ export class ConfigStepLog {
         this.#add({ at, field: name, step: "written", bits: [] });
       } else {
         const { bits = STATUS_BITS } = this.#layout.fields.find((field) => field.name === name)!;
-        this.#add({ at, field: name, step: part, bits: addedBits(bits, before, after) });
+        const step = part === "status" ? "set" : part;
+        this.#add({ at, field: name, step, bits: addedBits(bits, before, after) });
       }
     }
   }
