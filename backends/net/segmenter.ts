@@ -17,7 +17,7 @@ import { HEADER_BYTES, MAX_FRAME_BYTES } from "./packet.ts";
 export const MAX_SEGMENTS = 2048;
 
 /** The most bytes of headers that a large packet may have, for each of its frames. */
-const MAX_HEADER_BYTES = 256;
+export const MAX_HEADER_BYTES = 256;
 
 const ETHERNET_BYTES = 14, VLAN_BYTES = 4, MAX_VLANS = 2;
 const IPV4_BYTES = 20, IPV6_BYTES = 40, FRAGMENT_BYTES = 8, TCP_BYTES = 20, UDP_BYTES = 8;

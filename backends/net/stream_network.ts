@@ -15,6 +15,7 @@ import {
   streamAddress,
   UnixConnection,
 } from "../../src/linux/mod.ts";
+import { ALL_OFFLOADS, type Offload } from "./packet.ts";
 import type { Network, StreamPlan } from "./port.ts";
 
 /** Pause after the first failure, in milliseconds; it doubles with each further one. */
@@ -25,6 +26,16 @@ const LAST_RETRY_MS = 1000;
 
 /** A connection that ends sooner counts as a failure, in milliseconds. */
 const LASTING_MS = 1000;
+
+/**
+ * The largest MTU with offloads. Between two kernels' TCP stacks they saved 45 to 65 % of the driver's
+ * processor time per byte with an MTU of 1500, and up to 25 % of ours. With 65520, a driver's packets
+ * are as large without them, and our checksums cost it a third of the speed.
+ */
+const MAX_DIVIDED_MTU = 1500;
+
+/** Those of packets that the driver sends. */
+const SENT_OFFLOADS = ALL_OFFLOADS.filter((name) => !name.startsWith("GUEST_"));
 
 /** Where connections come from. */
 export interface StreamSource {
@@ -45,7 +56,7 @@ export interface StreamSource {
 /** A network with one port, on a stream socket that comes and goes. */
 export class StreamNetwork implements Network {
   readonly plan: StreamPlan;
-  readonly offloads = [];
+  readonly offloads: readonly Offload[];
   readonly mtu: number;
   readonly #source: StreamSource;
   readonly #log: (message: string) => void;
@@ -60,6 +71,7 @@ export class StreamNetwork implements Network {
     [this.#link, this.#portLink] = UnixConnection.pair();
     this.plan = { kind: "stream", link: this.#portLink.fd.number };
     this.mtu = source.mtu;
+    this.offloads = source.mtu <= MAX_DIVIDED_MTU ? SENT_OFFLOADS : [];
     this.#source = source;
     this.#log = log;
     this.#ended = this.#run();

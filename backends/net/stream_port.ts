@@ -1,7 +1,7 @@
 /**
  * A port on a stream socket: each frame follows its length, a big-endian u32. This is the protocol
  * of QEMU's `-netdev stream`, which passt and others speak. Frames have no virtio-net header, so
- * the port has no offloads.
+ * the port divides the driver's large packets and completes their checksums.
  *
  * @module
  */
@@ -24,9 +24,11 @@ import {
   writeNow,
   writeVectors,
 } from "../../src/linux/mod.ts";
+import type { PacketHeader } from "./header.ts";
 import { Drop, FULL, HEADER_BYTES, MAX_FRAME_BYTES, MIN_FRAME_BYTES, SENT } from "./packet.ts";
 import type { Port, PortOwner, StreamPlan } from "./port.ts";
 import type { ReceiveWindow } from "./receive_window.ts";
+import { MAX_HEADER_BYTES, MAX_SEGMENTS, Segmenter } from "./segmenter.ts";
 
 const LENGTH_BYTES = 4;
 
@@ -41,6 +43,9 @@ const MAX_COLLECTED_BYTES = 2048;
 
 /** How many collected bytes are written at once. */
 const BATCH_BYTES = 65_536;
+
+/** The most bytes of the frames of one packet, with their lengths. */
+const MAX_DIVIDED_BYTES = MAX_SEGMENTS * (LENGTH_BYTES + MAX_HEADER_BYTES) + MAX_FRAME_BYTES;
 
 /** How many reads without a whole frame there are before other queues have their turn. */
 const MAX_TRIES = 64;
@@ -57,7 +62,7 @@ export class StreamPort implements Port {
   /** Always readable: watched while whole frames are buffered. */
   readonly #ready: Fd = createEventfd();
   readonly #buffered: Watch;
-  readonly #out = new Outbox();
+  readonly #out: Outbox;
   readonly #vectors = new IoVectors();
   readonly #in = new Uint8Array(pinnedBuffer(IN_BYTES), 0, IN_BYTES);
   readonly #inAddress = addressOf(this.#in);
@@ -76,6 +81,7 @@ export class StreamPort implements Port {
   constructor(plan: StreamPlan, owner: PortOwner) {
     this.#link = plan.link;
     this.#owner = owner;
+    this.#out = new Outbox(owner.base);
     signalEventfd(this.#ready.number);
     this.#buffered = owner.watch(this.#ready.number, "readable", () => owner.readable());
     this.#buffered.pause();
@@ -119,13 +125,18 @@ export class StreamPort implements Port {
     this.#writable?.[Symbol.dispose]();
   }
 
-  send(packet: Parts): number {
+  send(packet: Parts, header: PacketHeader): number {
     if (this.#fd < 0) return Drop.NO_PEER;
     if (this.#isFull) return FULL;
     const bytes = packet.byteLength - HEADER_BYTES;
     const out = this.#out;
-    if (bytes > MAX_COLLECTED_BYTES) return this.#sendLarge(packet, bytes);
-    out.append(packet, this.#owner.base, 0, bytes);
+    if (header.flags !== 0) {
+      if (!out.divide(packet, header)) return Drop.HEADER;
+    } else if (bytes > MAX_COLLECTED_BYTES) {
+      return this.#sendLarge(packet, bytes);
+    } else {
+      out.append(packet, this.#owner.base, 0, bytes);
+    }
     if (out.bytes >= BATCH_BYTES) this.flush();
     return SENT;
   }
@@ -269,8 +280,10 @@ export class StreamPort implements Port {
 
 /** Frames with their lengths, on their way to the socket. */
 class Outbox {
-  // A batch that is not yet full has room for a small frame, or for the rest of any.
-  readonly #memory = new Uint8Array(pinnedBuffer(BATCH_BYTES + MAX_RECORD_BYTES));
+  // A batch that is not yet full has room for all frames of any packet.
+  readonly #memory = new Uint8Array(pinnedBuffer(BATCH_BYTES + MAX_DIVIDED_BYTES));
+  readonly #view = new DataView(this.#memory.buffer);
+  readonly #segmenter: Segmenter;
   readonly #address = addressOf(this.#memory);
   readonly #length = new DataView(pinnedBuffer(LENGTH_BYTES));
   readonly #lengthAddress = addressOf(this.#length);
@@ -278,6 +291,11 @@ class Outbox {
   readonly #addresses = new Float64Array(2);
   #begin = 0;
   #end = 0;
+
+  /** @param base The address of index 0 of guest memory. */
+  constructor(base: number) {
+    this.#segmenter = new Segmenter(this.#memory, base);
+  }
 
   /** How many bytes there are. */
   get bytes(): number {
@@ -323,6 +341,19 @@ class Outbox {
       }
       skip = Math.max(0, -left);
     }
+  }
+
+  /** Appends the frames of a packet; returns false when its header is wrong. */
+  divide(packet: Parts, header: PacketHeader): boolean {
+    const segmenter = this.#segmenter;
+    let left = segmenter.begin(packet, header);
+    if (left === 0) return false;
+    for (; left > 0; left--) {
+      const bytes = segmenter.next(this.#end + LENGTH_BYTES);
+      this.#view.setUint32(this.#end, bytes);
+      this.#end += LENGTH_BYTES + bytes;
+    }
+    return true;
   }
 
   /** Appends bytes that lie at `addresses[1]`. */

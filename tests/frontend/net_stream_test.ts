@@ -6,6 +6,7 @@ import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { Random } from "../../tools/lib/random.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
+import { type IpFrame, ipFrame } from "../unit/lib/ip_frames.ts";
 import { record, StreamPeer } from "../../tools/lib/stream_peer.ts";
 
 const MAX_FRAME_BYTES = 18 + 65_535;
@@ -107,6 +108,60 @@ for (const transport of ["unix", "tcp"] as const) {
     assertEquals(received.drops, {});
   });
 }
+
+/** A large TCP packet, of which a driver leaves the division and the checksum to the device. */
+function large(seed: number, payloadBytes: number, gsoSize: number) {
+  const content: IpFrame = {
+    ...{ vlans: 0, ip: 4, options: new Uint8Array(), extensions: [], id: 7, fragment: 0 },
+    ...{ protocol: "tcp", sequence: 1000 * seed, flags: 0x10, tcpOptions: new Uint8Array() },
+    payload: Uint8Array.from({ length: payloadBytes }, (_, i) => i * 7 + seed),
+  };
+  const header = { flags: 1, gsoType: 1, gsoSize, csumStart: 34, csumOffset: 16, hdrLen: 54 };
+  const frames = Array.from({ length: Math.ceil(payloadBytes / gsoSize) }, (_, i) => {
+    const payload = content.payload.subarray(i * gsoSize, (i + 1) * gsoSize);
+    const sequence = content.sequence + i * gsoSize;
+    return ipFrame({ ...content, id: content.id + i, sequence, payload }, "complete");
+  });
+  return { packet: packet(ipFrame(content, "partial"), header), frames };
+}
+
+Deno.test("net divides large packets for a stream, also for a peer that reads slowly", async () => {
+  using directory = place();
+  using listener = listen(directory.path);
+  const setup = { queues: [256, 1024] };
+  await using setUp = await NetDriver.create({ stream: directory.path }, setup);
+  using peer = new StreamPeer(await listener.accept());
+  await connected(setUp);
+  assertEquals(await peer.receive(), frame(60));
+  assert(["CSUM", "HOST_TSO4", "HOST_USO"].every((name) => setUp.report.offloads.includes(name)));
+  // The last ones become as many frames as any packet.
+  const packets = Array.from(
+    { length: 40 },
+    (_, i) => i < 36 ? large(i, 60_000, 1448) : large(i, 65_400, 32),
+  );
+  const sent = Promise.all(packets.map(({ packet }) => setUp.send(packet)));
+  for (const { frames } of packets) {
+    for (const expected of frames) assertEquals(await peer.receive(), expected);
+  }
+  await sent;
+  const checksum = { flags: 1, csumStart: 34, csumOffset: 16 };
+  const [small] = large(1, 10, 1448).frames;
+  await setUp.send(packet(small.with(50, 0).with(51, 0x2e), checksum));
+  const completed = (await peer.receive())!;
+  assertEquals(completed.with(50, 0).with(51, 0), small.with(50, 0).with(51, 0));
+  // Its IP header says that it has 20 bytes of options.
+  const wrong = large(1, 3000, 1448).packet;
+  wrong[12 + 14] = 0x4a;
+  await setUp.send(wrong);
+  assertEquals(setUp.report.sent.drops, { header: 1 });
+});
+
+Deno.test("net has no offloads for a stream whose frames are as large as any packet", async () => {
+  using directory = place();
+  using _listener = listen(directory.path);
+  await using setUp = await NetDriver.create({ stream: directory.path, mtu: 65_520 });
+  assertEquals(setUp.report.offloads, []);
+});
 
 Deno.test("net announces a guest that migrated to the peer of its stream", async () => {
   using directory = place();
