@@ -18,6 +18,7 @@ export type {
   ConnectionRecord,
   ErrorRecord,
   FeatureRecord,
+  ProcessRecord,
   QueueRecord,
   RecordJson,
   StatusRecord,
@@ -29,6 +30,7 @@ export type {
   TimelineEntry,
   TraceRecord,
 } from "./src/runtime/driver_trace.ts";
+export type { LatencyRecord } from "./src/runtime/latency.ts";
 export type { Source, Visibility } from "./src/runtime/visibility.ts";
 export type {
   IoCallbacks,

@@ -23,7 +23,7 @@ import { CacheMode, WRITE_BACK } from "./cache_mode.ts";
 import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS, Operation } from "./operation.ts";
 import { type BlkOptions, blkOptions } from "./options.ts";
 import { MAX_SEGMENTS, SECTOR_BYTES, VIRTIO_BLK_ID_BYTES } from "./request.ts";
-import { SharedState, typeName } from "./shared_state.ts";
+import { REQUEST_KINDS, SharedState, typeName } from "./shared_state.ts";
 import type { OpenStore, Store } from "./store.ts";
 import { attachStore, openStore } from "./stores.ts";
 
@@ -41,7 +41,7 @@ export default defineDevice({
   module: import.meta.url,
 
   // virtio 1.3, 5.2.2 Virtqueues
-  queues: { requestq: { about: "Requests", family: "requestq" } },
+  queues: { requestq: { about: "Requests", family: "requestq", kinds: REQUEST_KINDS } },
 
   // virtio 1.3, 5.2.3 Feature bits
   features: {
@@ -286,6 +286,7 @@ export default defineDevice({
     });
     return {
       queues: { requestq: (chain, queue) => operation.handle(chain, queue) },
+      kindOf: (chain, queue) => operation.kindOf(chain, queue),
       onStart: (queue) => operation.start(queue),
       onBatch: store.submit?.bind(store),
       close: () => store.close?.(),

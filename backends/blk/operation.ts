@@ -7,7 +7,7 @@
 import { type Chain, type HandlerResult, LATER, type QueueHandle } from "../../mod.ts";
 import { Errno, LinuxError } from "../../src/linux/mod.ts";
 import { REFUSED, Request, statusOf, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_T } from "./request.ts";
-import type { SharedState } from "./shared_state.ts";
+import { kindOf, type SharedState } from "./shared_state.ts";
 import type { Store, StoreRequest, StoreResult } from "./store.ts";
 
 /**
@@ -108,6 +108,11 @@ export class Operation {
       if (this.#laterBytes > MAX_LATER_BYTES) queue.hold();
     }
     return result;
+  }
+
+  /** The kind of the request of a chain. */
+  kindOf(chain: Chain, queue: QueueHandle): number {
+    return kindOf(this.#requests[queue.index][chain.slot].type);
   }
 
   /** Checks a request and decides how many steps it takes; returns 0, or why it is refused. */

@@ -33,6 +33,19 @@ const QUEUES = 2;
 const PLACES = new Uint8Array(16).fill(TYPES.length);
 TYPES.forEach((name, i) => PLACES[VIRTIO_BLK_T[name]] = i);
 
+/** The kinds of requests: those with a type of their own, and all others. */
+export const REQUEST_KINDS: readonly string[] = [
+  ...TYPES.map((name) =>
+    ({ IN: "read", OUT: "write" } as Record<string, string>)[name] ?? name.toLowerCase()
+  ),
+  "other",
+];
+
+/** The kind of a request of a type. */
+export function kindOf(type: number): number {
+  return type >= 0 && type < 16 ? PLACES[type] : TYPES.length;
+}
+
 /** A request that failed. */
 export interface Failure {
   /** When, in milliseconds since 1970. */
@@ -101,7 +114,7 @@ export class SharedState {
   count(queue: number, type: number, sector: number, outcome: number): void {
     const floats = this.#floats;
     const base = QUEUES + queue * QUEUE_FLOATS;
-    floats[base + BY_TYPE + (type >= 0 && type < 16 ? PLACES[type] : TYPES.length)]++;
+    floats[base + BY_TYPE + kindOf(type)]++;
     floats[base + BY_STATUS + statusOf(outcome)]++;
     if (outcome === 0) return;
     const at = base + LATEST + (floats[base + FAILED] % FAILURES) * FAILURE_FLOATS;

@@ -10,6 +10,7 @@ import type { ErrorRecord, FeatureRecord, QueueRecord, RecordJson } from "../run
 import { shownDeep } from "../runtime/shown.ts";
 import { makeInk, type Style } from "./ink.ts";
 import { configSection, stepSection } from "./record_config_text.ts";
+import { latencyTable } from "./record_latency_text.ts";
 import { heading, LABEL_WIDTH, labelled, type SectionContext } from "./record_section.ts";
 import { tracedSection } from "./record_trace_text.ts";
 import { type Cell, table, wrap } from "./table.ts";
@@ -207,6 +208,7 @@ function queueSection(context: SectionContext): string[] {
     const which = first.index === last.index ? `${first.index}` : `${first.index}–${last.index}`;
     lines.push(ink("dim", `  ${which}  ${first.name}  never started`));
   }
+  lines.push(...latencyTable(context, used));
   for (const [first, last] of runs(used, recoveryText)) {
     const text = recoveryText(first);
     if (text === "") continue;

@@ -41,3 +41,9 @@ export function formatRatio(count: number, per: number): string {
   const ratio = count / per;
   return ratio >= 100 ? ratio.toFixed(0) : ratio >= 10 ? ratio.toFixed(1) : ratio.toFixed(2);
 }
+
+/** A duration of microseconds: `0.85 µs`, `12.3 µs`, `1.20 ms`, `3.40 s`. */
+export function formatMicroseconds(us: number): string {
+  const [value, unit] = us < 999.5 ? [us, "µs"] : us < 999_500 ? [us / 1e3, "ms"] : [us / 1e6, "s"];
+  return `${value.toFixed(value < 9.995 ? 2 : value < 99.95 ? 1 : 0)} ${unit}`;
+}

@@ -41,6 +41,15 @@ export function processorSeconds(): number {
 }
 
 /**
+ * Stores the time of CLOCK_MONOTONIC, in nanoseconds. It allocates nothing, and one clock serves all
+ * threads.
+ */
+export function stampNanoseconds(times: Float64Array, at: number): void {
+  libc.clock_gettime(CLOCK_MONOTONIC, time);
+  times[at] = time[0] * 1e9 + time[2];
+}
+
+/**
  * The microseconds between two readings, if less than 17 minutes are.
  *
  * @example

@@ -5,13 +5,15 @@
  * | -------------- | ------------------------------------------------------------------ |
  * | `GET /`        | the device, and the list of requests                               |
  * | `GET /record`  | the record: {@linkcode RecordJson}                                 |
+ * | `GET /metrics` | the record for Prometheus: `metrics.ts`                             |
  * | `GET /changes` | its changes, without end: see `changes.ts`                         |
  * | `GET /NAME`    | the result of the device's query NAME: JSON, or bytes without end  |
  * | `POST /traced` | takes accesses of the driver that `vhostd watch` traced            |
  * | `POST /NAME`   | the result of the device's command NAME; the body is JSON or empty |
  *
  * Where there are several instances of the device, `/INSTANCE/record` and so on are those of one,
- * `/record` is {@linkcode GroupRecordJson}, and any other request goes to the first instance.
+ * `/record` is {@linkcode GroupRecordJson}, `/metrics` has those of all, and any other request goes
+ * to the first instance.
  *
  * An error is answered with `{ "error": "…" }`: 400 for a body that the command refuses, 404, 405,
  * 413 for a body above 1 MiB, 500 for a command that failed, 503 for too many requests at a time.
@@ -24,6 +26,7 @@ import { withUmask } from "../linux/file/path.ts";
 import type { DeviceCommand } from "../virtio/mod.ts";
 import { streamChanges } from "./changes.ts";
 import type { DeviceHost } from "./device_host.ts";
+import type { RecordJson } from "./record.ts";
 import type { ServerGroup } from "./server_group.ts";
 import { type HttpAnswer, HttpError, HttpRequest, sendAnswer } from "./http.ts";
 import { shownJson } from "./shown.ts";
@@ -158,6 +161,10 @@ async function answer(
     expectMethod(request, "GET", "HEAD");
     return json(200, await served.freshRecord());
   }
+  if (path === "metrics") {
+    expectMethod(request, "GET", "HEAD");
+    return await metrics(Object.values((await served.freshRecord()).instances));
+  }
   const [, instance, rest] = /^([^/]*)\/?(.*)$/.exec(path)!;
   const server = servers.get(instance);
   if (server !== undefined) return await answerOf(server.host, rest, request);
@@ -193,6 +200,9 @@ async function answerOf(
       const body = await readBody(request);
       return await run({ about: "", run: () => host.record.traced(body) }, undefined);
     }
+    case "metrics":
+      expectMethod(request, "GET", "HEAD");
+      return await metrics([await host.freshRecord()]);
   }
   const { commands = {}, queries = {} } = host.control;
   if (Object.hasOwn(queries, name)) {
@@ -222,10 +232,17 @@ function index(host: DeviceHost, prefix = "") {
     requests: [
       { method: "GET", path: `${prefix}/record`, about: "What the front-end and the driver did" },
       { method: "GET", path: `${prefix}/changes`, about: "The same and its changes, line by line" },
+      { method: "GET", path: `${prefix}/metrics`, about: "The record for Prometheus" },
       ...listed("GET", queries),
       ...listed("POST", commands),
     ],
   };
+}
+
+async function metrics(records: readonly RecordJson[]): Promise<HttpAnswer> {
+  const { METRICS_TYPE, metricsText } = await import("./metrics.ts");
+  const body = metricsText(records.map((record) => ({ record })));
+  return { status: 200, body, headers: { "content-type": METRICS_TYPE } };
 }
 
 async function run(command: DeviceCommand, body: unknown): Promise<HttpAnswer> {

@@ -29,6 +29,7 @@ import { checkOpenDevice } from "../virtio/device_names.ts";
 import { expectNames } from "../virtio/names.ts";
 import { layOutQueues } from "../virtio/queue_layout.ts";
 import { counterMemory, QueueCounters } from "./counters.ts";
+import { Latencies, latencyMemory } from "./latency.ts";
 import { Engine, type Transport } from "./engine.ts";
 import { EnginePool } from "./engine_pool.ts";
 import { LateCode } from "./late_code.ts";
@@ -167,6 +168,7 @@ export class DeviceHost implements AsyncDisposable {
       throw new RangeError(`Expected at most ${MAX_QUEUES} queues, got ${slots.length}`);
     }
     const counters = counterMemory(slots.length);
+    const latencies = latencyMemory(device, slots.length);
     const polling = new SharedArrayBuffer(4);
     // Queues with the same place in their families stay together.
     const places = Math.max(...slots.map(({ ordinal }) => ordinal + 1));
@@ -175,7 +177,8 @@ export class DeviceHost implements AsyncDisposable {
       slots.filter(({ ordinal }) => ordinal % engineCount === engine);
     const start = (i: number) => {
       const queues = slotsOf(i);
-      const setup = { ...common, queues, counters, polling, unheard: this.#unheard.buffer };
+      const unheard = this.#unheard.buffer;
+      const setup = { ...common, queues, counters, latencies, polling, unheard };
       const emit = (event: EngineEvent) => this.#onEngineEvent(event);
       return new Engine(begin(setup, this.memory.handle, emit), {
         ...{ queues, log },
@@ -211,6 +214,7 @@ export class DeviceHost implements AsyncDisposable {
       offered: this.offered,
       config,
       queues: this.queues,
+      latencies: new Latencies(device, latencies),
       report: () => this.#report(),
       notices: this.notices,
     });

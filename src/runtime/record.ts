@@ -7,6 +7,7 @@
  * @module
  */
 
+import { processorSeconds } from "../linux/clock.ts";
 import { protocolFeatureNames } from "../vhost_user/protocol_features.ts";
 import {
   type AnyDevice,
@@ -22,6 +23,7 @@ import {
 } from "../virtio/mod.ts";
 import type { QueueCounts } from "./counters.ts";
 import { DriverTrace, type TraceRecord, withTraced } from "./driver_trace.ts";
+import type { Latencies, LatencyRecord } from "./latency.ts";
 import { brokenNotice, type Notices, refusedNotice } from "./notices.ts";
 import type { Ring } from "./ring.ts";
 import { shownJson } from "./shown.ts";
@@ -92,6 +94,8 @@ export interface QueueRecord extends QueueCounts {
   resumed: boolean;
   /** Number of requests that an earlier back-end left in flight and that were submitted again. */
   resubmitted: number;
+  /** The latencies of a sample of its requests, by kind. */
+  latencies: LatencyRecord[];
   /** The faults that broke it, the latest last. */
   faults: ErrorRecord[];
   /** The source of this. */
@@ -112,6 +116,14 @@ export interface ConnectionRecord {
   messages: number;
   /** Acknowledged vhost-user protocol features. */
   protocolFeatures: string[];
+}
+
+/** A process that serves devices. */
+export interface ProcessRecord {
+  /** Its number. */
+  pid: number;
+  /** The processor time that all its threads used, in seconds. */
+  cpuSeconds: number;
 }
 
 /** The record as JSON. */
@@ -151,6 +163,8 @@ export interface RecordJson {
   errors: { total: number; latest: ErrorRecord[] };
   /** The driver's own accesses, where a watch traced them. */
   traced?: TraceRecord;
+  /** The process that serves the device, with what else it serves. */
+  process: ProcessRecord;
   /** The device's own report; `threads` has those of its queue threads. */
   report: Record<string, unknown>;
 }
@@ -163,6 +177,7 @@ export interface RecordSubject {
   offered: bigint;
   config: ConfigSpace<ConfigLayout>;
   queues: readonly Ring[];
+  latencies: Latencies;
   report?: () => Record<string, unknown>;
   /** Takes faults for the person who runs the device. */
   notices?: Notices;
@@ -354,7 +369,7 @@ export class DeviceRecord {
 
   /** The record as it is now. */
   toJSON(): RecordJson {
-    const { device, instance, config, queues } = this.#subject;
+    const { device, instance, config, queues, latencies } = this.#subject;
     const traced = this.#trace.toJSON();
     const isTraced = traced !== undefined && (traced.until === null || traced.isComplete);
     const visibility = isTraced ? visibleInTrace(traced) : visibilityOf(device.deviceId, {
@@ -395,11 +410,13 @@ export class DeviceRecord {
         resubmitted: ring.resubmitted,
         faults: this.#faults[ring.index],
         ...ring.counters.toJSON(),
+        latencies: latencies.toJSON(ring.index, device.queues[ring.name]),
         source: "reported",
       })),
       connections: { total: this.#connectionsTotal, latest: this.#connections },
       errors: { total: this.#errorsTotal, latest: this.#errors },
       ...traced !== undefined && { traced },
+      process: { pid: Deno.pid, cpuSeconds: processorSeconds() },
       report: this.#lastReport ?? this.#report(),
     };
   }

@@ -56,6 +56,13 @@ export interface QueueDefinition {
    * @default {256}
    */
   readonly mostPending?: number;
+  /**
+   * The kinds of its requests, for latencies and traces: {@linkcode DataHalf.kindOf} says which one
+   * a request is of. The first one stands for a request of which it says nothing.
+   *
+   * @default {["request"]}
+   */
+  readonly kinds?: readonly string[];
 }
 
 /** The most descriptors of a queue whose definition does not say. */
@@ -161,6 +168,11 @@ export type QueueHandler<D> = D extends { sender: "device" }
 export interface DataHalf<Q extends Queues = Queues> {
   /** The handler of each queue, by its name in the definition. */
   readonly queues: { readonly [K in Names<Q>]: QueueHandler<Q[K]> };
+  /**
+   * Returns the kind of a request, as an index into {@linkcode QueueDefinition.kinds}. Called for a
+   * sample of the requests, when they are completed: the chain's parts may be gone.
+   */
+  kindOf?(chain: Chain, queue: QueueHandle): number;
   /** Called after each batch of chains of a queue, before the batch is published. */
   onBatch?(queue: QueueHandle): void;
   /** A ring starts. */

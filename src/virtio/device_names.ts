@@ -59,6 +59,7 @@ const OPEN_MEMBERS: Readonly<
 const DATA_MEMBERS: Readonly<Record<keyof DataHalf, true>> = {
   queues: true,
   onBatch: true,
+  kindOf: true,
   onStart: true,
   onEnable: true,
   onStop: true,

@@ -37,6 +37,12 @@ export class Chain {
   /** The start of the queue that it belongs to: a completion after another start is dropped. */
   epoch = 0;
   /**
+   * The number of its span, while the framework measures it; else -1.
+   *
+   * @internal
+   */
+  span = -1;
+  /**
    * The number of descriptors of a packed ring.
    *
    * @internal

@@ -17,6 +17,7 @@ import type { BatchBudget } from "./batch_budget.ts";
 import type { LateChains } from "./late_chains.ts";
 import type { EngineEvent } from "./messages.ts";
 import type { Poller } from "./poller.ts";
+import type { RequestSampler } from "./request_sampler.ts";
 
 /** Where an engine lives: on the main thread or on a queue thread. */
 export interface EngineHost {
@@ -49,6 +50,7 @@ export interface QueueOwner {
   readonly budget: BatchBudget;
   readonly poller: Poller;
   readonly late: LateChains;
+  readonly sampler: RequestSampler;
   /** Requests that were handled since the poller was told last. */
   handled: number;
   /** Promises and paused queues, for which the thread's event loop must turn. */

@@ -18,7 +18,9 @@ import { type Chain, createRing, RingError, type Virtqueue } from "../../virtque
 import type { QueueCounters } from "../counters.ts";
 import { viewInflight } from "../session/inflight_area.ts";
 import { type QueueOwner, watchKick } from "./engine_host.ts";
+import { type Handler, isPromise, wrongResult } from "./handler_result.ts";
 import type { RingStart, StartCommand } from "./messages.ts";
+import { QueueSpans } from "./queue_spans.ts";
 
 /** How many chains are handled between two publications. */
 const MAX_UNPUBLISHED = 64;
@@ -33,8 +35,6 @@ const FULL = 4;
 /** Until the ring starts again: the driver or the device broke it. */
 const BROKEN = 8;
 
-type Handler = (chain: Chain, queue: QueueHandle) => HandlerResult;
-
 /** A queue, on the thread that runs it. */
 export class EngineQueue implements QueueHandle {
   readonly index: number;
@@ -47,6 +47,7 @@ export class EngineQueue implements QueueHandle {
   /** Of a queue whose sender is the device. */
   readonly #onBuffers: ((queue: QueueHandle) => void) | undefined;
   readonly #mostPending: number;
+  readonly #spans: QueueSpans;
   #ring: Virtqueue | undefined;
   #kickWatch: Disposable | undefined;
   #call = -1;
@@ -63,7 +64,7 @@ export class EngineQueue implements QueueHandle {
   #isInBatch = false;
   #isDeferred = false;
   /** The poller looks at it, so the driver is not asked for notifications. */
-  #isPolled = false;
+  isPolled = false;
   /** Which start of the ring this is: chains of earlier ones are dropped. */
   #epoch = 0;
   /** Promises of this start that have not settled. */
@@ -71,7 +72,9 @@ export class EngineQueue implements QueueHandle {
   readonly #look = () => this.run();
   readonly #kicked = () => {
     this.#counters.kicked();
+    this.#spans.kicked();
     this.run();
+    this.#spans.turned();
   };
   readonly #runDeferred = () => {
     this.#isDeferred = false;
@@ -88,6 +91,7 @@ export class EngineQueue implements QueueHandle {
     const { sender, mostPending = DEFAULT_MOST_PENDING } = owner.device.queues[name];
     const handler: unknown = owner.half.queues[name];
     this.#mostPending = mostPending;
+    this.#spans = new QueueSpans(owner, this);
     this.#handler = sender === "device" ? undefined : handler as Handler;
     this.#onBuffers = sender === "device" ? handler as (queue: QueueHandle) => void : undefined;
   }
@@ -100,11 +104,6 @@ export class EngineQueue implements QueueHandle {
   /** Whether it has a ring, enabled or not. */
   get isStarted(): boolean {
     return this.#ring !== undefined;
-  }
-
-  /** Whether the poller looks at it. */
-  get isPolled(): boolean {
-    return this.#isPolled;
   }
 
   // Commands of the control plane.
@@ -121,8 +120,9 @@ export class EngineQueue implements QueueHandle {
     this.#kickWatch = watchKick(host, command.kick, this.#kicked, this.#look);
     this.#ring = ring;
     this.#epoch++;
-    this.#isPolled = false;
+    this.isPolled = false;
     this.#waits = this.#pending = 0;
+    this.#spans.start();
     this.#call = command.call;
     this.#err = command.err;
     this.#isEnabled = command.enabled;
@@ -297,16 +297,15 @@ export class EngineQueue implements QueueHandle {
       if (isOver) return this.#runSoon();
       // While the kernel works for the queue, its completions end the wait by themselves.
       if (poller.isOn && ring.inFlight === 0) {
-        this.#isPolled = true;
+        this.isPolled = true;
         return;
       }
     } while (ring.arm());
   }
 
   #handleChain(chain: Chain, handler: Handler): void {
-    chain.epoch = this.#epoch;
-    this.#counters.taken(chain.readableBytes);
     this.#owner.handled++;
+    this.#noteTaken(chain);
     let result: HandlerResult;
     try {
       result = handler(chain, this);
@@ -317,13 +316,14 @@ export class EngineQueue implements QueueHandle {
       this.#abandon(chain);
       throw error;
     }
+    this.#spans.submitted(chain);
     if (typeof result === "number") {
       if (result !== LATER) this.complete(chain, result);
     } else if (isPromise(result)) {
       this.#promised(chain, result);
     } else {
       this.#abandon(chain);
-      throw this.#wrongResult(chain, result);
+      throw wrongResult(this, this.#owner.device, chain, result);
     }
   }
 
@@ -389,16 +389,16 @@ export class EngineQueue implements QueueHandle {
 
   /** Runs it if the poller looks at it and finds a chain. */
   look(): void {
-    if (!this.#isPolled || !this.#ring?.isAvailable) return;
-    this.#isPolled = false;
+    if (!this.isPolled || !this.#ring?.isAvailable) return;
+    this.isPolled = false;
     this.#owner.poller.found();
     this.run();
   }
 
   /** Asks for notifications again after polling. */
   endPolling(): void {
-    if (!this.#isPolled) return;
-    this.#isPolled = false;
+    if (!this.isPolled) return;
+    this.isPolled = false;
     if (this.#ring?.arm()) this.#runSoon();
   }
 
@@ -412,13 +412,19 @@ export class EngineQueue implements QueueHandle {
       // A queue whose sender is the driver is armed after its batch.
       if (chain === null && this.#handler === undefined && ring.arm()) chain = ring.take();
       if (chain === null) return null;
-      chain.epoch = this.#epoch;
-      this.#counters.taken(chain.readableBytes);
+      this.#noteTaken(chain);
       return chain;
     } catch (error) {
       this.break(error);
       return null;
     }
+  }
+
+  #noteTaken(chain: Chain): void {
+    chain.epoch = this.#epoch;
+    this.#counters.taken(chain.readableBytes);
+    // A buffer waits until the device has something to say: only its way back is measured.
+    if (this.#handler !== undefined) this.#spans.taken(chain);
   }
 
   untake(chain: Chain): void {
@@ -427,6 +433,7 @@ export class EngineQueue implements QueueHandle {
       return this.#owner.late.returned(chain);
     }
     ring.untake(chain);
+    this.#spans.untaken(chain);
     this.#counters.untaken(chain.readableBytes);
     if (this.#isInBatch) return;
     this.#stopIfDrained();
@@ -442,9 +449,11 @@ export class EngineQueue implements QueueHandle {
     if (!chain.inFlight) throw new Error(`The device completed a chain of ${this.name} twice`);
     if (!(Number.isInteger(written) && written >= 0 && written <= chain.writableBytes)) {
       this.#abandon(chain);
-      throw this.#wrongResult(chain, written);
+      throw wrongResult(this, this.#owner.device, chain, written);
     }
     ring.put(chain, written);
+    if (this.#handler === undefined) this.#spans.taken(chain);
+    this.#spans.completed(chain);
     this.#counters.completed(written);
     // There is room for the next one now.
     if (ring.isHeldUp && !this.#isInBatch) this.#runSoon();
@@ -473,7 +482,10 @@ export class EngineQueue implements QueueHandle {
   }
 
   #publish(): void {
-    if (this.#ring?.publish()) this.#notify();
+    const isWanted = this.#ring?.publish() === true;
+    this.#spans.published();
+    if (isWanted) this.#notify();
+    this.#spans.end(isWanted);
   }
 
   #notify(): void {
@@ -481,18 +493,4 @@ export class EngineQueue implements QueueHandle {
     this.#owner.host.signal(this.#call);
     this.#counters.notified();
   }
-
-  /** The error for a result that is not a possible number of bytes. */
-  #wrongResult({ writableBytes }: Chain, result: unknown): TypeError {
-    const { name, module } = this.#owner.device;
-    const shown = Deno.inspect(result, { depth: 0 }).slice(0, 40);
-    return new TypeError(
-      `Expected the bytes written (0 to ${writableBytes}), a promise of that, LATER, NOT_NOW or UNTIL_READY from the handler of queue ${this.name} of device ${name} (${module}), got ${shown}`,
-    );
-  }
-}
-
-/** Whether a value is a promise, of this realm or not. */
-export function isPromise<T>(value: unknown): value is Promise<T> {
-  return typeof (value as Promise<T> | undefined | null)?.then === "function";
 }

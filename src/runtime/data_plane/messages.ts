@@ -25,6 +25,8 @@ export interface EngineSetup {
   config: SharedArrayBuffer;
   /** The memory of the counters of all queues. */
   counters: SharedArrayBuffer;
+  /** The memory of the latencies of all queues. */
+  latencies: SharedArrayBuffer;
   /** How long the thread may look for new requests before it sleeps, in microseconds; 0 for not at all. */
   pollUs: number;
   /** How many threads of the device poll: an i32. */
@@ -69,6 +71,8 @@ export type EngineCommand =
   | { kind: "save" }
   | { kind: "load"; state: unknown }
   | { kind: "report" }
+  /** Samples 1 in `every` requests, and gives their spans to a ring, or to none. */
+  | { kind: "trace"; ring: SharedArrayBuffer | null; every: number }
   | { kind: "message"; value: unknown }
   | { kind: "close" };
 

@@ -9,13 +9,17 @@ import { type AnyDevice, type DataHalf, hasFeature, type QueueHandle } from "../
 import { transportFeatures } from "../../virtio/features.ts";
 import { checkHandlers } from "../../virtio/device_names.ts";
 import { QueueCounters } from "../counters.ts";
+import { Latencies } from "../latency.ts";
 import { NoticeSender } from "../notices.ts";
+import { SpanRing } from "../trace/span_ring.ts";
 import { BatchBudget } from "./batch_budget.ts";
 import type { EngineHost, QueueOwner } from "./engine_host.ts";
-import { EngineQueue, isPromise } from "./engine_queue.ts";
+import { EngineQueue } from "./engine_queue.ts";
+import { isPromise } from "./handler_result.ts";
 import { LateChains } from "./late_chains.ts";
 import { type EngineCommand, type EngineSetup, MAX_MESSAGES } from "./messages.ts";
 import type { Poller } from "./poller.ts";
+import { RequestSampler } from "./request_sampler.ts";
 
 /** Runs some of a device's queues on the thread that it was made on. */
 export class QueueEngine implements QueueOwner {
@@ -26,6 +30,7 @@ export class QueueEngine implements QueueOwner {
   readonly budget = new BatchBudget();
   readonly poller: Poller;
   readonly late: LateChains;
+  readonly sampler: RequestSampler;
   handled = 0;
   pending = 0;
   readonly #features: Record<string, boolean>;
@@ -38,6 +43,7 @@ export class QueueEngine implements QueueOwner {
     this.memory = memory;
     this.poller = host.poller;
     this.late = new LateChains((event) => host.emit(event));
+    this.sampler = new RequestSampler(new Latencies(device, setup.latencies));
     const names = (of: object) => Object.keys(of);
     this.#features = Object.fromEntries(
       [...names(device.features ?? {}), "VERSION_1"].map((name) => [name, false]),
@@ -154,6 +160,9 @@ export class QueueEngine implements QueueOwner {
         break;
       case "report":
         answer = half.report?.();
+        break;
+      case "trace":
+        this.sampler.trace(command.ring && new SpanRing(command.ring), command.every);
         break;
       case "message":
         if (half.onMessage === undefined) {

@@ -9,6 +9,7 @@ import networkSwitch from "../../../backends/net/switch/mod.ts";
 import { createMemfd } from "../../../src/linux/mod.ts";
 import { GuestMemory, viewMemory } from "../../../src/memory/mod.ts";
 import { counterMemory } from "../../../src/runtime/counters.ts";
+import { latencyMemory } from "../../../src/runtime/latency.ts";
 import type { EngineHost } from "../../../src/runtime/data_plane/engine_host.ts";
 import { Poller } from "../../../src/runtime/data_plane/poller.ts";
 import { QueueEngine } from "../../../src/runtime/data_plane/queue_engine.ts";
@@ -125,6 +126,7 @@ async function start(
     {
       queues: [{ index: queue, name, ordinal: 0 }],
       ...{ options, shared, config: new SharedArrayBuffer(64), counters: counterMemory(2) },
+      latencies: latencyMemory(device, 2),
       ...{ pollUs: 0, polling: new SharedArrayBuffer(4), unheard: new SharedArrayBuffer(4) },
     },
     memory,

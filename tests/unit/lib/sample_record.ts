@@ -54,6 +54,7 @@ export function queue(
     notifications: 0,
     inFlight: 0,
     errors: 0,
+    latencies: [],
     source: "reported",
     ...differing,
   };
@@ -182,6 +183,7 @@ export function sampleRecord(): RecordJson {
         message: "SET_LOG_BASE is not offered",
       }],
     },
+    process: { pid: 4242, cpuSeconds: 1.5 },
     report: {
       store: "disk.img",
       failures: { read: 0, write: 2 },
