@@ -7,9 +7,11 @@
 import { replaceFile } from "../linux/file/path.ts";
 import { openEndpoint } from "../runtime/endpoint.ts";
 import { type DeviceHost, type DeviceHostOptions, DeviceServer } from "../runtime/mod.ts";
+import { WIRE_MAX_BYTES } from "../runtime/defaults.ts";
 import type { Instance, ServerGroup } from "../runtime/server_group.ts";
 import { shownJson } from "../runtime/shown.ts";
-import type { AnyDevice } from "../virtio/mod.ts";
+import type { WireCapture } from "../runtime/wire_capture.ts";
+import { type AnyDevice, expectEffect } from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { endpointOf, type EndpointValues, instancesOf, type InstanceValue } from "./endpoint.ts";
@@ -58,6 +60,7 @@ export async function serveCommand(
       `Expected only flags after ${name}, got ${positional[0]}; vhostd ${name} --help lists them`,
     );
   }
+  expectEffect(sharedOptions, values);
   const places: Place[] = device.instances === undefined
     ? [{ name: "", endpoint: endpointOf(values as EndpointValues, name) }]
     : instancesOf(repeated, values as EndpointValues, device.instances, name);
@@ -77,6 +80,9 @@ class Service {
   readonly #options: DeviceHostOptions;
   readonly #controlPath: string | undefined;
   readonly #recordFile: string | undefined;
+  readonly #wireFile: string | undefined;
+  readonly #wireMax: number;
+  #wire: WireCapture | undefined;
   readonly #stop = Promise.withResolvers<"stop">();
   /** Resolves when closing begins. */
   readonly #ending = Promise.withResolvers<void>();
@@ -89,12 +95,14 @@ class Service {
     values: ParsedArguments["values"],
   ) {
     const own = Object.entries(values).filter(([name]) => !(name in sharedOptions));
-    const { threads, pollUs, controlPath, record } = values as Partial<SharedValues>;
+    const { threads, pollUs, controlPath, record, wire, wireMax } = values as Partial<SharedValues>;
     this.#device = device;
     this.#places = places;
     this.#options = { options: Object.fromEntries(own), threads, pollUs };
     this.#controlPath = controlPath;
     this.#recordFile = record;
+    this.#wireFile = wire;
+    this.#wireMax = wireMax ?? WIRE_MAX_BYTES;
   }
 
   async run(): Promise<number> {
@@ -102,7 +110,7 @@ class Service {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       Deno.addSignalListener(signal, () => this.#onStop());
     }
-    const instances = this.#open();
+    const instances = await this.#open();
     const [{ source, options }] = instances;
     const serving = this.#device.instances === undefined
       ? DeviceServer.start(source, this.#device, options)
@@ -110,6 +118,7 @@ class Service {
     if (await Promise.race([serving, this.#stop.promise]) === "stop") {
       // Opening may take long; only the sockets exist yet
       for (const { source } of instances) source.stop();
+      await this.#wire?.[Symbol.asyncDispose]();
       return 0;
     }
     const server = await serving;
@@ -121,8 +130,8 @@ class Service {
     return await Promise.race([ended, this.#ending.promise.then(() => this.#tooLong(server))]);
   }
 
-  /** Opens the sockets. */
-  #open(): Instance[] {
+  /** Opens the sockets, and the capture of their messages. */
+  async #open(): Promise<Instance[]> {
     using opened = new DisposableStack();
     const instances = this.#places.map(({ name, endpoint, value }): Instance => {
       const title = titleOf(this.#device, name);
@@ -135,8 +144,24 @@ class Service {
       const options = { ...this.#options, log, options: { ...this.#options.options, ...own } };
       return { name, source, options };
     });
+    this.#wire = await this.#openWire();
     opened.move();
-    return instances;
+    return instances.map((instance, i) => ({
+      ...instance,
+      options: { ...instance.options, wire: this.#wire?.taps[i] },
+    }));
+  }
+
+  async #openWire(): Promise<WireCapture | undefined> {
+    const path = this.#wireFile;
+    if (path === undefined) return undefined;
+    const { WireCapture } = await import("../runtime/wire_capture.ts");
+    const names = this.#places.map(({ name }) => name || this.#device.name);
+    try {
+      return new WireCapture(path, this.#wireMax, names, say);
+    } catch (cause) {
+      throw new UsageError(`--wire=${path}: ${(cause as Error).message}`, { cause });
+    }
   }
 
   #onStop(): void {
@@ -217,6 +242,7 @@ class Service {
 
   async #close(server: Served): Promise<void> {
     await server.close();
+    await this.#wire?.[Symbol.asyncDispose]();
     if (this.#canWriteRecord) this.#writeRecord(server);
   }
 

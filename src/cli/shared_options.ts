@@ -5,7 +5,7 @@
  * @module
  */
 
-import { DEFAULT_POLL_US } from "../runtime/defaults.ts";
+import { DEFAULT_POLL_US, WIRE_MAX_BYTES } from "../runtime/defaults.ts";
 import { type AnyDevice, flagName, type Options, type OptionValues } from "../virtio/mod.ts";
 import type { OptionTable } from "./arguments.ts";
 import { accessOptions, endpointOptions } from "./endpoint_options.ts";
@@ -38,6 +38,20 @@ export const sharedOptions = {
     about: "Serve the record and the device's commands over HTTP on a Unix socket",
   },
   record: { type: "text", placeholder: "FILE", about: "Write the record as JSON at exit" },
+  wire: {
+    type: "text",
+    placeholder: "FILE",
+    about: "Capture the vhost-user messages into a pcapng file",
+  },
+  wireMax: {
+    type: "number",
+    unit: "bytes",
+    placeholder: "SIZE",
+    least: 4096,
+    default: WIRE_MAX_BYTES,
+    about: "End that file at this size",
+    needs: "wire",
+  },
   printCapabilities: {
     type: "flag",
     about: "Print the capabilities of this back-end as JSON, and exit",

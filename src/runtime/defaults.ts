@@ -9,3 +9,6 @@
  * QEMU's threads.
  */
 export const DEFAULT_POLL_US = 32;
+
+/** The size at which a capture of vhost-user messages ends. */
+export const WIRE_MAX_BYTES = 2 ** 26;

@@ -45,6 +45,7 @@ import { DEFAULT_POLL_US } from "./defaults.ts";
 import { DeviceRecord, type RecordJson } from "./record.ts";
 import { Ring } from "./ring.ts";
 import { QueueThread } from "./thread_transport.ts";
+import type { WireTap } from "./wire_capture.ts";
 
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
 export const MAX_QUEUES = 256;
@@ -100,6 +101,12 @@ export interface DeviceHostOptions {
    * @default {Nothing is printed}
    */
   log?: (message: string, stack?: string) => void;
+  /**
+   * Takes the messages of the device's connections.
+   *
+   * @internal
+   */
+  wire?: WireTap;
 }
 
 /** The place of a device among those that share a thread. */
@@ -136,6 +143,8 @@ export class DeviceHost implements AsyncDisposable {
   readonly honoured: bigint;
   readonly record: DeviceRecord;
   readonly notices: Notices;
+  /** Takes the messages of connections, where they are captured. */
+  readonly wire: WireTap | undefined;
   /** Takes calls that a front-end can hold up. */
   readonly quarantine: Quarantine = new Quarantine();
   readonly memory: GuestMemory = new GuestMemory(this.quarantine);
@@ -155,12 +164,13 @@ export class DeviceHost implements AsyncDisposable {
 
   private constructor(
     device: AnyDevice,
-    { log = () => {}, stopLimitMs }: DeviceHostOptions,
+    { log = () => {}, stopLimitMs, wire }: DeviceHostOptions,
     { instance, control, config, common, most, begin }: Opened,
   ) {
     this.device = device;
     this.control = control;
     this.config = config;
+    this.wire = wire;
     this.notices = new Notices(log);
     this.patience = new Patience(stopLimitMs);
     const slots = layOutQueues(device.queues, control.queues);
@@ -217,6 +227,7 @@ export class DeviceHost implements AsyncDisposable {
       latencies: new Latencies(device, latencies),
       report: () => this.#report(),
       notices: this.notices,
+      wire,
     });
   }
 

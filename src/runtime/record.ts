@@ -28,6 +28,7 @@ import { brokenNotice, type Notices, refusedNotice } from "./notices.ts";
 import type { Ring } from "./ring.ts";
 import { shownJson } from "./shown.ts";
 import { type Source, type Visibility, visibilityOf, visibleInTrace } from "./visibility.ts";
+import type { WireTap } from "./wire_capture.ts";
 
 /** The version of {@linkcode RecordJson}. */
 export const RECORD_VERSION: RecordJson["version"] = 1;
@@ -181,6 +182,8 @@ export interface RecordSubject {
   report?: () => Record<string, unknown>;
   /** Takes faults for the person who runs the device. */
   notices?: Notices;
+  /** Takes faults for a capture of the connection. */
+  wire?: WireTap;
 }
 
 /** Keeps the record of one device. */
@@ -310,7 +313,8 @@ export class DeviceRecord {
     message: string,
     stack?: string,
   ): void {
-    const { queues, notices } = this.#subject;
+    const { queues, notices, wire } = this.#subject;
+    wire?.note(`queue ${queue} broke: ${message}`);
     notices?.add(brokenNotice(queues[queue], rule, section, message, stack));
     queues[queue].broken = true;
     const faults = this.#faults[queue];
@@ -331,6 +335,7 @@ export class DeviceRecord {
   }
 
   #error(rule: string, message: string): void {
+    this.#subject.wire?.note(`${rule}: ${message}`);
     this.#errorsTotal++;
     this.#errors.push({ at: this.#now(), queue: null, rule, section: null, message });
     if (this.#errors.length > MAX_ERRORS) this.#errors.shift();

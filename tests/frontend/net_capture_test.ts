@@ -12,23 +12,15 @@ import net from "../../backends/net/mod.ts";
 import { OptionError } from "../../mod.ts";
 import { pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
 import { ControlSocket } from "../../src/runtime/control_socket.ts";
-import { programPath } from "../../tools/guest/programs.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
 import { packetSockets } from "../../tools/lib/packet_sockets.ts";
 import { PcapngReader, readPcapng } from "./lib/pcapng_reader.ts";
+import { tshark, tsharkMissing } from "./lib/tshark.ts";
 
 async function scratch(made: AsyncDisposableStack): Promise<string> {
   const directory = await Deno.makeTempDir();
   made.defer(() => Deno.remove(directory, { recursive: true }));
   return directory;
-}
-
-let tshark: string | undefined;
-let missing = "";
-try {
-  tshark = await programPath("tshark");
-} catch (error) {
-  missing = ` (needs tshark: ${(error as Error).message})`;
 }
 
 for (const { name, ...setup } of [{ name: "split" }, { name: "packed", packed: true }]) {
@@ -53,8 +45,9 @@ for (const { name, ...setup } of [{ name: "split" }, { name: "packed", packed: t
       await setUp.send(new Uint8Array(20));
       assertEquals(setUp.report.pcap.captured, 13);
     }
-    const { packets, names, statistics } = readPcapng(await Deno.readFile(pcap));
-    assertEquals([names, statistics], [["inherited socket"], undefined]);
+    const { packets, ...capture } = readPcapng(await Deno.readFile(pcap));
+    assertEquals([capture.linkType, capture.names], [1, ["inherited socket"]]);
+    assertEquals(capture.statistics, undefined);
     assertEquals(packets.length, 13);
     for (const [i, bytes] of sizes.entries()) {
       const [out, received] = packets.slice(2 * i);
@@ -280,8 +273,8 @@ Deno.test("the ring of captured packets gives what it got, and counts what it lo
 });
 
 Deno.test({
-  name: `tshark reads what net --pcap writes${missing}`,
-  ignore: tshark === undefined,
+  name: `tshark reads what net --pcap writes${tsharkMissing}`,
+  ignore: tsharkMissing !== "",
   fn: async () => {
     await using made = new AsyncDisposableStack();
     const pcap = `${await scratch(made)}/net.pcapng`;
@@ -297,14 +290,9 @@ Deno.test({
       "frame.comment",
       "frame.interface_name",
     ];
-    const { stdout, stderr, code } = await new Deno.Command(tshark!, {
-      args: ["-r", pcap, "-T", "fields", ...fields.flatMap((field) => ["-e", field])],
-      env: { HOME: await scratch(made) },
-    }).output();
-    assertEquals(code, 0, new TextDecoder().decode(stderr));
-    const lines = new TextDecoder().decode(stdout).trimEnd().split("\n").map((line) =>
-      line.split("\t")
-    );
+    const args = ["-r", pcap, "-T", "fields", ...fields.flatMap((field) => ["-e", field])];
+    const text = await tshark(args);
+    const lines = text.trimEnd().split("\n").map((line) => line.split("\t"));
     assertEquals(
       lines.map((
         [length, direction, comment, name],

@@ -102,7 +102,7 @@ export class SessionConfig {
   async #announce(): Promise<void> {
     // One at a time: a front-end that reads none finds one for all when it does.
     if (this.#announcing) return;
-    const { host: { record }, rings } = this.#state;
+    const { host: { record, wire }, rings } = this.#state;
     this.#announcing = true;
     try {
       while (
@@ -111,7 +111,9 @@ export class SessionConfig {
       ) {
         this.#changed = false;
         // No acknowledgement is asked for: QEMU gives none while it waits for a reply itself.
-        await this.#backChannel.send(backendMessages.encode({ request: "CONFIG_CHANGE_MSG" }));
+        const message = backendMessages.encode({ request: "CONFIG_CHANGE_MSG" });
+        wire?.sent(message, 0, "back");
+        await this.#backChannel.send(message);
         record.configUsed("announcements");
       }
     } catch (error) {

@@ -90,17 +90,21 @@ export class Session {
    * closed.
    */
   async run(): Promise<void> {
-    const { record, memory, notices } = this.#host;
+    const { record, memory, notices, wire } = this.#host;
     for (const ring of this.#state.rings) ring.clear();
-    record.connected(frontendProcess(this.#connection));
+    const frontend = frontendProcess(this.#connection);
+    record.connected(frontend);
+    wire?.connected(frontend);
     this.#host.onConfigChange = () => this.#config.deviceChanged();
     this.#host.onEvent = ({ queue, rule, section = null, message, stack }) =>
       record.broken(queue, rule, section, message, stack);
     memory.onLost = (lost) => void dropLostMemory(this.#state, this.#rings, lost);
+    let side: "front-end" | "back-end" = "front-end";
     let reason = "the front-end closed the connection";
     try {
       while (await this.#serveOne());
     } catch (error) {
+      side = "back-end";
       reason = error instanceof Error ? error.message : String(error);
       if (error instanceof ProtocolError) notices.add(streamNotice(reason));
     } finally {
@@ -108,6 +112,7 @@ export class Session {
       await this.#reportIfSlow("the end", this.#state.exclusively(() => this.#cleanUp()));
       memory.onLost = this.#host.onEvent = undefined;
       record.disconnected(reason);
+      wire?.ended(side, reason);
     }
   }
 
@@ -118,7 +123,7 @@ export class Session {
 
   /** Receives and answers one message; false at the end of the stream. */
   async #serveOne(): Promise<boolean> {
-    const { quarantine, record } = this.#host;
+    const { quarantine, record, wire } = this.#host;
     if (quarantine.isFull) {
       throw new Error(
         `Expected descriptors that can be closed in time, got blocked calls: ${quarantine.stuck}`,
@@ -128,6 +133,7 @@ export class Session {
     if (message === undefined) return false;
     const { header, payload, fds, fdsLost } = message;
     record.message();
+    wire?.received(header, payload, fdsLost ? undefined : fds.length);
     try {
       await this.#state.exclusively(() => this.#answer(header, payload, fdsLost ? null : fds));
     } finally {
@@ -174,7 +180,10 @@ export class Session {
     }
     try {
       const numbers = replyFds.map(({ number }) => number);
-      if (reply !== undefined) await this.#connection.send(reply, numbers);
+      if (reply !== undefined) {
+        this.#host.wire?.sent(reply, numbers.length);
+        await this.#connection.send(reply, numbers);
+      }
     } finally {
       closeAll(replyFds);
     }

@@ -15,6 +15,7 @@ export interface CapturedPacket {
 
 /** Reads a capture of one section; all that is not as it has to be is an error. */
 export class PcapngReader {
+  linkType = 0;
   /** The names of the interfaces. */
   names: string[] = [];
   snapBytes = 0;
@@ -51,7 +52,8 @@ export class PcapngReader {
       assertEquals([u32(8), u16(12), u16(14)], [0x1a2b3c4d, 1, 0]);
       readOptions(block.subarray(24, end));
     } else if (type === 1) {
-      assertEquals([u16(8), u16(10)], [1, 0]);
+      this.linkType = u16(8);
+      assertEquals(u16(10), 0);
       this.snapBytes = u32(12);
       this.names.push(text(readOptions(block.subarray(16, end)).get(2)!));
     } else if (type === 6) {
