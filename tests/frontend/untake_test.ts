@@ -1,5 +1,5 @@
 /** A device that posts buffers untakes them at a stop: nothing is lost, nothing comes twice. */
-import { assertEquals, assertGreater } from "@std/assert";
+import { assert, assertEquals, assertGreater } from "@std/assert";
 import { serve } from "../../mod.ts";
 import { FrontendError, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
@@ -13,8 +13,9 @@ const BUFFER_BYTES = 256;
 class Packets {
   readonly #driver: VirtioDriver;
   readonly #random: Random;
-  readonly #receivers: Promise<void>;
-  readonly #transmitters: Promise<void>;
+  readonly #transmitters: Promise<unknown>;
+  /** Rejects when something is wrong, else never settles. */
+  readonly #failure: Promise<never>;
   #sent = 0;
   #isStopping = false;
   /** Packets that came back. */
@@ -30,11 +31,10 @@ class Packets {
     this.#driver = driver;
     this.#random = random;
     // Few enough buffers that packets wait for them.
-    this.#receivers = Promise.all(Array.from({ length: 12 }, () => this.#receive())).then(() => {});
-    this.#transmitters = Promise.all(Array.from({ length: 6 }, () => this.#transmit()))
-      .then(() => {});
-    this.#receivers.catch(() => {});
-    this.#transmitters.catch(() => {});
+    const receivers = Promise.all(Array.from({ length: 12 }, () => this.#receive()));
+    this.#transmitters = Promise.all(Array.from({ length: 6 }, () => this.#transmit()));
+    this.#failure = Promise.all([receivers, this.#transmitters]).then(() => new Promise(() => {}));
+    this.#failure.catch(() => {});
   }
 
   /** The bytes of a packet; the first 4 are its number. */
@@ -44,9 +44,16 @@ class Packets {
     return packet;
   }
 
+  /** Waits while the driver is stopped. */
+  async #runs(): Promise<void> {
+    if (this.#driver.running) return;
+    await this.#running;
+    assert(this.#driver.running, "Expected a driver that runs after its restart");
+  }
+
   async #transmit(): Promise<void> {
     while (!this.#isStopping) {
-      while (!this.#driver.running) await this.#running;
+      await this.#runs();
       const packet = this.#packet(this.#sent++, this.#random.between(4, 1400));
       await this.#driver.request(TRANSMITQ, [packet], []);
     }
@@ -54,7 +61,7 @@ class Packets {
 
   async #receive(): Promise<void> {
     for (;;) {
-      while (!this.#driver.running) await this.#running;
+      await this.#runs();
       try {
         const { written, data } = await this.#driver.request(RECEIVEQ, [], [BUFFER_BYTES]);
         this.#take(data[0].subarray(0, written));
@@ -84,7 +91,7 @@ class Packets {
     const come = new Promise<void>((resolve) =>
       this.#onReceived = () => this.received >= wanted && resolve()
     );
-    await Promise.race([come, this.#receivers, this.#transmitters]);
+    await Promise.race([come, this.#failure]);
   }
 
   /** Stops and restarts the driver; requests wait meanwhile. */
