@@ -2,6 +2,7 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import net from "../../backends/net/mod.ts";
 import { OptionError, serve } from "../../mod.ts";
+import { readArp, readUdp, writeArp, writeUdp } from "../../backends/net/handler/mod.ts";
 import { NetDriver, packet } from "./lib/net_driver.ts";
 import { NetworkNamespace } from "../../tools/lib/network_namespace.ts";
 import { GATEWAY, UserNetwork } from "./lib/user_network.ts";
@@ -44,6 +45,33 @@ Deno.test("net starts passt, starts it again when it was killed, and it ends wit
     assertEquals(network.passtPids().length, 1);
   }
   await network.passtEnded();
+});
+
+Deno.test("net --forward passes UDP datagrams and their answers through passt", async () => {
+  await using network = await UserNetwork.create();
+  const options = { user: true, forward: "udp:5353:53" };
+  await using setUp = await NetDriver.create(options, { buffer: [12 + 1514] });
+  await resolves(setUp); // passt now knows the guest's MAC address
+  const script = "exec 3<>/dev/udp/127.0.0.1/5353; echo ping >&3; head -c 5 <&3";
+  const answered = network.namespace.run(`bash -c '${script}'`);
+  for (;;) {
+    setUp.post(1);
+    const { frame } = await setUp.receive();
+    const arp = readArp(frame);
+    if (arp?.operation === "request") {
+      const sender = { mac: "52:54:00:00:00:01", ip: arp.target.ip };
+      await setUp.send(packet(writeArp({ operation: "reply", sender, target: arp.sender })));
+    }
+    const udp = readUdp(frame);
+    if (udp?.destination.port !== 53) continue;
+    const { source, destination, payload } = udp;
+    assertEquals(new TextDecoder().decode(payload), "ping\n");
+    const answer = new TextEncoder().encode("pong\n");
+    const reply = writeUdp({ source: destination, destination: source, payload: answer });
+    await setUp.send(packet(reply));
+    break;
+  }
+  assertEquals(await answered, "pong\n");
 });
 
 Deno.test("net says in one line why passt cannot start", async () => {
