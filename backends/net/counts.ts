@@ -10,6 +10,30 @@ import { DROP_NAMES } from "./packet.ts";
 const PACKETS = 0, BYTES = 1, MULTICAST = 2, BROADCAST = 3, GSO = 4, ENABLED = 5, DROPS = 6;
 const FIELDS = DROPS + DROP_NAMES.length;
 
+/** The kind of a packet is one of these; with {@linkcode LARGE} if it stands for several segments. */
+const TO_GROUP = 1, TO_ALL = 2;
+export const LARGE = 4;
+
+/** The kind of a packet whose header nobody has looked at yet. */
+export const UNKNOWN = -1;
+
+/** The kind of a packet by the first word of its destination, or all three for a group. */
+export function packetKind(gsoType: number, to0: number, to1: number, to2: number): number {
+  const kind = gsoType === 0 ? 0 : LARGE;
+  if ((to0 & 1) === 0) return kind;
+  return kind | (to0 === 0xffff && to1 === 0xffff && to2 === 0xffff ? TO_ALL : TO_GROUP);
+}
+
+/** The kind of a packet whose header has `headerBytes` bytes; its first part is in `packet`. */
+export function kindOf(packet: Parts, headerBytes: number): number {
+  if (packet.byteLength < headerBytes + 6) return 0;
+  // A u32 of 2^31 or more is 16 bytes of garbage wherever V8 does not inline the call.
+  const to0 = packet.u16(headerBytes);
+  return (to0 & 1) === 0
+    ? packetKind(packet.u8(1), to0, 0, 0)
+    : packetKind(packet.u8(1), to0, packet.u16(headerBytes + 2), packet.u16(headerBytes + 4));
+}
+
 /** How many packets went one way. Bytes are those of frames. */
 export interface PacketCountsJson {
   packets: number;
@@ -40,18 +64,15 @@ export class PacketCounts {
     this.#values = new Float64Array(memory, (pair * 2 + direction) * FIELDS * 8, FIELDS);
   }
 
-  /** Counts a packet, whose frame has `bytes` bytes; its first part is in `packet`. */
-  passed(packet: Parts, bytes: number, headerBytes: number): void {
+  /** Counts a packet of a kind, whose frame has `bytes` bytes. */
+  passed(kind: number, bytes: number): void {
     const values = this.#values;
     values[PACKETS]++;
     values[BYTES] += bytes;
-    if (packet.byteLength < headerBytes + 6) return;
-    if (packet.u8(1) !== 0) values[GSO]++;
-    if ((packet.u8(headerBytes) & 1) === 0) return;
-    // A u32 of 2^31 or more is 16 bytes of garbage wherever V8 does not inline the call.
-    const isBroadcast = packet.u16(headerBytes) === 0xffff &&
-      packet.u16(headerBytes + 2) === 0xffff && packet.u16(headerBytes + 4) === 0xffff;
-    values[isBroadcast ? BROADCAST : MULTICAST]++;
+    if (kind === 0) return;
+    if ((kind & LARGE) !== 0) values[GSO]++;
+    if ((kind & TO_GROUP) !== 0) values[MULTICAST]++;
+    if ((kind & TO_ALL) !== 0) values[BROADCAST]++;
   }
 
   /** Notes whether the driver enabled the queue. */

@@ -13,9 +13,12 @@ import {
   pinnedBuffer,
   signalEventfd,
 } from "../../src/linux/mod.ts";
+import { packetKind } from "./counts.ts";
 import { HEADER_BYTES, SENT } from "./packet.ts";
 import type { Port, PortOwner } from "./port.ts";
 import type { ReceiveWindow } from "./receive_window.ts";
+
+const BROADCAST = packetKind(0, 0xffff, 0xffff, 0xffff);
 
 /** Takes every packet and gives none. */
 export class NullPort implements Port {
@@ -60,6 +63,7 @@ export class SourcePort implements Port {
 
   receive(window: ReceiveWindow): number {
     window.rewind();
+    window.kind = BROADCAST;
     window.addresses[1] = this.#address;
     window.copy(this.#packet.length);
     return this.#packet.length;

@@ -15,7 +15,7 @@ import { pinnedBuffer } from "../../src/linux/mod.ts";
 import { Capture } from "./capture/capture.ts";
 import type { CapturePlan } from "./capture/capture_ring.ts";
 import { CopiedParts } from "./copied_parts.ts";
-import { PacketCounts } from "./counts.ts";
+import { kindOf, PacketCounts, UNKNOWN } from "./counts.ts";
 import { PacketHeader } from "./header.ts";
 import { type ImpairedOwner, ImpairedPort } from "./impairment/impaired_port.ts";
 import { type Impairment, isClean } from "./impairment/impairment.ts";
@@ -177,8 +177,9 @@ export class QueuePair implements ImpairedOwner, Disposable {
 
   #count(packet: Parts, result: number): number {
     const headerBytes = this.#headerBytes;
-    if (result === SENT) this.#sent.passed(packet, packet.byteLength - headerBytes, headerBytes);
-    else this.#sent.dropped(result);
+    if (result === SENT) {
+      this.#sent.passed(kindOf(packet, headerBytes), packet.byteLength - headerBytes);
+    } else this.#sent.dropped(result);
     if (this.#capture !== undefined) this.#capture.sent(packet, headerBytes, result);
     return 0;
   }
@@ -270,6 +271,7 @@ export class QueuePair implements ImpairedOwner, Disposable {
     const window = this.#window;
     if (!window.fill(queue, this.#pending || this.#mostBytes)) return NO_ROOM;
     let bytes = this.#pending;
+    window.kind = UNKNOWN;
     if (bytes > 0) {
       if (window.room < bytes) {
         if (!window.isFull) return NO_ROOM;
@@ -286,7 +288,8 @@ export class QueuePair implements ImpairedOwner, Disposable {
     if (chains > 0) {
       const { writable } = window.first!;
       if (this.#headerBytes === HEADER_BYTES) writable.setU16(10, chains); // num_buffers
-      this.#received.passed(writable, bytes - HEADER_BYTES, this.#headerBytes);
+      const kind = window.kind === UNKNOWN ? kindOf(writable, this.#headerBytes) : window.kind;
+      this.#received.passed(kind, bytes - HEADER_BYTES);
       if (this.#capture !== undefined) this.#capture.received(window, bytes, SENT);
       window.deliver(queue, bytes);
     } else if (this.#context.features.MRG_RXBUF) {

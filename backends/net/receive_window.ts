@@ -6,6 +6,7 @@
 
 import type { Chain, Parts, QueueHandle, VectorSink } from "../../mod.ts";
 import { addressOf, copyBetween, MAX_IO_VECTORS, pinnedBuffer } from "../../src/linux/mod.ts";
+import { UNKNOWN } from "./counts.ts";
 import { HEADER_BYTES, MAX_FRAME_BYTES } from "./packet.ts";
 
 /** The most chains in the window. */
@@ -31,6 +32,11 @@ export class ReceiveWindow {
   room = 0;
   /** Where a copy goes to, and where from: see `copyBetween`. */
   readonly addresses = new Float64Array(2);
+  /**
+   * The kind of the packet, if its port knows it (see `packetKind`). Reading it from the driver's
+   * memory waits until that is taken from the driver's processor.
+   */
+  kind = UNKNOWN;
   /** No chain is taken before a packet is delivered. */
   isFull = false;
   readonly #base: number;

@@ -142,12 +142,18 @@ export class Parts {
 
   /** Writes a little-endian u16 at `offset`. */
   setU16(offset: number, value: number): void {
+    if (this.#isInFirst(offset, 2)) {
+      return this.#view.setUint16(this.#index[0] + offset, value, true);
+    }
     this.setU8(offset + 1, value >>> 8);
     this.setU8(offset, value);
   }
 
   /** Writes a little-endian u32 at `offset`. */
   setU32(offset: number, value: number): void {
+    if (this.#isInFirst(offset, 4)) {
+      return this.#view.setUint32(this.#index[0] + offset, value, true);
+    }
     const at = this.locate(offset, 4);
     if (at >= 0) return this.#view.setUint32(at, value, true);
     this.setU16(offset + 2, value >>> 16);

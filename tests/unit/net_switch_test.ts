@@ -6,11 +6,16 @@ import { MAX_QUEUED_PACKETS, PacketQueue } from "../../backends/net/switch/packe
 import { type Member, Switch } from "../../backends/net/switch/switch.ts";
 import { Transit } from "../../backends/net/switch/transit.ts";
 import { PacketHeader } from "../../backends/net/header.ts";
-import { Drop, SENT } from "../../backends/net/packet.ts";
+import { ALL_OFFLOADS, Drop, type Offload, SENT } from "../../backends/net/packet.ts";
 import { addressOf, bufferAt, pinnedBuffer } from "../../src/linux/mod.ts";
 
 const memory = new Uint8Array(pinnedBuffer(65_536));
 const base = addressOf(memory);
+
+const OFFLOADS = Object.fromEntries(ALL_OFFLOADS.map((name) => [name, true])) as Record<
+  Offload,
+  boolean
+>;
 
 /** A port that counts. */
 class TestMember implements Member {
@@ -204,4 +209,26 @@ Deno.test("PacketQueue gives packets in order, and drops the oldest for new ones
   assertEquals(queue.bytes, 0);
   for (let i = 0; i < MAX_QUEUED_PACKETS; i++) assertEquals(add(i % 251, 26), 0);
   assertEquals(add(1, 26), 1);
+});
+
+Deno.test("Switch divides a packet once, however many receivers lack the offload", () => {
+  class CountedTransit extends Transit {
+    divisions = 0;
+    override divide(): number {
+      this.divisions++;
+      return super.divide();
+    }
+  }
+  const ofSwitch = new Switch(() => 1);
+  const [a, b, c] = [0, 1, 2].map((number) => new TestMember(ofSwitch, number));
+  const sent = new Uint16Array(memory.buffer, memory.byteOffset, 36);
+  sent.fill(0).fill(0xffff, 6, 9);
+  sent.set([1, 0, 0, 34, 6], 0); // a partial checksum
+  const packet = new Parts(memory), header = new PacketHeader(), transit = new CountedTransit(base);
+  header.negotiated(OFFLOADS);
+  packet.push(0, 72);
+  assertEquals(header.read(packet), SENT);
+  transit.begin(packet, header);
+  assertEquals(ofSwitch.forward(a, transit), SENT);
+  assertEquals([...taken(a, b, c), transit.divisions], [0, 1, 1, 1]);
 });

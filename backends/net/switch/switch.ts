@@ -4,6 +4,7 @@
  * @module
  */
 
+import { LARGE } from "../counts.ts";
 import { PacketHeader } from "../header.ts";
 import { Drop, SENT } from "../packet.ts";
 import type { Acceptance } from "./acceptance.ts";
@@ -34,8 +35,8 @@ export interface Member {
   readonly mostAddresses: number;
   /** Other packets are divided for it, and their checksums completed. */
   readonly accepts: Acceptance;
-  /** Takes a packet, whose indexes are addresses, or drops and counts it. */
-  take(packet: Parts, header: PacketHeader): void;
+  /** Takes a packet of a kind, whose indexes are addresses, or drops and counts it. */
+  take(packet: Parts, header: PacketHeader, kind: number): void;
   /** Counts a packet to it that is dropped. */
   dropped(reason: number): void;
   /** Publishes what it took. */
@@ -101,29 +102,46 @@ export class Switch {
         // Its network has it already.
         if (to === from) return Drop.LOCAL;
         if (!mayReach(from, to)) return Drop.ISOLATED;
-        if (to.isUp) this.#pass(packet, to);
-        else to.dropped(Drop.DOWN);
+        if (!to.isUp) to.dropped(Drop.DOWN);
+        else if (!this.#pass(packet, to)) this.#passDivided(packet, 1 << port);
         return SENT;
       }
     }
+    let left = 0;
     for (let i = 0; i < this.#members.length; i++) {
       const to = this.#members[i];
       if (to === undefined || to === from || !to.isUp || !mayReach(from, to)) continue;
       // An address that is not known is not the one that it has.
       if (to.isFiltered && (to0 & 1) === 0) continue;
-      this.#pass(packet, to);
+      if (!this.#pass(packet, to)) left |= 1 << i;
     }
+    if (left !== 0) this.#passDivided(packet, left);
     return SENT;
   }
 
-  #pass(packet: Transit, to: Member): void {
+  /** Returns whether the receiver takes the packet as it is. */
+  #pass(packet: Transit, to: Member): boolean {
+    if (!to.accepts.takes(packet.header)) return false;
     this.#unflushed |= 1 << to.number;
-    if (to.accepts.takes(packet.header)) return to.take(packet.parts, packet.header);
+    to.take(packet.parts, packet.header, packet.kind);
+    return true;
+  }
+
+  /** Divides a packet once for all receivers that lack an offload, a bit for each. */
+  #passDivided(packet: Transit, receivers: number): void {
+    this.#unflushed |= receivers;
+    const kind = packet.kind & ~LARGE;
     let left = packet.divide();
-    if (left === 0) return to.dropped(Drop.HEADER);
+    if (left === 0) {
+      for (let i = 0; i <= UPLINK; i++) {
+        if ((receivers & 1 << i) !== 0) this.#members[i]?.dropped(Drop.HEADER);
+      }
+    }
     for (; left > 0; left--) {
       packet.next();
-      to.take(packet.parts, PLAIN);
+      for (let i = 0; i <= UPLINK; i++) {
+        if ((receivers & 1 << i) !== 0) this.#members[i]?.take(packet.parts, PLAIN, kind);
+      }
     }
     packet.whole();
   }

@@ -6,6 +6,7 @@
 
 import type { Parts, Watch } from "../../../mod.ts";
 import { createEventfd, type Fd, signalEventfd } from "../../../src/linux/mod.ts";
+import { UNKNOWN } from "../counts.ts";
 import type { PacketHeader } from "../header.ts";
 import { Drop } from "../packet.ts";
 import type { Port, PortOwner, SwitchPlan } from "../port.ts";
@@ -36,6 +37,7 @@ export class SwitchPort implements Port, Member {
   readonly #queued: Watch;
   /** The packet that is being taken. */
   #packet: Parts | undefined;
+  #kind = UNKNOWN;
 
   constructor(ofSwitch: Switch, plan: SwitchPlan, owner: PortOwner) {
     const { number, isIsolated, mac } = plan;
@@ -64,9 +66,10 @@ export class SwitchPort implements Port, Member {
     this.#owner.flushReceived();
   }
 
-  take(packet: Parts): void {
+  take(packet: Parts, _header: PacketHeader, kind: number): void {
     const queue = this.#queue;
     if (queue.bytes === 0) {
+      this.#kind = kind;
       this.#packet = packet;
       // An impairment may have another packet received before this one, or none.
       while (this.#owner.receiveOne() && this.#packet !== undefined);
@@ -89,6 +92,7 @@ export class SwitchPort implements Port, Member {
       queue.shift();
     } else if (packet !== undefined) {
       this.#packet = undefined;
+      window.kind = this.#kind;
       for (let i = 0; i < packet.count; i++) {
         window.addresses[1] = packet.index(i);
         window.copy(packet.length(i));

@@ -6,6 +6,7 @@
 
 import { Parts } from "../../../mod.ts";
 import { addressOf, pinnedBuffer } from "../../../src/linux/mod.ts";
+import { packetKind } from "../counts.ts";
 import type { PacketHeader } from "../header.ts";
 import { HEADER_BYTES, MAX_FRAME_BYTES } from "../packet.ts";
 import { Segmenter } from "../segmenter.ts";
@@ -22,6 +23,8 @@ export class Transit {
   /** The packet, or the next of the frames that it is divided into. Its indexes are addresses. */
   parts: Parts;
   header!: PacketHeader;
+  /** The kind of the whole packet: see `packetKind`. */
+  kind = 0;
   // The addresses, as little-endian words.
   to0 = 0;
   to1 = 0;
@@ -60,6 +63,7 @@ export class Transit {
     head[9] = this.from0 = packet.u16(HEADER_BYTES + 6);
     head[10] = this.from1 = packet.u16(HEADER_BYTES + 8);
     head[11] = this.from2 = packet.u16(HEADER_BYTES + 10);
+    this.kind = packetKind(header.gsoType, this.to0, this.to1, this.to2);
     const whole = this.#whole;
     whole.clear(NO_BYTES);
     whole.push(this.#headAddress, HEAD_BYTES);
