@@ -85,7 +85,10 @@ export function deviceHelp(device: AnyDevice, name: string, width: number = help
   const { instances } = device;
   const endpoint = instances === undefined
     ? [
-      fill(`Usage: vhostd ${shown(name)} --socket-path=PATH [options]\n`, width),
+      fill(
+        `Usage: vhostd ${shown(name)} --socket-path=PATH [options]${operandText(device)}\n`,
+        width,
+      ),
       `${fill("Where front-ends come from, one of these, or a socket from systemd:", width)}\n${
         lines(endpointOptions)
       }`,
@@ -103,6 +106,14 @@ export function deviceHelp(device: AnyDevice, name: string, width: number = help
     `Every device:\n${lines(others)}`,
   ];
   return parts.join("\n");
+}
+
+/** The operand of a device's command, for its usage. */
+function operandText({ operand, options }: AnyDevice): string {
+  const definition = operand === undefined ? undefined : options[operand] as OptionDefinition;
+  return definition === undefined || definition.type === "flag"
+    ? ""
+    : ` [${definition.placeholder}]`;
 }
 
 /** A command other than that of a device. */

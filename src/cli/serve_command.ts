@@ -11,7 +11,7 @@ import { WIRE_MAX_BYTES } from "../runtime/defaults.ts";
 import type { Instance, ServerGroup } from "../runtime/server_group.ts";
 import { shownJson } from "../runtime/shown.ts";
 import type { WireCapture } from "../runtime/wire_capture.ts";
-import { type AnyDevice, expectEffect } from "../virtio/mod.ts";
+import { type AnyDevice, expectEffect, parseOption } from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { endpointOf, type EndpointValues, instancesOf, type InstanceValue } from "./endpoint.ts";
@@ -55,16 +55,37 @@ export async function serveCommand(
     `vhostd ${name} --help`,
     device.instances,
   );
-  if (positional.length > 0) {
-    throw new UsageError(
-      `Expected only flags after ${name}, got ${positional[0]}; vhostd ${name} --help lists them`,
-    );
-  }
+  takeOperand(device, name, positional, values);
   expectEffect(sharedOptions, values);
   const places: Place[] = device.instances === undefined
     ? [{ name: "", endpoint: endpointOf(values as EndpointValues, name) }]
     : instancesOf(repeated, values as EndpointValues, device.instances, name);
   return await new Service(device, places, values).run();
+}
+
+/** Takes the operand of a device's command, which stands for an option. */
+function takeOperand(
+  { operand, options = {} }: AnyDevice,
+  name: string,
+  positional: readonly string[],
+  values: ParsedArguments["values"],
+): void {
+  if (positional.length === 0) return;
+  const [text, further] = positional;
+  if (operand === undefined) {
+    throw new UsageError(
+      `Expected only flags after ${name}, got ${text}; vhostd ${name} --help lists them`,
+    );
+  }
+  const others = [values[operand], further].filter((value) => value !== undefined);
+  if (others.length > 0) {
+    throw new UsageError(
+      `Expected one ${options[operand].placeholder}, got ${text} and ${
+        others[0]
+      }; remove one of them`,
+    );
+  }
+  values[operand] = parseOption(operand, options[operand], text);
 }
 
 /** Never settles. */

@@ -283,7 +283,8 @@ export class DeviceHost implements AsyncDisposable {
     return host = new DeviceHost(device, options, {
       ...{ instance: shared?.name, control, config },
       common: { options: values, shared: control.shared, config: configMemory, pollUs },
-      most: plane === "main" || shared !== undefined || device.threads === "one"
+      most: plane === "main" || shared !== undefined || device.threads === "one" ||
+          control.threads === "one"
         ? 1
         : options.threads ?? Math.min(navigator.hardwareConcurrency, DEFAULT_THREADS),
       begin(setup, memory, emit) {

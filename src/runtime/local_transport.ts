@@ -15,7 +15,7 @@ import { QueueEngine } from "./data_plane/queue_engine.ts";
 
 /** Runs an engine on this thread, for devices that need no thread of their own. */
 export class LocalTransport implements Transport {
-  readonly ready: Promise<void> = Promise.resolve();
+  readonly ready: Promise<void>;
   readonly #signaller = new Signaller();
   readonly #memory: SpanView;
   readonly #engine: QueueEngine;
@@ -36,12 +36,14 @@ export class LocalTransport implements Transport {
       defer: (callback) => void setTimeout(callback, 0),
       emit,
     });
+    this.ready = this.#engine.ready;
   }
 
-  call(command: EngineCommand): Promise<unknown> {
+  async call(command: EngineCommand): Promise<unknown> {
+    await this.ready;
     // The control plane allocates on this thread, also while there is no guest.
     if (command.kind === "memory" && command.regions.length === 0) this.#memory.release();
-    return new Promise((resolve, reject) => this.#engine.execute(command, resolve, reject));
+    return await new Promise((resolve, reject) => this.#engine.execute(command, resolve, reject));
   }
 
   async close(): Promise<void> {

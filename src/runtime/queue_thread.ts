@@ -65,7 +65,7 @@ async function run({ wakeFd, posted }: ThreadStart): Promise<EngineMessage> {
       throw new TypeError(`Expected a device as the default export of ${module}`);
     }
     poller ??= new Poller(setup.pollUs, setup.polling, navigator.hardwareConcurrency);
-    engines[engine] = new QueueEngine(device, setup, viewMemory(memory), {
+    const made = new QueueEngine(device, setup, viewMemory(memory), {
       poller,
       watch: (fd, readiness, callback) => reactor.watch(fd, readiness, callback),
       watchSignals: (fd, callback) => reactor.watchSignals(fd, callback),
@@ -79,6 +79,8 @@ async function run({ wakeFd, posted }: ThreadStart): Promise<EngineMessage> {
       defer: (callback) => reactor.defer(callback),
       emit: (event) => send({ kind: "event", engine, event }),
     });
+    await made.ready;
+    engines[engine] = made;
     send({ kind: "ready", engine });
   };
 

@@ -330,6 +330,12 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
    * @default {1}
    */
   readonly queues?: { readonly [K in Families<Q>]?: number };
+  /**
+   * `one`: all queues share one thread and its objects, as with {@linkcode DeviceDefinition.threads}.
+   *
+   * @default {the definition's}
+   */
+  readonly threads?: "one";
   /** What config space holds at the start. */
   readonly config?: ConfigValues<L>;
   /**
@@ -408,6 +414,8 @@ export interface DeviceDefinition<
    * @default {"each"}
    */
   readonly threads?: "each" | "one" | "main";
+  /** The name of an option that the command line takes without its flag too: `vhostd blk disk.img`. */
+  readonly operand?: string;
   /**
    * The name of an option that is given once for each instance of the device: instances are served
    * by one process, each on a socket of its own, and share one queue thread and its objects. The
@@ -422,8 +430,11 @@ export interface DeviceDefinition<
   ):
     | OpenDevice<Q, F, L, S>
     | Promise<OpenDevice<Q, F, L, S>>;
-  /** Makes the data half; called once on each thread that runs queues of the device. */
-  handlers(context: DataContext<Q, F, L, O, S>): DataHalf<Q>;
+  /**
+   * Makes the data half; called once on each thread that runs queues of the device. Front-ends wait
+   * until a promise of it settles, and so does the thread: nothing is watched meanwhile.
+   */
+  handlers(context: DataContext<Q, F, L, O, S>): DataHalf<Q> | Promise<DataHalf<Q>>;
 }
 
 /** A device of any kind, as the framework handles it. */

@@ -29,6 +29,7 @@ const DEFINITION_MEMBERS: Readonly<Record<keyof DeviceDefinition, true>> = {
   options: true,
   threads: true,
   instances: true,
+  operand: true,
   open: true,
   handlers: true,
 };
@@ -40,6 +41,7 @@ const OPEN_MEMBERS: Readonly<
   offer: true,
   honour: true,
   queues: true,
+  threads: true,
   config: true,
   shared: true,
   onFeatures: true,

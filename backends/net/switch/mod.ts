@@ -75,10 +75,10 @@ export default defineDevice({
     };
   },
 
-  handlers(context) {
+  async handlers(context) {
     const { shared: { number, name, mac, uplink, mtu }, watch, keep, notice, post } = context;
     theSwitch.name(number, name, mac);
-    const half = net.handlers({
+    const half = await net.handlers({
       ...context,
       options: { ...defaultOptions(netOptions), queuePairs: 1 },
     });

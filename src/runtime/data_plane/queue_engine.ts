@@ -24,7 +24,9 @@ import { RequestSampler } from "./request_sampler.ts";
 /** Runs some of a device's queues on the thread that it was made on. */
 export class QueueEngine implements QueueOwner {
   readonly device: AnyDevice;
-  readonly half: DataHalf;
+  half!: DataHalf;
+  /** Resolves when it is made. */
+  readonly ready: Promise<void>;
   readonly host: EngineHost;
   readonly memory: MemoryView;
   readonly budget = new BatchBudget();
@@ -55,7 +57,7 @@ export class QueueEngine implements QueueOwner {
       host.emit({ kind: "notice", notice, count })
     );
     const unheard = new Int32Array(setup.unheard);
-    this.half = device.handlers({
+    const half = device.handlers({
       notice: (notice) => notices.add(notice),
       options: setup.options,
       shared: setup.shared,
@@ -73,13 +75,17 @@ export class QueueEngine implements QueueOwner {
       },
       io: host.io,
     });
-    checkHandlers(device, this.half);
-    for (const slot of setup.queues) {
-      const queue = new EngineQueue(this, slot, new QueueCounters(setup.counters, slot.index));
-      this.#queues.push(queue);
-      queues[slot.name].push(queue);
-    }
-    this.poller.queues = [...this.poller.queues, ...this.#queues];
+    const made = (half: DataHalf) => {
+      checkHandlers(device, half);
+      this.half = half;
+      for (const slot of setup.queues) {
+        const queue = new EngineQueue(this, slot, new QueueCounters(setup.counters, slot.index));
+        this.#queues.push(queue);
+        queues[slot.name].push(queue);
+      }
+      this.poller.queues = [...this.poller.queues, ...this.#queues];
+    };
+    this.ready = isPromise(half) ? half.then(made) : Promise.resolve(made(half));
   }
 
   /**
