@@ -3,16 +3,39 @@ import { programPath } from "../../tools/guest/programs.ts";
 import { kill, spawn } from "../../tools/lib/process.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
 
-/** TCP ports that nobody uses. */
-function freePorts(): number[] {
-  const listeners = [0, 0].map((port) => Deno.listen({ hostname: "127.0.0.1", port }));
-  return listeners.map((listener) => {
-    listener.close();
-    return (listener.addr as Deno.NetAddr).port;
-  });
+/** A TCP port that nobody uses. */
+function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return (listener.addr as Deno.NetAddr).port;
 }
 
-/** QEMU without a machine: a hub that passes what comes by a stream to all others. */
+/** A card that always receives: one that does not makes the whole hub wait. */
+class Card {
+  readonly #frames = new Set<string>();
+  #onFrame = () => {};
+
+  constructor(readonly driver: NetDriver) {
+    driver.post(100);
+    // It ends with the driver.
+    this.#receive().catch(() => {});
+  }
+
+  async #receive(): Promise<never> {
+    for (;;) {
+      this.#frames.add((await this.driver.receive()).frame.toHex());
+      this.driver.post(1);
+      this.#onFrame();
+    }
+  }
+
+  /** Waits for a frame. */
+  async gets(frame: Uint8Array): Promise<void> {
+    const text = frame.toHex();
+    while (!this.#frames.has(text)) await new Promise<void>((resolve) => this.#onFrame = resolve);
+  }
+}
+
+/** QEMU without a machine: a hub that joins streams. */
 async function hub(streams: readonly string[]): Promise<Deno.ChildProcess> {
   const args = streams.flatMap((stream, i) => [
     ...["-netdev", `stream,id=s${i},${stream}`],
@@ -25,56 +48,42 @@ async function hub(streams: readonly string[]): Promise<Deno.ChildProcess> {
   );
 }
 
-Deno.test("net exchanges frames with QEMU's -netdev stream in each role, also after QEMU was killed", async () => {
-  await using made = new AsyncDisposableStack();
-  const directory = await Deno.makeTempDir();
-  made.defer(() => Deno.remove(directory, { recursive: true }));
-  const [one, two] = freePorts();
-  const [near, far] = ["near", "far"].map((name) => `${directory}/${name}`);
-  const cards: NetDriver[] = [];
-  for (
-    const options of [
-      { stream: near },
-      { stream: `127.0.0.1:${one}` },
-      { streamListen: far },
-      { streamListen: `127.0.0.1:${two}` },
-    ]
-  ) cards.push(made.use(await NetDriver.create(options, { queues: [256, 256] })));
-  for (const round of [0, 1]) {
-    const qemu = await hub([
-      `server=on,addr.type=unix,addr.path=${near}`,
-      `server=on,addr.type=inet,addr.host=127.0.0.1,addr.port=${one}`,
-      `server=off,addr.type=unix,addr.path=${far}`,
-      `server=off,addr.type=inet,addr.host=127.0.0.1,addr.port=${two}`,
-    ]);
-    await using _ended = {
-      async [Symbol.asyncDispose]() {
-        kill(qemu);
-        await qemu.status;
-      },
-    };
-    for (const [i, sender] of cards.entries()) {
-      for (const [size, bytes] of [60, 1514, 9000].entries()) {
-        const sent = frame(bytes, 100 * round + 10 * i + size);
-        for (const [j, receiver] of cards.entries()) {
-          if (i !== j) await arrives(sender, receiver, sent);
+for (const served of ["unix", "inet"] as const) {
+  const [server, client] = served === "unix" ? ["path", "TCP"] : ["TCP", "path"];
+  Deno.test(`net exchanges frames with QEMU's -netdev stream as a server (${server}) and a client (${client}), again after QEMU was killed`, async () => {
+    await using made = new AsyncDisposableStack();
+    const directory = await Deno.makeTempDir();
+    made.defer(() => Deno.remove(directory, { recursive: true }));
+    const path = `${directory}/peer`, port = freePort();
+    const places = [path, `127.0.0.1:${port}`];
+    const addresses = [
+      `addr.type=unix,addr.path=${path}`,
+      `addr.type=inet,addr.host=127.0.0.1,addr.port=${port}`,
+    ];
+    if (served === "inet") [places, addresses].forEach((both) => both.reverse());
+    const cards: Card[] = [];
+    for (const options of [{ stream: places[0] }, { streamListen: places[1] }]) {
+      const setup = { buffer: [12 + 9000], timeoutMs: 60_000 };
+      cards.push(new Card(made.use(await NetDriver.create(options, setup))));
+    }
+    for (const round of [0, 1]) {
+      const qemu = await hub([`server=on,${addresses[0]}`, `server=off,${addresses[1]}`]);
+      await using _ended = {
+        async [Symbol.asyncDispose]() {
+          kill(qemu);
+          await qemu.status;
+        },
+      };
+      for (const [i, sender] of cards.entries()) {
+        for (const [size, bytes] of [60, 1514, 9000].entries()) {
+          const sent = frame(bytes, 100 * round + 10 * i + size);
+          let isHere = false;
+          const arrived = cards[1 - i].gets(sent).then(() => isHere = true);
+          // At first, connections may still be made.
+          do await sender.driver.send(packet(sent)); while (size === 0 && !isHere);
+          await arrived;
         }
       }
     }
-  }
-});
-
-/** Sends a frame again and again until it has come: both connections may still be made. */
-async function arrives(sender: NetDriver, receiver: NetDriver, sent: Uint8Array): Promise<void> {
-  receiver.post(100);
-  let isHere = false;
-  const received = (async () => {
-    for (;;) {
-      const { frame } = await receiver.receive();
-      if (frame.length === sent.length && frame.every((byte, i) => byte === sent[i])) break;
-    }
-    isHere = true;
-  })();
-  while (!isHere) await sender.send(packet(sent));
-  await received;
+  });
 }
