@@ -36,6 +36,7 @@ export function programHelp(deviceNames: readonly string[], width: number = help
     ["list", "the devices, one per line"],
     ["describe <device>", "its queues, feature bits and config space"],
     ["inspect PATH", "what a guest's driver did with a device"],
+    ["replay FILE --socket-path=PATH", "play a recorded front-end against a device"],
     ["new FOLDER", "a folder with a device of your own, its test and its tasks"],
     ["completion bash|zsh|fish", "completion for a shell"],
     ["--version", ""],

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
 import { MACHINES } from "../../tools/guest/qemu.ts";
+import { runCli } from "../frontend/lib/cli_process.ts";
 import {
   Backend,
   expectEndedRecord,
@@ -15,7 +16,8 @@ import {
 for (const machine of MACHINES) {
   Deno.test(`a guest on ${machine} gets its randomness from our rng`, async (t) => {
     using directory = temporary();
-    await using rng = await Backend.start("rng", [], directory);
+    const wire = `${directory.path}/wire.pcapng`;
+    await using rng = await Backend.start("rng", [`--wire=${wire}`], directory);
     // QEMU 10 always offers packed rings for this device; others may not.
     await using guest = await Guest.boot({
       machine,
@@ -89,6 +91,15 @@ for (const machine of MACHINES) {
         const record = await rng.stop();
         expectEndedRecord(record);
         assert(record.queues[0].bytesWritten > 2 * 16_384);
+      },
+
+      "what QEMU said replays against another back-end": async () => {
+        await using other = await Backend.start("rng", [], directory);
+        const replay = await runCli(["replay", wire, `--socket-path=${other.socketPath}`]);
+        assertStringIncludes(replay.stdout, "all answers are as recorded");
+        assertEquals(replay.status, 0);
+        const { errors, queues } = await other.record();
+        assertEquals([errors.total, queues[0].faults, queues[0].starts], [0, [], 4]);
       },
     });
   });

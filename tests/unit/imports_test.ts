@@ -30,6 +30,7 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
     "src/virtqueue/",
     "src/vhost_user/",
     "src/virtio/",
+    "src/frontend/",
     "src/runtime/",
     "mod.ts",
   ],

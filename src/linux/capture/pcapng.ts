@@ -6,10 +6,13 @@
  * @module
  */
 
-const SECTION_HEADER = 0x0a0d_0d0a, INTERFACE_DESCRIPTION = 1, INTERFACE_STATISTICS = 5;
-/** The type of an Enhanced Packet Block. */
-export const ENHANCED_PACKET = 6;
-const BYTE_ORDER_MAGIC = 0x1a2b_3c4d;
+/** Types of blocks. */
+export const SECTION_HEADER = 0x0a0d_0d0a,
+  INTERFACE_DESCRIPTION = 1,
+  INTERFACE_STATISTICS = 5,
+  ENHANCED_PACKET = 6;
+/** The first word of a Section Header Block's body, by which one knows its byte order. */
+export const BYTE_ORDER_MAGIC = 0x1a2b_3c4d;
 
 // Options
 const END_OF_OPTIONS = 0, COMMENT = 1;
