@@ -132,6 +132,7 @@ async function start(
     memory,
     host,
   );
+  await engine.ready;
   const done = () => {};
   const refuse = (error: unknown) => {
     throw error;
