@@ -9,6 +9,7 @@ import { openEndpoint } from "../runtime/endpoint.ts";
 import { type DeviceHost, type DeviceHostOptions, DeviceServer } from "../runtime/mod.ts";
 import { WIRE_MAX_BYTES } from "../runtime/defaults.ts";
 import type { Instance, ServerGroup } from "../runtime/server_group.ts";
+import type { TraceOptions } from "../runtime/trace/options.ts";
 import { shownJson } from "../runtime/shown.ts";
 import type { WireCapture } from "../runtime/wire_capture.ts";
 import { type AnyDevice, expectEffect, parseOption } from "../virtio/mod.ts";
@@ -18,6 +19,7 @@ import { endpointOf, type EndpointValues, instancesOf, type InstanceValue } from
 import { EXIT_FAILURE, say, sayStack, tellFailure, wantsTrace } from "./failure.ts";
 import { capabilities, qemuHint, shellWord } from "./qemu.ts";
 import { optionsOf, sharedOptions, type SharedValues } from "./shared_options.ts";
+import { traceOf } from "./trace_options.ts";
 import { UsageError } from "./usage_error.ts";
 import { isBehindNpx } from "./variables.ts";
 
@@ -101,6 +103,8 @@ class Service {
   readonly #options: DeviceHostOptions;
   readonly #controlPath: string | undefined;
   readonly #recordFile: string | undefined;
+  /** Of each place. */
+  readonly #traces: readonly (TraceOptions | undefined)[];
   readonly #wireFile: string | undefined;
   readonly #wireMax: number;
   #wire: WireCapture | undefined;
@@ -122,6 +126,7 @@ class Service {
     this.#options = { options: Object.fromEntries(own), threads, pollUs };
     this.#controlPath = controlPath;
     this.#recordFile = record;
+    this.#traces = places.map(({ name }) => traceOf(values as Partial<SharedValues>, name));
     this.#wireFile = wire;
     this.#wireMax = wireMax ?? WIRE_MAX_BYTES;
   }
@@ -196,6 +201,7 @@ class Service {
     // Fail now, rather than at the end, if the file cannot be written
     this.#writeRecord(server);
     this.#canWriteRecord = true;
+    await this.#startTraces(server);
     await using _control = await this.#openControl(server);
     // A bug in a device must not end its guests
     globalThis.addEventListener("unhandledrejection", (event) => {
@@ -217,6 +223,17 @@ class Service {
       await Promise.race([server.finished, this.#stop.promise, ...ready]);
     } finally {
       this.#ending.resolve();
+    }
+  }
+
+  async #startTraces(server: Served): Promise<void> {
+    for (const [i, { tracing }] of hostsOf(server).entries()) {
+      const trace = this.#traces[i];
+      try {
+        if (trace !== undefined) await tracing.start(trace);
+      } catch (cause) {
+        throw new UsageError(`--trace: ${(cause as Error).message}`, { cause });
+      }
     }
   }
 

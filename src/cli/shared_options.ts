@@ -9,6 +9,7 @@ import { DEFAULT_POLL_US, WIRE_MAX_BYTES } from "../runtime/defaults.ts";
 import { type AnyDevice, flagName, type Options, type OptionValues } from "../virtio/mod.ts";
 import type { OptionTable } from "./arguments.ts";
 import { accessOptions, endpointOptions } from "./endpoint_options.ts";
+import { traceOptions } from "./trace_options.ts";
 
 /** The flag of every command. */
 export const helpOption = { help: { type: "flag", about: "Show this" } } as const satisfies Options;
@@ -38,6 +39,7 @@ export const sharedOptions = {
     about: "Serve the record and the device's commands over HTTP on a Unix socket",
   },
   record: { type: "text", placeholder: "FILE", about: "Write the record as JSON at exit" },
+  ...traceOptions,
   wire: {
     type: "text",
     placeholder: "FILE",

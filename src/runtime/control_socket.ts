@@ -6,6 +6,8 @@
  * | `GET /`        | the device, and the list of requests                               |
  * | `GET /record`  | the record: {@linkcode RecordJson}                                 |
  * | `GET /metrics` | the record for Prometheus: `metrics.ts`                             |
+ * | `GET /trace`   | the status of the trace of requests: {@linkcode TraceStatus}       |
+ * | `POST /trace`  | begins or ends it: see {@linkcode Tracing.post}                    |
  * | `GET /changes` | its changes, without end: see `changes.ts`                         |
  * | `GET /NAME`    | the result of the device's query NAME: JSON, or bytes without end  |
  * | `POST /traced` | takes accesses of the driver that `vhostd watch` traced            |
@@ -200,6 +202,13 @@ async function answerOf(
       const body = await readBody(request);
       return await run({ about: "", run: () => host.record.traced(body) }, undefined);
     }
+    case "trace":
+      expectMethod(request, "GET", "HEAD", "POST");
+      if (request.method !== "POST") return json(200, host.tracing.status);
+      return await run(
+        { about: "", run: (body) => host.tracing.post(body) },
+        await readBody(request),
+      );
     case "metrics":
       expectMethod(request, "GET", "HEAD");
       return await metrics([await host.freshRecord()]);
@@ -232,6 +241,12 @@ function index(host: DeviceHost, prefix = "") {
     requests: [
       { method: "GET", path: `${prefix}/record`, about: "What the front-end and the driver did" },
       { method: "GET", path: `${prefix}/changes`, about: "The same and its changes, line by line" },
+      { method: "GET", path: `${prefix}/trace`, about: "The status of the trace of requests" },
+      {
+        method: "POST",
+        path: `${prefix}/trace`,
+        about: 'Trace requests: {"file": "/PATH"}, or end that: {"stop": true}',
+      },
       { method: "GET", path: `${prefix}/metrics`, about: "The record for Prometheus" },
       ...listed("GET", queries),
       ...listed("POST", commands),

@@ -46,6 +46,7 @@ import { DeviceRecord, type RecordJson } from "./record.ts";
 import { Ring } from "./ring.ts";
 import { QueueThread } from "./thread_transport.ts";
 import type { WireTap } from "./wire_capture.ts";
+import { Tracing } from "./trace/tracing.ts";
 
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
 export const MAX_QUEUES = 256;
@@ -145,6 +146,7 @@ export class DeviceHost implements AsyncDisposable {
   readonly notices: Notices;
   /** Takes the messages of connections, where they are captured. */
   readonly wire: WireTap | undefined;
+  readonly tracing: Tracing;
   /** Takes calls that a front-end can hold up. */
   readonly quarantine: Quarantine = new Quarantine();
   readonly memory: GuestMemory = new GuestMemory(this.quarantine);
@@ -228,6 +230,10 @@ export class DeviceHost implements AsyncDisposable {
       report: () => this.#report(),
       notices: this.notices,
       wire,
+    });
+    this.tracing = new Tracing({
+      ...{ device, instance, log, queues: this.queues },
+      trace: (every, ringOf) => engines.trace(every, ringOf),
     });
   }
 
@@ -365,6 +371,7 @@ export class DeviceHost implements AsyncDisposable {
   /** Ends the engines, then the control half; no connection may have the device. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.freshRecord();
+    await this.tracing.stop();
     await this.#engines.close();
     this.record.finish();
     this.notices[Symbol.dispose]();

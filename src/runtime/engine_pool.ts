@@ -177,6 +177,21 @@ export class EnginePool {
     await this.#patience.within(reports, REPORT_MS);
   }
 
+  /**
+   * Has all engines sample 1 in `every` requests, and give their spans to rings, or to none; one
+   * that is busy does so later.
+   */
+  async trace(
+    every: number,
+    ringOf: ((engine: number) => SharedArrayBuffer) | null,
+  ): Promise<void> {
+    await this.ready;
+    const told = this.#each((engine, i) =>
+      engine.ask({ kind: "trace", ring: ringOf?.(i) ?? null, every })
+    );
+    await this.#patience.within(told, REPORT_MS);
+  }
+
   /** What the threads reported last. */
   get reports(): unknown[] {
     return this.#reports.filter((report) => report !== undefined);

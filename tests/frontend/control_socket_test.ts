@@ -66,6 +66,8 @@ Deno.test("GET / lists the requests", async () => {
   assertEquals((requests as { path: string }[]).map(({ path }) => path), [
     "/record",
     "/changes",
+    "/trace",
+    "/trace",
     "/metrics",
     "/echo",
     "/nothing",

@@ -52,11 +52,11 @@ export class SpanRing {
     return this.#head[LOST] >>> 0;
   }
 
-  /** Takes all spans that were added: a copy of their floats. */
-  take(): Float64Array {
+  /** Takes up to `most` of the spans that were added: a copy of their floats. */
+  take(most = SPANS): Float64Array {
     const head = this.#head, read = head[READ];
     // The other side may be a thread that was given up: it is believed up to the size
-    const count = Math.min(Math.max(Atomics.load(head, WRITTEN) - read | 0, 0), SPANS);
+    const count = Math.min(Math.max(Atomics.load(head, WRITTEN) - read | 0, 0), SPANS, most);
     const taken = new Float64Array(count * SPAN_FLOATS);
     const first = read & SPANS - 1, before = Math.min(count, SPANS - first);
     taken.set(this.#floats.subarray(first * SPAN_FLOATS, (first + before) * SPAN_FLOATS));

@@ -1,7 +1,7 @@
 /**
  * A program: a network device's data half and a driver on one thread, which measures garbage. It is
  * started with the kind of port, `null`, `source` or `switch` (from one guest to another), of ring,
- * `split` or `packed`, and the size of a frame, and prints the bytes of garbage per packet, once V8
+ * `split` or `packed`, the size of a frame, and 1 in how many packets to trace, and prints the bytes of garbage per packet, once V8
  * has optimised everything, and the nanoseconds of one.
  */
 import net from "../../../backends/net/mod.ts";
@@ -13,6 +13,7 @@ import { latencyMemory } from "../../../src/runtime/latency.ts";
 import type { EngineHost } from "../../../src/runtime/data_plane/engine_host.ts";
 import { Poller } from "../../../src/runtime/data_plane/poller.ts";
 import { QueueEngine } from "../../../src/runtime/data_plane/queue_engine.ts";
+import { spanRingMemory } from "../../../src/runtime/trace/span_ring.ts";
 import { type AnyDevice, featureMask } from "../../../src/virtio/mod.ts";
 
 /** As testpmd's: no small integer. */
@@ -27,16 +28,17 @@ const MOST_WINDOWS = 60;
 const CLEAN_BYTES = 1;
 
 if (import.meta.main) {
-  const [kind, ring, frameBytes = "64"] = Deno.args;
-  console.log(...await garbage(kind, ring === "packed", Number(frameBytes)));
+  const [kind, ring, frameBytes = "64", every = "0"] = Deno.args;
+  console.log(...await garbage(kind, ring === "packed", Number(frameBytes), Number(every)));
 }
 
 async function garbage(
   kind: string,
   packed: boolean,
   frameBytes: number,
+  every: number,
 ): Promise<[bytes: number, ns: number]> {
-  const batch = await batchOf(kind, packed, frameBytes);
+  const batch = await batchOf(kind, packed, frameBytes, every);
   let least = Infinity, clean = 0, fastest = Infinity;
   for (let window = 0; window < MOST_WINDOWS && clean < 2; window++) {
     const before = Deno.memoryUsage().heapUsed;
@@ -51,16 +53,22 @@ async function garbage(
 }
 
 /** What passes a batch of packets. */
-async function batchOf(kind: string, packed: boolean, frameBytes: number): Promise<() => void> {
+async function batchOf(
+  kind: string,
+  packed: boolean,
+  frameBytes: number,
+  every: number,
+): Promise<() => void> {
   if (kind !== "switch") {
     const options = {
       queuePairs: 1,
       ...kind === "source" ? { source: frameBytes } : { null: true },
     };
-    return await start({ device: net, options, isReceiver: kind === "source", packed, frameBytes });
+    const isReceiver = kind === "source";
+    return await start({ device: net, options, isReceiver, packed, frameBytes, every });
   }
   const port = (number: number) => ({
-    ...{ device: networkSwitch as AnyDevice, packed, frameBytes, number },
+    ...{ device: networkSwitch as AnyDevice, packed, frameBytes, every, number },
     ...{ options: { port: `/x,mac=02:00:00:00:00:0${number}` }, isReceiver: number === 1 },
   });
   const receive = await start(port(1)), send = await start(port(0));
@@ -77,13 +85,15 @@ interface LoopRing {
   isReceiver: boolean;
   packed: boolean;
   frameBytes: number;
+  /** 1 in how many packets to trace; 0 for none. */
+  every: number;
   /** Of an instance. */
   number?: number;
 }
 
 /** Starts a ring; returns what passes a batch of packets. */
 async function start(
-  { device, options, isReceiver, packed, frameBytes, number = 0 }: LoopRing,
+  { device, options, isReceiver, packed, frameBytes, every, number = 0 }: LoopRing,
 ): Promise<() => void> {
   const bufferBytes = Math.max(2048, 12 + frameBytes);
   const guest = new GuestMemory();
@@ -165,6 +175,10 @@ async function start(
     refuse,
   );
 
+  const spans = spanRingMemory(), [written, read] = [0, 1];
+  const spanHead = new Int32Array(spans, 0, 2);
+  if (every > 0) engine.execute({ kind: "trace", ring: spans, every }, done, refuse);
+
   const low = new Uint32Array(SIZE), high = new Uint32Array(SIZE);
   for (let at = 0; at < SIZE; at++) {
     low[at] = (GPA + 2 ** 20 + at * bufferBytes) % 2 ** 32;
@@ -192,6 +206,7 @@ async function start(
   return () => {
     makeAvailable();
     kick();
+    spanHead[read] = spanHead[written];
     for (let i = 0; i < readable.length; i++) if (!readable[i].isPaused) readable[i].callback();
     while (deferred.length > 0) {
       const now = deferred;
