@@ -37,6 +37,7 @@ export function programHelp(deviceNames: readonly string[], width: number = help
     ["describe <device>", "its queues, feature bits and config space"],
     ["inspect PATH", "what a guest's driver did with a device"],
     ["replay FILE --socket-path=PATH", "play a recorded front-end against a device"],
+    ["web [PATH…]", "a page that shows devices while they run"],
     ["new FOLDER", "a folder with a device of your own, its test and its tasks"],
     ["completion bash|zsh|fish", "completion for a shell"],
     ["--version", ""],
@@ -126,6 +127,8 @@ export interface CommandLine {
   readonly options: OptionTable;
   /** Its one operand in messages, such as `one device`; without it the command has none. */
   readonly operand?: string;
+  /** Whether it takes any number of operands. */
+  readonly takesSeveral?: boolean;
 }
 
 /**
@@ -135,9 +138,9 @@ export interface CommandLine {
  * @throws {UsageError} When the arguments are wrong.
  */
 export function parseCommand(
-  { usage, about, options, operand }: CommandLine,
+  { usage, about, options, operand, takesSeveral = false }: CommandLine,
   args: readonly string[],
-): { values: ParsedArguments["values"]; operand: string } | undefined {
+): { values: ParsedArguments["values"]; operand: string; operands: string[] } | undefined {
   const [name] = usage.split(" ");
   const { values, positional } = parseArguments(args, options, `vhostd ${name} --help`);
   if (values.help) {
@@ -146,6 +149,7 @@ export function parseCommand(
     console.log(`${lines.join("\n\n")}\n\n${optionLines(options, width)}`.trimEnd());
     return undefined;
   }
+  if (takesSeveral) return { values, operand: "", operands: positional };
   if (operand === undefined && positional.length > 0) {
     throw new UsageError(`Expected nothing after ${name}, got ${positional[0]}`);
   }
@@ -154,7 +158,7 @@ export function parseCommand(
       `Expected ${operand}, got ${positional.length || "none"}; vhostd ${usage}`,
     );
   }
-  return { values, operand: positional[0] ?? "" };
+  return { values, operand: positional[0] ?? "", operands: positional };
 }
 
 /** Lines for all options. */

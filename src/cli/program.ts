@@ -17,6 +17,7 @@ export const commands: CommandTable = {
   replay: () => import("./replay_command.ts"),
   list: () => import("./list_command.ts"),
   new: () => import("./new_command.ts"),
+  web: () => import("./web_command.ts"),
   completion: () => import("./completion_command.ts"),
   complete: () => import("./complete_command.ts"),
   help: () => import("./help_command.ts"),

@@ -9,7 +9,6 @@
  * @module
  */
 
-import { processorSeconds } from "../linux/clock.ts";
 import type { DeviceHost } from "./device_host.ts";
 import type { RecordJson } from "./record.ts";
 import { shownJson } from "./shown.ts";
@@ -32,8 +31,6 @@ export interface LiveJson {
   record: RecordJson;
   /** The bytes of config space, in hexadecimal. */
   config: string;
-  /** Processor time of the process since its start, in seconds. */
-  cpuSeconds: number;
 }
 
 /** One change: the names and indexes that lead to a value, then the value. */
@@ -70,7 +67,6 @@ function stateOf({ record, config }: DeviceHost): LiveJson {
   const state = {
     record: record.toJSON(),
     config: new Uint8Array(config.bytes).toHex(),
-    cpuSeconds: processorSeconds(),
   };
   // A copy: the record shares its lists
   return JSON.parse(shownJson(state));

@@ -24,7 +24,9 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
     "src/vhost_user/",
     "src/virtio/",
   ],
+  "src/web/": ["src/linux/", "src/virtio/", "src/runtime/"],
   "src/cli/": [
+    "src/web/",
     "src/linux/",
     "src/memory/",
     "src/virtqueue/",

@@ -50,7 +50,7 @@ export async function guest(
   if (stdin !== undefined) await writer.write(new TextEncoder().encode(stdin));
   await writer.close();
 
-  async function read(stream: ReadableStream<Uint8Array>): Promise<string> {
+  async function read(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> {
     let text = "";
     for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
       text += chunk;

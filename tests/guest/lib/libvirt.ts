@@ -120,7 +120,7 @@ export class Libvirt implements AsyncDisposable {
     while (!isTrue()) await this.#changed.promise;
   }
 
-  async #read(stream: ReadableStream<Uint8Array>): Promise<void> {
+  async #read(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> {
     for await (const text of stream.pipeThrough(new TextDecoderStream())) {
       this.#output += text;
       const { resolve } = this.#changed;

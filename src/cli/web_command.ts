@@ -1,0 +1,98 @@
+/**
+ * `vhostd web`: serves a page that shows devices while they run.
+ *
+ * @module
+ */
+
+import type { CommandShape } from "./command.ts";
+import { say } from "./failure.ts";
+import { parseCommand } from "./help.ts";
+import { helpOption } from "./shared_options.ts";
+import { UsageError } from "./usage_error.ts";
+
+const options = {
+  listen: {
+    type: "text",
+    placeholder: "ADDRESS:PORT",
+    default: "127.0.0.1:8420",
+    about: "Listen there; port 0 is a free one",
+  },
+  control: {
+    type: "flag",
+    about: "Let the page send commands to devices: keys, readings, a new size",
+  },
+  ...helpOption,
+} as const;
+
+/** For completion. */
+export const shape: CommandShape = { options, operand: "file" };
+
+const COMMAND = {
+  usage: "web [--listen=ADDRESS:PORT] [--control] [PATH…]",
+  about: `Serves a page that shows devices while they run, and prints its URL. Who has the URL can \
+see the page: the token in it is the key.
+
+Each PATH is a control socket (--control-path), or a directory whose control sockets have names \
+that end in .ctl and may come later; by default it is the working directory.`,
+  options,
+  takesSeveral: true,
+};
+
+/** Serves the page until SIGINT or SIGTERM. */
+export async function run(args: readonly string[]): Promise<number> {
+  const parsed = parseCommand(COMMAND, args);
+  if (parsed === undefined) return 0;
+  const { values, operands } = parsed;
+  const address = addressOf(String(values.listen ?? options.listen.default));
+  const paths = operands.length > 0 ? operands : ["."];
+  for (const path of paths) await expectPath(path);
+  const { isLoopback } = await import("../web/refusal.ts");
+  const { WebServer } = await import("../web/web_server.ts");
+  const stop = Promise.withResolvers<void>();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(signal, () => stop.resolve());
+  }
+  await using server = await WebServer.start({
+    ...address,
+    paths,
+    control: values.control === true,
+  }).catch((cause) => {
+    const reason = {
+      AddrInUse: "it is in use",
+      AddrNotAvailable: "this machine does not have it",
+      PermissionDenied: "that is not permitted",
+    }[(cause as Error).name];
+    if (reason === undefined) throw cause;
+    const { listen = options.listen.default } = values;
+    throw new Error(`Cannot listen on ${listen}: ${reason}; give another --listen`, { cause });
+  });
+  if (!isLoopback(address.hostname)) {
+    say(`Listens on ${address.hostname}, without encryption: others in the network can read along`);
+  }
+  console.log(server.url);
+  await stop.promise;
+  return 0;
+}
+
+/** @throws {UsageError} When it is no address with a port. */
+function addressOf(text: string): { hostname: string; port: number } {
+  const [, ipv6, other, port] = /^(?:\[([\da-f:.]+)\]|([^:]+)):(\d{1,5})$/i.exec(text) ?? [];
+  const hostname = ipv6 ?? other;
+  if (hostname === undefined || Number(port) > 65535) {
+    throw new UsageError(
+      `Expected an address and a port as --listen, such as 127.0.0.1:8420, got ${text}`,
+    );
+  }
+  return { hostname, port: Number(port) };
+}
+
+/** @throws {UsageError} When a path is neither a socket nor a directory, nor free for one. */
+async function expectPath(path: string): Promise<void> {
+  const info = await Deno.stat(path).catch(() => undefined);
+  if (info === undefined) say(`There is nothing at ${path} yet; it is shown when it comes`);
+  else if (!info.isSocket && !info.isDirectory) {
+    throw new UsageError(
+      `Expected a control socket or a directory of control sockets at ${path}, got a file`,
+    );
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * Lines over time.
+ *
+ * @module
+ */
+
+/// <reference lib="dom" />
+
+import type { VNode } from "preact";
+import { html } from "htm/preact";
+import { useEffect, useRef } from "preact/hooks";
+import uPlot from "uplot";
+
+/** What a {@linkcode Chart} shows. */
+export interface ChartProps {
+  /** What it shows, for people who do not see it. */
+  label: string;
+  /** Times in seconds since 1970, then the values of each line; null where there are none. */
+  data: (number | null)[][];
+  /** The lines' names, and the names of their colours in the style sheet. */
+  lines: { label: string; colour: string }[];
+  /** Writes a value. */
+  format(value: number): string;
+  height?: number;
+  /** The largest value that is always in view. */
+  atLeast?: number;
+  /** Changes when colours do. */
+  theme?: string;
+}
+
+/** Lines over time, as wide as there is room. */
+export function Chart(props: ChartProps): VNode {
+  const { label, data, lines, format, height = 120, atLeast = 0, theme } = props;
+  const place = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | undefined>(undefined);
+  useEffect(() => {
+    const element = place.current!;
+    const colour = (name: string) => {
+      // A canvas knows no variables
+      element.style.color = `var(--${name})`;
+      return getComputedStyle(element).color;
+    };
+    const axis = {
+      stroke: colour("faint"),
+      font: "11px system-ui",
+      grid: { stroke: colour("line"), width: 1 },
+      ticks: { show: false },
+    };
+    const made = plot.current = new uPlot(
+      {
+        width: element.clientWidth,
+        height,
+        padding: [8, 4, 0, 0],
+        legend: { show: false },
+        cursor: { show: false },
+        series: [
+          {},
+          ...lines.map(({ colour: name }) => ({
+            stroke: colour(name),
+            width: 1.5,
+            points: { show: false },
+          })),
+        ],
+        scales: {
+          y: { range: (_plot, _least, most) => [0, Math.max(most * 1.1, atLeast) || 1] },
+        },
+        axes: [
+          { ...axis, grid: { show: false }, size: 22, space: 80 },
+          {
+            ...axis,
+            size: 64,
+            space: 28,
+            values: (_plot, values) => values.map((value) => format(value)),
+          },
+        ],
+      },
+      data as uPlot.AlignedData,
+      element,
+    );
+    const observer = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height }));
+    observer.observe(element);
+    return () => {
+      observer.disconnect();
+      made.destroy();
+    };
+  }, [theme]);
+  useEffect(() => plot.current?.setData(data as uPlot.AlignedData), [data]);
+  return html`<div class="chart" role="img" aria-label=${label} ref=${place}></div>` as VNode;
+}

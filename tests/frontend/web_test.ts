@@ -1,0 +1,252 @@
+/** The server of `vhostd web`: what it refuses, and how it follows devices. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import sensor from "../../backends/sensor/mod.ts";
+import { watchesEnded } from "../../src/linux/mod.ts";
+import { ControlSocket } from "../../src/runtime/control_socket.ts";
+import { DeviceHost } from "../../src/runtime/mod.ts";
+import { applyChanges } from "../../src/web/client/apply.ts";
+import type { PageState } from "../../src/web/device_hub.ts";
+import { linesOf } from "../../src/web/lines.ts";
+import { MAX_BODY_BYTES } from "../../src/web/refusal.ts";
+import { MAX_BROWSERS } from "../../src/web/web_server.ts";
+import { runCli } from "./lib/cli_process.ts";
+import { WebPage } from "./lib/web_page.ts";
+
+/** A directory with control sockets. */
+class Devices implements AsyncDisposable {
+  readonly directory = Deno.makeTempDirSync();
+
+  /** Opens a sensor with a control socket. */
+  async open(name: string): Promise<AsyncDisposable> {
+    await using made = new AsyncDisposableStack();
+    const host = made.use(await DeviceHost.open(sensor, { log() {} }));
+    made.use(new ControlSocket(host, `${this.directory}/${name}`));
+    return made.move();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await watchesEnded();
+    await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+/** The page's state as a browser has it, after each event. */
+async function* events(page: WebPage, signal: AbortSignal): AsyncGenerator<PageState> {
+  const response = await fetch(new URL("events", page.server.url), { signal });
+  let state: PageState | undefined;
+  try {
+    for await (const line of linesOf(response.body!)) {
+      if (line === "") continue;
+      const value = JSON.parse(line.replace(/^data: /, ""));
+      state = state === undefined ? value as PageState : applyChanges(state, value);
+      yield state;
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+}
+
+/** Awaits a state of the page. */
+async function until(
+  states: AsyncGenerator<PageState>,
+  isSo: (state: PageState) => boolean,
+): Promise<PageState> {
+  for (;;) {
+    const { value, done } = await states.next();
+    if (done) throw new Error("Expected further events");
+    if (isSo(value)) return value;
+  }
+}
+
+Deno.test("a hundred hostile requests are refused", async () => {
+  await using devices = await new Devices();
+  await using _device = await devices.open("sensor.ctl");
+  await using page = await WebPage.start({ paths: [devices.directory] });
+  const { host, origin, pathname: root } = page.url;
+  const set = `${root}devices/sensor/set`;
+  const get = (path: string, headers = `Host: ${host}`) =>
+    `GET ${path} HTTP/1.1\r\n${headers}\r\nConnection: close\r\n\r\n`;
+  const post = (path: string, headers: string, body = '{"name":"a","value":1}') =>
+    `POST ${path} HTTP/1.1\r\nHost: ${host}\r\n${headers}\r\nContent-Length: ${body.length}\r\n` +
+    `Connection: close\r\n\r\n${body}`;
+  const files = [
+    ...["", "events", "src/web/client/main.ts", "lib/preact.js", "devices/sensor/record"],
+    "devices/sensor/set",
+  ];
+  const wrongTokens = [
+    ...["", "x", "0".repeat(22), root.slice(1, -2), `${root.slice(1, -1)}x`, "%00", "..", "."],
+    ...[`${root.slice(1, -1)}%2f..`, root.slice(1, -1).toLowerCase() + "-"],
+  ];
+  const wrongHosts = [
+    ...[`web.${host}`, `${host}:80`, "*"],
+    ...["evil.example", `evil.example:${page.url.port}`, "127.0.0.1", "127.0.0.1:1", "localhost"],
+    ...[`127.0.0.2:${page.url.port}`, `127.0.0.1.evil.example:${page.url.port}`, "", "[::1]"],
+    ...[`[::1]:${page.url.port}`, `user@${host}`, `2130706433:${page.url.port}`, `${host}0`],
+  ];
+  const wrongPaths = [
+    ...["../main.ts", "src/../deno.json", "deno.json", "src/web/web_server.ts", "main.ts"],
+    ...[
+      "src/web/client/../../../deno.json",
+      "src/web/client/..%2f..%2f..%2fdeno.json",
+      "etc/passwd",
+    ],
+    ...["src/web/client/main.ts%00.css", "src/web/client//main.ts", "panels/0/mod.ts", "panels/"],
+    ...["panels/0/../../etc/passwd", "panels/-1/mod.ts", "lib/../preact.js", "lib/__proto__.js"],
+    ...["lib/constructor.js", "devices/sensor/none", "devices/__proto__/record", "devices/sensor/"],
+    ...["devices/none/record", "devices/sensor/set", "devices/sensor/..", "devices//record"],
+    ...["devices/sensor%2frecord", "devices/sensor/record/x", "events/x", "chart.css/", "%2e%2e/"],
+    ...["src/web/client/style.css%20", "backends/net/mod.js", `${"x".repeat(2000)}`],
+  ];
+  const json = `Content-Type: application/json\r\nOrigin: ${origin}`;
+  const cases: (readonly [string, readonly number[]])[] = [
+    ...wrongTokens.flatMap((token) =>
+      files.slice(0, 2).map((file) => [get(`/${token}/${file}`), [403, 400]] as const)
+    ),
+    ...wrongHosts.flatMap((name) => [[get(root, `Host: ${name}`), [403, 400]] as const]),
+    ...["http://evil.example", "null", "https://127.0.0.1", `http://localhost.${host}`].flatMap(
+      (other) =>
+        files.slice(0, 4).map((file) =>
+          [get(root + file, `Host: ${host}\r\nOrigin: ${other}`), [403]] as const
+        ),
+    ),
+    ...["cross-site", "same-site", "x"].map((site) =>
+      [get(root, `Host: ${host}\r\nSec-Fetch-Site: ${site}`), [403]] as const
+    ),
+    ...wrongPaths.map((path) => [get(root + path), [404, 403, 414, 400]] as const),
+    ...["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "PROPFIND"].map((method) =>
+      [get(root).replace("GET", method), [405, 400, 403]] as const
+    ),
+    [post(set, json), [403]],
+    [post(`${root}devices/sensor/resize`, json), [403]],
+    [post(root, json), [403]],
+    [post(set, "Content-Type: text/plain"), [403]],
+    ["GET / HTTP/1.1\r\n\r\n", [400, 403]],
+    ["\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", [400, 0]],
+    [`GET ${root} HTTP/1.1\r\nHost: ${host}\r\nHost: evil.example\r\n\r\n`, [400, 403]],
+  ];
+  assert(cases.length >= 100, `${cases.length} cases`);
+  for (const [text, expected] of cases) {
+    const status = await page.raw(text);
+    assert(expected.includes(status), `${status} for ${JSON.stringify(text)}`);
+  }
+  assertEquals((await page.request(""))[0], 200);
+});
+
+Deno.test("with --control a command needs this page's Origin, JSON and a limited body", async () => {
+  await using devices = await new Devices();
+  await using _device = await devices.open("sensor.ctl");
+  await using page = await WebPage.start({ paths: [devices.directory], control: true });
+  const ended = new AbortController();
+  const states = events(page, ended.signal);
+  await until(states, ({ devices: { sensor } }) => sensor?.isLive);
+  const { origin } = page.url;
+  const body = '{"name":"door","value":1}';
+  const post = (headers: Record<string, string>, sent: BodyInit = body) =>
+    page.request("devices/sensor/set", { method: "POST", headers, body: sent });
+  const type = { "content-type": "application/json" };
+  assertEquals((await post(type))[0], 403);
+  assertEquals((await post({ ...type, origin: "http://evil.example" }))[0], 403);
+  assertEquals((await post({ origin, "content-type": "text/plain" }))[0], 415);
+  assertEquals((await post({ ...type, origin }, "x".repeat(MAX_BODY_BYTES + 1)))[0], 413);
+  assertEquals((await post({ ...type, origin }, new Blob([body]).stream()))[0], 411);
+  assertEquals(await page.command("devices/sensor/set", { name: 1 }), [
+    400,
+    '{"error":"Expected a name, a value and perhaps a unit"}\n',
+  ]);
+  const [status, answer] = await page.command("devices/sensor/set", JSON.parse(body));
+  assertEquals([status, JSON.parse(answer).value], [200, 1]);
+  const { devices: { sensor } } = await until(
+    states,
+    ({ devices: { sensor } }) => (sensor.live!.record.report.readings as unknown[]).length === 1,
+  );
+  assertEquals(sensor.commands, ["set"]);
+  ended.abort();
+  await states.return(undefined);
+});
+
+Deno.test("devices that come, go and come back are followed; other sockets are left alone", async () => {
+  await using devices = await new Devices();
+  let accepted = 0;
+  const other = Deno.listen({ transport: "unix", path: `${devices.directory}/vhost.sock` });
+  const accepting = other.accept().then((connection) => (accepted++, connection.close()), () => {});
+  await using page = await WebPage.start({ paths: [devices.directory] });
+  const ended = new AbortController();
+  const states = events(page, ended.signal);
+  assertEquals((await until(states, () => true)).devices, {});
+  {
+    await using _device = await devices.open("a.ctl");
+    const { a } = (await until(states, ({ devices: { a } }) => a?.isLive)).devices;
+    assertEquals([a.live!.record.device.name, a.fields.length > 0], ["sensor", true]);
+  }
+  const { a } = (await until(states, ({ devices: { a } }) => !a.isLive)).devices;
+  assertStringIncludes(a.problem!, "waiting for it");
+  assertEquals(a.live!.record.device.name, "sensor");
+  {
+    await using _device = await devices.open("a.ctl");
+    await using _second = await devices.open("b.ctl");
+    await until(states, ({ devices: { a, b } }) => a.isLive && b?.isLive);
+  }
+  assertEquals(accepted, 0);
+  other.close();
+  await accepting;
+  ended.abort();
+  await states.return(undefined);
+});
+
+Deno.test("a limited number of browsers get events, and the next one when one is gone", async () => {
+  await using page = await WebPage.start();
+  const open = () => {
+    const ended = new AbortController();
+    return { ended, states: events(page, ended.signal) };
+  };
+  const browsers = Array.from({ length: MAX_BROWSERS }, open);
+  for (const { states } of browsers) await states.next();
+  assertEquals(await page.request("events"), [503, "Expected at most 32 browsers; close one\n"]);
+  for (const { ended, states } of browsers) {
+    ended.abort();
+    await states.return(undefined);
+  }
+  // The server learns of that on its own time
+  for (;;) {
+    const { ended, states } = open();
+    const first = await states.next().catch(() => undefined);
+    ended.abort();
+    await states.return(undefined);
+    if (first?.value !== undefined) break;
+  }
+});
+
+Deno.test("vhostd web tells in one line what is wrong with its arguments", async () => {
+  const file = Deno.makeTempFileSync();
+  const taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = taken.addr as Deno.NetAddr;
+  try {
+    const results = await Promise.all([
+      runCli(["web", "--listen=8420"]),
+      runCli(["web", "--listen=127.0.0.1:99999"]),
+      runCli(["web", file]),
+      runCli(["web", `--listen=127.0.0.1:${port}`]),
+    ]);
+    assertEquals(results.map(({ status, stderr }) => [status, stderr]), [
+      [
+        2,
+        "vhostd: Expected an address and a port as --listen, such as 127.0.0.1:8420, got 8420\n",
+      ],
+      [
+        2,
+        "vhostd: Expected an address and a port as --listen, such as 127.0.0.1:8420, got 127.0.0.1:99999\n",
+      ],
+      [
+        2,
+        `vhostd: Expected a control socket or a directory of control sockets at ${file}, got a file\n`,
+      ],
+      [
+        1,
+        `vhostd: Cannot listen on 127.0.0.1:${port}: it is in use; give another --listen\n`,
+      ],
+    ]);
+  } finally {
+    taken.close();
+    await Deno.remove(file);
+  }
+});
