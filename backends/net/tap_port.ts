@@ -293,14 +293,59 @@ function usable(mask: number): number {
 /** Sets the interface up; returns its MTU. */
 function configure(name: string, isOurs: boolean, { bridge, mtu }: TapOptions): number {
   using tap = new NetworkInterface(name);
-  if (mtu !== undefined && mtu !== tap.mtu) tap.mtu = mtu;
-  if (bridge !== undefined) {
-    using port = new NetworkInterface(bridge);
-    if (port.index === undefined) throw new OptionError(`There is no bridge ${bridge}`);
-    port.addPort(tap.index!);
+  if (mtu !== undefined && mtu !== tap.mtu) {
+    change(`--mtu=${mtu}`, `ip link set ${name} mtu ${mtu}`, () => tap.mtu = mtu, {
+      [Errno.EINVAL]: "a TAP takes 68 to 65521",
+    });
   }
-  if (isOurs) tap.setUp();
+  if (bridge !== undefined && !isPort(name, bridge)) {
+    using port = new NetworkInterface(bridge);
+    if (port.index === undefined) {
+      throw new OptionError(
+        `--bridge=${bridge}: there is no such bridge; make it: ip link add ${bridge} type bridge ` +
+          `&& ip link set ${bridge} up`,
+      );
+    }
+    const command = `ip link set ${name} master ${bridge}`;
+    change(`--bridge=${bridge}`, command, () => port.addPort(tap.index!), {
+      [Errno.EOPNOTSUPP]: "that interface is no bridge",
+    });
+  }
+  if (isOurs) change(`--tap=${name}`, `ip link set ${name} up`, () => tap.setUp(), {});
   return tap.mtu;
+}
+
+/** Whether an interface is a port of a bridge: to ask for it again needs privileges. */
+function isPort(name: string, bridge: string): boolean {
+  try {
+    return Deno.readLinkSync(`/sys/class/net/${name}/master`).endsWith(`/${bridge}`);
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Changes a property of an interface.
+ *
+ * @param command What does the same as root.
+ * @param reasons Why the kernel refuses it, by error.
+ */
+function change(
+  flag: string,
+  command: string,
+  call: () => void,
+  reasons: Readonly<Record<number, string>>,
+): void {
+  try {
+    call();
+  } catch (error) {
+    if (!(error instanceof LinuxError)) throw error;
+    const isForbidden = error.errno === Errno.EPERM || error.errno === Errno.EACCES;
+    const why = isForbidden
+      ? `not permitted; as root: ${command}`
+      : reasons[error.errno] ?? error.message;
+    throw new OptionError(`${flag}: ${why}`, { cause: error });
+  }
 }
 
 function parseFds(text: string, count: number): number[] {
@@ -324,14 +369,19 @@ function expectPacketSocket(fd: number): void {
 function explain(error: Error, { tap, tapFd, queuePairs }: TapOptions): string {
   const what = tap === undefined ? `--tap-fd=${tapFd}` : `--tap=${tap}`;
   const code = error instanceof LinuxError ? error.errno : 0;
+  const made = `ip tuntap add ${tap} mode tap${queuePairs > 1 ? " multi_queue" : ""}`;
   if (code === Errno.EPERM || code === Errno.EACCES) {
-    return `${what}: not permitted. Run as root, or make it yours: ` +
-      `ip tuntap add ${tap} mode tap${queuePairs > 1 ? " multi_queue" : ""} vnet_hdr user $USER`;
+    return `${what}: not permitted. Run as root, or make it yours, as root: ` +
+      `${made} user $USER && ip link set ${tap} up`;
   }
   if (code === Errno.EINVAL && tap !== undefined) {
-    return `${what}: it was made with other properties; expected mode tap${
-      queuePairs > 1 ? " multi_queue" : " without multi_queue"
-    }`;
+    return `${what}: it is no TAP, or one with other properties; expected what ${made} makes`;
+  }
+  if (code === Errno.ENOENT) {
+    return `${what}: the kernel has no TAPs: modprobe tun, as root; ${error.message}`;
+  }
+  if (code === Errno.EBUSY) {
+    return `${what}: another program has it; end that, or take another TAP`;
   }
   return `${what}: ${error.message}`;
 }

@@ -175,9 +175,10 @@ export class NetworkInterface implements Disposable {
     this.#ask(SIOCSIFMTU, "SIOCSIFMTU", (request) => request.setInt32(IFREQ_UNION, bytes, true));
   }
 
-  /** Sets it up, so that packets pass. */
+  /** Sets it up, so that packets pass; one that is up needs no privileges. */
   setUp(): void {
     const flags = this.#ask(SIOCGIFFLAGS, "SIOCGIFFLAGS").getUint16(IFREQ_UNION, true);
+    if ((flags & IFF_UP) !== 0) return;
     this.#ask(
       SIOCSIFFLAGS,
       "SIOCSIFFLAGS",

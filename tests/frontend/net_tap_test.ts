@@ -1,5 +1,5 @@
 /** TAPs, with Linux's own network stacks on both sides as the judges. */
-import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import { ALL_OFFLOADS } from "../../backends/net/packet.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
@@ -147,19 +147,50 @@ Deno.test("net --tap says what is wrong with a TAP", async () => {
   await using host = await NetworkNamespace.create();
   await host.ip("tuntap", "add", "single", "mode", "tap");
   const cases: [string[], string][] = [
-    [["--tap=single", "--queue-pairs=2"], "expected mode tap multi_queue"],
+    [["--tap=single", "--queue-pairs=2"], "ip tuntap add single mode tap multi_queue makes"],
+    [["--tap=lo"], "--tap=lo: it is no TAP, or one with other properties"],
     [["--tap=sixteen-letters!"], "the name of an interface"],
-    [["--tap=tap0", "--bridge=none"], "There is no bridge none"],
+    [
+      ["--tap=tap0", "--bridge=none"],
+      "--bridge=none: there is no such bridge; make it: ip link add",
+    ],
+    [["--tap=tap0", "--bridge=lo"], "--bridge=lo: that interface is no bridge"],
+    [["--tap=single", "--mtu=65535"], "--mtu=65535: a TAP takes 68 to 65521"],
     [["--tap-fd=0"], "Expected a TAP or a packet socket"],
     [["--tap-fd=0,1"], "one descriptor per pair"],
   ];
-  for (const [flags, text] of cases) {
-    const args = ["net", "--socket-path=/tmp/never.sock", ...flags];
-    const { status, stderr } = await runCli(args, { through: host.through });
-    assert(status !== 0);
-    assertStringIncludes(stderr, text);
-  }
+  for (const [flags, text] of cases) await refused(host.through, flags, text);
 });
+
+Deno.test("net --tap: without privileges a TAP of the user's is used as it is, or the command for root is told", async () => {
+  await using host = await NetworkNamespace.create();
+  await host.run('ip tuntap add tap0 mode tap user 0; "$0" brctl addbr br0');
+  const through = [...host.through, "setpriv", "--bounding-set=-net_admin"];
+  await refused(through, ["--tap=tap0"], "--tap=tap0: not permitted; as root: ip link set tap0 up");
+  await host.ip("link", "set", "tap0", "up");
+  for (
+    const [flags, text] of [
+      [["--tap=tap1"], "ip tuntap add tap1 mode tap user $USER && ip link set tap1 up"],
+      [["--tap=tap0", "--mtu=9000"], "as root: ip link set tap0 mtu 9000"],
+      [["--tap=tap0", "--bridge=br0"], "as root: ip link set tap0 master br0"],
+    ] as const
+  ) await refused(through, flags, text);
+  await using made = new AsyncDisposableStack();
+  const directory = await Deno.makeTempDir();
+  made.defer(() => Deno.remove(directory, { recursive: true }));
+  const args = ["net", `--socket-path=${directory}/net.sock`, "--tap=tap0"];
+  await using vhostd = new CliProcess(args, { through });
+  await vhostd.until("listens on");
+  await refused(through, ["--tap=tap0"], "--tap=tap0: another program has it");
+});
+
+/** Expects that `vhostd net` ends with one line. */
+async function refused(through: string[], flags: readonly string[], text: string): Promise<void> {
+  const args = ["net", "--socket-path=/tmp/never.sock", ...flags];
+  const { status, stderr } = await runCli(args, { through });
+  assertEquals([status, stderr.trim().split("\n").length], [2, 1]);
+  assertStringIncludes(stderr, text);
+}
 
 Deno.test("net --tap: POST /link takes the carrier of the TAP away, and gives it back", async () => {
   await using joined = await Joined.create();
