@@ -38,6 +38,7 @@ export function programHelp(deviceNames: readonly string[], width: number = help
     ["inspect PATH", "what a guest's driver did with a device"],
     ["replay FILE --socket-path=PATH", "play a recorded front-end against a device"],
     ["web [PATH…]", "a page that shows devices while they run"],
+    ["watch --qmp=PATH", "complete the records of a running QEMU's devices by its trace"],
     ["new FOLDER", "a folder with a device of your own, its test and its tasks"],
     ["completion bash|zsh|fish", "completion for a shell"],
     ["--version", ""],

@@ -16,6 +16,7 @@ export const commands: CommandTable = {
   inspect: () => import("./inspect_command.ts"),
   replay: () => import("./replay_command.ts"),
   list: () => import("./list_command.ts"),
+  watch: () => import("./watch_command.ts"),
   new: () => import("./new_command.ts"),
   web: () => import("./web_command.ts"),
   completion: () => import("./completion_command.ts"),

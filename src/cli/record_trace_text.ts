@@ -11,7 +11,7 @@ import { type Cell, table } from "./table.ts";
 import { formatCount } from "./units.ts";
 
 /** Accesses of the timeline in the text. */
-const SHOWN = 64;
+const SHOWN = 32;
 
 const CONFIG_COLUMNS = [
   { title: "access" },

@@ -98,6 +98,7 @@ const symbols = {
   pwritev2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // fd, iov, iovcnt, offset, flags
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // dirfd, pathname, flags, mask, statxbuf
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" }, // fd, buf
+  mkfifo: { parameters: ["buffer", "u32"], result: "i32" }, // pathname, mode
   umask: { parameters: ["u32"], result: "u32" }, // mask
   fchmod: { parameters: ["i32", "u32"], result: "i32" }, // fd, mode
   chmod: { parameters: ["buffer", "u32"], result: "i32" }, // pathname, mode
@@ -108,6 +109,13 @@ const symbols = {
   fdatasync: { parameters: ["i32"], result: "i32" }, // fd
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" }, // fd, mode, offset, len
   signal: { parameters: ["i32", "u64"], result: "u64" }, // signum, handler
+  // other processes; older libcs have no wrappers
+  syscall_pidfd_open: { name: "syscall", parameters: ["u32", "i32", "u32"], result: "i32" }, // number, pid, flags
+  syscall_pidfd_getfd: {
+    name: "syscall",
+    parameters: ["u32", "i32", "i32", "u32"], // number, pidfd, targetfd, flags
+    result: "i32",
+  },
   // accounts
   getpwnam: { parameters: ["buffer"], result: "pointer" }, // name
   getgrnam: { parameters: ["buffer"], result: "pointer" }, // name

@@ -5,7 +5,7 @@ import { qemuHint } from "../../src/cli/qemu.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { spawn, withTimeout } from "../../tools/lib/process.ts";
 import { QEMU_VERSIONS, qemuOfVersion } from "../../tools/guest/programs.ts";
-import { Qmp } from "../../tools/guest/qmp.ts";
+import { Qmp } from "../../src/cli/watch/qmp.ts";
 import { temporary } from "./lib/helpers.ts";
 
 const NET = 1, GPU = 16;

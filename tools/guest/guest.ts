@@ -11,7 +11,7 @@ import {
   type MachineOptions,
   qemuProgram,
 } from "./qemu.ts";
-import { Qmp } from "./qmp.ts";
+import { Qmp } from "../../src/cli/watch/qmp.ts";
 import { ToolError } from "../lib/tool_error.ts";
 
 /** What a guest boots, and on what machine. */

@@ -77,6 +77,10 @@ const OPTIONS = {
     about: "runs a command in the guest in place of the shell, prints its output and exits with " +
       "its status. With --image it runs in place of the image's init",
   },
+  noWatch: {
+    type: "flag",
+    about: "leaves QEMU's trace off, by which the records show each access of the guest's drivers",
+  },
   print: { type: "flag", about: "prints the commands instead of running them" },
 } as const;
 

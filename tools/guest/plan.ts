@@ -24,6 +24,7 @@ export interface ServedDevice {
   /** The socket on which its back-end listens. */
   socketPath: string;
   recordPath: string;
+  controlPath: string;
 }
 
 /** What is to be started. Nothing of it exists yet. */
@@ -38,6 +39,8 @@ export interface Plan {
   /** The directory of passt, where that is not on PATH. */
   passt?: string;
   guest: GuestOptions;
+  /** Whether QEMU's trace completes the records: not where somebody wants its log elsewhere. */
+  isWatched: boolean;
 }
 
 /** Decides what is to be started; makes the root image when it is missing. */
@@ -63,6 +66,8 @@ export async function makePlan(options: Options): Promise<Plan> {
     frontend: frontendOf(option, description),
     socketPath: `${directory}/${description.name.slice(0, 24)}${index}.sock`,
     recordPath: `${directory}/${description.name.slice(0, 24)}${index}.json`,
+    controlPath: controlFlag(option.flags) ??
+      `${directory}/${description.name.slice(0, 24)}${index}.ctl`,
   }));
   // An image of the user's own may have a login where ours has a shell.
   const words = options.image && options.run ? ["init=/bin/sh"] : [];
@@ -72,6 +77,7 @@ export async function makePlan(options: Options): Promise<Plan> {
   const at = disks.findIndex(({ option }) => option === rootDisk);
   const files = options.file.length > 0 ? { from: [...options.file], directory } : undefined;
   return {
+    isWatched: !options.noWatch && !options.qemuArguments.includes("-D"),
     ...{ directory, copy, files, served, passt },
     guest: {
       ...options,
@@ -86,6 +92,13 @@ export async function makePlan(options: Options): Promise<Plan> {
     },
   };
 }
+
+/** The control socket that a device's own flags ask for. */
+function controlFlag(flags: readonly string[]): string | undefined {
+  return flags.find((flag) => flag.startsWith(CONTROL_FLAG))?.slice(CONTROL_FLAG.length);
+}
+
+const CONTROL_FLAG = "--control-path=";
 
 const NETWORK = 1; // virtio 1.3, 5.1.1
 const BLOCK = 2; // virtio 1.3, 5.2.1

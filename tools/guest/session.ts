@@ -13,6 +13,7 @@ import { copyImage } from "./root_image.ts";
 import { runOnTerminal } from "./terminal.ts";
 import { progress } from "./progress.ts";
 import { ToolError } from "../lib/tool_error.ts";
+import { GuestWatch } from "./watch.ts";
 
 /**
  * Runs a guest until it powers off, or until a signal comes; returns the exit status: the command's
@@ -25,6 +26,7 @@ export async function runSession(plan: Plan, command?: string): Promise<number> 
   }
   await Deno.mkdir(plan.directory, { mode: 0o700 });
   const backends: Backend[] = [];
+  let watch: GuestWatch | undefined;
   let isDone = false;
   try {
     if (plan.copy) await copyImage(plan.copy.from, plan.copy.to);
@@ -35,6 +37,10 @@ export async function runSession(plan: Plan, command?: string): Promise<number> 
     await startBackends(plan, backends, stop);
     stop.signal.throwIfAborted();
     const guest = { ...plan.guest, signal: stop.signal };
+    if (plan.isWatched) {
+      watch = watchGuest(plan);
+      guest.qemuArguments = [...guest.qemuArguments ?? [], ...watch.arguments];
+    }
     const status = command === undefined ? await runShell(guest) : await runCommand(guest, command);
     isDone = true;
     return status;
@@ -46,6 +52,7 @@ export async function runSession(plan: Plan, command?: string): Promise<number> 
   } finally {
     // QEMU has ended: some of its devices abort when a back-end goes first.
     stop.abort();
+    await watch?.[Symbol.asyncDispose]();
     await Promise.all(backends.map((backend) => backend.end("SIGTERM", STOP_TIMEOUT_MS)));
     // A command's output stands alone, unless the guest has failed it.
     const stream = command === undefined ? Deno.stdout : isDone ? undefined : Deno.stderr;
@@ -59,8 +66,20 @@ export async function runSession(plan: Plan, command?: string): Promise<number> 
 /** How long a back-end may take to end. */
 const STOP_TIMEOUT_MS = 5_000;
 
-function startBackend({ name, flags, socketPath, recordPath }: ServedDevice): Backend {
-  const places = [`--socket-path=${socketPath}`, `--record=${recordPath}`];
+function watchGuest({ directory, served, guest }: Plan): GuestWatch {
+  const paths = guest.devices?.map(({ socketPath }) => socketPath) ?? [];
+  const started = served.filter(({ socketPath }) => paths.includes(socketPath));
+  const controlPaths = started.map(({ controlPath }) => controlPath);
+  return new GuestWatch({ directory, controlPaths, tell: progress });
+}
+
+function startBackend(device: ServedDevice): Backend {
+  const { name, flags, socketPath, recordPath, controlPath } = device;
+  const control = `--control-path=${controlPath}`;
+  const places = [
+    ...[`--socket-path=${socketPath}`, `--record=${recordPath}`],
+    ...flags.includes(control) ? [] : [control],
+  ];
   return new Backend(vhostdCommand([name, ...places, ...flags]), {
     ...{ name, socketPath, isLoud: true },
     // Ctrl-C in the terminal reaches this process, which ends QEMU before its devices.

@@ -110,7 +110,8 @@ export function teller(tool: string): (message: string) => void {
 /** Whether an error's message is enough; anything else is a bug, and its stack says where. */
 export function isExpected(error: unknown): error is Error {
   return error instanceof ToolError || isUsage(error) ||
-    error instanceof Error && (error.name in Deno.errors || error.name === "FrontendError");
+    error instanceof Error &&
+      (error.name in Deno.errors || ["FrontendError", "QmpError"].includes(error.name));
 }
 
 function isUsage(error: unknown): boolean {

@@ -33,6 +33,7 @@ export function temporary(): TemporaryDirectory {
 export class Backend implements AsyncDisposable {
   readonly kind: string;
   readonly socketPath: string;
+  readonly controlPath: string;
   #cli: CliProcess;
   readonly #args: readonly string[];
   readonly #control: Deno.HttpClient;
@@ -52,18 +53,19 @@ export class Backend implements AsyncDisposable {
     this.#through = through;
     this.kind = kind;
     this.socketPath = `${base}.sock`;
+    this.controlPath = `${base}.control`;
     this.#recordPath = `${base}.json`;
     this.#connects = connects;
     this.#args = [
       kind,
       `${connects ? "--connect" : "--socket-path"}=${this.socketPath}`,
-      `--control-path=${base}.control`,
+      `--control-path=${this.controlPath}`,
       `--record=${this.#recordPath}`,
       ...flags,
     ];
     this.#cli = new CliProcess(this.#args, { through });
     this.#control = Deno.createHttpClient({
-      proxy: { transport: "unix", path: `${base}.control` },
+      proxy: { transport: "unix", path: this.controlPath },
     });
   }
 

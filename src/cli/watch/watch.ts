@@ -1,0 +1,256 @@
+/**
+ * Watches the drivers of a guest through QEMU's trace, and completes the records of their devices.
+ *
+ * @module
+ */
+
+import {
+  MAX_BATCH_ACCESSES,
+  type RegisterAccess,
+  type TraceBatch,
+} from "../../runtime/driver_trace.ts";
+import type { ServedDevice } from "./control_client.ts";
+import {
+  findDevices,
+  findRegions,
+  type QemuDevice,
+  type Region,
+  regionKind,
+} from "./qemu_devices.ts";
+import type { Qmp } from "./qmp.ts";
+import { Registers } from "./registers.ts";
+import type { TracedAccess, TraceLog } from "./trace_log.ts";
+
+/** Time between an access and its post: what comes meanwhile is posted with it. */
+const COLLECT_MS = 50;
+
+/** Time between two signs of life to each device. */
+const ALIVE_MS = 2000;
+
+/** Questions about where a region is, before its accesses are given up: a BAR may be moving. */
+const MAX_QUESTIONS = 5;
+
+/** Pause between two of them. */
+const QUESTION_PAUSE_MS = 100;
+
+/** Regions that are remembered. */
+const MAX_REGIONS = 4096;
+
+/** A device that is watched. */
+class Target {
+  readonly registers = new Registers();
+  readonly #device: ServedDevice;
+  readonly #watch: string;
+  readonly #tell: (line: string) => void;
+  #batch: RegisterAccess[] = [];
+  #lost = 0;
+  #isGone = false;
+
+  constructor(device: ServedDevice, watch: string, tell: (line: string) => void) {
+    this.#device = device;
+    this.#watch = watch;
+    this.#tell = tell;
+  }
+
+  /**
+   * Attaches the watch.
+   *
+   * @throws {Error} When another one is attached, or the server is gone.
+   */
+  async attach(): Promise<void> {
+    await this.#device.post({ watch: this.#watch });
+  }
+
+  /** Adds an access; equal ones that follow each other become one. */
+  add(access: RegisterAccess): void {
+    const last = this.#batch.at(-1);
+    if (last !== undefined && isAlike(last, access)) last.count++;
+    else if (this.#batch.length < MAX_BATCH_ACCESSES) this.#batch.push(access);
+    else this.#lost++;
+  }
+
+  /** Posts what was added. What cannot be posted is lost, and counted. */
+  async flush(lost: number, end?: TraceBatch["end"]): Promise<void> {
+    const accesses = this.#batch;
+    const batch = { watch: this.#watch, accesses, lost: this.#lost + lost, end };
+    this.#batch = [];
+    this.#lost = 0;
+    try {
+      await this.#device.post(batch);
+      if (this.#isGone) this.#tell(`${this.#device.name} is back`);
+      this.#isGone = false;
+    } catch (error) {
+      this.#lost = batch.lost + accesses.length;
+      if (!this.#isGone && end === undefined) this.#tell((error as Error).message);
+      this.#isGone = true;
+    }
+  }
+}
+
+function isAlike(a: RegisterAccess, b: RegisterAccess): boolean {
+  return a.register === b.register && a.access === b.access && a.offset === b.offset &&
+    a.bytes === b.bytes && a.index === b.index && a.value === b.value;
+}
+
+/** A region of QEMU's, and the device that it belongs to. */
+interface Known extends Region {
+  target: Target | undefined;
+}
+
+/** What is watched. */
+export interface WatchOptions {
+  qmp: Qmp;
+  /** QEMU's log, which has the trace events or is about to have them. */
+  log: TraceLog;
+  devices: readonly ServedDevice[];
+  /** Takes messages for a person. */
+  tell: (line: string) => void;
+}
+
+/** A watch that runs. */
+export class Watch {
+  /** The names of the devices that are watched. */
+  readonly names: string[] = [];
+  /** The process of QEMU, if a device knows it. */
+  readonly pid: number | undefined;
+  readonly #options: WatchOptions;
+  readonly #targets: Target[] = [];
+  /** By the QOM path of the owner of their registers. */
+  readonly #owners = new Map<string, Target>();
+  /** By the address of a region in QEMU. */
+  readonly #regions = new Map<string, Known>();
+  readonly #alive: ReturnType<typeof setInterval>;
+  #collecting: ReturnType<typeof setTimeout> | undefined;
+  #processing: Promise<void> = Promise.resolve();
+  #reportedLost = 0;
+  #unplaced = 0;
+  #hasEnded = false;
+
+  private constructor(
+    options: WatchOptions,
+    matched: readonly (readonly [QemuDevice, ServedDevice])[],
+  ) {
+    this.#options = options;
+    this.pid = matched.find(([, { frontendPid }]) => frontendPid !== undefined)?.[1].frontendPid;
+    const id = crypto.randomUUID();
+    for (const [{ owner }, device] of matched) {
+      const target = new Target(device, id, options.tell);
+      this.#targets.push(target);
+      this.#owners.set(owner, target);
+      this.names.push(device.name);
+    }
+    options.log.onAccess = () => this.#collect();
+    this.#alive = setInterval(() => this.#collect(), ALIVE_MS);
+    void options.qmp.ended.then(() => this.#hasEnded = true);
+  }
+
+  /**
+   * Begins to watch those of the devices that this QEMU uses.
+   *
+   * @throws {Error} When it uses none of them, or another watch is attached to one.
+   */
+  static async start(options: WatchOptions): Promise<Watch> {
+    const found = await findDevices(options.qmp);
+    if (found.length === 0) {
+      throw new Error("Expected a QEMU with vhost-user devices, got one without");
+    }
+    const matched = options.devices.flatMap((device) => {
+      const own = found.find(({ sockets }) => sockets.some((path) => isSameSocket(path, device)));
+      return own === undefined ? [] : [[own, device] as const];
+    });
+    if (matched.length === 0) {
+      throw new Error(
+        `Expected a control socket of a device that this QEMU uses (${
+          found.flatMap(({ sockets }) => sockets).join(", ")
+        }), found none; serve them with --control-path`,
+      );
+    }
+    const watch = new Watch(options, matched);
+    try {
+      await Promise.all(watch.#targets.map((target) => target.attach()));
+    } catch (error) {
+      await watch.end("before front-end");
+      throw error;
+    }
+    watch.#collect();
+    return watch;
+  }
+
+  #collect(): void {
+    this.#collecting ??= setTimeout(() => {
+      this.#collecting = undefined;
+      this.#processing = this.#processing.then(() => this.#process());
+    }, COLLECT_MS);
+  }
+
+  async #process(end?: TraceBatch["end"]): Promise<void> {
+    const { log } = this.#options;
+    for (let accesses = log.take(); accesses.length > 0; accesses = log.take()) {
+      await this.#locate(accesses);
+      for (const access of accesses) this.#add(access);
+    }
+    const lost = log.lost + this.#unplaced - this.#reportedLost;
+    this.#reportedLost += lost;
+    await Promise.all(this.#targets.map((target) => target.flush(lost, end)));
+  }
+
+  /** Asks QEMU about regions that are not known, or are at other addresses by now. */
+  async #locate(accesses: readonly TracedAccess[]): Promise<void> {
+    const isUnknown = (access: TracedAccess) => this.#known(access) === undefined;
+    for (let i = 0; i < MAX_QUESTIONS && !this.#hasEnded; i++) {
+      const unknown = accesses.filter(isUnknown);
+      if (unknown.length === 0) return;
+      if (i > 0) await new Promise((resolve) => setTimeout(resolve, QUESTION_PAUSE_MS));
+      const regions = await findRegions(this.#options.qmp).catch(() => []);
+      if (this.#regions.size > MAX_REGIONS) this.#regions.clear();
+      for (const { region, name, address, bytes } of unknown) {
+        const place = regions.find(({ kind, first, last }) =>
+          kind === regionKind(name) && first <= address && address + bytes - 1 <= last
+        );
+        if (place === undefined) continue;
+        this.#regions.set(region, { ...place, target: this.#owners.get(place.owner) });
+      }
+    }
+  }
+
+  #known({ region, address }: TracedAccess): Known | undefined {
+    const known = this.#regions.get(region);
+    return known !== undefined && known.first <= address && address <= known.last
+      ? known
+      : undefined;
+  }
+
+  #add(access: TracedAccess): void {
+    const known = this.#known(access);
+    if (known === undefined) {
+      this.#unplaced++;
+      return;
+    }
+    const { target, kind, first } = known;
+    if (target === undefined || kind === "other") return;
+    const { at, isWrite, value, bytes, address } = access;
+    const offset = address - first;
+    const place = target.registers.place({ kind, offset, bytes, isWrite, value: Number(value) });
+    if (place === undefined) return;
+    target.add({ at, access: isWrite ? "write" : "read", ...place, bytes, value, count: 1 });
+  }
+
+  /** Posts what is left, and ends. */
+  async end(how: NonNullable<TraceBatch["end"]>): Promise<void> {
+    clearInterval(this.#alive);
+    clearTimeout(this.#collecting);
+    this.#options.log.onAccess = () => {};
+    this.#processing = this.#processing.then(() => this.#process(how));
+    await this.#processing;
+  }
+}
+
+function isSameSocket(path: string, { socketPath }: ServedDevice): boolean {
+  if (socketPath === undefined) return false;
+  if (path === socketPath) return true;
+  try {
+    return Deno.realPathSync(path) === Deno.realPathSync(socketPath);
+  } catch {
+    return false; // One of them is gone
+  }
+}

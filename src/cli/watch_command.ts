@@ -1,0 +1,91 @@
+/**
+ * `vhostd watch`: completes the records of devices by QEMU's trace.
+ *
+ * @module
+ */
+
+import type { CommandShape } from "./command.ts";
+import { say } from "./failure.ts";
+import { parseCommand } from "./help.ts";
+import { helpOption } from "./shared_options.ts";
+import { UsageError } from "./usage_error.ts";
+import { ControlSockets, sortPaths } from "./watch/control_client.ts";
+import { findDevices } from "./watch/qemu_devices.ts";
+import { Qmp } from "./watch/qmp.ts";
+import { TracedQemu } from "./watch/running_qemu.ts";
+import { TraceLog } from "./watch/trace_log.ts";
+import { Watch } from "./watch/watch.ts";
+
+const options = {
+  qmp: { type: "text", placeholder: "PATH", about: "QEMU's QMP socket" },
+  ...helpOption,
+} as const;
+
+/** For completion. */
+export const shape: CommandShape = { options, operand: "file" };
+
+const COMMAND = {
+  usage: "watch --qmp=PATH [PATH …]",
+  about:
+    "Completes the records of the devices of a running QEMU, until SIGINT or until QEMU ends: " +
+    "each access of the guest's drivers to config space and to other registers, by QEMU's trace. " +
+    "A PATH is a control socket (--control-path), or a directory of such that are named *.ctl or " +
+    "*.control; by default the directories of the devices' own sockets. " +
+    "While it runs, QEMU's log goes to it.",
+  options,
+  takesSeveral: true,
+};
+
+/** Watches a running QEMU. */
+export async function run(args: readonly string[]): Promise<number> {
+  const parsed = parseCommand(COMMAND, args);
+  if (parsed === undefined) return 0;
+  const { qmp: path } = parsed.values;
+  if (typeof path !== "string") {
+    throw new UsageError("Expected --qmp=PATH, QEMU's QMP socket; vhostd watch --help");
+  }
+  const stop = Promise.withResolvers<"stop">();
+  // Ctrl-Z would stop this process, and with it the reader of QEMU's log
+  for (const signal of ["SIGINT", "SIGTERM", "SIGTSTP"] as const) {
+    Deno.addSignalListener(signal, () => stop.resolve("stop"));
+  }
+  const given = sortPaths(parsed.operands);
+  await using qmp = await Qmp.connect(path);
+  const found = await findDevices(qmp);
+  if (parsed.operands.length === 0) {
+    const paths = found.flatMap(({ sockets }) => sockets);
+    given.directories.push(...new Set(paths.map((path) => path.replace(/\/?[^/]*$/, "") || "/")));
+  }
+  using controls = new ControlSockets();
+  const devices = await controls.find(given.sockets, given.directories);
+  await using log = new TraceLog();
+  const watch = await Watch.start({ qmp, log, devices, tell: say });
+  let how: "with front-end" | "before front-end" = "before front-end";
+  try {
+    const traced = await TracedQemu.start(qmp, log, watch.pid);
+    try {
+      protect(log, watch.pid);
+      say(`watches ${watch.names.join(", ")} until SIGINT`);
+      if (await Promise.race([stop.promise, qmp.ended]) !== "stop") how = "with front-end";
+    } finally {
+      if (how === "before front-end") await traced.restore();
+    }
+  } finally {
+    await log.stop();
+    await watch.end(how);
+  }
+  return 0;
+}
+
+/** Has QEMU drop lines of its log rather than wait for this process. */
+function protect(log: TraceLog, pid: number | undefined): void {
+  try {
+    if (pid === undefined) throw new Error("its process is not known");
+    log.protect(pid);
+  } catch (error) {
+    say(
+      `QEMU's log cannot be made non-blocking (${(error as Error).message}): ` +
+        "do not stop this process, the guest would wait",
+    );
+  }
+}

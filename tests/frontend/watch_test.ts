@@ -1,0 +1,156 @@
+/** `vhostd watch` on bad input, and with a QEMU that is none. */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { CliProcess, runCli } from "./lib/cli_process.ts";
+
+const SOCKET_PATH = "/tmp/no such/blk.sock";
+
+/** Answers by command; undefined closes the connection. */
+type Answers = (command: string, line: string) => unknown;
+
+/** A QMP server with one device, whose answers may be changed. */
+function fakeQemu(path: string, answers: Answers = () => null): Deno.Listener {
+  const listener = Deno.listen({ transport: "unix", path });
+  void serve(listener, answers);
+  return listener;
+}
+
+async function serve(listener: Deno.Listener, answers: Answers): Promise<void> {
+  for await (const connection of listener) {
+    const send = (message: unknown) =>
+      connection.write(new TextEncoder().encode(`${JSON.stringify(message)}\r\n`));
+    await send({ QMP: { version: {}, capabilities: [] } });
+    let rest = "";
+    try {
+      for await (const text of connection.readable.pipeThrough(new TextDecoderStream())) {
+        const lines = (rest + text).split("\n");
+        rest = lines.pop()!;
+        for (const line of lines) {
+          const { execute, arguments: given, id } = JSON.parse(line);
+          const changed = answers(execute, given?.["command-line"] ?? given?.path ?? "");
+          if (changed === undefined) return connection.close();
+          const answer = changed ?? answerOf(execute, given);
+          await send(
+            answer === undefined ? { error: { desc: "none" }, id } : {
+              return: answer,
+              id,
+            },
+          );
+        }
+      }
+    } catch {
+      // The other side has ended
+    }
+  }
+}
+
+function answerOf(command: string, given: Record<string, string>): unknown {
+  switch (command) {
+    case "query-chardev":
+      return [{ label: "c", filename: `unix:${SOCKET_PATH}` }];
+    case "qom-list":
+      if (given.path === "/machine/peripheral") return [{ name: "d", type: "child<blk>" }];
+      return given.path.endsWith("/d") ? [{ name: "virtio-backend", type: "" }] : undefined;
+    case "qom-get":
+      return { chardev: "c", parent_bus: "/machine/peripheral/d/virtio-bus" }[given.property];
+    case "human-monitor-command":
+      return "";
+    default:
+      return {};
+  }
+}
+
+/** A control socket of a device that QEMU uses. */
+function fakeDevice(path: string, status = 200): Deno.HttpServer {
+  return Deno.serve({ transport: "unix", path, onListen() {} }, (request) => {
+    if (request.method === "POST") {
+      return Response.json(status === 200 ? {} : { error: "one is attached already" }, { status });
+    }
+    return Response.json(
+      new URL(request.url).pathname === "/record"
+        ? { connections: { latest: [] } }
+        : { device: { name: "blk" }, socketPath: SOCKET_PATH },
+    );
+  });
+}
+
+Deno.test("bad arguments of vhostd watch get one line and status 2", async () => {
+  const directory = Deno.makeTempDirSync();
+  const file = `${directory}/file`;
+  Deno.writeTextFileSync(file, "");
+  for (
+    const [args, expected] of [
+      [[], "Expected --qmp=PATH"],
+      [["--qmp"], "--qmp"],
+      [["--qnp=/x"], "Unknown flag --qnp; did you mean --qmp"],
+      [[`--qmp=${file}`, `${directory}/none`], "found nothing at"],
+      [[`--qmp=${file}`, file], "got a file"],
+    ] as const
+  ) {
+    const { status, stderr, stdout } = await runCli(["watch", ...args]);
+    assertEquals([status, stdout, stderr.trim().split("\n").length], [2, "", 1], stderr);
+    assertStringIncludes(stderr, expected);
+  }
+  Deno.removeSync(directory, { recursive: true });
+});
+
+Deno.test("what is no QEMU, or not the right one, gets one line and status 1", async () => {
+  const directory = Deno.makeTempDirSync();
+  const at = (name: string) => `${directory}/${name}`;
+  Deno.writeTextFileSync(at("file"), "");
+  await using stack = new AsyncDisposableStack();
+  stack.use(fakeDevice(at("blk.ctl")));
+  stack.use(fakeDevice(at("held.ctl"), 400));
+  const qemu = (name: string, answers?: Answers) => stack.use(fakeQemu(at(name), answers));
+  qemu("without", (command) => command === "query-chardev" ? [] : null);
+  qemu("untraced", (command) => command === "trace-event-get-state" ? [] : null);
+  qemu(
+    "mute",
+    (command) => command === "trace-event-get-state" ? [{ state: "unavailable" }] : null,
+  );
+  const traced = (command: string) =>
+    command === "trace-event-get-state" ? [{ state: "disabled" }] : null;
+  qemu("refuses", (command, line) => line.startsWith("logfile") ? "no room\r\n" : traced(command));
+  qemu("dies", (command, line) => line.startsWith("info network") ? undefined : traced(command));
+  const other = stack.use(Deno.listen({ transport: "unix", path: at("other") }));
+  void (async () => {
+    for await (const connection of other) {
+      await connection.write(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n"));
+      connection.close();
+    }
+  })();
+  for (
+    const [qmp, device, expected] of [
+      ["none", "blk.ctl", "there is nothing"],
+      ["file", "blk.ctl", "nothing listens there"],
+      ["other", "blk.ctl", "Expected JSON from QMP"],
+      ["without", "blk.ctl", "Expected a QEMU with vhost-user devices"],
+      ["untraced", "other", "Expected a control socket"],
+      ["untraced", "held.ctl", "one is attached already"],
+      ["untraced", "blk.ctl", "Expected a QEMU with the trace event memory_region_ops_read"],
+      ["mute", "blk.ctl", "Expected a QEMU with the trace event memory_region_ops_read"],
+      ["refuses", "blk.ctl", "no room"],
+      ["dies", "blk.ctl", "QEMU has closed the connection"],
+    ]
+  ) {
+    const { status, stderr } = await runCli(["watch", `--qmp=${at(qmp)}`, at(device)]);
+    assertEquals([status, stderr.trim().split("\n").length], [1, 1], stderr);
+    assertStringIncludes(stderr, expected);
+  }
+  await stack.disposeAsync();
+  Deno.removeSync(directory, { recursive: true });
+});
+
+Deno.test("a watch ends with QEMU, and ends on SIGINT after it put QEMU's log back", async () => {
+  const directory = Deno.makeTempDirSync();
+  await using _device = fakeDevice(`${directory}/blk.ctl`);
+  const said: string[] = [];
+  using _qemu = fakeQemu(`${directory}/qmp`, (command, line) => {
+    if (line.startsWith("logfile")) said.push(line);
+    return command === "trace-event-get-state" ? [{ state: "disabled" }] : null;
+  });
+  await using cli = new CliProcess(["watch", `--qmp=${directory}/qmp`, `${directory}/blk.ctl`]);
+  assertStringIncludes(await cli.until("watches blk"), "its process is not known");
+  assertEquals((await cli.stop("SIGINT")).status, 0);
+  assertEquals([said.length, said[1]], [2, "logfile /dev/stderr"]);
+  Deno.removeSync(directory, { recursive: true });
+});
