@@ -36,6 +36,7 @@ export function programHelp(deviceNames: readonly string[], width: number = help
     ["list", "the devices, one per line"],
     ["describe <device>", "its queues, feature bits and config space"],
     ["inspect PATH", "what a guest's driver did with a device"],
+    ["compare A B", "what differs between two such records"],
     ["replay FILE --socket-path=PATH", "play a recorded front-end against a device"],
     ["web [PATH…]", "a page that shows devices while they run"],
     ["watch --qmp=PATH", "complete the records of a running QEMU's devices by its trace"],
@@ -128,8 +129,8 @@ export interface CommandLine {
   readonly options: OptionTable;
   /** Its one operand in messages, such as `one device`; without it the command has none. */
   readonly operand?: string;
-  /** Whether it takes any number of operands. */
-  readonly takesSeveral?: boolean;
+  /** Number of operands. @default {1} */
+  readonly operands?: number | "any";
 }
 
 /**
@@ -139,7 +140,7 @@ export interface CommandLine {
  * @throws {UsageError} When the arguments are wrong.
  */
 export function parseCommand(
-  { usage, about, options, operand, takesSeveral = false }: CommandLine,
+  { usage, about, options, operand, operands = 1 }: CommandLine,
   args: readonly string[],
 ): { values: ParsedArguments["values"]; operand: string; operands: string[] } | undefined {
   const [name] = usage.split(" ");
@@ -150,11 +151,10 @@ export function parseCommand(
     console.log(`${lines.join("\n\n")}\n\n${optionLines(options, width)}`.trimEnd());
     return undefined;
   }
-  if (takesSeveral) return { values, operand: "", operands: positional };
   if (operand === undefined && positional.length > 0) {
     throw new UsageError(`Expected nothing after ${name}, got ${positional[0]}`);
   }
-  if (operand !== undefined && positional.length !== 1) {
+  if (operand !== undefined && operands !== "any" && positional.length !== operands) {
     throw new UsageError(
       `Expected ${operand}, got ${positional.length || "none"}; vhostd ${usage}`,
     );

@@ -14,6 +14,7 @@ import { EXIT_FAILURE, EXIT_USAGE, say, tellFailure } from "./failure.ts";
 export const commands: CommandTable = {
   describe: () => import("./describe_command.ts"),
   inspect: () => import("./inspect_command.ts"),
+  compare: () => import("./compare_command.ts"),
   replay: () => import("./replay_command.ts"),
   list: () => import("./list_command.ts"),
   watch: () => import("./watch_command.ts"),

@@ -6,7 +6,7 @@
 
 import type { CommandShape } from "./command.ts";
 import { say } from "./failure.ts";
-import { parseCommand } from "./help.ts";
+import { type CommandLine, parseCommand } from "./help.ts";
 import { helpOption } from "./shared_options.ts";
 import { UsageError } from "./usage_error.ts";
 
@@ -27,7 +27,7 @@ const options = {
 /** For completion. */
 export const shape: CommandShape = { options, operand: "file" };
 
-const COMMAND = {
+const COMMAND: CommandLine = {
   usage: "web [--listen=ADDRESS:PORT] [--control] [PATH…]",
   about: `Serves a page that shows devices while they run, and prints its URL. Who has the URL can \
 see the page: the token in it is the key.
@@ -35,7 +35,8 @@ see the page: the token in it is the key.
 Each PATH is a control socket (--control-path), or a directory whose control sockets have names \
 that end in .ctl and may come later; by default it is the working directory.`,
   options,
-  takesSeveral: true,
+  operand: "control sockets or directories",
+  operands: "any",
 };
 
 /** Serves the page until SIGINT or SIGTERM. */

@@ -1,4 +1,10 @@
-import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertStringIncludes,
+} from "@std/assert";
 import { Guest } from "../../tools/guest/guest.ts";
 import { MACHINES } from "../../tools/guest/qemu.ts";
 import { runCli } from "../frontend/lib/cli_process.ts";
@@ -17,6 +23,7 @@ for (const machine of MACHINES) {
   Deno.test(`a guest on ${machine} gets its randomness from our rng`, async (t) => {
     using directory = temporary();
     const wire = `${directory.path}/wire.pcapng`;
+    const earlier = `${directory.path}/earlier.json`;
     await using rng = await Backend.start("rng", [`--wire=${wire}`], directory);
     // QEMU 10 always offers packed rings for this device; others may not.
     await using guest = await Guest.boot({
@@ -86,6 +93,13 @@ for (const machine of MACHINES) {
         assertEquals(queue.bytesRead, 0);
       },
 
+      "another record of the same driver is equal": async () => {
+        await Deno.writeTextFile(earlier, JSON.stringify(await rng.record()));
+        await random(64);
+        const { status, stdout } = await runCli(["compare", earlier, rng.controlPath]);
+        assertEquals(status, 0, stdout);
+      },
+
       "at the end the record is in its file": async () => {
         await guest.powerOff();
         const record = await rng.stop();
@@ -100,6 +114,10 @@ for (const machine of MACHINES) {
         assertEquals(replay.status, 0);
         const { errors, queues } = await other.record();
         assertEquals([errors.total, queues[0].faults, queues[0].starts], [0, [], 4]);
+        // It got no requests
+        const { status, stdout } = await runCli(["compare", earlier, other.controlPath]);
+        assertEquals(status, 1);
+        assertMatch(stdout, /^queue 0 \(requestq\) requests +yes +none$/m);
       },
     });
   });
