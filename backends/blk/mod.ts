@@ -39,6 +39,7 @@ export default defineDevice({
   deviceId: 2, // virtio 1.3, 5.2.1
   about: "A disk",
   module: import.meta.url,
+  panel: import.meta.resolve("./panel.ts"),
 
   // virtio 1.3, 5.2.2 Virtqueues
   queues: { requestq: { about: "Requests", family: "requestq", kinds: REQUEST_KINDS } },
@@ -247,6 +248,12 @@ export default defineDevice({
             ? `The disk still has ${bytes} bytes`
             : `The disk has ${bytes} bytes now, before it had ${before}`,
         );
+      },
+      queries: {
+        heat: {
+          about: "Reads and writes by their place on the disk",
+          run: () => state.heat.toJSON(),
+        },
       },
       commands: {
         resize: {

@@ -9,6 +9,7 @@
  */
 
 import { errnoName } from "../../src/linux/mod.ts";
+import { HEAT_BYTES, HeatMap } from "./heat.ts";
 import { REFUSED, statusOf, VIRTIO_BLK_S, VIRTIO_BLK_T } from "./request.ts";
 
 const TYPES = Object.keys(VIRTIO_BLK_T) as (keyof typeof VIRTIO_BLK_T)[];
@@ -76,15 +77,19 @@ export interface RequestCounts {
 export class SharedState {
   /** The memory: what another thread makes its own object from. */
   readonly memory: SharedArrayBuffer;
+  /** Counts of requests by their place. */
+  readonly heat: HeatMap;
   readonly #floats: Float64Array<SharedArrayBuffer>;
   readonly #lost: Int32Array<SharedArrayBuffer>;
 
   /** Opens a view of a state's memory, or makes a state for a number of queues. */
   constructor(queues: number | SharedArrayBuffer) {
     this.memory = typeof queues === "number"
-      ? new SharedArrayBuffer((QUEUES + queues * QUEUE_FLOATS) * 8)
+      ? new SharedArrayBuffer((QUEUES + queues * QUEUE_FLOATS) * 8 + HEAT_BYTES)
       : queues;
-    this.#floats = new Float64Array(this.memory);
+    const floatBytes = this.memory.byteLength - HEAT_BYTES;
+    this.#floats = new Float64Array(this.memory, 0, floatBytes / 8);
+    this.heat = new HeatMap(this.memory, floatBytes);
     this.#lost = new Int32Array(this.memory, LOST * 8, 1);
   }
 
@@ -116,6 +121,7 @@ export class SharedState {
     const base = QUEUES + queue * QUEUE_FLOATS;
     floats[base + BY_TYPE + kindOf(type)]++;
     floats[base + BY_STATUS + statusOf(outcome)]++;
+    this.heat.add(type, sector, floats[CAPACITY]);
     if (outcome === 0) return;
     const at = base + LATEST + (floats[base + FAILED] % FAILURES) * FAILURE_FLOATS;
     floats[at] = Date.now();

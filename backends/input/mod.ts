@@ -52,6 +52,7 @@ export default defineDevice({
   deviceId: 18,
   about: "A keyboard, a mouse or a tablet",
   module: import.meta.url,
+  panel: import.meta.resolve("./panel.ts"),
   queues,
   config,
   threads: "main",

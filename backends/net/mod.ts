@@ -24,6 +24,7 @@ export default defineDevice({
   deviceId: 1, // virtio 1.3, 5.1.1
   about: "A network card",
   module: import.meta.url,
+  panel: import.meta.resolve("./panel.ts"),
 
   // virtio 1.3, 5.1.2 Virtqueues
   queues: {

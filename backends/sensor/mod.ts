@@ -87,6 +87,7 @@ export default defineDevice({
   deviceId: 38,
   about: "A sensor with readings of hwmon, or of POST /set",
   module: import.meta.url,
+  panel: import.meta.resolve("./panel.ts"),
   queues,
   config,
   threads: "main",

@@ -30,12 +30,17 @@ export function bytes(count: number): string {
 
 /** A duration in milliseconds: `12 ms`, `3.4 s`, `2 m 05 s`, `3 h 07 m`. */
 export function duration(ms: number): string {
-  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
   if (ms < 60_000) return `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
   const seconds = Math.floor(ms / 1000);
   const two = (n: number) => String(n).padStart(2, "0");
   if (seconds < 3600) return `${Math.floor(seconds / 60)} m ${two(seconds % 60)} s`;
   return `${Math.floor(seconds / 3600)} h ${two(Math.floor(seconds / 60) % 60)} m`;
+}
+
+/** A latency in microseconds: `87 µs`, `1.4 ms`. */
+export function latency(us: number): string {
+  return us < 1000 ? `${Math.round(us)} µs` : duration(us / 1000);
 }
 
 /** A number in hexadecimal with leading zeros: `0x0f`. */

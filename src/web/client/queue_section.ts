@@ -8,7 +8,7 @@ import type { VNode } from "preact";
 import { html } from "htm/preact";
 import type { QueueRecord, RecordJson } from "../../runtime/record.ts";
 import { Section } from "./section.ts";
-import { bytes, short, whole } from "./format.ts";
+import { bytes, latency, short, whole } from "./format.ts";
 
 /** The circumference of a ring's circle is 100, so that lengths are percents. */
 const RADIUS = 100 / (2 * Math.PI);
@@ -28,6 +28,7 @@ export function QueueSection({ record, rates }: { record: RecordJson; rates: num
 
 function Queue({ queue, rate }: { queue: QueueRecord; rate: number }): VNode {
   const { index, name, size, inFlight, requests, broken, running, enabled, starts } = queue;
+  const { latencies } = queue;
   const state = broken ? "broken" : !running ? "stopped" : enabled ? "running" : "disabled";
   return html`
     <li class=${`queue ${state}`}>
@@ -43,6 +44,9 @@ function Queue({ queue, rate }: { queue: QueueRecord; rate: number }): VNode {
         <span class="faint">${short(queue.kicks)} kicks, ${short(
           queue.notifications,
         )} notified</span>
+        ${latencies.map(({ kind, p50Us, p99Us }) =>
+          html`<span class="faint">${kind} ${latency(p50Us)}, 99 % ${latency(p99Us)}</span>`
+        )}
       </div>
     </li>
   ` as VNode;
