@@ -6,15 +6,18 @@
 import net from "../../backends/net/mod.ts";
 import { driverFeatures, VirtioDriver } from "../../src/frontend/mod.ts";
 import {
+  addressOf,
+  CURRENT_POSITION,
   drainEventfd,
+  IoVectors,
   NetworkInterface,
   openTap,
   readNow,
   setTapOffload,
   TapOffload,
-  watch,
-  writeNow,
+  writeVectors,
 } from "../../src/linux/mod.ts";
+import { Reactor } from "../../src/linux/wait/reactor.ts";
 import { featureMask, hasFeature } from "../../src/virtio/mod.ts";
 
 export interface TapFrontendOptions {
@@ -30,6 +33,8 @@ export interface TapFrontendOptions {
 
 const HEADER_BYTES = 12, MOST_BYTES = 65_565;
 const SLOTS = 64;
+/** How many packets are read before the device sees them. */
+const BATCH = 8;
 
 // virtio 1.3, 5.1.6: flags
 const NEEDS_CSUM = 1, DATA_VALID = 2;
@@ -39,7 +44,7 @@ const NEEDS_CSUM = 1, DATA_VALID = 2;
  * completed. For TCP and UDP over IPv4 without offloads.
  */
 function vouch(packet: Uint8Array<ArrayBuffer>): void {
-  const view = new DataView(packet.buffer);
+  const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
   const ip = HEADER_BYTES + 14;
   const [protocol, ipBytes] = [packet[ip + 9], (packet[ip] & 15) * 4];
   const offset = protocol === 6 ? 16 : protocol === 17 ? 6 : 0;
@@ -83,68 +88,84 @@ async function main(
   using control = new NetworkInterface(name);
   control.setUp();
   const bufferBytes = has("MRG_RXBUF") ? options.bufferBytes ?? 2048 : MOST_BYTES;
+  const reactor = new Reactor();
   for (let pair = 0; pair < enabled; pair++) receive(2 * pair, bufferBytes);
   send(1);
   console.log("runs");
+  // No event loop any more: a wake-up is one system call.
+  for (;;) reactor.turn();
 
+  /** Writes packets to the TAP from where they are. */
   function receive(index: number, bytes: number): void {
     const queue = driver.queues[index];
-    const buffers = new Map<number, number>();
-    const post = (gpa: number) => {
+    const count = bytes > 4096 ? SLOTS : queue.size;
+    const gpas = Array.from({ length: count }, () => driver.memory.alloc(bytes));
+    const buffers = gpas.map((gpa) => driver.memory.at(gpa, bytes));
+    const addresses = buffers.map(addressOf);
+    const bufferOf = new Uint16Array(queue.size);
+    const post = (buffer: number) => {
       queue.begin(1);
-      queue.descriptor(gpa, bytes, true);
-      buffers.set(queue.end(), gpa);
+      queue.descriptor(gpas[buffer], bytes, true);
+      bufferOf[queue.end()] = buffer;
     };
-    for (let i = 0; i < (bytes > 4096 ? SLOTS : queue.size); i++) post(driver.memory.alloc(bytes));
+    for (let buffer = 0; buffer < count; buffer++) post(buffer);
     queue.submit();
-    const packet = new Uint8Array(2 * MOST_BYTES);
-    let length = 0, left = 0;
-    const { callFd } = queue.handle;
-    watch(callFd, "readable", () => {
-      drainEventfd(callFd);
-      do {
-        for (let id = queue.poll(); id >= 0; id = queue.poll()) {
-          const gpa = buffers.get(id)!;
-          packet.set(driver.memory.at(gpa, queue.written), length);
-          post(gpa);
-          if (length === 0) left = packet[10] | packet[11] << 8;
-          length += queue.written;
-          if (--left > 0) continue;
-          if ((packet[0] & DATA_VALID) !== 0) vouch(packet);
-          writeNow(tap.number, packet.subarray(0, length));
-          length = 0;
+    const vectors = new IoVectors();
+    /** The buffers of the packet, and how many are still to come. */
+    const packet: number[] = [];
+    let left = 0;
+    onCall(queue, () => {
+      for (let id = queue.poll(); id >= 0; id = queue.poll()) {
+        const buffer = bufferOf[id], content = buffers[buffer];
+        if (packet.length === 0) {
+          left = content[10] | content[11] << 8;
+          if ((content[0] & DATA_VALID) !== 0) vouch(content);
         }
-        queue.submit();
-      } while (queue.arm());
+        packet.push(buffer);
+        vectors.push(addresses[buffer], queue.written);
+        if (--left > 0) continue;
+        writeVectors(tap.number, vectors, CURRENT_POSITION);
+        vectors.count = 0;
+        for (const buffer of packet) post(buffer);
+        packet.length = 0;
+      }
+      queue.submit();
     });
-    queue.arm();
   }
 
+  /** Reads packets of the TAP into the memory of the ring. */
   function send(index: number): void {
     const queue = driver.queues[index];
-    const free = Array.from({ length: SLOTS }, () => driver.memory.alloc(MOST_BYTES));
-    const busy = new Map<number, number>();
-    const readable = watch(tap.number, "readable", () => {
-      for (let gpa = free.pop(); gpa !== undefined; gpa = free.pop()) {
-        const bytes = readNow(tap.number, driver.memory.at(gpa, MOST_BYTES));
-        if (bytes <= 0) {
-          free.push(gpa);
-          break;
-        }
+    const gpas = Array.from({ length: SLOTS }, () => driver.memory.alloc(MOST_BYTES));
+    const buffers = gpas.map((gpa) => driver.memory.at(gpa, MOST_BYTES));
+    const free = gpas.map((_, buffer) => buffer);
+    const bufferOf = new Uint16Array(queue.size);
+    const readable = reactor.watch(tap.number, "readable", () => {
+      for (let read = 1; free.length > 0; read++) {
+        const buffer = free[free.length - 1];
+        const bytes = readNow(tap.number, buffers[buffer]);
+        if (bytes <= 0) break;
+        free.pop();
         queue.begin(1);
-        queue.descriptor(gpa, bytes, false);
-        busy.set(queue.end(), gpa);
+        queue.descriptor(gpas[buffer], bytes, false);
+        bufferOf[queue.end()] = buffer;
+        if (read % BATCH === 0) queue.submit();
       }
       if (free.length === 0) readable.pause();
       queue.submit();
     });
-    const { callFd } = queue.handle;
-    watch(callFd, "readable", () => {
-      drainEventfd(callFd);
-      do {
-        for (let id = queue.poll(); id >= 0; id = queue.poll()) free.push(busy.get(id)!);
-      } while (queue.arm());
+    onCall(queue, () => {
+      for (let id = queue.poll(); id >= 0; id = queue.poll()) free.push(bufferOf[id]);
       readable.resume();
+    });
+  }
+
+  /** Has `take` take what came back, whenever the device notifies. */
+  function onCall(queue: typeof driver.queues[number], take: () => void): void {
+    const { callFd } = queue.handle;
+    reactor.watch(callFd, "readable", () => {
+      drainEventfd(callFd);
+      do take(); while (queue.arm());
     });
     queue.arm();
   }
