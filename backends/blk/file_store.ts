@@ -48,7 +48,7 @@ import {
  * @throws {Error} When it cannot be opened or is no such thing; the message is for the person who
  * named it.
  */
-export function openFileStore(path: string, options: FileStoreOptions): OpenStore {
+export function openFileStore(path: string, options: FileStoreOptions): OpenStore<FileHandle> {
   const { readOnly } = options;
   using opened = new DisposableStack();
   const fd = opened.use(openImage(path, readOnly));
@@ -69,7 +69,14 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
   const resources = opened.move();
   return {
     kind: isBlockDevice ? "block device" : "file",
-    abilities: { ...limits, readOnly, durable: true, discard: punch, unmap: punch },
+    abilities: {
+      ...limits,
+      readOnly,
+      durable: true,
+      discard: punch,
+      writeZeroes: !readOnly,
+      unmap: punch,
+    },
     handle: {
       kind: "file",
       fd: fd.number,

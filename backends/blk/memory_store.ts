@@ -8,19 +8,29 @@
 import { createMemfd, resizeFile } from "../../src/linux/mod.ts";
 import { allocatedBytes } from "./file_store.ts";
 import { MappedFile } from "./mapped_store.ts";
-import { FILE_LIMITS, type OpenStore } from "./store.ts";
+import { FILE_LIMITS, type FileHandle, type OpenStore } from "./store.ts";
 
 /**
  * Opens an empty store of `bytes` bytes. It takes memory as it is written.
  *
  * @throws {LinuxError} When there cannot be so large a memory file.
  */
-export function openMemoryStore(bytes: number, { readOnly }: { readOnly: boolean }): OpenStore {
+export function openMemoryStore(
+  bytes: number,
+  { readOnly }: { readOnly: boolean },
+): OpenStore<FileHandle> {
   const fd = createMemfd("vhostd-blk", bytes);
   const mapped = MappedFile.open(fd.number, bytes, false);
   return {
     kind: "memory",
-    abilities: { ...FILE_LIMITS, readOnly, durable: false, discard: !readOnly, unmap: !readOnly },
+    abilities: {
+      ...FILE_LIMITS,
+      readOnly,
+      durable: false,
+      discard: !readOnly,
+      writeZeroes: !readOnly,
+      unmap: !readOnly,
+    },
     // Memory answers at once: nothing is won by asking for it and waiting.
     handle: {
       kind: "file",

@@ -124,13 +124,14 @@ export default defineDevice({
   }),
 
   options: blkOptions,
+  operand: "blkFile",
 
   // virtio 1.3, 5.2.5 Device Initialization
-  open({ options, config, announceConfig, fence, log }) {
+  async open({ options, config, announceConfig, fence, log }) {
     const { numQueues = Math.min(navigator.hardwareConcurrency, 256), serial = "" } = options;
     expectSerial(serial);
     using resources = new DisposableStack();
-    const store = resources.use(openStore(options, log));
+    const store = resources.use(await openStore(options, log));
     const { abilities } = store;
     const blockBytes = expectBlockSize(options, store);
     expectSize(store.bytes(), blockBytes, options.blkFile);
@@ -184,7 +185,7 @@ export default defineDevice({
         CONFIG_WCE: abilities.durable && !abilities.readOnly,
         MQ: numQueues > 1,
         DISCARD: discard,
-        WRITE_ZEROES: !abilities.readOnly,
+        WRITE_ZEROES: abilities.writeZeroes,
         LIFETIME: false,
         SECURE_ERASE: false,
         ZONED: false,
@@ -201,6 +202,7 @@ export default defineDevice({
         SECURE_ERASE: true,
       },
       queues: { requestq: numQueues },
+      ...abilities.isOneThread && { threads: "one" },
       config: {
         capacity: BigInt(state.capacitySectors),
         seg_max: SEG_MAX,
@@ -218,7 +220,7 @@ export default defineDevice({
           discard_sector_alignment: Math.max(abilities.physicalBlockBytes, blockBytes) /
             SECTOR_BYTES,
         },
-        ...!abilities.readOnly && {
+        ...abilities.writeZeroes && {
           max_write_zeroes_sectors: MAX_WRITE_ZEROES_SECTORS,
           max_write_zeroes_seg: MAX_SEGMENTS,
           write_zeroes_may_unmap: Number(unmap),
@@ -274,11 +276,10 @@ export default defineDevice({
     };
   },
 
-  handlers({ shared, features, config, memory, queues, notice, io }) {
+  async handlers({ shared, features, config, memory, queues, notice, io, watch, keep }) {
     const state = new SharedState(shared.state);
-    const store: Store = attachStore(shared.store, {
-      memory,
-      io,
+    const store: Store = await attachStore(shared.store, {
+      ...{ memory, io, watch, keep, notice },
       done: (request, result) => operation.done(request, result),
       flush: () => queues.requestq.forEach((queue) => queue.flush()),
     });

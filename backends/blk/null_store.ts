@@ -18,7 +18,14 @@ const nullStore: Store = {
 export function openNullStore(bytes: number, { readOnly }: { readOnly: boolean }): OpenStore {
   return {
     kind: "null",
-    abilities: { ...FILE_LIMITS, readOnly, durable: false, discard: !readOnly, unmap: !readOnly },
+    abilities: {
+      ...FILE_LIMITS,
+      readOnly,
+      durable: false,
+      discard: !readOnly,
+      writeZeroes: !readOnly,
+      unmap: !readOnly,
+    },
     handle: { kind: "null" },
     bytes: () => bytes,
     resize: (wanted) => void (bytes = wanted),

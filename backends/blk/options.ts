@@ -11,7 +11,13 @@ export const blkOptions = {
   blkFile: {
     type: "text",
     placeholder: "PATH",
-    about: "Serve a raw disk image or a block device",
+    about: "Serve a raw disk image or a block device, or the store that a module (PATH.ts) exports",
+  },
+  storeOptions: {
+    type: "text",
+    placeholder: "NAME=VALUE,…",
+    needs: "blkFile",
+    about: "Options of the module's store",
   },
   size: {
     type: "number",

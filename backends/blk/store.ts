@@ -12,7 +12,7 @@
  * @module
  */
 
-import type { Parts } from "../../mod.ts";
+import type { DeviceNotice, Parts, Readiness, Watch } from "../../mod.ts";
 import type { ThreadIo } from "../../src/linux/mod.ts";
 import type { BlockLimits } from "./block_device.ts";
 
@@ -68,6 +68,16 @@ export interface StoreHost {
   flush(): void;
 }
 
+/** What any store on a queue thread is given. */
+export interface ThreadHost extends StoreHost {
+  /** Calls `callback` whenever a descriptor is ready, until the watch is disposed of. */
+  watch(fd: number, readiness: Readiness, callback: () => void): Watch;
+  /** Runs the thread's event loop while a promise is pending. */
+  keep<T>(promise: Promise<T>): Promise<T>;
+  /** Prints a fault for the person who runs the device. */
+  notice(notice: DeviceNotice): void;
+}
+
 /** What a store can do. */
 export interface StoreAbilities extends BlockLimits {
   /** Whether writes fail. */
@@ -76,8 +86,12 @@ export interface StoreAbilities extends BlockLimits {
   readonly durable: boolean;
   /** Whether a discard gives space back. */
   readonly discard: boolean;
+  /** Whether it has write-zeroes. */
+  readonly writeZeroes: boolean;
   /** Whether write-zeroes with `unmap` may give space back. */
   readonly unmap: boolean;
+  /** Whether all queues have to run on one thread. */
+  readonly isOneThread?: boolean;
 }
 
 /** The limits of a store that is no block device. */
@@ -89,13 +103,13 @@ export const FILE_LIMITS: BlockLimits = {
 };
 
 /** A store that was opened. */
-export interface OpenStore extends Disposable {
+export interface OpenStore<H extends StoreHandle = StoreHandle> extends Disposable {
   /** Its kind, in a word. */
   readonly kind: string;
   /** What it can do. */
   readonly abilities: StoreAbilities;
   /** From what queue threads attach to it: a plain value whose `kind` `stores.ts` knows. */
-  readonly handle: StoreHandle;
+  readonly handle: H;
   /** How large it is now, in bytes. */
   bytes(): number;
   /**
@@ -108,7 +122,18 @@ export interface OpenStore extends Disposable {
 }
 
 /** From what a queue thread attaches to a store. */
-export type StoreHandle = FileHandle | NullHandle;
+export type StoreHandle = FileHandle | NullHandle | ModuleHandle;
+
+/** A module whose default export is a store. */
+export interface ModuleHandle {
+  readonly kind: "module";
+  /** The URL of the module. */
+  readonly url: string;
+  /** The values of its options. */
+  readonly options: Record<string, unknown>;
+  /** What its `open` returned as `shared`. */
+  readonly shared: unknown;
+}
 
 /** A file, a block device or a memory file. Its descriptor stays the control half's. */
 export interface FileHandle {

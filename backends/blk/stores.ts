@@ -9,7 +9,15 @@ import { MappedStore } from "./mapped_store.ts";
 import { openMemoryStore } from "./memory_store.ts";
 import { attachNullStore, openNullStore } from "./null_store.ts";
 import type { BlkOptions } from "./options.ts";
-import type { FileHandle, OpenStore, Store, StoreHandle, StoreHost } from "./store.ts";
+import type {
+  FileHandle,
+  NullHandle,
+  OpenStore,
+  Store,
+  StoreHandle,
+  StoreHost,
+  ThreadHost,
+} from "./store.ts";
 import { UringStore } from "./uring_store.ts";
 
 /**
@@ -17,12 +25,22 @@ import { UringStore } from "./uring_store.ts";
  *
  * @throws {Error} When they ask for none or for several, or it cannot be had.
  */
-export function openStore(options: BlkOptions, log: (message: string) => void): OpenStore {
+export async function openStore(
+  options: BlkOptions,
+  log: (message: string) => void,
+): Promise<OpenStore> {
   const { blkFile, size, null: isNull, readOnly } = options;
   if (blkFile !== undefined) {
     if (isNull) throw new Error("--blk-file and --null exclude each other");
     if (size !== undefined) {
       throw new Error("--blk-file and --size exclude each other: a file has its own size");
+    }
+    if (isModule(blkFile)) {
+      const { openModuleStore } = await import("./module/module_store.ts");
+      return await openModuleStore(blkFile, { options: options.storeOptions, readOnly, log });
+    }
+    if (options.storeOptions !== undefined) {
+      throw new Error("--store-options are for a store in TypeScript; leave them out");
     }
     return openFileStore(blkFile, {
       readOnly,
@@ -42,8 +60,20 @@ export function openStore(options: BlkOptions, log: (message: string) => void): 
   return isNull ? openNullStore(size, { readOnly }) : openMemoryStore(size, { readOnly });
 }
 
+/** Whether a name is that of a module: no disk image has such a name. */
+function isModule(name: string): boolean {
+  return /\.[cm]?[jt]s$/.test(name);
+}
+
 /** Attaches a queue thread to a store. */
-export function attachStore(handle: StoreHandle, host: StoreHost): Store {
+export async function attachStore(handle: StoreHandle, host: ThreadHost): Promise<Store> {
+  if (handle.kind !== "module") return attachLocalStore(handle, host);
+  const { attachModuleStore } = await import("./module/module_store.ts");
+  return await attachModuleStore(handle, host);
+}
+
+/** Attaches a queue thread to a file, to memory or to nothing. */
+export function attachLocalStore(handle: FileHandle | NullHandle, host: StoreHost): Store {
   switch (handle.kind) {
     case "file":
       return attachFileStore(handle, host);

@@ -179,3 +179,54 @@ export function defaultOptions<O extends Readonly<Record<string, OptionDefinitio
     ]),
   ) as OptionValues<O>;
 }
+
+/**
+ * Parses options that a module of the user's declares: `NAME=VALUE,…`, with `,,` for a comma in a
+ * value.
+ *
+ * @param flag The flag that has the text, without `--`, for messages.
+ * @param module The name of the module, for messages.
+ * @returns The values, with defaults for those that are not given.
+ * @throws {OptionError} When the module does not take an option or a value.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { parseOptionList } from "./options.ts";
+ *
+ * const options = {
+ *   size: { type: "number", unit: "bytes", placeholder: "SIZE", default: 512, about: "Its size" },
+ *   seed: { type: "number", placeholder: "N", default: 1, about: "The seed" },
+ * } as const;
+ * assertEquals(parseOptionList("store-options", "disk.ts", options, "size=1M"), {
+ *   size: 2 ** 20,
+ *   seed: 1,
+ * });
+ * ```
+ */
+export function parseOptionList(
+  flag: string,
+  module: string,
+  definitions: Readonly<Record<string, OptionDefinition>>,
+  text: string,
+): Record<string, unknown> {
+  const names = Object.keys(definitions);
+  const values: Record<string, unknown> = { ...defaultOptions(definitions) };
+  for (const word of text.match(/(?:,,|[^,])+/g) ?? []) {
+    const [, given, value] = /^([^=]*)=?(.*)$/s.exec(word.replaceAll(",,", ","))!;
+    const name = names.find((name) => flagName(name) === given);
+    if (name === undefined) {
+      const known = names.map((name) => `${flagName(name)} (${definitions[name].about})`);
+      throw new OptionError(
+        `--${flag}: ${module} has no option ${given}; it has ${known.join(", ") || "none"}`,
+      );
+    }
+    try {
+      values[name] = parseOption(name, definitions[name], value);
+    } catch (error) {
+      if (!(error instanceof OptionError)) throw error;
+      throw new OptionError(`--${flag}: ${error.message.replaceAll("--", "")}`);
+    }
+  }
+  return values;
+}

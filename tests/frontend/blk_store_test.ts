@@ -1,8 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { openFileStore } from "../../backends/blk/file_store.ts";
 import { openMemoryStore } from "../../backends/blk/memory_store.ts";
-import { attachStore } from "../../backends/blk/stores.ts";
-import type { OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts";
+import { attachLocalStore } from "../../backends/blk/stores.ts";
+import type { FileHandle, OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts";
 import { addressOf, Errno, pinnedBuffer } from "../../src/linux/mod.ts";
 import { Parts } from "../../src/virtqueue/mod.ts";
 
@@ -15,8 +15,8 @@ const MIB = 2 ** 20;
 const u8 = new Uint8Array(pinnedBuffer(8 * MIB));
 const memory = { u8, base: addressOf(u8) };
 
-function attach(open: OpenStore): Store {
-  return attachStore(open.handle, {
+function attach(open: OpenStore<FileHandle>): Store {
+  return attachLocalStore(open.handle, {
     memory,
     io: undefined,
     done: () => {},
@@ -31,7 +31,7 @@ function scattered(offset: number, count: number, length: number, stride: number
   return { data, dataOffset: 0, offset, bytes: count * length };
 }
 
-function withStores(name: string, test: (open: OpenStore, store: Store) => void): void {
+function withStores(name: string, test: (open: OpenStore<FileHandle>, store: Store) => void): void {
   Deno.test(`${name} (file)`, () => {
     const path = Deno.makeTempFileSync();
     Deno.truncateSync(path, 4 * MIB);

@@ -1,8 +1,8 @@
 /** The mapped store: a file on tmpfs is mapped, and behaves as with system calls. */
 import { assert, assertEquals } from "@std/assert";
 import { openFileStore } from "../../backends/blk/file_store.ts";
-import { attachStore } from "../../backends/blk/stores.ts";
-import type { OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts";
+import { attachLocalStore } from "../../backends/blk/stores.ts";
+import type { FileHandle, OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts";
 import { addressOf, Errno, isInMemory, openFile, pinnedBuffer } from "../../src/linux/mod.ts";
 import { Parts } from "../../src/virtqueue/mod.ts";
 import type { MappedMessage, MappedOrder, MappedOutcome } from "./lib/mapped_store_worker.ts";
@@ -22,7 +22,7 @@ function request(offset: number, bytes: number): StoreRequest {
 
 interface Disk {
   path: string;
-  open: OpenStore;
+  open: OpenStore<FileHandle>;
   store: Store;
   /** Whether requests are copies at the moment. */
   isMapped(): boolean;
@@ -52,7 +52,7 @@ async function withDisk(
       lock: true,
       log() {},
     });
-    const store = attachStore(open.handle, {
+    const store = attachLocalStore(open.handle, {
       memory,
       io: undefined,
       done() {},
@@ -135,7 +135,7 @@ Deno.test("A mapped file has its content from before it was opened", async () =>
       lock: true,
       log() {},
     });
-    const store = attachStore(open.handle, {
+    const store = attachLocalStore(open.handle, {
       ...{ memory, io: undefined, done() {}, flush() {} },
     });
     for (let times = 0; times < 2; times++) {

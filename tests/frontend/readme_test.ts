@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { SelfDescribingDriver } from "../../mod.ts";
-import { VirtioDriver } from "../../src/frontend/mod.ts";
+import { BlkDriver, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { parseEvents } from "../../backends/input/events.ts";
 import { profileModel } from "../../backends/input/profiles.ts";
@@ -63,6 +63,22 @@ Deno.test("the README's sensor runs as it is printed", () =>
     const fields = new SelfDescribingDriver(driver.config);
     const { data } = (await fields.find(3))!;
     assertEquals(new TextDecoder().decode(data.subarray(0, 5)), "load\0");
+  }));
+
+Deno.test("the README's disk runs as it is printed", () =>
+  withModule("my_disk.ts", async (module) => {
+    const socketPath = `${module}.sock`;
+    await using cli = new CliProcess([
+      ...["blk", module, `--socket-path=${socketPath}`, "--store-options=size=1M"],
+    ]);
+    await cli.until("listens");
+    await using driver = await VirtioDriver.start(socketPath);
+    const disk = new BlkDriver(driver);
+    assertEquals(await disk.capacitySectors(), 2048);
+    const text = async () => new TextDecoder().decode((await disk.read(6, 1024)).data);
+    assertEquals((await text()).match(/Sector \d+/g), ["Sector 6", "Sector 7"]);
+    await disk.write(7, new Uint8Array(512).fill(0x61));
+    assertEquals((await text()).slice(508), "...." + "a".repeat(512));
   }));
 
 Deno.test("the README's network answers as it is printed", () =>

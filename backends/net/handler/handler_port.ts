@@ -4,15 +4,7 @@
  * @module
  */
 
-import {
-  defaultOptions,
-  flagName,
-  loadDefault,
-  OptionError,
-  type Options,
-  parseOption,
-  type Parts,
-} from "../../../mod.ts";
+import { loadDefault, OptionError, parseOptionList, type Parts } from "../../../mod.ts";
 import { addressOf, pinnedBuffer } from "../../../src/linux/mod.ts";
 import { Drop, FULL, HEADER_BYTES, MIN_FRAME_BYTES, SENT } from "../packet.ts";
 import type { HandlerPlan, Network, Port, PortOwner } from "../port.ts";
@@ -201,7 +193,12 @@ export async function openHandlerNetwork(
         "write export default defineNetwork({ packet(frame, port) { … } })",
     );
   }
-  const options = parseOptions(handler, network.options ?? {}, handlerOptions);
+  const options = parseOptionList(
+    "handler-options",
+    handler,
+    network.options ?? {},
+    handlerOptions,
+  );
   return {
     plan: { kind: "handler", module: url, options },
     offloads: [],
@@ -209,31 +206,4 @@ export async function openHandlerNetwork(
     report: () => ({ port: `handler ${handler}` }),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
-}
-
-/** Parses `NAME=VALUE,…`, with `,,` for a comma in a value. */
-function parseOptions(
-  handler: string,
-  definitions: Options,
-  text: string,
-): Record<string, unknown> {
-  const names = Object.keys(definitions);
-  const values: Record<string, unknown> = { ...defaultOptions(definitions) };
-  for (const word of text.match(/(?:,,|[^,])+/g) ?? []) {
-    const [, flag, value] = /^([^=]*)=?(.*)$/s.exec(word.replaceAll(",,", ","))!;
-    const name = names.find((name) => flagName(name) === flag);
-    if (name === undefined) {
-      const known = names.map((name) => `${flagName(name)} (${definitions[name].about})`);
-      throw new OptionError(
-        `--handler-options: ${handler} has no option ${flag}; it has ${known.join(", ") || "none"}`,
-      );
-    }
-    try {
-      values[name] = parseOption(name, definitions[name], value);
-    } catch (error) {
-      if (!(error instanceof OptionError)) throw error;
-      throw new OptionError(`--handler-options: ${error.message.replaceAll("--", "")}`);
-    }
-  }
-  return values;
 }

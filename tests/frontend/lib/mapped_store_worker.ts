@@ -4,15 +4,15 @@
  * @module
  */
 
-import { attachStore } from "../../../backends/blk/stores.ts";
-import type { StoreHandle, StoreRequest } from "../../../backends/blk/store.ts";
+import { attachLocalStore } from "../../../backends/blk/stores.ts";
+import type { FileHandle, StoreRequest } from "../../../backends/blk/store.ts";
 import { addressOf, Errno, pinnedBuffer } from "../../../src/linux/mod.ts";
 import { Parts } from "../../../src/virtqueue/mod.ts";
 import { Random } from "../../../tools/lib/random.ts";
 
 /** What a thread is to do. */
 export interface MappedOrder {
-  handle: StoreHandle;
+  handle: FileHandle;
   /** The size of the disk, in bytes. */
   bytes: number;
   seed: number;
@@ -37,7 +37,7 @@ declare const self: {
 };
 
 self.onmessage = ({ data: { handle, bytes, seed, control } }) => {
-  const store = attachStore(handle, {
+  const store = attachLocalStore(handle, {
     memory: { u8, base: addressOf(u8) },
     io: undefined,
     done() {},

@@ -5,8 +5,14 @@ import blk from "../../../backends/blk/mod.ts";
 import { Operation } from "../../../backends/blk/operation.ts";
 import { blkOptions } from "../../../backends/blk/options.ts";
 import { SharedState } from "../../../backends/blk/shared_state.ts";
-import type { Store, StoreHost, StoreRequest, StoreResult } from "../../../backends/blk/store.ts";
-import { attachStore } from "../../../backends/blk/stores.ts";
+import type {
+  FileHandle,
+  Store,
+  StoreHost,
+  StoreRequest,
+  StoreResult,
+} from "../../../backends/blk/store.ts";
+import { attachLocalStore } from "../../../backends/blk/stores.ts";
 import { defineDevice, LATER } from "../../../mod.ts";
 import {
   createTimerfd,
@@ -50,7 +56,7 @@ export default defineDevice({
         done: (request, result) => operation.done(request, result),
         flush: () => queues.requestq.forEach((queue) => queue.flush()),
       },
-      (host) => attachStore(shared.store, host),
+      (host) => attachLocalStore(shared.store as FileHandle, host),
       new Int32Array(shared.orders),
       options.manner as Manner,
       watch,

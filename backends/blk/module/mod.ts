@@ -1,0 +1,15 @@
+/**
+ * Disks in TypeScript: what a module for `vhostd blk ./my_disk.ts` is made of.
+ *
+ * @module
+ */
+
+export {
+  defineStore,
+  type StoreAnswer,
+  type StoreContext,
+  type StoreDefinition,
+  type StoreFacts,
+} from "./define_store.ts";
+export { LATER, type Parts } from "../../../mod.ts";
+export type { StoreRequest } from "../store.ts";

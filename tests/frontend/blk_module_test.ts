@@ -1,0 +1,120 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import blk from "../../backends/blk/mod.ts";
+import { serve } from "../../mod.ts";
+import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
+import { watchesEnded } from "../../src/linux/mod.ts";
+import { runCli } from "./lib/cli_process.ts";
+
+const { OK, IOERR, UNSUPP } = blkStatus;
+
+/** Feature bits: virtio 1.3, 5.2.3. */
+const RO = 1n << 5n, CONFIG_WCE = 1n << 11n, DISCARD = 1n << 13n, WRITE_ZEROES = 1n << 14n;
+
+function store(name: string): string {
+  return new URL(`lib/${name}_store.ts`, import.meta.url).pathname;
+}
+
+/** Serves the store of a module, and runs a test with a driver for it. */
+async function withStore(
+  options: Record<string, unknown>,
+  test: (disk: BlkDriver, driver: VirtioDriver, lines: string[]) => Promise<void>,
+): Promise<void> {
+  const directory = Deno.makeTempDirSync();
+  const socketPath = `${directory}/blk.sock`;
+  const lines: string[] = [];
+  try {
+    await using _server = await serve(blk, {
+      ...{ socketPath, options, log: (line: string) => void lines.push(line) },
+    });
+    await using driver = await VirtioDriver.start(socketPath, { queues: [64, 64] });
+    await test(new BlkDriver(driver), driver, lines);
+  } finally {
+    await watchesEnded();
+    Deno.removeSync(directory, { recursive: true });
+  }
+}
+
+for (const manner of ["now", "promise", "later"]) {
+  Deno.test(`a store in TypeScript answers ${manner}, on one thread for all queues`, () =>
+    withStore(
+      { blkFile: store("answering"), storeOptions: `manner=${manner}`, numQueues: 2 },
+      async (disk) => {
+        const data = new Uint8Array(8192).map((_, i) => i * 7);
+        await Promise.all([0, 1].map(async (queue) => {
+          for (let i = 0; i < 20; i++) {
+            const sector = (2 * i + queue) * 16;
+            const { status } = await disk.write(sector, data, { queue, parts: [1000, 7192] });
+            assertEquals(status, OK);
+            const read = await disk.read(sector, 8192, { queue: 1 - queue });
+            assertEquals([read.status, read.data], [OK, data]);
+          }
+        }));
+        assertEquals((await disk.flush()).status, OK);
+      },
+    ));
+}
+
+for (const manner of ["throw", "reject"]) {
+  Deno.test(`a store in TypeScript that fails (${manner}) is an I/O error, and told of`, () =>
+    withStore(
+      { blkFile: store("answering"), storeOptions: `manner=${manner}`, numQueues: 2 },
+      async (disk, _driver, lines) => {
+        assertEquals((await disk.read(0, 512)).status, IOERR);
+        assertEquals((await disk.read(0, 512)).status, IOERR);
+        while (lines.length < 2) await new Promise((resolve) => setTimeout(resolve, 10));
+        assertStringIncludes(lines.join("\n"), "The store failed on a request");
+      },
+    ));
+}
+
+Deno.test("what a disk can do follows from the functions of its store", async () => {
+  await withStore({ blkFile: store("answering"), numQueues: 2 }, async (_disk, driver) => {
+    const offered = driver.features;
+    const has = (bit: bigint) => (offered & bit) !== 0n;
+    assertEquals([RO, CONFIG_WCE, DISCARD, WRITE_ZEROES].map(has), [false, true, true, false]);
+    await Promise.resolve();
+  });
+  await withStore({ blkFile: store("read_only"), numQueues: 2 }, async (disk, driver) => {
+    const has = (bit: bigint) => (driver.features & bit) !== 0n;
+    assertEquals([RO, CONFIG_WCE, DISCARD, WRITE_ZEROES].map(has), [true, false, false, false]);
+    assertEquals((await disk.read(0, 512)).data, new Uint8Array(512).fill(7));
+    assertEquals((await disk.write(0, new Uint8Array(512))).status, IOERR);
+    assertEquals(await driver.config.u32(20), 4096); // blk_size
+    const { status } = await disk.discard(0, 8);
+    assertEquals(status, UNSUPP);
+  });
+});
+
+Deno.test("vhostd blk explains what is wrong with a module", async () => {
+  const directory = await Deno.makeTempDir();
+  const socketPath = `${directory}/blk.sock`;
+  const module = async (code: string) => {
+    const path = `${directory}/${crypto.randomUUID()}.ts`;
+    await Deno.writeTextFile(path, code);
+    return path;
+  };
+  const cases: [operands: string[], message: string][] = [
+    [[`${directory}/none.ts`], "Cannot load the store"],
+    [[await module("export default {};")], "Expected a store as the default export"],
+    [
+      [await module("export default { open: () => ({}), read() {} };")],
+      "to return the size of the disk as bytes",
+    ],
+    [
+      [await module("export default { open() { throw new Error('no disk') }, read() {} };")],
+      "no disk",
+    ],
+    [[store("answering"), "--store-options=speed=3"], "has no option speed; it has manner"],
+    [[store("answering"), "--store-options=manner=never"], "manner takes now, promise"],
+    [["a.img", "b.img"], "Expected one PATH, got a.img and b.img"],
+    [["a.img", "--blk-file=b.img"], "Expected one PATH, got a.img and b.img"],
+    [[`${directory}`, "--store-options=a=b"], "--store-options are for a store in TypeScript"],
+  ];
+  for (const [operands, message] of cases) {
+    const { status, stderr } = await runCli(["blk", ...operands, `--socket-path=${socketPath}`]);
+    assertStringIncludes(stderr, message);
+    assertEquals(stderr.trimEnd().split("\n").length, 1, stderr);
+    assertEquals(status === 0, false);
+  }
+  await Deno.remove(directory, { recursive: true });
+});
