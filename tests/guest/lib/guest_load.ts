@@ -1,6 +1,6 @@
 /**
- * A load in a guest that verifies every block that it writes. It uses the disk /dev/vda, of
- * {@linkcode LOAD_DISK_BYTES}.
+ * A load in a guest that verifies every block that it writes. It uses one disk at a time, of
+ * {@linkcode LOAD_DISK_BYTES}: /dev/vda, unless a test names another.
  *
  * @module
  */
@@ -23,18 +23,21 @@ until [ -e /tmp/stop ]; do
   i=$((i + 1))
   at=$((i % 128 * ${LANES} + $1))
   head -c 65536 /dev/urandom >/tmp/data$1
-  dd if=/tmp/data$1 of=/dev/vda bs=64k seek=$at oflag=direct conv=notrunc 2>/tmp/said$1 &&
-  dd if=/dev/vda bs=64k skip=$at count=1 iflag=direct 2>/tmp/said$1 | cmp - /tmp/data$1 ||
+  dd if=/tmp/data$1 of=/dev/$2 bs=64k seek=$at oflag=direct conv=notrunc 2>/tmp/said$1 &&
+  dd if=/dev/$2 bs=64k skip=$at count=1 iflag=direct 2>/tmp/said$1 | cmp - /tmp/data$1 ||
   echo "block $at in round $i: $(cat /tmp/said$1)" >>/tmp/bad
   echo $i >/tmp/round$1
 done
 touch /tmp/ended$1`;
 
 /** Starts the load. */
-export async function startLoad(guest: Guest): Promise<void> {
-  await ok(guest, `cat >/tmp/lane <<'END'\n${LANE}\nEND\ntouch /tmp/bad`);
+export async function startLoad(guest: Guest, disk = "vda"): Promise<void> {
+  await ok(
+    guest,
+    `cat >/tmp/lane <<'END'\n${LANE}\nEND\ntouch /tmp/bad; rm -f /tmp/stop /tmp/ended*`,
+  );
   for (let lane = 0; lane < LANES; lane++) {
-    await ok(guest, `echo 0 >/tmp/round${lane}; sh /tmp/lane ${lane} >/dev/null 2>&1 &`);
+    await ok(guest, `echo 0 >/tmp/round${lane}; sh /tmp/lane ${lane} ${disk} >/dev/null 2>&1 &`);
   }
 }
 
@@ -60,7 +63,7 @@ export async function endLoad(guest: Guest): Promise<void> {
 }
 
 /** The SHA-256 of the disk as the guest reads it, past its cache. */
-export async function diskHash(guest: Guest): Promise<string> {
-  const hash = await ok(guest, "dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum");
+export async function diskHash(guest: Guest, disk = "vda"): Promise<string> {
+  const hash = await ok(guest, `dd if=/dev/${disk} bs=1M iflag=direct 2>/dev/null | sha256sum`);
   return hash.slice(0, 64);
 }
