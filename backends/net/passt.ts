@@ -110,23 +110,32 @@ async function startPasst(args: readonly string[], signal: AbortSignal): Promise
   return near;
 }
 
-function run(
+async function run(
   args: string[],
   signal: AbortSignal,
   hasStarted: () => void,
 ): Promise<Deno.CommandOutput> {
+  const ended = Promise.withResolvers<never>();
+  const end = () =>
+    ended.reject(
+      new OptionError(`passt does not start: Expected it within ${START_MS / 1000} s, got nothing`),
+    );
   try {
     const child = new Deno.Command("passt", {
       ...{ args, signal },
       ...{ stdin: "null", stdout: "null", stderr: "piped" },
     }).spawn();
     hasStarted();
-    return child.output();
+    signal.addEventListener("abort", end);
+    // What it started may have its standard error for longer.
+    return await Promise.race([child.output(), ended.promise]);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     throw new OptionError(
       "--user needs passt, which is not on PATH: apt install passt (Debian, Ubuntu), " +
         "dnf install passt (Fedora)",
     );
+  } finally {
+    signal.removeEventListener("abort", end);
   }
 }
