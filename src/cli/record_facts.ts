@@ -99,7 +99,7 @@ function fieldValue(field: ConfigObservation): string {
 
 function tracedFacts({ config, timeline }: NonNullable<RecordJson["traced"]>): Fact[] {
   const { total, latest } = timeline;
-  const isWhole = total <= latest.length;
+  const isWhole = total === latest.reduce((sum, { count }) => sum + count, 0);
   return [
     ...config.map(({ access, offset, bytes, fields }) =>
       fact(`config ${access} at ${offset}, ${bytes} bytes (${fields.join(" ") || "no field"})`)
@@ -113,14 +113,20 @@ function tracedFacts({ config, timeline }: NonNullable<RecordJson["traced"]>): F
   ];
 }
 
-/** Each status, with the one before it when it was first seen. */
+/**
+ * Each status, with the one before it when it was first seen. Each source by itself: how they
+ * interleave is a matter of time.
+ */
 function statusFacts(timeline: RecordJson["status"]["timeline"]): Fact[] {
-  const seen = new Set<number>();
-  return timeline.flatMap(({ status, names }, i) => {
-    if (seen.has(status)) return [];
-    seen.add(status);
-    const before = i === 0 ? "first" : `after ${timeline[i - 1].names.join(" ")}`;
-    return fact(`status ${names.join(" ")}`, before);
+  const last = new Map<string, string>();
+  const seen = new Set<string>();
+  return timeline.flatMap(({ names, source }) => {
+    const subject = `status ${names.join(" ")} (${source})`;
+    const before = last.get(source);
+    last.set(source, names.join(" "));
+    if (seen.has(subject)) return [];
+    seen.add(subject);
+    return fact(subject, before === undefined ? "first" : `after ${before}`);
   });
 }
 

@@ -3,6 +3,9 @@ import { differencesOf, factsOf } from "../../src/cli/record_facts.ts";
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { observation, queue, sampleRecord, SINCE } from "./lib/sample_record.ts";
 
+const lastReported = sampleRecord().status.timeline
+  .filter(({ source }) => source === "reported").at(-1)!.names.join(" ");
+
 /** The differences between the sample and one that was changed, as lines. */
 function changed(change: (record: RecordJson) => void, counts = false): string[] {
   const other = structuredClone(sampleRecord());
@@ -55,7 +58,7 @@ Deno.test("features, fields, status, queues and faults that differ are named", (
       "feature DISCARD(13): left | acknowledged",
       "queue 0 (requestq) size: 128 | 7",
       "field extra: null | written refused marked",
-      `status FAILED: null | after ${sampleRecord().status.timeline.at(-1)!.names.join(" ")}`,
+      `status FAILED (reported): null | after ${lastReported}`,
       "queue 9 (eventq) size: null | 0",
       "queue 9 (eventq) starts: null | none",
       "queue 9 (eventq) requests: null | yes",
@@ -83,10 +86,11 @@ Deno.test("traced accesses are compared by place, and registers while the timeli
     ...{ source: "traced", since: SINCE, until: null, isComplete: true, lost: 0, others: 0 },
     config: [{ ...access, fields: ["size_max"], first: SINCE, last: SINCE }],
     timeline: {
-      total: 2,
+      total: 3,
       latest: [
         {
           ...access,
+          count: 2,
           at: SINCE,
           register: "config_generation",
           index: null,
