@@ -393,4 +393,4 @@ function proto.dissector(buffer, pinfo, root)
   return buffer:len()
 end
 
-DissectorTable.get("wtap_encap"):add(wtap.USER15, proto)
+DissectorTable.get("wtap_encap"):add(wtap_encaps.USER15, proto)

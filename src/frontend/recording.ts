@@ -92,7 +92,9 @@ export function descriptorsOf({ bytes, fds }: RecordedMessage): NeededDescriptor
     throw error;
   }
   if (fds === 0) return [];
-  const memory = (offset: bigint, bytes: bigint) => ({ memoryBytes: Number(offset + bytes) });
+  const memory = (offset: bigint, bytes: bigint) => ({
+    memoryBytes: Math.min(Number(offset + bytes), Number.MAX_SAFE_INTEGER),
+  });
   switch (message.request) {
     case "SET_MEM_TABLE":
       return message.regions.map(({ mmapOffset, size }) => memory(mmapOffset, size));

@@ -6,7 +6,7 @@ import {
   protocolFeatureMask,
   VirtioDriver,
 } from "../../src/frontend/mod.ts";
-import { pcapng } from "../../src/linux/mod.ts";
+import { createMemfd, pcapng } from "../../src/linux/mod.ts";
 import { serve, type ServeOptions } from "../../mod.ts";
 import blk from "../../backends/blk/mod.ts";
 import rng from "../../backends/rng/mod.ts";
@@ -103,6 +103,11 @@ Deno.test("refusals, too many descriptors and an end by the back-end replay as t
       await using connection = await FrontendConnection.connect(path);
       await connection.setProtocolFeatures(protocolFeatureMask("REPLY_ACK"));
       await connection.setVringNum(0, 3).catch(() => {});
+      using memory = createMemfd("short", 4096);
+      const size = 2n ** 64n - 1n;
+      const region = { guestAddress: 0n, size, userAddress: 0n, mmapOffset: size };
+      const table = { request: "SET_MEM_TABLE" as const, regions: [region] };
+      await connection.tell(table, [memory.number]).catch(() => {});
       const bytes = Uint8Array.of(13, 0, 0, 0, 9, 0, 0, 0, 8, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0);
       await connection.send(bytes, [0, 1]);
       await connection.receive();
@@ -116,6 +121,7 @@ Deno.test("refusals, too many descriptors and an end by the back-end replay as t
   assertEquals(difference, undefined);
   assertEquals(record.errors.latest.map(({ rule }) => rule), [
     "SET_VRING_NUM",
+    "SET_MEM_TABLE",
     "SET_VRING_CALL",
     "request 200",
   ]);

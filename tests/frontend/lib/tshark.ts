@@ -14,8 +14,7 @@ try {
 /**
  * The output of tshark with these arguments.
  *
- * @param script A dissector in Lua. Wireshark loads none as root, so that it runs in a namespace
- * where the user has another number.
+ * @param script A dissector in Lua.
  */
 export async function tshark(args: readonly string[], script?: string): Promise<string> {
   const home = await Deno.makeTempDir();
@@ -23,12 +22,13 @@ export async function tshark(args: readonly string[], script?: string): Promise<
   const command = [path, ...args];
   if (script !== undefined) {
     command.push("-X", `lua_script:${script}`);
-    if (Deno.uid() === 0) command.unshift("unshare", "--user", "--map-user=1", "--map-group=1");
-    // What of Wireshark 4.0 is in Lua; a package that was only unpacked has it elsewhere.
+    // Wireshark 4.0 is partly in Lua, which a package that was only unpacked has elsewhere.
     const unpacked = `${path.slice(0, path.lastIndexOf("/"))}/usr/share/wireshark`;
     const { isDirectory = false } = await Deno.stat(unpacked).catch(() => ({}) as Deno.FileInfo);
     if (isDirectory) {
       env.WIRESHARK_DATA_DIR = home;
+      // Root is not asked for a directory, so it needs another number.
+      if (Deno.uid() === 0) command.unshift("unshare", "--user", "--map-user=1", "--map-group=1");
       await Deno.copyFile(`${unpacked}/../../../etc/wireshark/init.lua`, `${home}/init.lua`);
       for (const name of ["console.lua", "dtd_gen.lua"]) {
         await Deno.copyFile(`${unpacked}/${name}`, `${home}/${name}`);
