@@ -29,12 +29,12 @@ const COMMAND = {
   about:
     "Completes the records of the devices of a running QEMU, until SIGINT or until QEMU ends: " +
     "each access of the guest's drivers to config space and to other registers, by QEMU's trace. " +
-    "A PATH is a control socket (--control-path), or a directory of such that are named *.ctl or " +
-    "*.control; by default the directories of the devices' own sockets. " +
+    "A PATH is a control socket (--control-path), or a directory of such that are named *.ctl; by default the directories of the devices' own sockets. " +
     "While it runs, QEMU's log goes to it.",
   options,
-  takesSeveral: true,
-};
+  operand: "control sockets or directories",
+  operands: "any",
+} as const;
 
 /** Watches a running QEMU. */
 export async function run(args: readonly string[]): Promise<number> {
@@ -59,7 +59,7 @@ export async function run(args: readonly string[]): Promise<number> {
   using controls = new ControlSockets();
   const devices = await controls.find(given.sockets, given.directories);
   await using log = new TraceLog();
-  const watch = await Watch.start({ qmp, log, devices, tell: say });
+  const watch = await Watch.start({ qmp, log, devices, isWhole: false, tell: say });
   let how: "with front-end" | "before front-end" = "before front-end";
   try {
     const traced = await TracedQemu.start(qmp, log, watch.pid);

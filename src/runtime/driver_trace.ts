@@ -90,6 +90,8 @@ export interface TraceRecord {
   since: number;
   /** The time of the last one's end; null while it is attached. */
   until: number | null;
+  /** Whether it has all of a driver: it began before one, or has seen a reset. */
+  isWhole: boolean;
   /** Whether it ended with the front-end, so that nothing of that was missed. */
   isComplete: boolean;
   /** Accesses that a watch had to drop, and times at which QEMU may have. */
@@ -110,6 +112,8 @@ export interface TraceBatch {
   accesses?: RegisterAccess[];
   /** Accesses that were dropped before these. */
   lost?: number;
+  /** The trace began before any driver. */
+  whole?: boolean;
   /** The watch ends here: with the front-end, or before it. */
   end?: "with front-end" | "before front-end";
 }
@@ -122,6 +126,7 @@ export class DriverTrace {
   #heardAt = 0;
   #since: number | undefined;
   #until: number | null = null;
+  #isWhole = false;
   #isComplete = false;
   #lost = 0;
   #others = 0;
@@ -149,7 +154,7 @@ export class DriverTrace {
    * @throws {RangeError} When another watch is attached.
    */
   take(body: unknown): { at: number; status: number }[] {
-    const { watch, accesses = [], lost = 0, end } = checkBatch(body);
+    const { watch, accesses = [], lost = 0, whole = false, end } = checkBatch(body);
     const now = this.#now();
     if (this.#watch !== watch) {
       if (this.#isAttached) {
@@ -158,6 +163,7 @@ export class DriverTrace {
       this.#watch = watch;
       this.#since ??= now;
       this.#until = null;
+      this.#isWhole = whole;
       this.#isComplete = false;
     }
     this.#heardAt = now;
@@ -172,9 +178,11 @@ export class DriverTrace {
       this.#until = now;
       this.#isComplete = end === "with front-end";
     }
-    return accesses.filter(({ access, register }) =>
+    const statuses = accesses.filter(({ access, register }) =>
       access === "write" && register === "device_status"
     ).map(({ at, value }) => ({ at: Math.min(at, now), status: Number(value) & 0xff }));
+    this.#isWhole ||= statuses.some(({ status }) => status === 0);
+    return statuses;
   }
 
   get #isAttached(): boolean {
@@ -215,6 +223,7 @@ export class DriverTrace {
       source: "traced",
       since: this.#since,
       until: this.#until ?? (this.#isAttached ? null : this.#heardAt),
+      isWhole: this.#isWhole,
       isComplete: this.#isComplete,
       lost: this.#lost,
       config: [...this.#config.values()].map((access) => ({ ...access })),
@@ -222,6 +231,11 @@ export class DriverTrace {
       timeline: { total: this.#total, latest: [...this.#timeline] },
     };
   }
+}
+
+/** Whether a trace has all that the driver of the latest connection did. */
+export function isAllTraced({ isWhole, isComplete, until }: TraceRecord): boolean {
+  return isWhole && (isComplete || until === null);
 }
 
 /** Observations with the driver's own accesses in place of those that the front-end passed on. */
@@ -253,11 +267,16 @@ export function withTraced(
 }
 
 function checkBatch(body: unknown): TraceBatch {
-  const { watch, accesses, lost, end } = expectObject("a batch", body) as Partial<TraceBatch>;
+  const { watch, accesses, lost, whole, end } = expectObject("a batch", body) as Partial<
+    TraceBatch
+  >;
   if (typeof watch !== "string" || watch === "" || watch.length > MAX_ID_CHARACTERS) {
     throw new TypeError(`Expected watch to be a text of up to ${MAX_ID_CHARACTERS} characters`);
   }
   if (lost !== undefined) expectInteger("lost", lost, 0, MAX_COUNT);
+  if (whole !== undefined && typeof whole !== "boolean") {
+    throw new TypeError("Expected whole to be true or false");
+  }
   if (end !== undefined && end !== "with front-end" && end !== "before front-end") {
     throw new TypeError('Expected end to be "with front-end" or "before front-end"');
   }
@@ -265,9 +284,9 @@ function checkBatch(body: unknown): TraceBatch {
     if (!Array.isArray(accesses) || accesses.length > MAX_BATCH_ACCESSES) {
       throw new TypeError(`Expected accesses to be a list of up to ${MAX_BATCH_ACCESSES}`);
     }
-    return { watch, lost, end, accesses: accesses.map(checkAccess) };
+    return { watch, lost, whole, end, accesses: accesses.map(checkAccess) };
   }
-  return { watch, lost, end };
+  return { watch, lost, whole, end };
 }
 
 function checkAccess(item: unknown): RegisterAccess {

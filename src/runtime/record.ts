@@ -22,7 +22,7 @@ import {
   transportMask,
 } from "../virtio/mod.ts";
 import type { QueueCounts } from "./counters.ts";
-import { DriverTrace, type TraceRecord, withTraced } from "./driver_trace.ts";
+import { DriverTrace, isAllTraced, type TraceRecord, withTraced } from "./driver_trace.ts";
 import type { Latencies, LatencyRecord } from "./latency.ts";
 import { brokenNotice, type Notices, refusedNotice } from "./notices.ts";
 import type { Ring } from "./ring.ts";
@@ -376,7 +376,7 @@ export class DeviceRecord {
   toJSON(): RecordJson {
     const { device, instance, config, queues, latencies } = this.#subject;
     const traced = this.#trace.toJSON();
-    const isTraced = traced !== undefined && (traced.until === null || traced.isComplete);
+    const isTraced = traced !== undefined && isAllTraced(traced);
     const visibility = isTraced ? visibleInTrace(traced) : visibilityOf(device.deviceId, {
       command: this.#connection?.frontend?.command ?? null,
       takesConfig: this.#connection?.protocolFeatures.includes("CONFIG") ?? false,

@@ -87,7 +87,7 @@ Deno.test("POST /traced adds what a watch traced to the record, and refuses anot
   const post = (batch: unknown) => control.request("POST", "/traced", JSON.stringify(batch));
   const status = { access: "write", register: "device_status", value: "0xb" } as const;
   const access = { ...status, at: Date.now(), offset: 0, bytes: 1, index: null, count: 1 };
-  assertEquals(await post({ watch: "a", accesses: [access] }), [200, {}]);
+  assertEquals(await post({ watch: "a", whole: true, accesses: [access] }), [200, {}]);
   const [, record] = await control.request("GET", "/record");
   const { traced, status: { timeline, source } } = record as unknown as RecordJson;
   assertEquals(traced?.timeline.latest, [{ ...access, source: "traced" }]);

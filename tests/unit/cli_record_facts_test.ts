@@ -83,7 +83,15 @@ Deno.test("counters differ on demand only", () => {
 Deno.test("traced accesses are compared by place, and registers while the timeline has all", () => {
   const access = { access: "read", offset: 8, bytes: 4, count: 1 } as const;
   const traced: NonNullable<RecordJson["traced"]> = {
-    ...{ source: "traced", since: SINCE, until: null, isComplete: true, lost: 0, others: 0 },
+    ...{
+      source: "traced",
+      since: SINCE,
+      until: null,
+      isWhole: true,
+      isComplete: true,
+      lost: 0,
+      others: 0,
+    },
     config: [{ ...access, fields: ["size_max"], first: SINCE, last: SINCE }],
     timeline: {
       total: 3,

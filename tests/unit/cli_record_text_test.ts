@@ -208,7 +208,8 @@ Deno.test("the driver's traced accesses are shown with their fields, features an
   const entry = { source: "traced", index: null, offset: 0, bytes: 4, count: 1 } as const;
   const at = SINCE + 40;
   record.traced = {
-    ...{ source: "traced", since: SINCE + 1, until: SINCE + 60, isComplete: false, lost: 2 },
+    ...{ source: "traced", since: SINCE + 1, until: SINCE + 60, lost: 2 },
+    ...{ isWhole: true, isComplete: false },
     config: [{
       ...{ access: "read", offset: 0, bytes: 4, fields: ["capacity"], count: 3 },
       ...{ first: at, last: at + 9 },

@@ -1,6 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import {
   DriverTrace,
+  isAllTraced,
   MAX_BATCH_ACCESSES,
   type RegisterAccess,
   WATCH_EXPIRY_MS,
@@ -99,6 +100,22 @@ Deno.test("only one watch is attached at a time, until it ends or is silent", ()
   assertEquals(trace.toJSON()?.isComplete, true);
 });
 
+Deno.test("a watch has all of a driver if it began before it, or has seen a reset", () => {
+  const { trace } = start();
+  const isAll = () => isAllTraced(trace.toJSON()!);
+  trace.take({ watch: "a", whole: true });
+  assertEquals(isAll(), true);
+  trace.take({ watch: "a", end: "before front-end" });
+  assertEquals(isAll(), false);
+  trace.take({ watch: "b", accesses: [read()] });
+  assertEquals(isAll(), false);
+  const reset = { register: "device_status", access: "write", value: "0x0" } as const;
+  trace.take({ watch: "b", accesses: [read(reset)] });
+  assertEquals(isAll(), true);
+  trace.take({ watch: "b", end: "with front-end" });
+  assertEquals(isAll(), true);
+});
+
 Deno.test("what a watch posts is bounded", () => {
   const { trace } = start();
   for (let i = 0; i < 4; i++) {
@@ -118,7 +135,9 @@ Deno.test("a batch that is no batch is refused whole", () => {
   const { trace } = start();
   const wrong: unknown[] = [
     ...[undefined, null, 1, "x", [], {}, { watch: "" }, { watch: "x".repeat(65) }],
-    ...[{ lost: -1 }, { lost: 0.5 }, { end: "never" }, { accesses: {} }].map((part) => ({
+    ...[{ lost: -1 }, { lost: 0.5 }, { end: "never" }, { whole: 1 }, { accesses: {} }].map((
+      part,
+    ) => ({
       watch: "a",
       ...part,
     })),

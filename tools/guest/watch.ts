@@ -59,7 +59,7 @@ export class GuestWatch implements AsyncDisposable {
       using controls = new DisposableStack();
       const sockets = controls.use(new ControlSockets());
       const devices = await sockets.find(controlPaths, []);
-      this.#watch = await Watch.start({ qmp, log: this.log, devices, tell });
+      this.#watch = await Watch.start({ qmp, log: this.log, devices, isWhole: true, tell });
       this.#controls = controls.move();
       const { pid } = this.#watch;
       if (pid !== undefined && this.#options.logPath === undefined) this.log.protect(pid);

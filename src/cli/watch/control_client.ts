@@ -14,7 +14,7 @@ const MAX_SOCKETS = 256;
 const ANSWER_MS = 5000;
 
 /** The names of control sockets in a directory: others may be those of front-ends. */
-const CONTROL_NAME = /\.(ctl|control)$/;
+const CONTROL_NAME = /\.ctl$/;
 
 /** A device, or an instance of one, behind a control socket. */
 export interface ServedDevice {
@@ -40,8 +40,8 @@ export class ControlSockets implements Disposable {
    * Finds the devices behind control sockets.
    *
    * @param given Paths of control sockets; each must answer.
-   * @param directories Paths of directories; sockets in them count that are named `*.ctl` or
-   * `*.control` and answer.
+   * @param directories Paths of directories; sockets in them count that are named `*.ctl` and
+   * answer.
    */
   async find(given: readonly string[], directories: readonly string[]): Promise<ServedDevice[]> {
     const found: ServedDevice[] = [];

@@ -55,10 +55,11 @@ class Target {
   /**
    * Attaches the watch.
    *
+   * @param whole Whether its log has been on since before any driver.
    * @throws {Error} When another one is attached, or the server is gone.
    */
-  async attach(): Promise<void> {
-    await this.#device.post({ watch: this.#watch });
+  async attach(whole: boolean): Promise<void> {
+    await this.#device.post({ watch: this.#watch, whole });
   }
 
   /** Adds an access; equal ones that follow each other become one. */
@@ -103,6 +104,8 @@ export interface WatchOptions {
   /** QEMU's log, which has the trace events or is about to have them. */
   log: TraceLog;
   devices: readonly ServedDevice[];
+  /** Whether the log has been on since before any driver. */
+  isWhole: boolean;
   /** Takes messages for a person. */
   tell: (line: string) => void;
 }
@@ -167,7 +170,7 @@ export class Watch {
     }
     const watch = new Watch(options, matched);
     try {
-      await Promise.all(watch.#targets.map((target) => target.attach()));
+      await Promise.all(watch.#targets.map((target) => target.attach(options.isWhole)));
     } catch (error) {
       await watch.end("before front-end");
       throw error;
@@ -232,7 +235,11 @@ export class Watch {
     const offset = address - first;
     const place = target.registers.place({ kind, offset, bytes, isWrite, value: Number(value) });
     if (place === undefined) return;
-    target.add({ at, access: isWrite ? "write" : "read", ...place, bytes, value, count: 1 });
+    target.add({
+      ...{ at, access: isWrite ? "write" : "read", ...place, bytes, count: 1 },
+      // QEMU may trace more than the guest gets: a virtio-mmio device's features have 64 bits
+      value: `0x${value.slice(2).slice(-2 * bytes).replace(/^0+(?=.)/, "")}`,
+    });
   }
 
   /** Posts what is left, and ends. */

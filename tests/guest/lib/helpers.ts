@@ -53,7 +53,7 @@ export class Backend implements AsyncDisposable {
     this.#through = through;
     this.kind = kind;
     this.socketPath = `${base}.sock`;
-    this.controlPath = `${base}.control`;
+    this.controlPath = `${base}.ctl`;
     this.#recordPath = `${base}.json`;
     this.#connects = connects;
     this.#args = [
