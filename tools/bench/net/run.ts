@@ -11,11 +11,16 @@ import { guestCells } from "./guest_cells.ts";
 import { NetBench, type NetSample } from "./net_bench.ts";
 import { switchCells } from "./switch_cells.ts";
 import { tapCells } from "./tap_cells.ts";
-import { type NetCollections, netCollections, testpmdCells } from "./testpmd_cells.ts";
+import {
+  handlerCells,
+  type NetCollections,
+  netCollections,
+  testpmdCells,
+} from "./testpmd_cells.ts";
 
 /** All cells. */
 export function netCells(): NetCell[] {
-  return [...testpmdCells(), ...switchCells(), ...tapCells(), ...guestCells()];
+  return [...testpmdCells(), ...handlerCells(), ...switchCells(), ...tapCells(), ...guestCells()];
 }
 
 /** A cell's runs. */

@@ -45,6 +45,32 @@ export function testpmdCells(): NetCell[] {
   );
 }
 
+const ECHO = new URL("echo_network.ts", import.meta.url).pathname;
+
+/** How many bursts of 32 packets circulate between testpmd and a network that returns them. */
+const BURSTS = 4;
+
+/** A function that returns each packet, which testpmd sends again. */
+export function handlerCells(): NetCell[] {
+  const direction = { port: `--handler=${ECHO}` };
+  return Object.entries(RINGS).map(([name, settings]): NetCell => ({
+    name: `handler/64/${name}`,
+    unit: "packet",
+    own: {
+      name: "vhostd",
+      async measure(bench, withSystemCalls) {
+        const socketPath = bench.socketPath();
+        await using backend = await serveOwn(bench, socketPath, direction);
+        await using driver = await startDriver(socketPath, settings);
+        await driver.forward("mac", BURSTS);
+        const received = async () => (await driver.counts()).received;
+        return await bench.sample([backend.pid], withSystemCalls, received);
+      },
+    },
+    goals: { systemCalls: { is: "below", limit: 0.1 } },
+  }));
+}
+
 type Serve = (bench: NetBench, socketPath: string, direction: Direction) => Promise<Served>;
 
 function side(name: string, direction: Direction, settings: string, serve: Serve): NetSide {
@@ -53,10 +79,7 @@ function side(name: string, direction: Direction, settings: string, serve: Serve
     async measure(bench, withSystemCalls) {
       const socketPath = bench.socketPath();
       await using backend = await serve(bench, socketPath, direction);
-      await using driver = await Testpmd.start({
-        program: await networkProgram("dpdk-testpmd"),
-        devices: [`net_virtio_user0,path=${socketPath}${settings}`],
-      });
+      await using driver = await startDriver(socketPath, settings);
       await driver.forward(direction.driver);
       return await bench.sample([backend.pid], withSystemCalls, async () => {
         const { sent, received } = await driver.counts();
@@ -66,10 +89,17 @@ function side(name: string, direction: Direction, settings: string, serve: Serve
   };
 }
 
+async function startDriver(socketPath: string, settings = ""): Promise<Testpmd> {
+  return await Testpmd.start({
+    program: await networkProgram("dpdk-testpmd"),
+    devices: [`net_virtio_user0,path=${socketPath}${settings}`],
+  });
+}
+
 async function serveOwn(
   { options }: NetBench,
   socketPath: string,
-  { port }: Direction,
+  { port }: Pick<Direction, "port">,
   more: readonly string[] = [],
 ) {
   const { flags, v8Flags } = options.own;
@@ -101,10 +131,7 @@ export async function netCollections(bench: NetBench): Promise<NetCollections[]>
 async function collectionsOf(bench: NetBench, direction: Direction, seconds: number) {
   const socketPath = bench.socketPath();
   await using backend = await serveOwn(bench, socketPath, direction, ["--trace-gc"]);
-  await using driver = await Testpmd.start({
-    program: await networkProgram("dpdk-testpmd"),
-    devices: [`net_virtio_user0,path=${socketPath}`],
-  });
+  await using driver = await startDriver(socketPath);
   await driver.forward(direction.driver);
   await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
   const { sent, received } = await driver.counts();
