@@ -159,7 +159,7 @@ Deno.test("with --control a command needs this page's Origin, JSON and a limited
     states,
     ({ devices: { sensor } }) => (sensor.live!.record.report.readings as unknown[]).length === 1,
   );
-  assertEquals(sensor.commands, ["set"]);
+  assertEquals(sensor.commands.toSorted(), ["set", "trace"]);
   ended.abort();
   await states.return(undefined);
 });
