@@ -52,7 +52,7 @@ function useSender(id: string): { post(event: unknown): void; problem: string | 
 export default function InputPanel({ id, record, control }: PanelProps): VNode {
   const { kind, name, leds, events } = record.report as unknown as Report;
   const { post, problem } = useSender(id);
-  const counts = Object.entries(events).filter(([, count]) => typeof count === "number");
+  const counts = Object.entries(events).filter(([, count]) => count > 0);
   return html`
     <div class="row">
       <b>${name}</b>

@@ -19,6 +19,9 @@ export const CHANGES_PERIOD_MS = 33;
 /** The longest time without a line. */
 export const HEARTBEAT_MS = 1000;
 
+/** Time without a change after which the device is looked at less often. */
+const IDLE_MS = 500;
+
 /** Time between two questions to queue threads for their reports. */
 const REPORT_PERIOD_MS = 500;
 
@@ -37,28 +40,49 @@ export interface LiveJson {
 export type Change = readonly unknown[];
 
 /** The changes that make `after` of `before`, which are values of JSON. */
-export function changesBetween(
-  before: unknown,
-  after: unknown,
-  path: readonly (string | number)[] = [],
-): Change[] {
-  if (Object.is(before, after)) return [];
-  const whole = [[...path, after]];
-  if (!isCompound(before) || !isCompound(after)) return whole;
-  if (Array.isArray(before) && Array.isArray(after)) {
-    const changes = after.flatMap((value, i) =>
-      i < before.length ? changesBetween(before[i], value, [...path, i]) : [[...path, i, value]]
-    );
-    return after.length < before.length ? [...changes, [...path, "length", after.length]] : changes;
-  }
-  if (Array.isArray(before) || Array.isArray(after)) return whole;
-  if (Object.keys(before).some((name) => !Object.hasOwn(after, name))) return whole;
-  return Object.entries(after).flatMap(([name, value]) =>
-    changesBetween((before as Record<string, unknown>)[name], value, [...path, name])
-  );
+export function changesBetween(before: object, after: object): Change[] {
+  const changes: Change[] = [];
+  compare(before, after, [], changes);
+  return changes;
 }
 
-function isCompound(value: unknown): value is object {
+type Compound = Readonly<Record<string | number, unknown>>;
+
+/** Adds the changes between two values at a path; it allocates for those only. */
+function compare(
+  before: unknown,
+  after: unknown,
+  path: (string | number)[],
+  changes: Change[],
+): void {
+  if (before === after) return;
+  if (!isCompound(before) || !isCompound(after) || Array.isArray(before) !== Array.isArray(after)) {
+    changes.push([...path, after]);
+    return;
+  }
+  const at = path.length;
+  if (Array.isArray(before) && Array.isArray(after)) {
+    for (let i = 0; i < after.length; i++) {
+      path[at] = i;
+      compare(before[i], after[i], path, changes);
+    }
+    path.length = at;
+    if (after.length < before.length) changes.push([...path, "length", after.length]);
+    return;
+  }
+  for (const name in before) {
+    if (Object.hasOwn(after, name)) continue;
+    changes.push([...path, after]);
+    return;
+  }
+  for (const name in after) {
+    path[at] = name;
+    compare(before[name], after[name], path, changes);
+  }
+  path.length = at;
+}
+
+function isCompound(value: unknown): value is Compound {
   return typeof value === "object" && value !== null;
 }
 
@@ -69,14 +93,14 @@ function stateOf({ record, config }: DeviceHost): LiveJson {
     config: new Uint8Array(config.bytes).toHex(),
   };
   // A copy: the record shares its lists
-  return JSON.parse(shownJson(state));
+  return JSON.parse(JSON.stringify(state));
 }
 
 /** Streams the state of a device until the reader cancels. */
 export function streamChanges(host: DeviceHost): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder();
   let state: LiveJson | undefined;
-  let sentAt = 0, reportedAt = 0;
+  let sentAt = 0, changedAt = 0, reportedAt = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let isEnded = false, endPause = () => {};
   return new ReadableStream({
@@ -91,10 +115,11 @@ export function streamChanges(host: DeviceHost): ReadableStream<Uint8Array> {
         }
         const next = stateOf(host);
         const line = state === undefined ? next : changesBetween(state, next);
-        if (Array.isArray(line) && !isNews(line) && now - sentAt < HEARTBEAT_MS) continue;
+        if (!Array.isArray(line) || isNews(line)) changedAt = now;
+        else if (now - sentAt < HEARTBEAT_MS) continue;
         state = next;
         sentAt = now;
-        return controller.enqueue(encoder.encode(`${JSON.stringify(line)}\n`));
+        return controller.enqueue(encoder.encode(`${shownJson(line)}\n`));
       }
     },
     cancel() {
@@ -107,7 +132,9 @@ export function streamChanges(host: DeviceHost): ReadableStream<Uint8Array> {
   function pause(): Promise<void> {
     return new Promise((resolve) => {
       endPause = resolve;
-      timer = setTimeout(resolve, CHANGES_PERIOD_MS);
+      // A device that is idle costs little
+      const isIdle = performance.now() - changedAt > IDLE_MS;
+      timer = setTimeout(resolve, isIdle ? 3 * CHANGES_PERIOD_MS : CHANGES_PERIOD_MS);
     });
   }
 }

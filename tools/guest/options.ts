@@ -81,6 +81,10 @@ const OPTIONS = {
     type: "flag",
     about: "leaves QEMU's trace off, by which the records show each access of the guest's drivers",
   },
+  web: {
+    type: "flag",
+    about: "shows the devices live in a browser, at the URL that it prints (vhostd web --control)",
+  },
   print: { type: "flag", about: "prints the commands instead of running them" },
 } as const;
 
@@ -105,6 +109,7 @@ Examples:
   deno task guest --device="net --user --forward=2222:22"
   deno task guest --without=net
   deno task guest --file=script.sh --run="sh script.sh"
+  deno task guest --web
   deno task guest --device=./my_rng.ts --run="head -c 16 /dev/hwrng | xxd"
 `,
   check: checkOptions,

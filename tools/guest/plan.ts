@@ -41,6 +41,8 @@ export interface Plan {
   guest: GuestOptions;
   /** Whether QEMU's trace completes the records: not where somebody wants its log elsewhere. */
   isWatched: boolean;
+  /** Whether a page shows the devices. */
+  isOnWeb: boolean;
 }
 
 /** Decides what is to be started; makes the root image when it is missing. */
@@ -77,6 +79,7 @@ export async function makePlan(options: Options): Promise<Plan> {
   const at = disks.findIndex(({ option }) => option === rootDisk);
   const files = options.file.length > 0 ? { from: [...options.file], directory } : undefined;
   return {
+    isOnWeb: options.web,
     isWatched: !options.noWatch && !options.qemuArguments.includes("-D"),
     ...{ directory, copy, files, served, passt },
     guest: {

@@ -27,6 +27,7 @@ export async function runSession(plan: Plan, command?: string): Promise<number> 
   await Deno.mkdir(plan.directory, { mode: 0o700 });
   const backends: Backend[] = [];
   let watch: GuestWatch | undefined;
+  let web: AsyncDisposable | undefined;
   let isDone = false;
   try {
     if (plan.copy) await copyImage(plan.copy.from, plan.copy.to);
@@ -35,6 +36,7 @@ export async function runSession(plan: Plan, command?: string): Promise<number> 
       await run(program, args);
     }
     await startBackends(plan, backends, stop);
+    if (plan.isOnWeb) web = await startWeb(plan);
     stop.signal.throwIfAborted();
     const guest = { ...plan.guest, signal: stop.signal };
     if (plan.isWatched) {
@@ -53,6 +55,7 @@ export async function runSession(plan: Plan, command?: string): Promise<number> 
     // QEMU has ended: some of its devices abort when a back-end goes first.
     stop.abort();
     await watch?.[Symbol.asyncDispose]();
+    await web?.[Symbol.asyncDispose]();
     await Promise.all(backends.map((backend) => backend.end("SIGTERM", STOP_TIMEOUT_MS)));
     // A command's output stands alone, unless the guest has failed it.
     const stream = command === undefined ? Deno.stdout : isDone ? undefined : Deno.stderr;
@@ -71,6 +74,14 @@ function watchGuest({ directory, served, guest }: Plan): GuestWatch {
   const started = served.filter(({ socketPath }) => paths.includes(socketPath));
   const controlPaths = started.map(({ controlPath }) => controlPath);
   return new GuestWatch({ directory, controlPaths, tell: progress });
+}
+
+async function startWeb({ served }: Plan): Promise<AsyncDisposable> {
+  const { WebServer } = await import("../../src/web/web_server.ts");
+  const paths = served.map(({ controlPath }) => controlPath);
+  const web = await WebServer.start({ hostname: "127.0.0.1", port: 0, control: true, paths });
+  progress(`the devices in a browser: ${web.url}`);
+  return web;
 }
 
 function startBackend(device: ServedDevice): Backend {

@@ -28,6 +28,9 @@ export interface ChartProps {
   theme?: string;
 }
 
+/** The time in view, in seconds. */
+const SPAN_S = 120;
+
 /** Lines over time, as wide as there is room. */
 export function Chart(props: ChartProps): VNode {
   const { label, data, lines, format, height = 120, atLeast = 0, theme } = props;
@@ -62,10 +65,17 @@ export function Chart(props: ChartProps): VNode {
           })),
         ],
         scales: {
+          x: { range: (_plot, _first, last) => [last - SPAN_S, last] },
           y: { range: (_plot, _least, most) => [0, Math.max(most * 1.1, atLeast) || 1] },
         },
         axes: [
-          { ...axis, grid: { show: false }, size: 22, space: 80 },
+          {
+            ...axis,
+            grid: { show: false },
+            size: 22,
+            space: 90,
+            values: (_plot, times) => times.map(timeOfDay),
+          },
           {
             ...axis,
             size: 64,
@@ -86,4 +96,8 @@ export function Chart(props: ChartProps): VNode {
   }, [theme]);
   useEffect(() => plot.current?.setData(data as uPlot.AlignedData), [data]);
   return html`<div class="chart" role="img" aria-label=${label} ref=${place}></div>` as VNode;
+}
+
+function timeOfDay(seconds: number): string {
+  return new Date(seconds * 1000).toTimeString().slice(0, 8);
 }

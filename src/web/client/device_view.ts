@@ -60,14 +60,14 @@ export function DeviceView({ id, entry, control, theme }: ViewProps): VNode {
         bad=${faultsOf(record).length > 0} />
     </dl>
     <div class="cards">
+      ${entry.panel &&
+        html`<${Panel} url=${entry.panel} props=${{ id, entry, record, control }} />`}
       <div class="stack"><${RateSection} lines=${history.lines} theme=${theme} /></div>
       <div class="stack">
         <${QueueSection} record=${record} rates=${history.rates.queues} />
         <${StatusSection} record=${record} />
         <${FaultSection} record=${record} />
       </div>
-      ${entry.panel &&
-        html`<${Panel} url=${entry.panel} props=${{ id, entry, record, control }} />`}
       <${ConfigSection} entry=${entry} />
       <${FeatureSection} record=${record} />
       <${ReportSection} record=${record} />

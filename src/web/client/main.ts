@@ -23,7 +23,7 @@ document.documentElement.dataset.updates = "0";
 
 /** The device that the URL names, or the first. */
 function chosen(): string | undefined {
-  const ids = Object.keys(state?.devices ?? {});
+  const ids = Object.keys(state?.devices ?? {}).sort();
   const id = decodeURIComponent(location.hash.slice(1));
   return ids.includes(id) ? id : ids[0];
 }
@@ -62,7 +62,7 @@ function setTheme(next: string): void {
 }
 
 function List({ current }: { current: string | undefined }): VNode {
-  const devices = Object.entries(state?.devices ?? {});
+  const devices = Object.entries(state?.devices ?? {}).sort(([a], [b]) => a < b ? -1 : 1);
   return html`
     <nav aria-label="Devices" onKeyDown=${move}>
       ${devices.map(([id, { isLive, live, problem, path }]) => {
