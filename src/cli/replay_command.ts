@@ -20,10 +20,9 @@ const MAX_FILE_BYTES = 2 ** 28;
 const options = {
   socketPath: { type: "text", placeholder: "PATH", about: "The vhost-user socket of the device" },
   instance: {
-    type: "number",
-    placeholder: "N",
-    about: "Which device of the file, from 0, where it has several",
-    most: 255,
+    type: "text",
+    placeholder: "NAME",
+    about: "Which device of the file, where it has several",
   },
   timeout: {
     type: "number",
@@ -61,7 +60,7 @@ export async function run(args: readonly string[]): Promise<number> {
   const { socketPath, timeout, instance } = values as {
     socketPath?: string;
     timeout?: number;
-    instance?: number;
+    instance?: string;
   };
   if (socketPath === undefined) {
     throw new UsageError(`Expected --socket-path, got none; vhostd ${COMMAND.usage}`);
@@ -97,7 +96,7 @@ async function readFile(path: string): Promise<RecordedConnection[]> {
 function chosen(
   connections: RecordedConnection[],
   path: string,
-  instance: number | undefined,
+  instance: string | undefined,
 ): RecordedConnection[] {
   const devices = new Set(connections.map(({ device }) => device));
   if (devices.size > 1 && instance === undefined) {

@@ -30,8 +30,8 @@ export interface RecordedRequest extends RecordedMessage {
 
 /** A connection of a front-end. */
 export interface RecordedConnection {
-  /** The number of its device in the file. */
-  device: number;
+  /** The name of its device in the file. */
+  device: string;
   requests: RecordedRequest[];
   /** Why the back-end ended it, if it did. */
   endedByBackend?: string;
@@ -44,15 +44,17 @@ export interface RecordedConnection {
  * @throws {RangeError} When it is no such capture, or messages are missing in it.
  */
 export function readRecording(file: Uint8Array): RecordedConnection[] {
-  const { packets, linkTypes, isIncomplete } = readCapture(file);
-  if (linkTypes.some((type) => type !== LINKTYPE_CAPTURE)) {
+  const { packets, interfaces, isIncomplete } = readCapture(file);
+  if (interfaces.some(({ linkType }) => linkType !== LINKTYPE_CAPTURE)) {
     throw new RangeError("Expected a capture of vhost-user messages, got other packets");
   }
   if (isIncomplete) throw new RangeError("Expected a whole capture, got one that lacks messages");
   const connections = new Map<number, RecordedConnection>();
   for (const { interfaceId, bytes: packet } of packets) {
     const { kind, side, channel, connection: number, fds, bytes } = decodeCaptured(packet);
-    if (kind === "connected") connections.set(number, { device: interfaceId, requests: [] });
+    if (kind === "connected") {
+      connections.set(number, { device: interfaces[interfaceId].name, requests: [] });
+    }
     const connection = connections.get(number);
     if (connection === undefined) {
       throw new RangeError(`Expected the begin of connection ${number} before its messages`);

@@ -169,6 +169,10 @@ Deno.test("vhostd replay says in one line what is wrong with its input", async (
     await using connection = await FrontendConnection.connect(path);
     await connection.getFeatures();
   });
+  {
+    await using wire = new WireCapture(`${directory.path}/two`, 2 ** 20, ["a", "b"], () => {});
+    for (const tap of wire.taps) tap.connected(null);
+  }
   const socket = `--socket-path=${directory.path}/none`;
   for (
     const [args, line] of [
@@ -181,7 +185,8 @@ Deno.test("vhostd replay says in one line what is wrong with its input", async (
       [[file("packets", await headerOf(1)), socket], "Expected a capture of vhost-user messages"],
       [[file("empty", await headerOf(LINKTYPE_CAPTURE)), socket], "Expected a connection in"],
       [[`${directory.path}/whole`, socket], "ENOENT"],
-      [[`${directory.path}/whole`, socket, "--instance=3"], "of device 3"],
+      [[`${directory.path}/whole`, socket, "--instance=b"], "of device b"],
+      [[`${directory.path}/two`, socket], "has several devices: a, b"],
     ] as const
   ) {
     const { status, stderr, stdout } = await runCli(["replay", ...args]);

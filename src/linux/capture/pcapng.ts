@@ -16,7 +16,9 @@ export const BYTE_ORDER_MAGIC = 0x1a2b_3c4d;
 
 // Options
 const END_OF_OPTIONS = 0, COMMENT = 1;
-const IF_NAME = 2, SHB_USERAPPL = 4;
+const SHB_USERAPPL = 4;
+/** The option of an Interface Description Block that has its name. */
+export const IF_NAME = 2;
 const ISB_IFRECV = 4, ISB_IFDROP = 5;
 /** The option of an Enhanced Packet Block that tells the direction. */
 const EPB_FLAGS = 2;
