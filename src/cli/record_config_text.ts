@@ -98,7 +98,9 @@ function isTouched({ reads, writes, refused, used }: ConfigObservation): boolean
 }
 
 function known({ ink }: SectionContext, { source, note }: RecordJson["config"]["reads"]): string {
-  return `${ink(source === "reported" ? "green" : "yellow", source)}${ink("dim", `: ${note}`)}`;
+  return `${ink(source === "reported" || source === "traced" ? "green" : "yellow", source)}${
+    ink("dim", `: ${note}`)
+  }`;
 }
 
 function configRow(

@@ -32,6 +32,30 @@ function accessesOf({ traced }: RecordJson): Record<string, number> {
   );
 }
 
+/**
+ * The same for virtio-mmio, whose regions are told apart by the device type that the driver reads
+ * from them.
+ */
+function mmioAccessesIn(raw: string, deviceId: number): Record<string, number> {
+  const accesses = raw.split("\n").flatMap((line) => {
+    const [, access, address, value, size] = line.match(
+      /_(read|write) cpu \S+ mr \S+ addr (\S+) value (\S+) size (\d) name 'virtio-mmio'$/,
+    ) ?? [];
+    const offset = Number(address) % 512;
+    return access ? [{ access, base: Number(address) - offset, offset, value, size }] : [];
+  });
+  const { base } = accesses.find(({ offset, value }) =>
+    offset === 8 && Number(value) === deviceId
+  )!;
+  const counts: Record<string, number> = {};
+  for (const { access, offset, size } of accesses.filter((access) => access.base === base)) {
+    if (offset < 0x100) continue;
+    const key = `${access} ${offset - 0x100}/${size}`;
+    counts[key] = (counts[key] ?? 0) + 1;
+  }
+  return counts;
+}
+
 /** Copies what QEMU writes to one FIFO into another, and keeps it. */
 class Tee {
   text = "";
@@ -188,4 +212,35 @@ Deno.test("the record has each access of the guest's drivers, as QEMU traced it"
       assertEquals([traced!.isComplete, config.reads.source], [false, "not observable"]);
     },
   });
+});
+
+Deno.test("the record has each access on virtio-mmio", async () => {
+  using directory = temporary();
+  await using blk = await Backend.start("blk", ["--size=64M"], directory);
+  await using input = await Backend.start("input", ["--profile=keyboard"], directory);
+  await run("mkfifo", [`${directory.path}/tee`]);
+  const tee = new Tee(`${directory.path}/tee`);
+  await using watch = new GuestWatch({
+    directory: directory.path,
+    controlPaths: [blk.controlPath, input.controlPath],
+    tell: (line) => assert(false, line),
+    logPath: tee.path,
+  });
+  const copying = tee.copyTo(watch.log.path);
+  await using guest = await Guest.boot({
+    machine: "microvm",
+    devices: [blk.device(), input.device()],
+    qemuArguments: watch.arguments,
+  });
+  await watch.attached;
+  await guest.powerOff();
+  await Deno.writeTextFile(tee.path, "END\n", { create: false });
+  await copying;
+  await watch.end();
+  for (const [device, id] of [[blk, 2], [input, 18]] as const) {
+    const record = await device.record();
+    assertEquals(accessesOf(record), mmioAccessesIn(tee.text, id));
+    assert(record.traced!.config.length > 10);
+    assertEquals(record.config.reads.source, "traced");
+  }
 });

@@ -10,7 +10,7 @@ import type { GuestDevice } from "./qemu.ts";
 import { GuestWatch } from "./watch.ts";
 
 const COST = defineTool({
-  name: "watch-cost",
+  name: "bench:watch",
   usage: "[--pairs=N]",
   about: "Boots a guest with blk, net, rng and input, with and without QEMU's trace in turn.\n",
   options: {

@@ -13,14 +13,23 @@ import { FIFO_BYTES, makeFifo, neverBlockWriter } from "../../linux/file/fifo.ts
 /** The trace events that are needed. */
 export const TRACE_EVENTS = ["memory_region_ops_read", "memory_region_ops_write"] as const;
 
+/**
+ * Pause between two reads. While nobody waits for its lines, QEMU need not wake anybody: that would
+ * take it longer than writing a line.
+ */
+const PAUSE_MS = 10;
+
 /** Accesses that wait to be processed; more are dropped. */
 const MAX_PENDING = 65_536;
 
 /** The longest line that is looked at, in characters. */
 const MAX_LINE = 1024;
 
-/** A read of the FIFO that brings this much found it full: QEMU may have dropped lines. */
-const FULL_BYTES = FIFO_BYTES - 8192;
+/**
+ * A read that brings this part of what the FIFO holds found it full, and QEMU may have dropped lines:
+ * the kernel leaves the end of a page empty where a line does not fit.
+ */
+const FULL = 15 / 16;
 
 /** An access to a memory region. */
 export interface TracedAccess {
@@ -60,11 +69,15 @@ export class TraceLog implements AsyncDisposable {
   readonly path: string;
   /** Accesses that were dropped, and reads that found the FIFO full. */
   lost = 0;
+  /** Whether accesses come without the names of regions, so that none can be told: QEMU 5.2. */
+  isNameless = false;
   /** Called when there are accesses to take. */
   onAccess: () => void = () => {};
   readonly #file: Deno.FsFile;
   /** Ends the pending read: Deno does one thing at a time with a file. */
   readonly #wake: Fd;
+  /** How much the FIFO holds. */
+  readonly #capacity: number;
   readonly #directory: string;
   readonly #reading: Promise<void>;
   #pending: TracedAccess[] = [];
@@ -74,7 +87,9 @@ export class TraceLog implements AsyncDisposable {
   constructor() {
     this.#directory = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "vhostd-watch-" }));
     this.path = `${this.#directory}/trace`;
-    this.#wake = makeFifo(this.path);
+    const { fd, bytes } = makeFifo(this.path);
+    this.#wake = fd;
+    this.#capacity = bytes;
     setNonblocking(this.#wake.number, true);
     this.#file = Deno.openSync(this.path, { read: true, write: true });
     this.#reading = this.#read();
@@ -102,12 +117,13 @@ export class TraceLog implements AsyncDisposable {
     let rest = "";
     for (;;) {
       const count = await this.#file.read(buffer) ?? 0;
-      if (count >= FULL_BYTES) this.lost++;
+      if (count >= FULL * this.#capacity) this.lost++;
       const text = rest + decoder.decode(buffer.subarray(0, count));
       const end = text.lastIndexOf("\n") + 1;
       rest = text.slice(end).slice(-MAX_LINE);
       this.#scan(text.slice(0, end));
       if (this.#isClosing && count < buffer.length) return;
+      if (!this.#isClosing) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   }
 
@@ -126,6 +142,10 @@ export class TraceLog implements AsyncDisposable {
       at = end;
     }
     if (this.#pending.length > before) this.onAccess();
+    else if (text.includes("memory_region_ops_") && !text.includes(" name '")) {
+      this.isNameless = true;
+      this.onAccess();
+    }
   }
 
   /** Reads what is there, and then no more. */

@@ -127,6 +127,7 @@ export class Watch {
   #processing: Promise<void> = Promise.resolve();
   #reportedLost = 0;
   #unplaced = 0;
+  #isTold = false;
   #hasEnded = false;
 
   private constructor(
@@ -187,7 +188,11 @@ export class Watch {
   }
 
   async #process(end?: TraceBatch["end"]): Promise<void> {
-    const { log } = this.#options;
+    const { log, tell } = this.#options;
+    if (log.isNameless && !this.#isTold) {
+      this.#isTold = true;
+      tell("QEMU's trace does not name the regions of devices; QEMU 7.2 and later do");
+    }
     for (let accesses = log.take(); accesses.length > 0; accesses = log.take()) {
       await this.#locate(accesses);
       for (const access of accesses) this.#add(access);

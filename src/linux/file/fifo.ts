@@ -11,6 +11,7 @@ import { openFile } from "./file.ts";
 import { readLink } from "./path.ts";
 
 const F_SETPIPE_SZ = 1031;
+const F_GETPIPE_SZ = 1032;
 const SYS_PIDFD_OPEN = 434;
 const SYS_PIDFD_GETFD = 438;
 
@@ -21,14 +22,15 @@ export const FIFO_BYTES: number = 2 ** 20;
  * Makes a FIFO that only its owner may use, with room for {@linkcode FIFO_BYTES} if the kernel
  * allows that.
  *
- * @returns A descriptor for both directions: while it is open, nobody who opens the FIFO waits.
+ * @returns A descriptor for both directions, and how much it holds. While it is open, nobody who
+ * opens the FIFO waits.
  * @throws {LinuxError} When it cannot be made.
  */
-export function makeFifo(path: string): Fd {
+export function makeFifo(path: string): { fd: Fd; bytes: number } {
   check(libc.mkfifo(cString(path), 0o600), "mkfifo", path);
   const fd = openFile(path, { write: true });
   libc.fcntl(fd.number, F_SETPIPE_SZ, FIFO_BYTES); // The usual 64 KiB if refused
-  return fd;
+  return { fd, bytes: check(libc.fcntl(fd.number, F_GETPIPE_SZ, 0), "fcntl") };
 }
 
 /**
