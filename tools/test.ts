@@ -1,16 +1,27 @@
-/** `deno task test`: every test of the project, two processes at a time. */
+/** `deno task test`: every test of the project, by default two processes at a time. */
 import { UsageError } from "../src/cli/usage_error.ts";
 import { libvirtPackages } from "../tests/guest/lib/libvirt.ts";
 import { type Program, programPath, QEMU_VERSIONS, qemuOfVersion } from "./guest/programs.ts";
 import { defineTool, runTool, teller, type ToolArguments } from "./lib/tool.ts";
 import { ToolError } from "./lib/tool_error.ts";
 
+const OPTIONS = {
+  jobs: {
+    type: "number",
+    placeholder: "N",
+    least: 1,
+    most: 16,
+    default: 2,
+    about: "run N test files at a time",
+  },
+} as const;
+
 const TEST = defineTool({
   name: "test",
   usage: "[LAYER...] [-- DENO TEST ARGUMENTS]",
   hasOperands: true,
   about: "Runs the tests: all layers (unit, doc, frontend, guest), or some.\n",
-  options: {},
+  options: OPTIONS,
   notes: `\
 The last line is "N passed, N failed"; the exit status is 0 only if nothing
 failed and something ran.
@@ -23,14 +34,14 @@ Examples:
   check: checkLayers,
 });
 
-function checkLayers({ operands, rest }: ToolArguments<Record<never, never>>) {
+function checkLayers({ operands, rest, values }: ToolArguments<typeof OPTIONS>) {
   const unknown = operands.find((name) => !(name in LAYERS));
   if (unknown !== undefined) {
     throw new UsageError(
       `expected layers (${Object.keys(LAYERS).join(", ")}), got ${JSON.stringify(unknown)}`,
     );
   }
-  return { operands, rest };
+  return { operands, rest, ...values };
 }
 
 const tell = teller("test");
@@ -178,7 +189,7 @@ async function fetchWhatMayBeMissing(): Promise<void> {
   }
 }
 
-async function main({ operands, rest }: ReturnType<typeof checkLayers>): Promise<number> {
+async function main({ operands, rest, jobs }: ReturnType<typeof checkLayers>): Promise<number> {
   const layers = Object.entries(LAYERS).filter(([name]) =>
     operands.length === 0 || operands.includes(name)
   );
@@ -193,18 +204,23 @@ async function main({ operands, rest }: ReturnType<typeof checkLayers>): Promise
   });
   const outcomes = Object.fromEntries(layers.map(([name]) => [name, noOutcome()]));
   const start = performance.now();
-  /** Guests leave half of two processors idle: one worker begins with them, one with the rest. */
+  /** Guests leave processors idle: half of the workers begin with them, half with the rest. */
   const work = async (next: () => Piece | undefined) => {
     for (let piece; (piece = next()) !== undefined;) {
       const { name, args } = piece;
+      const started = performance.now();
       const { outcome, output } = await runTests([...args, ...rest]);
       add(outcome, outcomes[name]);
-      const seconds = Math.round((performance.now() - start) / 1000);
-      console.log(`\n# ${name}: ${LAYERS[name].about}, ${seconds} s after the start`);
+      const [took, seconds] = [started, start].map((at) =>
+        Math.round((performance.now() - at) / 1000)
+      );
+      console.log(`\n# ${name}: ${LAYERS[name].about}, in ${took} s, ${seconds} s after the start`);
       output.forEach(writeAll);
     }
   };
-  await Promise.all([work(() => pieces.shift()), work(() => pieces.pop())]);
+  await Promise.all(
+    Array.from({ length: jobs }, (_, i) => work(() => i % 2 === 0 ? pieces.shift() : pieces.pop())),
+  );
 
   const total = noOutcome();
   console.log();

@@ -3,27 +3,36 @@ import { run } from "../../tools/lib/process.ts";
 import { expectNothingLeft, guest } from "./lib/guest_command.ts";
 import { temporary } from "./lib/helpers.ts";
 
-Deno.test("guest --run prints what the command prints, and exits with its status", async () => {
+Deno.test("guest --run prints what the command prints, without a network where passt cannot run", async () => {
   using directory = temporary();
   using files = temporary();
+  using programs = temporary();
+  const script = "#!/bin/sh\necho Not here >&2\nexit 1\n";
+  await Deno.writeTextFile(`${programs.path}/passt`, script, { mode: 0o755 });
   await Deno.writeTextFile(`${files.path}/a`, "in a folder\n");
   await Deno.writeTextFile(`${files.path}/b c`, "a file\n");
-  const { code, stdout, stderr } = await guest([
-    "--cpus=2",
-    "--memory=300M",
-    "--device=blk --null --size=1G --serial=second",
-    "--device=blk --serial=root",
-    "--without=input",
-    "--append=one.word two.words",
-    `--file=${files.path}`,
-    `--file=${files.path}/b c`,
-    "--run=cat */a 'b c'; echo out; echo err >&2; nproc; cat /sys/block/vda/serial; echo; " +
-    'grep -o "one.word two.words" /proc/cmdline; ls /dev/input; mount | grep " / "; exit 7',
-    "--",
-    "-name",
-    "mine",
-  ], directory);
+  const { code, stdout, stderr } = await guest(
+    [
+      "--cpus=2",
+      "--memory=300M",
+      "--device=blk --null --size=1G --serial=second",
+      "--device=blk --serial=root",
+      "--without=input",
+      "--append=one.word two.words",
+      `--file=${files.path}`,
+      `--file=${files.path}/b c`,
+      "--run=cat */a 'b c'; echo out; echo err >&2; nproc; cat /sys/block/vda/serial; echo; " +
+      'grep -o "one.word two.words" /proc/cmdline; ls /dev/input; mount | grep " / "; ' +
+      "ls /sys/class/net; exit 7",
+      "--",
+      "-name",
+      "mine",
+    ],
+    directory,
+    { programs: programs.path },
+  );
   assertEquals(code, 7, stderr);
+  assertMatch(stderr, /^guest: the guest has no network: .*passt does not start: Not here$/m);
   assertEquals(stdout.trimEnd().split("\n"), [
     "in a folder",
     "a file",
@@ -34,19 +43,8 @@ Deno.test("guest --run prints what the command prints, and exits with its status
     "one.word two.words",
     "ls: /dev/input: No such file or directory",
     "/dev/vdb on / type ext4 (rw,relatime)",
+    "lo",
   ]);
-  expectNothingLeft(directory);
-});
-
-Deno.test("guest starts without a network where passt cannot run, and says so", async () => {
-  using directory = temporary();
-  using programs = temporary();
-  const script = "#!/bin/sh\necho Not here >&2\nexit 1\n";
-  await Deno.writeTextFile(`${programs.path}/passt`, script, { mode: 0o755 });
-  const args = ["--without=blk", "--run=ls /sys/class/net"];
-  const { code, stdout, stderr } = await guest(args, directory, { programs: programs.path });
-  assertEquals([code, stdout], [0, "lo\n"], stderr);
-  assertMatch(stderr, /^guest: the guest has no network: .*passt does not start: Not here$/m);
   expectNothingLeft(directory);
 });
 
@@ -74,7 +72,7 @@ Deno.test("guest ends all its processes when a signal ends it", async () => {
   assertMatch(early.stderr, /^rng {2}Entropy/m);
   expectNothingLeft(directory);
 
-  const late = await guest([], directory, {
+  const late = await guest(["--without=blk"], directory, {
     stdin: 'echo "I am"" up"; sleep 1000\n', // the guest echoes its input
     signalOn: { text: "I am up", signal: "SIGINT" },
   });
