@@ -38,6 +38,8 @@ export function programHelp(deviceNames: readonly string[], width: number = help
     ["inspect PATH", "what a guest's driver did with a device"],
     ["compare A B", "what differs between two such records"],
     ["replay FILE --socket-path=PATH", "play a recorded front-end against a device"],
+    ["top [PATH…]", "the busiest queues of devices, each second"],
+    ["metrics [PATH…]", "the metrics of devices, for Prometheus"],
     ["web [PATH…]", "a page that shows devices while they run"],
     ["watch --qmp=PATH", "complete the records of a running QEMU's devices by its trace"],
     ["new FOLDER", "a folder with a device of your own, its test and its tasks"],

@@ -7,6 +7,7 @@
 import type { CommandShape } from "./command.ts";
 import { say } from "./failure.ts";
 import { type CommandLine, parseCommand } from "./help.ts";
+import { listenAddress, listenFailure } from "./listen_address.ts";
 import { helpOption } from "./shared_options.ts";
 import { UsageError } from "./usage_error.ts";
 
@@ -44,7 +45,7 @@ export async function run(args: readonly string[]): Promise<number> {
   const parsed = parseCommand(COMMAND, args);
   if (parsed === undefined) return 0;
   const { values, operands } = parsed;
-  const address = addressOf(String(values.listen ?? options.listen.default));
+  const address = listenAddress(String(values.listen ?? options.listen.default));
   const paths = operands.length > 0 ? operands : ["."];
   for (const path of paths) await expectPath(path);
   const { isLoopback } = await import("../web/refusal.ts");
@@ -58,14 +59,7 @@ export async function run(args: readonly string[]): Promise<number> {
     paths,
     control: values.control === true,
   }).catch((cause) => {
-    const reason = {
-      AddrInUse: "it is in use",
-      AddrNotAvailable: "this machine does not have it",
-      PermissionDenied: "that is not permitted",
-    }[(cause as Error).name];
-    if (reason === undefined) throw cause;
-    const { listen = options.listen.default } = values;
-    throw new Error(`Cannot listen on ${listen}: ${reason}; give another --listen`, { cause });
+    throw listenFailure(String(values.listen ?? options.listen.default), cause);
   });
   if (!isLoopback(address.hostname)) {
     say(`Listens on ${address.hostname}, without encryption: others in the network can read along`);
@@ -73,18 +67,6 @@ export async function run(args: readonly string[]): Promise<number> {
   console.log(server.url);
   await stop.promise;
   return 0;
-}
-
-/** @throws {UsageError} When it is no address with a port. */
-function addressOf(text: string): { hostname: string; port: number } {
-  const [, ipv6, other, port] = /^(?:\[([\da-f:.]+)\]|([^:]+)):(\d{1,5})$/i.exec(text) ?? [];
-  const hostname = ipv6 ?? other;
-  if (hostname === undefined || Number(port) > 65535) {
-    throw new UsageError(
-      `Expected an address and a port as --listen, such as 127.0.0.1:8420, got ${text}`,
-    );
-  }
-  return { hostname, port: Number(port) };
 }
 
 /** @throws {UsageError} When a path is neither a socket nor a directory, nor free for one. */

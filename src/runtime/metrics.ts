@@ -188,9 +188,18 @@ function reported(report: Record<string, unknown>): Sample[] {
   return samples;
 }
 
-/** Writes the metrics of records. */
-export function metricsText(metered: readonly MeteredRecord[]): string {
-  return METRICS.flatMap(([name, type, help, samplesOf]) => {
+/**
+ * Writes the metrics of records.
+ *
+ * @param sockets Whether each control socket answered, by its path.
+ */
+export function metricsText(
+  metered: readonly MeteredRecord[],
+  sockets: readonly (readonly [path: string, isUp: number])[] = [],
+): string {
+  const up = sockets.map(([socket, isUp]) => `vhostd_up{${labelText({ socket })}} ${isUp}\n`);
+  const head = "# HELP vhostd_up Whether the control socket answered.\n# TYPE vhostd_up gauge\n";
+  const metrics = METRICS.flatMap(([name, type, help, samplesOf]) => {
     const lines = metered.flatMap(({ record, labels }) => {
       const { name: device, instance } = record.device;
       const common = { ...labels, device, ...instance !== undefined && { instance } };
@@ -200,7 +209,8 @@ export function metricsText(metered: readonly MeteredRecord[]): string {
     });
     if (lines.length === 0) return [];
     return [`# HELP vhostd_${name} ${help}\n# TYPE vhostd_${name} ${type}\n`, ...lines];
-  }).join("");
+  });
+  return [...up.length > 0 ? [head, ...up] : [], ...metrics].join("");
 }
 
 function labelText(labels: Labels): string {

@@ -203,9 +203,10 @@ export class DeviceHub {
     signal: AbortSignal,
   ): Promise<void> {
     const prefix = prefixOf(place.instance);
+    // A trace writes files, which is not for whoever has the page
     const names = (method: string) =>
       index.requests.filter((request) => request.method === method)
-        .map(({ path }) => path.replace(/^.*\//, ""));
+        .map(({ path }) => path.replace(/^.*\//, "")).filter((name) => name !== "trace");
     const response = await fetch(`http://vhostd${prefix}/changes`, { client, signal });
     if (!response.ok) throw new TypeError("Expected GET /changes: its vhostd is too old");
     const isOurs = await isOwnSocket(place.path);

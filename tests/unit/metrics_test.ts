@@ -86,3 +86,17 @@ Deno.test("metricsText() takes records of an older version of vhostd", () => {
   for (const queue of record.queues) delete (queue as any).latencies;
   assertEquals(linesOf(metricsText([{ record }]), "process_cpu_seconds_total"), []);
 });
+
+Deno.test("the dashboard for Grafana queries metrics that there are", async () => {
+  const latencies = new Latencies(device, latencyMemory(device, 1));
+  latencies.add(0, 0, 1000);
+  const record = sampleRecord();
+  record.queues = [{ ...record.queues[0], latencies: latencies.toJSON(0, requestq) }];
+  const text = metricsText([{ record }]);
+  const dashboard = await Deno.readTextFile(new URL("../../share/grafana.json", import.meta.url));
+  const { panels } = JSON.parse(dashboard) as { panels: { targets: { expr: string }[] }[] };
+  const names = panels.flatMap(({ targets }) => targets)
+    .flatMap(({ expr }) => expr.match(/vhostd_[a-z_]+/g) ?? []);
+  assertEquals(names.length > 8, true);
+  for (const name of names) assertEquals(text.includes(`\n${name}{`), true, name);
+});

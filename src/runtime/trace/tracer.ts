@@ -27,8 +27,11 @@ const PERIOD_MS = 50;
 /** The most spans that are written at a time: some milliseconds of the main thread. */
 const BATCH_SPANS = 512;
 
-/** Time for a collector to take a batch, and time after one that it did not take. */
-const POST_MS = 5000, PAUSE_MS = 1000;
+/** Time for a collector to take a batch. */
+const POST_MS = 5000;
+
+/** Time after a batch that it did not take. */
+const PAUSE_MS = 1000;
 
 /** Time to write the end when a trace is stopped. */
 const CLOSING_MS = 2000;

@@ -1,0 +1,81 @@
+/**
+ * The records of several running devices, which may come and go.
+ *
+ * @module
+ */
+
+import type { RecordJson } from "../runtime/record.ts";
+import { controlSocketsIn } from "../web/device_hub.ts";
+import { openRecordSource, type RecordSource } from "./record_file.ts";
+import { UsageError } from "./usage_error.ts";
+
+/** The most control sockets that are read. */
+const MAX_SOCKETS = 256;
+
+/** What the sockets answered. */
+export interface LiveRead {
+  /** The records, each with the path of its socket. */
+  readonly records: readonly { readonly socket: string; readonly record: RecordJson }[];
+  /** The sockets that did not answer. */
+  readonly silent: readonly string[];
+}
+
+/** Reads the records of control sockets, and of those in directories whose names end in .ctl. */
+export class LiveRecords implements Disposable {
+  readonly #paths: readonly string[];
+  readonly #sources = new Map<string, RecordSource>();
+
+  /**
+   * Checks that there is something at each path.
+   *
+   * @throws {UsageError} When there is not.
+   */
+  static async open(paths: readonly string[]): Promise<LiveRecords> {
+    for (const path of paths) {
+      const info = await Deno.stat(path).catch(() => undefined);
+      if (info?.isSocket || info?.isDirectory) continue;
+      const found = info === undefined ? "nothing" : "something else";
+      throw new UsageError(
+        `Expected a control socket (--control-path) or a directory of them at ${path}, found ${found}`,
+      );
+    }
+    return new LiveRecords(paths);
+  }
+
+  private constructor(paths: readonly string[]) {
+    this.#paths = paths;
+  }
+
+  /** Reads all records, at the same time. */
+  async read(): Promise<LiveRead> {
+    const sockets = (await Promise.all(this.#paths.map(async (path) => {
+      const isDirectory = (await Deno.stat(path).catch(() => undefined))?.isDirectory;
+      if (!isDirectory) return [path];
+      return (await controlSocketsIn(path)).map((name) => `${path}/${name}`);
+    }))).flat().slice(0, MAX_SOCKETS);
+    const silent: string[] = [];
+    const records = await Promise.all([...new Set(sockets)].map(async (socket) => {
+      try {
+        const source = this.#sources.get(socket) ?? await openRecordSource(socket);
+        this.#sources.set(socket, source);
+        return (await source.read()).records.map((record) => ({ socket, record }));
+      } catch {
+        this.#drop(socket);
+        silent.push(socket);
+        return [];
+      }
+    }));
+    for (const socket of this.#sources.keys()) if (!sockets.includes(socket)) this.#drop(socket);
+    return { records: records.flat(), silent };
+  }
+
+  #drop(socket: string): void {
+    this.#sources.get(socket)?.[Symbol.dispose]();
+    this.#sources.delete(socket);
+  }
+
+  /** Closes the connections. */
+  [Symbol.dispose](): void {
+    for (const socket of this.#sources.keys()) this.#drop(socket);
+  }
+}
