@@ -50,13 +50,13 @@ export class Transit {
   begin(packet: Parts, header: PacketHeader): void {
     const head = this.#head;
     this.header = header;
+    const isPlain = header.flags === 0;
     head[0] = header.flags | header.gsoType << 8;
-    head[1] = header.hdrLen;
-    head[2] = header.gsoSize;
-    head[3] = header.csumStart;
-    head[4] = header.csumOffset;
+    head[1] = isPlain ? 0 : header.hdrLen;
+    head[2] = isPlain ? 0 : header.gsoSize;
+    head[3] = isPlain ? 0 : header.csumStart;
+    head[4] = isPlain ? 0 : header.csumOffset;
     head[5] = 0;
-    if (header.flags === 0) head.fill(0, 0, 5);
     head[6] = this.to0 = packet.u16(HEADER_BYTES);
     head[7] = this.to1 = packet.u16(HEADER_BYTES + 2);
     head[8] = this.to2 = packet.u16(HEADER_BYTES + 4);
