@@ -30,7 +30,7 @@ const WARM_UP_MS = 30_000;
 
 /** The pictures: the device, the colours, and what the height shows. */
 const PICTURES = [
-  { file: "web-disk.png", device: /^blk/, scheme: "light", height: 1300 },
+  { file: "web-disk.png", device: /^blk/, scheme: "light", height: 1480 },
   { file: "web-network.png", device: /^net/, scheme: "dark", height: 760 },
 ] as const;
 

@@ -17,6 +17,13 @@ const NAMES: Readonly<Record<string, string>> = {
   Equal: "EQUAL",
   Escape: "ESC",
   IntlBackslash: "102ND",
+  NumpadAdd: "KPPLUS",
+  NumpadDecimal: "KPDOT",
+  NumpadDivide: "KPSLASH",
+  NumpadEnter: "KPENTER",
+  NumpadMultiply: "KPASTERISK",
+  NumpadSubtract: "KPMINUS",
+  Period: "DOT",
   PrintScreen: "SYSRQ",
   Quote: "APOSTROPHE",
 };
@@ -29,7 +36,6 @@ export function keyOf(code: string): string | undefined {
       /^(Alt|Control|Meta|Shift)(Left|Right)$/,
       (_code, key: string, side: string) => side + ({ Control: "Ctrl" }[key] ?? key),
     )
-    .replace(/^Numpad(\d)$/, "KP$1")
-    .replace(/Lock$/, "Lock");
-  return /^\w{1,12}$/.test(name) ? `KEY_${name.toUpperCase()}` : undefined;
+    .replace(/^Numpad(\d)$/, "KP$1");
+  return /^[A-Za-z0-9]{1,12}$/.test(name) ? `KEY_${name.toUpperCase()}` : undefined;
 }

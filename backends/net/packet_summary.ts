@@ -110,7 +110,13 @@ export function summaryOf(
   }
 
   function transport(number: number, at: number, [source, destination]: string[]) {
-    const names: Record<number, string> = { 1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6" };
+    const names: Record<number, string> = {
+      0: "IPv6",
+      1: "ICMP",
+      6: "TCP",
+      17: "UDP",
+      58: "ICMPv6",
+    };
     const protocol = names[number] ?? `IP ${number}`;
     if (number !== 6 && number !== 17 || !has(at + 4)) return { protocol, source, destination };
     const port = (address: string, at: number) =>

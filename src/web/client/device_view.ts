@@ -20,6 +20,7 @@ import type { PanelProps } from "./kit.ts";
 import { QueueSection } from "./queue_section.ts";
 import { Section } from "./section.ts";
 import { StatusSection } from "./status_section.ts";
+import { TraceSection } from "./trace_section.ts";
 
 /** What each section gets. */
 export interface ViewProps {
@@ -70,6 +71,7 @@ export function DeviceView({ id, entry, control, theme }: ViewProps): VNode {
       </div>
       <${ConfigSection} entry=${entry} />
       <${FeatureSection} record=${record} />
+      <${TraceSection} record=${record} />
       <${ReportSection} record=${record} />
     </div>
   ` as VNode;

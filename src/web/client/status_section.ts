@@ -21,7 +21,7 @@ const BITS: readonly (readonly [bit: number, name: string])[] = [
 ];
 
 /** Number of the latest changes to show. */
-const LATEST = 16;
+const LATEST = 8;
 
 /** The status: a column per change, a row per bit. */
 export function StatusSection({ record: { status, since } }: { record: RecordJson }): VNode {
@@ -30,7 +30,7 @@ export function StatusSection({ record: { status, since } }: { record: RecordJso
   return html`
     <${Section} title="Status" note=${`${status.source}${hidden > 0 ? `, ${hidden} earlier` : ""}`}>
       ${shown.length === 0 && html`<p class="faint">None seen yet</p>`}
-      <table class="status">
+      <div class="scroll"><table class="status">
         ${shown.length > 0 && html`
           <thead>
             <tr><th></th>${shown.map(({ at, status: value }, i) =>
@@ -61,7 +61,7 @@ export function StatusSection({ record: { status, since } }: { record: RecordJso
             `
           )}
         </tbody>
-      </table>
+      </table></div>
       <p class="faint">${status.note}</p>
     <//>
   ` as VNode;
