@@ -4,6 +4,7 @@ import sensor from "../../backends/sensor/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { ControlSocket } from "../../src/runtime/control_socket.ts";
 import { DeviceHost } from "../../src/runtime/mod.ts";
+import type { AnyDevice } from "../../src/virtio/mod.ts";
 import { applyChanges } from "../../src/web/client/apply.ts";
 import type { PageState } from "../../src/web/device_hub.ts";
 import { linesOf } from "../../src/web/lines.ts";
@@ -16,10 +17,10 @@ import { WebPage } from "./lib/web_page.ts";
 class Devices implements AsyncDisposable {
   readonly directory = Deno.makeTempDirSync();
 
-  /** Opens a sensor with a control socket. */
-  async open(name: string): Promise<AsyncDisposable> {
+  /** Opens a device with a control socket. */
+  async open(name: string, device: AnyDevice = sensor): Promise<AsyncDisposable> {
     await using made = new AsyncDisposableStack();
-    const host = made.use(await DeviceHost.open(sensor, { log() {} }));
+    const host = made.use(await DeviceHost.open(device, { log() {} }));
     made.use(new ControlSocket(host, `${this.directory}/${name}`));
     return made.move();
   }
@@ -190,6 +191,37 @@ Deno.test("devices that come, go and come back are followed; other sockets are l
   assertEquals(accepted, 0);
   other.close();
   await accepting;
+  ended.abort();
+  await states.return(undefined);
+});
+
+Deno.test("a device's own panel is part of the page, with the modules beside it and nothing else", async () => {
+  await using devices = await new Devices();
+  const folder = `${devices.directory}/my-device`;
+  await Deno.mkdir(folder);
+  await Deno.writeTextFile(`${folder}/panel.ts`, "export const level: number = 1;");
+  await Deno.writeTextFile(`${folder}/parts.ts`, "export type Part = 1;");
+  await Deno.writeTextFile(`${folder}/notes.txt`, "mine");
+  await Deno.writeTextFile(`${devices.directory}/outside.ts`, "export {};");
+  const own = { ...sensor, panel: `file://${folder}/panel.ts` };
+  await using _device = await devices.open("own.ctl", own);
+  await using _unsafe = await devices.open("unsafe.ctl", {
+    ...sensor,
+    panel: "file:///etc/passwd",
+  });
+  await using page = await WebPage.start({ paths: [devices.directory] });
+  const ended = new AbortController();
+  const states = events(page, ended.signal);
+  const { devices: shown } = await until(
+    states,
+    ({ devices: { own, unsafe } }) => own?.isLive && unsafe?.isLive,
+  );
+  assertEquals([shown.own.panel, shown.unsafe.panel], ["panels/0/panel.ts", null]);
+  assertEquals(await page.request("panels/0/panel.ts"), [200, "export const level         = 1;"]);
+  assertEquals((await page.request("panels/0/parts.ts"))[0], 200);
+  for (const path of ["notes.txt", "none.ts", "../outside.ts", "..%2foutside.ts", "/outside.ts"]) {
+    assertEquals((await page.request(`panels/0/${path}`))[0], 404, path);
+  }
   ended.abort();
   await states.return(undefined);
 });
