@@ -6,6 +6,7 @@ import { BlkDriver, VirtioDriver } from "../../src/frontend/mod.ts";
 import { ControlSocket } from "../../src/runtime/control_socket.ts";
 import type { TraceStatus } from "../../src/runtime/trace/options.ts";
 import { type AnyDevice, transportMask } from "../../src/virtio/mod.ts";
+import { CliProcess, runCli } from "./lib/cli_process.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 
 /** A device that is served, and a driver of it. */
@@ -289,3 +290,47 @@ Deno.test("POST /trace begins and ends a trace, and says what is wrong with a bo
     assertEquals(requestsIn(await Deno.readTextFile(file)).length, ended.requests);
     assertEquals((await send("POST", { stop: true }))[1].state, "off");
   }));
+
+Deno.test("--trace begins a trace with the device, also of instances; wrong flags are one line", async () => {
+  const directory = await Deno.makeTempDir({ prefix: "vhostd-trace-" });
+  try {
+    const socket = `${directory}/rng.sock`, file = `${directory}/trace.json`;
+    {
+      await using rng = new CliProcess([
+        "rng",
+        `--socket-path=${socket}`,
+        `--trace=${file}`,
+        "--trace-every=1",
+      ]);
+      await rng.until("listens on");
+      await using driver = await VirtioDriver.start(socket);
+      while ((await Deno.stat(file)).size < 1000) await driver.request(0, [], [64]);
+    }
+    const ports = ["a", "b"].map((name) => `--port=${directory}/${name}.sock`);
+    {
+      await using ports_ = new CliProcess(["switch", ...ports, `--trace=${file}`]);
+      await ports_.until("listens on");
+      await ports_.until("listens on");
+      for (const name of ["a", "b"]) await Deno.stat(`${directory}/trace-${name}.json`);
+    }
+    const wrong: [flags: string[], why: string][] = [
+      [["--trace-every=3"], "--trace-every has no effect without --trace or --otlp"],
+      [["--trace-max=1M"], "--trace-max has no effect without --trace"],
+      [["--trace=/a", "--otlp=http://a"], "Expected one of --trace and --otlp, got both"],
+      [
+        ["--otlp=nowhere"],
+        '--otlp takes a URL such as http://localhost:4318/v1/traces, got "nowhere"',
+      ],
+      [[`--trace=${directory}/none/a`], "--trace: Cannot write the trace"],
+    ];
+    await Promise.all(wrong.map(async ([flags, why], i) => {
+      const path = `${directory}/wrong-${i}.sock`;
+      const { status, stderr } = await runCli(["rng", `--socket-path=${path}`, ...flags]);
+      assertEquals([status, stderr.split("\n").length], [2, 2], stderr);
+      assertStringIncludes(stderr, why);
+      await Deno.stat(path).then(() => assert(false, "stale socket"), () => {});
+    }));
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
