@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { qemuFrontend } from "../../src/cli/qemu.ts";
+import type { FactDifference } from "../../src/cli/record_facts.ts";
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { filesCommand, initrdWith } from "../../tools/guest/files.ts";
 import { Guest } from "../../tools/guest/guest.ts";
@@ -7,6 +8,7 @@ import { qemuOfVersion } from "../../tools/guest/programs.ts";
 import { MACHINES } from "../../tools/guest/qemu.ts";
 import { run } from "../../tools/lib/process.ts";
 import { ToolError } from "../../tools/lib/tool_error.ts";
+import { runCli } from "../frontend/lib/cli_process.ts";
 import { Backend, ok, steps, temporary } from "./lib/helpers.ts";
 
 const DRIVERS = new URL("../../examples/sensor_driver", import.meta.url).pathname;
@@ -58,6 +60,7 @@ for (const machine of MACHINES) {
       await using sensor = await Backend.start("sensor", [], directory);
       await sensor.post("set", { name: "door", value: -2, unit: "cm" });
       await sensor.post("set", { name: "light", value: 70_000 });
+      const old = `${directory.path}/old.json`;
       const files = { from: [DRIVERS], directory: directory.path };
       const [program, ...args] = await filesCommand(files, { machine });
       await run(program, args);
@@ -78,6 +81,7 @@ for (const machine of MACHINES) {
             left: ["followed", "reading1", "reading2", "reading3"],
           });
           assertEquals(record.config.steps.source, "reported");
+          await Deno.writeTextFile(old, JSON.stringify(record));
         },
 
         "the new one takes all, and acknowledges bit by bit": async () => {
@@ -86,6 +90,16 @@ for (const machine of MACHINES) {
           assertEquals(since(record), printed.new);
           assertEquals(used(record).left, ["reading2", "reading3"]);
           assertEquals(record.errors.total, 0);
+          await Deno.writeTextFile(`${directory.path}/new.json`, JSON.stringify(record));
+          const compared = await runCli(["compare", "--json", old, `${directory.path}/new.json`]);
+          assertEquals(compared.status, 1, compared.stderr);
+          const { differences } = JSON.parse(compared.stdout) as { differences: FactDifference[] };
+          const onlyNew = differences.filter(({ a }) => a === null).map(({ subject }) => subject);
+          const printedSteps = printed.new.filter((step) => !printed.old.includes(step));
+          assertEquals(
+            onlyNew.filter((subject) => subject.startsWith("step ")).sort(),
+            printedSteps.map((step) => step.replace(/^(\S+) (\S+)/, "step $2 $1")).sort(),
+          );
         },
       };
       if (machine === "microvm") return await steps(t, onEach);
