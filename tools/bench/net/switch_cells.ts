@@ -54,6 +54,7 @@ export function switchCells(): NetCell[] {
         async measure(bench, withSystemCalls) {
           await using served = await serve(bench);
           await using cards = await CardPair.start(served.paths, LARGE_BYTES);
+          await cards.warm();
           return await bench.sample(
             [served.pid],
             withSystemCalls,
