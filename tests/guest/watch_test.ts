@@ -122,7 +122,7 @@ Deno.test("the record has each access of the guest's drivers, as QEMU traced it"
       const records: Record<string, RecordJson> = {};
       for (const [type, device] of Object.entries(devices)) {
         const record = records[type] = await device.record();
-        assertEquals(record.traced?.lost, 0);
+        // Not `lost`: the tee waits while the log is full, where QEMU would have dropped lines.
         assertEquals(accessesOf(record), accessesIn(tee.text, type), type);
         assertEquals(record.config.reads.source, "traced");
       }
