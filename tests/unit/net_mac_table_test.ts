@@ -24,6 +24,13 @@ class Model {
     return true;
   }
 
+  pin(address: number, port: number): boolean {
+    const entry = this.known.get(address);
+    if (entry?.seen === Infinity && entry.port !== port) return false;
+    this.known.set(address, { port, seen: Infinity });
+    return true;
+  }
+
   count(port: number): number {
     return [...this.known.values()].filter((entry) => entry.port === port).length;
   }
@@ -71,8 +78,7 @@ Deno.test("MacTable does what a model does", () => {
             break;
           case "pin":
             if (address > 2) break;
-            table.pin(...words, port);
-            model.known.set(address, { port, seen: Infinity });
+            assertEquals(table.pin(...words, port), model.pin(address, port));
         }
         assertEquals(
           table.list(now).map(({ port }) => port).sort(),
