@@ -107,7 +107,7 @@ function add({ passed, failed, failures, skipped }: Outcome, to: Outcome): void 
 /** Runs tests and counts them, from Deno's report. */
 async function runTests(args: string[]): Promise<{ outcome: Outcome; output: Uint8Array[] }> {
   // Theirs too: what tests leave behind, also by their failure, ends with them.
-  const directory = await Deno.makeTempDir({ prefix: "vhostd-test-" });
+  const directory = await Deno.makeTempDir({ prefix: "vhostd-" });
   await Deno.chmod(directory, 0o755); // some tests run programs as another user
   const report = `${directory}/report.xml`;
   try {

@@ -42,7 +42,7 @@ async function soak(
 }
 
 async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
-  const directory = Deno.makeTempDirSync({ prefix: "vhostd-soak-test-" });
+  const directory = Deno.makeTempDirSync({ prefix: "soak-" });
   try {
     await test(directory);
   } finally {
