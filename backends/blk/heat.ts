@@ -9,16 +9,16 @@ import { VIRTIO_BLK_T } from "./request.ts";
 /** Number of places: equal parts of the disk. */
 export const PLACES = 512;
 
-/** Reads and writes since the start, by place. */
+/** Numbers of reads and writes, by place. */
 export interface Heat {
   reads: number[];
   writes: number[];
 }
 
-/** The memory of the counts. */
+/** The memory of a queue's counts. */
 export const HEAT_BYTES: number = 2 * PLACES * 4;
 
-/** The counts, which queue threads share: one that is lost now and then would not be seen. */
+/** The counts of a queue, whose thread is their one writer. */
 export class HeatMap {
   readonly #counts: Uint32Array<SharedArrayBuffer>;
 
@@ -33,9 +33,12 @@ export class HeatMap {
     this.#counts[type * PLACES + (sector / capacity * PLACES | 0)]++;
   }
 
-  /** The counts up to now. */
-  toJSON(): Heat {
-    const counts = [...this.#counts];
+  /** The counts of all queues up to now. */
+  static total(maps: readonly HeatMap[]): Heat {
+    const counts = Array.from(
+      { length: 2 * PLACES },
+      (_, i) => maps.reduce((sum, map) => sum + map.#counts[i], 0),
+    );
     return { reads: counts.slice(0, PLACES), writes: counts.slice(PLACES) };
   }
 }

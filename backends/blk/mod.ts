@@ -254,7 +254,7 @@ export default defineDevice({
       queries: {
         heat: {
           about: "Reads and writes by their place on the disk",
-          run: () => state.heat.toJSON(),
+          run: () => state.heat(),
         },
       },
       commands: {

@@ -9,7 +9,7 @@
  */
 
 import { errnoName } from "../../src/linux/mod.ts";
-import { HEAT_BYTES, HeatMap } from "./heat.ts";
+import { type Heat, HEAT_BYTES, HeatMap } from "./heat.ts";
 import { REFUSED, statusOf, VIRTIO_BLK_S, VIRTIO_BLK_T } from "./request.ts";
 
 const TYPES = Object.keys(VIRTIO_BLK_T) as (keyof typeof VIRTIO_BLK_T)[];
@@ -25,6 +25,9 @@ const FAILED = BY_STATUS + STATUSES.length;
 const LATEST = FAILED + 1; // a ring of FAILURES times at, type, sector, outcome
 const FAILURE_FLOATS = 4;
 const QUEUE_FLOATS = LATEST + FAILURES * FAILURE_FLOATS;
+
+/** The floats of a queue, and the counts behind the floats of all. */
+const QUEUE_BYTES = QUEUE_FLOATS * 8 + HEAT_BYTES;
 
 const CAPACITY = 0;
 const LOST = 1; // an i32, by Atomics
@@ -77,19 +80,23 @@ export interface RequestCounts {
 export class SharedState {
   /** The memory: what another thread makes its own object from. */
   readonly memory: SharedArrayBuffer;
-  /** Counts of requests by their place. */
-  readonly heat: HeatMap;
+  /** Counts of requests by their place, for each queue. */
+  readonly #heats: readonly HeatMap[];
   readonly #floats: Float64Array<SharedArrayBuffer>;
   readonly #lost: Int32Array<SharedArrayBuffer>;
 
   /** Opens a view of a state's memory, or makes a state for a number of queues. */
   constructor(queues: number | SharedArrayBuffer) {
     this.memory = typeof queues === "number"
-      ? new SharedArrayBuffer((QUEUES + queues * QUEUE_FLOATS) * 8 + HEAT_BYTES)
+      ? new SharedArrayBuffer(QUEUES * 8 + queues * QUEUE_BYTES)
       : queues;
-    const floatBytes = this.memory.byteLength - HEAT_BYTES;
-    this.#floats = new Float64Array(this.memory, 0, floatBytes / 8);
-    this.heat = new HeatMap(this.memory, floatBytes);
+    const count = (this.memory.byteLength - QUEUES * 8) / QUEUE_BYTES;
+    const floats = QUEUES + count * QUEUE_FLOATS;
+    this.#floats = new Float64Array(this.memory, 0, floats);
+    this.#heats = Array.from(
+      { length: count },
+      (_, i) => new HeatMap(this.memory, floats * 8 + i * HEAT_BYTES),
+    );
     this.#lost = new Int32Array(this.memory, LOST * 8, 1);
   }
 
@@ -121,7 +128,7 @@ export class SharedState {
     const base = QUEUES + queue * QUEUE_FLOATS;
     floats[base + BY_TYPE + kindOf(type)]++;
     floats[base + BY_STATUS + statusOf(outcome)]++;
-    this.heat.add(type, sector, floats[CAPACITY]);
+    this.#heats[queue].add(type, sector, floats[CAPACITY]);
     if (outcome === 0) return;
     const at = base + LATEST + (floats[base + FAILED] % FAILURES) * FAILURE_FLOATS;
     floats[at] = Date.now();
@@ -129,6 +136,11 @@ export class SharedState {
     floats[at + 2] = sector;
     floats[at + 3] = outcome;
     floats[base + FAILED]++;
+  }
+
+  /** Where on the disk the requests of all queues were. */
+  heat(): Heat {
+    return HeatMap.total(this.#heats);
   }
 
   /** The counts of all queues. */
