@@ -8,7 +8,7 @@
 import { createMemfd, resizeFile } from "../../src/linux/mod.ts";
 import { allocatedBytes } from "./file_store.ts";
 import { MappedFile } from "./mapped_store.ts";
-import { FILE_LIMITS, type FileHandle, type OpenStore } from "./store.ts";
+import { type FileHandle, type OpenStore, volatileAbilities } from "./store.ts";
 
 /**
  * Opens an empty store of `bytes` bytes. It takes memory as it is written.
@@ -23,14 +23,7 @@ export function openMemoryStore(
   const mapped = MappedFile.open(fd.number, bytes, false);
   return {
     kind: "memory",
-    abilities: {
-      ...FILE_LIMITS,
-      readOnly,
-      durable: false,
-      discard: !readOnly,
-      writeZeroes: !readOnly,
-      unmap: !readOnly,
-    },
+    abilities: volatileAbilities(readOnly),
     // Memory answers at once: nothing is won by asking for it and waiting.
     handle: {
       kind: "file",

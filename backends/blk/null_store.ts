@@ -4,7 +4,7 @@
  * @module
  */
 
-import { FILE_LIMITS, type OpenStore, type Store } from "./store.ts";
+import { type OpenStore, type Store, volatileAbilities } from "./store.ts";
 
 const nullStore: Store = {
   read: () => 0, // guest memory stays as it is
@@ -18,14 +18,7 @@ const nullStore: Store = {
 export function openNullStore(bytes: number, { readOnly }: { readOnly: boolean }): OpenStore {
   return {
     kind: "null",
-    abilities: {
-      ...FILE_LIMITS,
-      readOnly,
-      durable: false,
-      discard: !readOnly,
-      writeZeroes: !readOnly,
-      unmap: !readOnly,
-    },
+    abilities: volatileAbilities(readOnly),
     handle: { kind: "null" },
     bytes: () => bytes,
     resize: (wanted) => void (bytes = wanted),

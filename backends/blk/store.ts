@@ -102,6 +102,15 @@ export const FILE_LIMITS: BlockLimits = {
   optimalIoBytes: 0,
 };
 
+/** The abilities of a store whose data ends with this process. */
+export function volatileAbilities(readOnly: boolean): StoreAbilities {
+  const canWrite = !readOnly;
+  return {
+    ...FILE_LIMITS,
+    ...{ readOnly, durable: false, discard: canWrite, writeZeroes: canWrite, unmap: canWrite },
+  };
+}
+
 /** A store that was opened. */
 export interface OpenStore<H extends StoreHandle = StoreHandle> extends Disposable {
   /** Its kind, in a word. */

@@ -122,6 +122,11 @@ function operandText({ operand, options }: AnyDevice): string {
     : ` [${definition.placeholder}]`;
 }
 
+/** The operands of commands that take control sockets, for their help. */
+export const PATHS_HELP = `Each PATH is a control socket (--control-path), or a directory whose \
+control sockets have names that end in .ctl and may come later; by default it is the working \
+directory.`;
+
 /** A command other than that of a device. */
 export interface CommandLine {
   /** The usage, after `vhostd`; its first word is the command's name. */

@@ -7,7 +7,7 @@
 import { METRICS_TYPE, metricsText } from "../runtime/metrics.ts";
 import type { CommandShape } from "./command.ts";
 import { say } from "./failure.ts";
-import { type CommandLine, parseCommand } from "./help.ts";
+import { type CommandLine, parseCommand, PATHS_HELP } from "./help.ts";
 import { listenAddress, listenFailure } from "./listen_address.ts";
 import { LiveRecords } from "./live_records.ts";
 import { print } from "./screen.ts";
@@ -30,8 +30,7 @@ const COMMAND: CommandLine = {
   usage: "metrics [--listen=ADDRESS:PORT] [PATH…]",
   about: `Prints the metrics of devices in Prometheus' text format, or serves them over TCP.
 
-Each PATH is a control socket (--control-path), or a directory whose control sockets have names \
-that end in .ctl and may come later; by default it is the working directory.`,
+${PATHS_HELP}`,
   options,
   operand: "control sockets or directories",
   operands: "any",

@@ -5,7 +5,7 @@
  */
 
 import type { CommandShape } from "./command.ts";
-import { type CommandLine, parseCommand } from "./help.ts";
+import { type CommandLine, parseCommand, PATHS_HELP } from "./help.ts";
 import { isColoured } from "./ink.ts";
 import { LiveRecords } from "./live_records.ts";
 import { screenful, watchStates } from "./screen.ts";
@@ -22,8 +22,7 @@ const COMMAND: CommandLine = {
   about: `Shows the busiest queues of devices each second: requests, latencies and bytes, until \
 SIGINT or until all devices are gone. What is not a terminal gets a table per second.
 
-Each PATH is a control socket (--control-path), or a directory whose control sockets have names \
-that end in .ctl; by default it is the working directory.`,
+${PATHS_HELP}`,
   options,
   operand: "control sockets or directories",
   operands: "any",

@@ -6,7 +6,7 @@
 
 import type { CommandShape } from "./command.ts";
 import { say } from "./failure.ts";
-import { type CommandLine, parseCommand } from "./help.ts";
+import { type CommandLine, parseCommand, PATHS_HELP } from "./help.ts";
 import { listenAddress, listenFailure } from "./listen_address.ts";
 import { helpOption } from "./shared_options.ts";
 import { UsageError } from "./usage_error.ts";
@@ -33,8 +33,7 @@ const COMMAND: CommandLine = {
   about: `Serves a page that shows devices while they run, and prints its URL. Who has the URL can \
 see the page: the token in it is the key.
 
-Each PATH is a control socket (--control-path), or a directory whose control sockets have names \
-that end in .ctl and may come later; by default it is the working directory.`,
+${PATHS_HELP}`,
   options,
   operand: "control sockets or directories",
   operands: "any",

@@ -17,17 +17,17 @@ function store(name: string): string {
 /** Serves the store of a module, and runs a test with a driver for it. */
 async function withStore(
   options: Record<string, unknown>,
-  test: (disk: BlkDriver, driver: VirtioDriver, lines: string[]) => Promise<void>,
+  test: (disk: BlkDriver, driver: VirtioDriver, log: Promise<string>) => Promise<void>,
 ): Promise<void> {
   const directory = Deno.makeTempDirSync();
   const socketPath = `${directory}/blk.sock`;
-  const lines: string[] = [];
+  const line = Promise.withResolvers<string>();
   try {
     await using _server = await serve(blk, {
-      ...{ socketPath, options, log: (line: string) => void lines.push(line) },
+      ...{ socketPath, options, log: line.resolve },
     });
     await using driver = await VirtioDriver.start(socketPath, { queues: [64, 64] });
-    await test(new BlkDriver(driver), driver, lines);
+    await test(new BlkDriver(driver), driver, line.promise);
   } finally {
     await watchesEnded();
     Deno.removeSync(directory, { recursive: true });
@@ -58,11 +58,10 @@ for (const manner of ["throw", "reject"]) {
   Deno.test(`a store in TypeScript that fails (${manner}) is an I/O error, and told of`, () =>
     withStore(
       { blkFile: store("answering"), storeOptions: `manner=${manner}`, numQueues: 2 },
-      async (disk, _driver, lines) => {
+      async (disk, _driver, log) => {
         assertEquals((await disk.read(0, 512)).status, IOERR);
         assertEquals((await disk.read(0, 512)).status, IOERR);
-        while (lines.length < 2) await new Promise((resolve) => setTimeout(resolve, 10));
-        assertStringIncludes(lines.join("\n"), "The store failed on a request");
+        assertStringIncludes(await log, "The store failed on a request");
       },
     ));
 }

@@ -83,8 +83,8 @@ export interface StoreDefinition<O extends Options = Options, S = StoreContext<O
   /** Stores them. Without this function the disk is read-only. */
   write?(request: StoreRequest, state: S): StoreAnswer;
   /**
-   * Makes everything durable whose write was answered before. Without this function nothing
-   * outlives the process, and the guest is told that there is no write cache.
+   * Makes everything durable whose write was answered before. Without this function nothing is
+   * durable, flushes do nothing, and the guest cannot choose between write-back and write-through.
    */
   flush?(request: StoreRequest, state: S): StoreAnswer;
   /** Forgets a range: reads return anything afterwards. Without it, the guest does not discard. */
