@@ -115,7 +115,7 @@ const QEMU_FAULT = "msix_table_mmio_write: Assertion";
  * Whether a processor runs in the kernel with its interrupts off, and so waits for another processor
  * and for no device: one boot in some hundreds hangs so under TCG, the other processor asleep.
  */
-function isStuck(processors: string): boolean {
+export function isStuck(processors: string): boolean {
   return [...processors.matchAll(/^RIP=[8-9a-f]\w* RFL=(\w+) .*HLT=0$/gm)]
     .some(([, flags]) => (parseInt(flags, 16) & INTERRUPTS_ON) === 0);
 }
