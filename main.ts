@@ -4,7 +4,7 @@
  * @module
  */
 
-import { devices } from "./backends/mod.ts";
+import { commands, devices } from "./backends/mod.ts";
 import { runProgram } from "./src/cli/program.ts";
 
-if (import.meta.main) Deno.exit(await runProgram(Deno.args, devices));
+if (import.meta.main) Deno.exit(await runProgram(Deno.args, devices, commands));

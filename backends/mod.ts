@@ -4,6 +4,11 @@
  * @module
  */
 
+/** Commands that belong to a device, by name. */
+export const commands = {
+  overlay: () => import("./blk/overlay/command.ts"),
+};
+
 /** The devices that `vhostd` knows by name. */
 export const devices = {
   blk: () => import("./blk/mod.ts"),

@@ -1,7 +1,17 @@
-/** `deno task test`: every test of the project, by default two processes at a time. */
+/** `deno task test`: every test of the project, by default three processes at a time. */
 import { UsageError } from "../src/cli/usage_error.ts";
+import { debianImage } from "../tests/guest/lib/debian_image.ts";
 import { libvirtPackages } from "../tests/guest/lib/libvirt.ts";
-import { type Program, programPath, QEMU_VERSIONS, qemuOfVersion } from "./guest/programs.ts";
+import { bootFiles } from "./guest/guest.ts";
+import { programImage } from "./guest/program_image.ts";
+import {
+  cephDirectory,
+  networkProgram,
+  programPath,
+  QEMU_VERSIONS,
+  qemuOfVersion,
+} from "./guest/programs.ts";
+import { chromiumPackages } from "./lib/chromium.ts";
 import { defineTool, runTool, teller, type ToolArguments } from "./lib/tool.ts";
 import { ToolError } from "./lib/tool_error.ts";
 
@@ -11,7 +21,7 @@ const OPTIONS = {
     placeholder: "N",
     least: 1,
     most: 16,
-    default: 2,
+    default: 3,
     about: "run N test files at a time",
   },
 } as const;
@@ -46,32 +56,63 @@ function checkLayers({ operands, rest, values }: ToolArguments<typeof OPTIONS>) 
 
 const tell = teller("test");
 
+/** Downloads or makes something where it is missing. */
+type Fetch = () => Promise<unknown>;
+
 /** A layer: what runs, and what has to be on the machine for it. */
 interface Layer {
   about: string;
   args: string[];
   /** Where its test files are, each of which is a piece of work. */
   directory?: string;
-  programs?: Program[];
+  /** What all of its tests need. */
+  needs?: Fetch[];
+  /** What some need, in about their order: they fetch it themselves where it is not there by then. */
+  uses?: Fetch[];
 }
 
 const LAYERS: Record<string, Layer> = {
-  unit: { about: "pure code, no I/O", args: ["tests/unit"] },
+  unit: { about: "pure code, no I/O", args: ["tests/unit.ts"] },
   doc: {
     about: "the examples in doc comments",
-    args: ["--doc", "--check", "mod.ts", "src/", "backends/"],
+    args: ["--doc", "mod.ts", "src/", "backends/"],
   },
   frontend: {
     about: "real sockets, the TypeScript front-end",
     args: [],
     directory: "tests/frontend",
-    programs: ["qemu-storage-daemon"],
+    uses: [
+      () => programPath("qemu-storage-daemon"),
+      () => programPath("nbdkit"),
+      cephDirectory,
+      () => programPath("promtool"),
+      () => programPath("tshark"),
+      () => programPath("passt"),
+      () => networkProgram("dpdk-testpmd"),
+      () => qemuOfVersion("11.1", "qemu-storage-daemon"),
+      chromiumPackages,
+    ],
   },
   guest: {
     about: "real QEMU, real Linux",
     args: [],
     directory: "tests/guest",
-    programs: ["qemu-system-x86_64", "mke2fs"],
+    needs: [
+      () => programPath("qemu-system-x86_64"),
+      () => programPath("mke2fs"),
+      () => bootFiles({}),
+    ],
+    // Their last begins first.
+    uses: [
+      ...QEMU_VERSIONS.map((version) => () => qemuOfVersion(version)),
+      () => programPath("passt"),
+      () => programImage("iperf3", "ethtool"),
+      libvirtPackages,
+      () => programImage("fio"),
+      cephDirectory,
+      debianImage,
+      () => bootFiles({ isKernelNewer: true }),
+    ],
   },
 };
 
@@ -115,9 +156,11 @@ async function runTests(args: string[]): Promise<{ outcome: Outcome; output: Uin
       args: [
         ...["test", "--allow-all", "--quiet", `--junit-path=${report}`],
         ...["--sanitize-resources", `--preload=${PRELOAD}`],
-        // `deno check` does that once for all; here each thread that a test starts would wait for
-        // it.
-        ...args.includes("--check") ? [] : ["--no-check"],
+        // Each mapping of memory has V8 begin to mark the heap, of which the runner's is 84 MB.
+        "--v8-flags=--no-incremental-marking",
+        // `deno check --doc` does that once for all; here each thread that a test starts would wait
+        // for it.
+        "--no-check",
         ...args,
       ],
       env: { TMPDIR: directory },
@@ -176,39 +219,44 @@ function unescape(text: string): string {
   return text.replace(/&(\w+);/g, (all, name: string) => characters[name] ?? all);
 }
 
-/** Fetches what some tests need and not every machine can have: they are skipped there. */
-async function fetchWhatMayBeMissing(): Promise<void> {
-  const wanted = new Map<string, () => Promise<unknown>>([["libvirt", libvirtPackages]]);
-  for (const version of QEMU_VERSIONS) wanted.set(`QEMU ${version}`, () => qemuOfVersion(version));
-  for (const [name, fetch] of wanted) {
+/** Fetches one after the other; where that fails, the tests that need it say so. */
+async function fetchAll(fetches: readonly Fetch[] = []): Promise<void> {
+  for (const fetch of fetches) {
     try {
       await fetch();
     } catch (error) {
       if (!(error instanceof ToolError)) throw error;
-      tell(`${name} cannot be had: ${error.message}`);
+      tell(error.message);
     }
   }
 }
 
 async function main({ operands, rest, jobs }: ReturnType<typeof checkLayers>): Promise<number> {
+  const start = performance.now();
   const layers = Object.entries(LAYERS).filter(([name]) =>
     operands.length === 0 || operands.includes(name)
   );
-  for (const program of layers.flatMap(([, { programs = [] }]) => programs)) {
-    await programPath(program);
-  }
-  if (layers.some(([name]) => name === "guest")) await fetchWhatMayBeMissing();
+  /** Layers of which everything is there that all of their tests need. */
+  const ready = new Set<string>();
+  const needs = Object.fromEntries(
+    layers.map(([name, { needs }]) => [name, fetchAll(needs).then(() => void ready.add(name))]),
+  );
+  // Deno's arguments choose tests, so most of this is not used.
+  const fetching = rest.length > 0
+    ? []
+    : layers.map(([name, { uses }]) => needs[name].then(() => fetchAll(uses)));
   const pieces = layers.flatMap(([name, layer]): Piece[] => {
     const { args, directory } = layer;
     if (directory === undefined) return [{ name, args }];
     return testFiles(directory).map((file) => ({ name, args: [...args, file] }));
   });
   const outcomes = Object.fromEntries(layers.map(([name]) => [name, noOutcome()]));
-  const start = performance.now();
-  /** Guests leave processors idle: half of the workers begin with them, half with the rest. */
-  const work = async (next: () => Piece | undefined) => {
-    for (let piece; (piece = next()) !== undefined;) {
-      const { name, args } = piece;
+  /** Guests leave processors idle: some of the workers begin with them, the others with the rest. */
+  const work = async (beginsWithGuests: boolean) => {
+    while (pieces.length > 0) {
+      const isLast = beginsWithGuests && ready.has(pieces.at(-1)!.name);
+      const { name, args } = (isLast ? pieces.pop() : pieces.shift())!;
+      await needs[name];
       const started = performance.now();
       const { outcome, output } = await runTests([...args, ...rest]);
       add(outcome, outcomes[name]);
@@ -219,9 +267,8 @@ async function main({ operands, rest, jobs }: ReturnType<typeof checkLayers>): P
       output.forEach(writeAll);
     }
   };
-  await Promise.all(
-    Array.from({ length: jobs }, (_, i) => work(() => i % 2 === 0 ? pieces.shift() : pieces.pop())),
-  );
+  await Promise.all(Array.from({ length: jobs }, (_, i) => work(i % 2 !== 0)));
+  await Promise.all(fetching);
 
   const total = noOutcome();
   console.log();

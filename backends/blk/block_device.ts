@@ -27,6 +27,7 @@ const BLKDISCARD = 0x1277;
 const BLKIOMIN = 0x1278;
 const BLKIOOPT = 0x1279;
 const BLKPBSZGET = 0x127b;
+const BLKSECDISCARD = 0x127d;
 
 /** How a block device wants to be used; sizes in bytes. */
 export interface BlockLimits {
@@ -71,6 +72,18 @@ export function blockDiscard(fd: number, offset: number, bytes: number): number 
   return ioctl(fd, BLKDISCARD, range);
 }
 
+/** Erases a part of a block device beyond recovery. Negative on failure. */
+export function blockSecureErase(fd: number, offset: number, bytes: number): number {
+  range[0] = BigInt(offset);
+  range[1] = BigInt(bytes);
+  return ioctl(fd, BLKSECDISCARD, range);
+}
+
+/** Whether a block device, open for writing, can erase beyond recovery; erases nothing. */
+export function canSecureErase(fd: number): boolean {
+  return blockSecureErase(fd, 0, 0) >= 0;
+}
+
 /**
  * Tests whether a file or block device, open for writing, can give space back, and gives none back.
  *
@@ -99,10 +112,20 @@ export function claimDevice(fd: number): Fd {
  * undefined where there is none.
  */
 export function loopFile(fd: number): string | undefined {
+  return attribute(fd, "loop/backing_file");
+}
+
+/** Whether a block device has zones that have to be written in order. */
+export function isHostManaged(fd: number): boolean {
+  return attribute(fd, "queue/zoned") === "host-managed";
+}
+
+/** What the kernel says of a block device, or of the one that it is a partition of. */
+function attribute(fd: number, name: string): string | undefined {
   const { deviceNumber } = fileStat(fd);
-  for (const place of ["loop", "../loop"]) {
+  for (const place of ["", "../"]) {
     try {
-      return readKernelFile(`/sys/dev/block/${deviceNumber}/${place}/backing_file`).trimEnd();
+      return readKernelFile(`/sys/dev/block/${deviceNumber}/${place}${name}`).trimEnd();
     } catch (error) {
       if (!(error instanceof LinuxError)) throw error;
     }

@@ -11,7 +11,8 @@
  */
 
 // The values of writeback: virtio 1.3, 5.2.5
-const WRITE_THROUGH = 0;
+/** Writes are durable when they are completed. */
+export const WRITE_THROUGH = 0;
 /** Writes are durable after a flush. */
 export const WRITE_BACK = 1;
 
@@ -19,13 +20,17 @@ export const WRITE_BACK = 1;
 export class CacheMode {
   readonly #config: { writeback: number };
   /** What a reset leaves: the latest that a front-end has read or written. */
-  #kept = WRITE_BACK;
+  #kept: number;
   /** Whether any front-end has read or written it since this device was opened. */
   #isTold = false;
 
-  /** @param config Config space, live. */
-  constructor(config: { writeback: number }) {
+  /**
+   * @param config Config space, live.
+   * @param initial The mode that it begins with.
+   */
+  constructor(config: { writeback: number }, initial: number) {
     this.#config = config;
+    this.#kept = initial;
   }
 
   /** The mode of the moment, for people. */

@@ -21,6 +21,7 @@ import {
   openFile,
   pinnedBuffer,
   punchHole,
+  readBytes,
   readVectors,
   reopenFile,
   resizeFile,
@@ -28,8 +29,18 @@ import {
   writeVectors,
   zeroRange,
 } from "../../src/linux/mod.ts";
-import { blockDiscard, blockLimits, isReadOnlyDevice, tryPunchHole } from "./block_device.ts";
+import {
+  blockDiscard,
+  blockLimits,
+  blockSecureErase,
+  canSecureErase,
+  isHostManaged,
+  isReadOnlyDevice,
+  tryPunchHole,
+} from "./block_device.ts";
 import { descriptorFor } from "./direct.ts";
+import { expectRaw, FORMAT_BYTES } from "./image_format.ts";
+import { type Lifetime, lifetimeDirectory, readLifetime } from "./lifetime.ts";
 import { lockDevice, lockImage, patiently, pause } from "./image_lock.ts";
 import { MappedFile } from "./mapped_store.ts";
 import {
@@ -49,10 +60,15 @@ import {
  * named it.
  */
 export function openFileStore(path: string, options: FileStoreOptions): OpenStore<FileHandle> {
-  const { readOnly } = options;
+  const { readOnly, start = 0 } = options;
   using opened = new DisposableStack();
   const fd = opened.use(openImage(path, readOnly));
   const isBlockDevice = expectImage(path, fd.number) === "block";
+  const firstBytes = readBytes(fd.number, start, FORMAT_BYTES);
+  if (options.format !== "raw") {
+    const last = Math.max(0, fileBytes(fd.number) - FORMAT_BYTES);
+    expectRaw(path, firstBytes, readBytes(fd.number, last, FORMAT_BYTES));
+  }
   if (options.lock) {
     opened.use(lockImage(path, fd.number, readOnly));
     if (isBlockDevice) opened.use(lockDevice(path, fd.number, readOnly));
@@ -64,7 +80,10 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
   const alignment = directFd && directAlignment(directFd.number);
   const punch = !readOnly && expectWritable(path, fd.number, isBlockDevice);
   const mapped = options.io === "auto" && !isBlockDevice && !options.direct && !readOnly
-    ? opened.use(MappedFile.open(fd.number, fileBytes(fd.number), true))
+    ? opened.use(MappedFile.open(fd.number, fileBytes(fd.number) - start, true, start))
+    : undefined;
+  const lifetimePath = isBlockDevice
+    ? lifetimeDirectory(fileStat(fd.number).deviceNumber)
     : undefined;
   const resources = opened.move();
   return {
@@ -76,22 +95,28 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
       discard: punch,
       writeZeroes: !readOnly,
       unmap: punch,
+      secureErase: isBlockDevice && !readOnly && canSecureErase(fd.number),
+      lifetime: lifetimePath !== undefined,
     },
     handle: {
       kind: "file",
       fd: fd.number,
       isBlockDevice,
+      start,
       io: ioMode(options),
       directFd: directFd?.number ?? -1,
       directOffsetAlign: alignment?.offsetBytes ?? limits.logicalBlockBytes,
       directMemoryAlign: alignment?.memoryBytes ?? limits.logicalBlockBytes,
       map: mapped?.handle,
+      lifetimePath,
     },
-    bytes: () => fileBytes(fd.number),
+    firstBytes,
+    bytes: () => fileBytes(fd.number) - start,
+    ...!isBlockDevice && { identity: () => `mtime ${fileStat(fd.number).modifiedAt}` },
     ...!isBlockDevice && !readOnly && {
       resize(bytes: number) {
-        if (mapped === undefined) resizeFile(fd.number, bytes);
-        else mapped.resize(() => resizeFile(fd.number, bytes));
+        if (mapped === undefined) resizeFile(fd.number, start + bytes);
+        else mapped.resize(() => resizeFile(fd.number, start + bytes));
       },
     },
     describe: () => ({
@@ -99,6 +124,7 @@ export function openFileStore(path: string, options: FileStoreOptions): OpenStor
       io: options.io,
       cache: options.direct ? "none" : "writeback",
       ...mapped && { isMapped: mapped.isOpen },
+      ...lifetimePath !== undefined && { lifetime: readLifetime(lifetimePath) },
       ...!isBlockDevice && { allocatedBytes: allocatedBytes(fd.number) },
     }),
     [Symbol.dispose]: () => resources.dispose(),
@@ -115,6 +141,10 @@ export interface FileStoreOptions {
   direct: boolean;
   /** Exclude other programs that write to it. */
   lock: boolean;
+  /** The format that the person named; without one, an image that does not look raw is refused. */
+  format?: "raw";
+  /** Where in the file the disk begins, in bytes. @default {0} */
+  start?: number;
   /** Takes messages for the person who runs the device. */
   log(message: string): void;
 }
@@ -139,7 +169,9 @@ function openDirect(path: string, fd: number, readOnly: boolean): Fd {
     return reopenFile(fd, { write: !readOnly, direct: true });
   } catch (error) {
     if (!(error instanceof LinuxError) || error.errno !== Errno.EINVAL) throw error;
-    throw new Error(`${path}: its file system cannot do --cache=none (O_DIRECT)`, { cause: error });
+    throw new Error(`${path}: its file system cannot do --cache=none or directsync (O_DIRECT)`, {
+      cause: error,
+    });
   }
 }
 
@@ -172,6 +204,11 @@ function expectWritable(path: string, fd: number, isBlockDevice: boolean): boole
     throw new Error(`Cannot open disk image ${path}: ${why}`);
   };
   if (isBlockDevice && isReadOnlyDevice(fd)) refuse(ONLY_READ);
+  if (isBlockDevice && isHostManaged(fd)) {
+    refuse(
+      "it is a zoned device, whose zones are not passed on; it can only be read (--read-only)",
+    );
+  }
   const code = tryPunchHole(fd, isBlockDevice);
   if (code === Errno.EROFS || code === Errno.ETXTBSY || code === Errno.EBADF) refuse(ONLY_READ);
   if (code === Errno.EPERM) refuse(CANNOT_CHANGE);
@@ -231,6 +268,8 @@ export class FileStore implements Store {
   readonly #fd: number;
   readonly #handle: FileHandle;
   readonly #isBlockDevice: boolean;
+  /** Where in the file the disk begins. */
+  readonly #start: number;
   /** The address of index 0 of guest memory. */
   readonly #base: number;
   /**
@@ -248,6 +287,7 @@ export class FileStore implements Store {
     this.#handle = handle;
     this.#fd = handle.fd;
     this.#isBlockDevice = handle.isBlockDevice;
+    this.#start = handle.start;
     this.#base = memory.base;
     this.#ownSync = openAgain(handle);
     this.syncFd = this.#ownSync?.number ?? handle.fd;
@@ -272,7 +312,11 @@ export class FileStore implements Store {
     for (let done = 0; done < bytes;) {
       vectors.count = 0;
       data.gather(vectors, this.#base, dataOffset + done, bytes - done);
-      const moved = this.#call(isWrite, descriptorFor(this.#handle, request, done), offset + done);
+      const moved = this.#call(
+        isWrite,
+        descriptorFor(this.#handle, request, done),
+        this.#start + offset + done,
+      );
       if (moved < 0) return -moved;
       done += moved;
     }
@@ -303,13 +347,22 @@ export class FileStore implements Store {
     const code = attempt(() =>
       this.#isBlockDevice
         ? blockDiscard(this.#fd, offset, bytes)
-        : punchHole(this.#fd, offset, bytes)
+        : punchHole(this.#fd, this.#start + offset, bytes)
     );
     // A discard is advice, and what cannot take it need not.
     return isUnable(code) ? 0 : code;
   }
 
-  writeZeroes({ offset, bytes }: StoreRequest, unmap: boolean): number {
+  secureErase({ offset, bytes }: StoreRequest): number {
+    return attempt(() => blockSecureErase(this.#fd, this.#start + offset, bytes));
+  }
+
+  lifetime(): Lifetime {
+    return readLifetime(this.#handle.lifetimePath!);
+  }
+
+  writeZeroes({ offset: place, bytes }: StoreRequest, unmap: boolean): number {
+    const offset = this.#start + place;
     if (unmap) {
       const code = attempt(() => punchHole(this.#fd, offset, bytes));
       if (!isUnable(code)) return code;

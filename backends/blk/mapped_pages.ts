@@ -9,6 +9,8 @@
  * @module
  */
 
+import { SharedBits } from "./shared_bits.ts";
+
 /** The unit in which pages are known, in bytes. */
 export const MAPPED_PAGE_BYTES = 4096;
 
@@ -35,7 +37,7 @@ export class MappedPages {
   readonly memory: SharedArrayBuffer;
   readonly #words: Int32Array<SharedArrayBuffer>;
   /** A bit for each page: it is there. */
-  readonly #pages: Int32Array<SharedArrayBuffer>;
+  readonly #pages: SharedBits;
   readonly #touching: number;
   /** How many pages there are. */
   readonly count: number;
@@ -52,7 +54,7 @@ export class MappedPages {
     if (typeof pages === "number") this.#words[COUNT] = pages;
     this.count = this.#words[COUNT];
     const chunks = chunksOf(memory.byteLength);
-    this.#pages = new Int32Array(memory, (CHUNKS + chunks) * 4);
+    this.#pages = new SharedBits(memory, (CHUNKS + chunks) * 4, this.count);
     const thread = Atomics.add(this.#words, THREADS, 1);
     if (thread >= MAX_THREADS) {
       throw new RangeError(`Expected at most ${MAX_THREADS} threads, got one more`);
@@ -87,12 +89,7 @@ export class MappedPages {
   }
 
   #has(first: number, last: number): boolean {
-    if (last >= this.count) return false;
-    for (let word = first >>> 5; word <= last >>> 5; word++) {
-      const mask = maskOf(word, first, last);
-      if ((Atomics.load(this.#pages, word) & mask) !== mask) return false;
-    }
-    return true;
+    return last < this.count && this.#pages.hasAll(first, last);
   }
 
   /** Whether the pages of a chunk were looked up. */
@@ -112,19 +109,12 @@ export class MappedPages {
 
   /** Notes that pages are there; only with the lock. */
   add(first: number, last: number): void {
-    if (!this.isOpen) return;
-    const end = Math.min(last, this.count - 1);
-    for (let word = first >>> 5; word <= end >>> 5; word++) {
-      Atomics.or(this.#pages, word, maskOf(word, first, end));
-    }
+    if (this.isOpen) this.#pages.add(first, Math.min(last, this.count - 1));
   }
 
   /** Forbids pages and waits until no thread touches any; only with the lock. */
   remove(first: number, last: number): void {
-    const end = Math.min(last, this.count - 1);
-    for (let word = first >>> 5; word <= end >>> 5; word++) {
-      Atomics.and(this.#pages, word, ~maskOf(word, first, end));
-    }
+    this.#pages.remove(first, Math.min(last, this.count - 1));
     this.#awaitUntouched();
   }
 
@@ -198,11 +188,4 @@ function memoryBytes(pages: number): number {
 function chunksOf(bytes: number): number {
   // A word for chunks stands for as many pages as CHUNK_PAGES words for pages.
   return Math.ceil((bytes / 4 - CHUNKS) / (CHUNK_PAGES + 1));
-}
-
-/** The bits of a word that stand for pages from `first` to `last`. */
-function maskOf(word: number, first: number, last: number): number {
-  const from = word === first >>> 5 ? -1 << (first & 31) : -1;
-  const to = word === last >>> 5 ? -1 >>> (31 - (last & 31)) : -1;
-  return from & to;
 }

@@ -48,8 +48,8 @@ export class MappedFile implements Disposable {
   readonly #mapping: Mapping;
   readonly #lease = new DisposableStack();
 
-  private constructor(fd: number, bytes: number, isShared: boolean) {
-    this.#mapping = new Mapping(fd, bytes);
+  private constructor(fd: number, bytes: number, isShared: boolean, start: number) {
+    this.#mapping = new Mapping(fd, bytes, start);
     const pages = this.#pages = new MappedPages(Math.ceil(bytes / MAPPED_PAGE_BYTES));
     this.handle = {
       address: this.#mapping.address,
@@ -72,12 +72,13 @@ export class MappedFile implements Disposable {
    * Maps a file that is in memory.
    *
    * @param isShared Whether others can open it too.
+   * @param start Where it begins in the file: a multiple of a page.
    * @returns Nothing where it is on a disk, or cannot be mapped.
    */
-  static open(fd: number, bytes: number, isShared: boolean): MappedFile | undefined {
+  static open(fd: number, bytes: number, isShared: boolean, start = 0): MappedFile | undefined {
     if (bytes === 0 || bytes > MOST_BYTES || !isInMemory(fd)) return undefined;
     try {
-      return new MappedFile(fd, bytes, isShared);
+      return new MappedFile(fd, bytes, isShared, start);
     } catch (error) {
       // Out of addresses, or of mappings: it goes without.
       if (error instanceof LinuxError) return undefined;
@@ -131,6 +132,8 @@ export class MappedStore implements Store {
   readonly #inline: Store;
   readonly #pages: MappedPages;
   readonly #fd: number;
+  /** Where in the file the disk begins. */
+  readonly #start: number;
   /** The address of the file's first byte. */
   readonly #file: number;
   /** The address of index 0 of guest memory. */
@@ -141,9 +144,10 @@ export class MappedStore implements Store {
   #isLeaseKnown = false;
 
   /** Attaches to a mapped file. */
-  constructor({ fd }: FileHandle, map: MapHandle, { memory }: StoreHost, inline: Store) {
+  constructor({ fd, start }: FileHandle, map: MapHandle, { memory }: StoreHost, inline: Store) {
     this.#inline = inline;
     this.#fd = fd;
+    this.#start = start;
     this.#pages = new MappedPages(map.pages);
     this.#file = map.address;
     this.#base = memory.base;
@@ -231,7 +235,8 @@ export class MappedStore implements Store {
    * reach the page and not the file.
    */
   #wholePages(): number {
-    return Math.min(Math.floor(fileBytes(this.#fd) / MAPPED_PAGE_BYTES), this.#pages.count);
+    const bytes = fileBytes(this.#fd) - this.#start;
+    return Math.min(Math.floor(bytes / MAPPED_PAGE_BYTES), this.#pages.count);
   }
 
   /** Writes by a system call, after which the pages are there. */

@@ -29,6 +29,7 @@ export function openMemoryStore(
       kind: "file",
       fd: fd.number,
       isBlockDevice: false,
+      start: 0,
       io: "sync",
       directFd: -1,
       directOffsetAlign: 1,

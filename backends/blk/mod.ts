@@ -10,8 +10,8 @@ import {
   type ConfigWrite,
   defineDevice,
   type DeviceNotice,
+  OptionError,
   packed,
-  parseOption,
   struct,
   u16,
   u32,
@@ -19,13 +19,23 @@ import {
   u8,
 } from "../../mod.ts";
 import { Errno, errnoName } from "../../src/linux/mod.ts";
-import { CacheMode, WRITE_BACK } from "./cache_mode.ts";
+import { CacheMode, WRITE_BACK, WRITE_THROUGH } from "./cache_mode.ts";
+import { FaultControl } from "./faults/fault_control.ts";
+import type { FaultPlan } from "./faults/fault_plan.ts";
+import { Limiter } from "./limits/limiter.ts";
+import { LimitControl } from "./limits/limits.ts";
+import { TokenPool } from "./limits/token_pool.ts";
+import { guessGeometry } from "./geometry.ts";
 import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS, Operation } from "./operation.ts";
-import { type BlkOptions, blkOptions } from "./options.ts";
+import { type BlkOptions, blkOptions, sizeOf } from "./options.ts";
 import { MAX_SEGMENTS, SECTOR_BYTES, VIRTIO_BLK_ID_BYTES } from "./request.ts";
 import { REQUEST_KINDS, SharedState, typeName } from "./shared_state.ts";
-import type { OpenStore, Store } from "./store.ts";
+import { StoreStack } from "./overlay/store_stack.ts";
+import type { StoreControl, ThreadHost } from "./store.ts";
 import { attachStore, openStore } from "./stores.ts";
+import { parseZoned } from "./zoned/zoned_option.ts";
+import { zonedConfig, zonedStore } from "./zoned/zoned_store.ts";
+import { Zones } from "./zoned/zones.ts";
 
 /**
  * The most parts of data in a request: with header and status they fill a queue of 128 descriptors,
@@ -127,26 +137,44 @@ export default defineDevice({
   operand: "blkFile",
 
   // virtio 1.3, 5.2.5 Device Initialization
-  async open({ options, config, announceConfig, fence, log }) {
+  async open({ options, config, announceConfig, fence, post, log }) {
     const { numQueues = Math.min(navigator.hardwareConcurrency, 256), serial = "" } = options;
     expectSerial(serial);
-    using resources = new DisposableStack();
-    const store = resources.use(await openStore(options, log));
+    const limits = new LimitControl(options, numQueues, () => post("limits"));
+    await using resources = new AsyncDisposableStack();
+    let resized = () => {}; // the size is read below
+    const plain = resources.use(await openStore(options, { log, resized: () => resized() }));
+    const blockBytes = expectBlockSize(options, plain);
+    expectSize(plain.bytes(), blockBytes, options.blkFile, plain.kind === "file");
+    const zones = options.zoned === undefined
+      ? undefined
+      : new Zones(parseZoned(options.zoned, plain.bytes(), blockBytes));
+    let store: StoreControl = zones === undefined ? plain : zonedStore(plain, zones);
     const { abilities } = store;
-    const blockBytes = expectBlockSize(options, store);
-    expectSize(store.bytes(), blockBytes, options.blkFile);
 
     const state = new SharedState(numQueues);
     state.capacitySectors = store.bytes() / SECTOR_BYTES;
     const unmap = abilities.unmap && options.discard === "unmap";
     const discard = abilities.discard && options.discard === "unmap";
-    const cacheMode = new CacheMode(config);
+    const alignSectors = Math.max(abilities.physicalBlockBytes, blockBytes) / SECTOR_BYTES;
+    const writeThrough = startsWriteThrough(options, store);
+    const cacheMode = new CacheMode(config, writeThrough ? WRITE_THROUGH : WRITE_BACK);
+    const faults = new FaultControl(options.faults, {
+      blockBytes: abilities.logicalBlockBytes,
+      put: (faults) => post({ faults }),
+      log,
+    });
+    const geometry = guessGeometry(
+      state.capacitySectors,
+      blockBytes / SECTOR_BYTES,
+      store.firstBytes,
+    );
 
     /** Looks at the store's size again, after setting it if one is given. */
     async function resize(wanted?: number): Promise<Resized> {
       const before = Number(config.capacity) * SECTOR_BYTES;
       if (wanted !== undefined && store.resize === undefined) {
-        throw new TypeError(`Expected no size: a ${store.kind} has its own`);
+        throw new TypeError(`Expected no size: the ${store.kind} has its own`);
       }
       const size = wanted ?? store.bytes();
       expectSize(size, blockBytes);
@@ -155,7 +183,7 @@ export default defineDevice({
         // Requests behind the new end are refused and drained before the file is cut.
         state.capacitySectors = Math.min(served, size / SECTOR_BYTES);
         if (state.capacitySectors < served) await fence();
-        if (wanted !== undefined) store.resize!(wanted);
+        if (wanted !== undefined) await store.resize!(wanted);
       } catch (error) {
         state.capacitySectors = served;
         throw error;
@@ -168,27 +196,44 @@ export default defineDevice({
     }
 
     /** One after the other. */
-    let resizing: Promise<unknown> = Promise.resolve();
-    const resizeInTurn = (wanted?: number) => {
-      const resized = resizing.then(() => resize(wanted));
-      resizing = resized.catch(() => {});
-      return resized;
+    let changing: Promise<unknown> = Promise.resolve();
+    const inTurn = <T>(change: () => Promise<T>): Promise<T> => {
+      const changed = changing.then(change);
+      changing = changed.catch(() => {});
+      return changed;
     };
+    const resizeInTurn = (wanted?: number) => inTurn(() => resize(wanted));
+    resized = () =>
+      void resizeInTurn().catch((error) => log(`${options.blkFile}: ${error.message}`));
+
+    /** Has the disk go on in a new overlay. */
+    async function snapshot(body: unknown): Promise<Record<string, unknown>> {
+      if (zones !== undefined) throw new TypeError("Expected a disk without zones");
+      const { overlayOf, takeSnapshot } = await import("./overlay/snapshot.ts");
+      const path = overlayOf(body);
+      const hasLost = () => state.lostErrno !== 0;
+      const name = options.blkFile ?? "";
+      store = opened.use(
+        await takeSnapshot({ store, name, options, log, post, fence, hasLost }, path),
+      );
+      log(`The disk goes on in ${path}; to start it again: --overlay=${path}`);
+      return { overlay: path };
+    }
 
     const opened = resources.move();
     return {
       offer: {
         // There is no such limit, and SeaBIOS 1.16 computes with size_max * seg_max in 16 bits
         SIZE_MAX: false,
-        GEOMETRY: false,
+        GEOMETRY: geometry !== undefined,
         RO: abilities.readOnly,
         CONFIG_WCE: abilities.durable && !abilities.readOnly,
         MQ: numQueues > 1,
         DISCARD: discard,
         WRITE_ZEROES: abilities.writeZeroes,
-        LIFETIME: false,
-        SECURE_ERASE: false,
-        ZONED: false,
+        LIFETIME: abilities.lifetime ?? false,
+        SECURE_ERASE: abilities.secureErase ?? false,
+        ZONED: zones !== undefined,
       },
       // All but MQ, whose queues would be missing, and ZONED, whose writes would go anywhere
       honour: {
@@ -206,25 +251,31 @@ export default defineDevice({
       config: {
         capacity: BigInt(state.capacitySectors),
         seg_max: SEG_MAX,
+        geometry,
         blk_size: blockBytes,
         topology: {
           physical_block_exp: Math.log2(Math.max(abilities.physicalBlockBytes / blockBytes, 1)),
           min_io_size: Math.min(Math.ceil(abilities.minIoBytes / blockBytes), 0xffff),
           opt_io_size: Math.floor(abilities.optimalIoBytes / blockBytes),
         },
-        writeback: WRITE_BACK,
+        writeback: writeThrough ? WRITE_THROUGH : WRITE_BACK,
         num_queues: numQueues,
         ...discard && {
           max_discard_sectors: MAX_DISCARD_SECTORS,
           max_discard_seg: MAX_SEGMENTS,
-          discard_sector_alignment: Math.max(abilities.physicalBlockBytes, blockBytes) /
-            SECTOR_BYTES,
+          discard_sector_alignment: alignSectors,
         },
         ...abilities.writeZeroes && {
           max_write_zeroes_sectors: MAX_WRITE_ZEROES_SECTORS,
           max_write_zeroes_seg: MAX_SEGMENTS,
           write_zeroes_may_unmap: Number(unmap),
         },
+        ...abilities.secureErase && {
+          max_secure_erase_sectors: MAX_DISCARD_SECTORS,
+          max_secure_erase_seg: MAX_SEGMENTS,
+          secure_erase_sector_alignment: alignSectors,
+        },
+        ...zones && { zoned: zonedConfig(zones.layout) },
       },
       shared: {
         store: store.handle,
@@ -232,7 +283,13 @@ export default defineDevice({
         readOnly: abilities.readOnly,
         discard,
         unmap,
+        secureErase: abilities.secureErase ?? false,
+        lifetime: abilities.lifetime ?? false,
+        writeThrough,
+        zones: zones && { layout: zones.layout, memory: zones.memory },
         serial,
+        limits: { queues: numQueues, memory: limits.pool.memory },
+        faults: faults.shared,
       },
       onFeatures: (features) => cacheMode.negotiated(features),
       onReset: () => cacheMode.reset(),
@@ -242,7 +299,12 @@ export default defineDevice({
         if (writeback !== undefined) cacheMode.check(writeback.after[0]);
       },
       // A copy that was restored or sent again says what the driver believes too
-      onConfigWritten: () => cacheMode.read(),
+      onConfigWritten({ fields, migration }: ConfigWrite) {
+        cacheMode.read();
+        // What was written before is volatile, and the driver flushes no more
+        const writeback = fields.find(({ name }) => name === "writeback");
+        if (!migration && writeback?.after[0] === WRITE_THROUGH) post("flush");
+      },
       async onReload() {
         const { before, bytes } = await resizeInTurn();
         log(
@@ -262,6 +324,12 @@ export default defineDevice({
           about: 'Announce the size of the file, or set that of a file or memory: {"size": "2G"}',
           run: async (body) => await resizeInTurn(sizeOf(body)),
         },
+        snapshot: {
+          about: 'Go on in a new overlay, and leave the disk as it is: {"overlay": "PATH"}',
+          run: (body) => inTurn(() => snapshot(body)),
+        },
+        ...limits.commands,
+        ...faults.commands,
       },
       report: () => ({
         store: { kind: store.kind, readOnly: abilities.readOnly, ...store.describe() },
@@ -270,37 +338,77 @@ export default defineDevice({
           bytes: state.capacitySectors * SECTOR_BYTES,
         },
         mode: cacheMode.name,
+        ...limits.report(),
+        ...faults.report(),
         ...state.counts(),
       }),
-      [Symbol.asyncDispose]: () => Promise.resolve(opened.dispose()),
+      [Symbol.asyncDispose]: () => opened.disposeAsync(),
     };
   },
 
   async handlers({ shared, features, config, memory, queues, notice, io, watch, keep }) {
     const state = new SharedState(shared.state);
-    const store: Store = await attachStore(shared.store, {
+    const host: ThreadHost = {
       ...{ memory, io, watch, keep, notice },
       done: (request, result) => operation.done(request, result),
       flush: () => queues.requestq.forEach((queue) => queue.flush()),
-    });
+    };
+    const stack = await StoreStack.attach(
+      host,
+      (host) => attachStore(shared.store, host),
+      shared.faults && { setup: shared.faults, thread: () => queues.requestq[0].index },
+    );
     const operation = new Operation({
       ...shared,
-      store,
+      store: stack.store,
       state,
       features,
       config,
+      zones: shared.zones && new Zones(shared.zones.layout, shared.zones.memory),
+      onNotZoned: () => notice(NOT_ZONED),
       onFailure: (type, errno) =>
-        notice(state.lostErrno === errno ? lostNotice(errno) : failureNotice(type, errno)),
+        notice(
+          state.lostErrno === errno
+            ? lostNotice(errno)
+            : failureNotice(type, errno, shared.store.kind === "module"),
+        ),
     });
+    const pool = new TokenPool(shared.limits.queues, shared.limits.memory);
+    let limiter: Limiter | undefined;
+    const limit = () => {
+      if (pool.isOn) limiter ??= new Limiter({ pool, queues: queues.requestq, watch });
+      operation.limiter = pool.isOn ? limiter : undefined;
+      limiter?.resume();
+    };
+    limit();
     return {
       queues: { requestq: (chain, queue) => operation.handle(chain, queue) },
+      onMessage(message: unknown) {
+        if (message === "flush") return operation.flush();
+        if (message === "limits") return limit();
+        if (StoreStack.isStep(message)) return stack.step(message, operation, queues.requestq);
+        stack.setFaults((message as { faults: FaultPlan }).faults);
+      },
       kindOf: (chain, queue) => operation.kindOf(chain, queue),
       onStart: (queue) => operation.start(queue),
-      onBatch: store.submit?.bind(store),
-      close: () => store.close?.(),
+      onBatch: () => stack.store.submit?.(),
+      onCancel: () => stack.store.cancel?.(),
+      close() {
+        limiter?.[Symbol.dispose]();
+        stack.store.close?.();
+      },
     };
   },
 });
+
+/** What they are told when a driver uses a zoned disk as if it were none. */
+const NOT_ZONED: DeviceNotice = {
+  what: "the driver does not know zones",
+  why: "it did not acknowledge ZONED, so each request of it fails",
+  remedy:
+    "QEMU's vhost-user-blk hides the bit; its vhost-user-test-device (QEMU 11) does not, and " +
+    "Linux has known it since 6.4",
+};
 
 /** What they are told when writes could not be made durable, and for each flush after. */
 function lostNotice(errno: number): DeviceNotice {
@@ -313,10 +421,12 @@ function lostNotice(errno: number): DeviceNotice {
 }
 
 /** The notice for the user about a request that failed. */
-function failureNotice(type: number, errno: number): DeviceNotice {
+function failureNotice(type: number, errno: number, isModule: boolean): DeviceNotice {
   const isFull = errno === Errno.ENOSPC || errno === Errno.EDQUOT;
+  const what = `${typeName(type)} requests fail with ${errnoName(errno)}`;
+  if (isModule) return { what, why: "the store refuses them", remedy: "the guest sees I/O errors" };
   return {
-    what: `${typeName(type)} requests fail with ${errnoName(errno)}`,
+    what,
     why: isFull ? "the host has no room for the image" : "the host refuses them",
     remedy: isFull
       ? "make room on its file system; until then the guest sees I/O errors"
@@ -332,7 +442,7 @@ interface Resized {
 
 function expectSerial(serial: string): void {
   if (serial.length > VIRTIO_BLK_ID_BYTES || !/^[\x20-\x7e]*$/.test(serial)) {
-    throw new Error(
+    throw new OptionError(
       `--serial takes up to ${VIRTIO_BLK_ID_BYTES} printable ASCII characters, got ${
         JSON.stringify(serial)
       }`,
@@ -340,11 +450,18 @@ function expectSerial(serial: string): void {
   }
 }
 
-function expectBlockSize({ blockSize }: BlkOptions, { kind, abilities }: OpenStore): number {
+/** Whether the options say that a disk begins write-through. */
+function startsWriteThrough({ cache }: BlkOptions, { kind, abilities }: StoreControl): boolean {
+  if (cache !== "writethrough" && cache !== "directsync") return false;
+  if (abilities.durable || abilities.readOnly) return true;
+  throw new Error(`--cache=${cache} needs a store that can flush, which the ${kind} cannot`);
+}
+
+function expectBlockSize({ blockSize }: BlkOptions, { kind, abilities }: StoreControl): number {
   const { logicalBlockBytes: least } = abilities;
   if (blockSize === undefined) return least;
   if (!Number.isInteger(Math.log2(blockSize))) {
-    throw new Error(`--block-size takes a power of 2, got ${blockSize}`);
+    throw new OptionError(`--block-size takes a power of 2, got ${blockSize}`);
   }
   if (blockSize < least) {
     throw new Error(
@@ -354,36 +471,19 @@ function expectBlockSize({ blockSize }: BlkOptions, { kind, abilities }: OpenSto
   return blockSize;
 }
 
-function expectSize(bytes: number, blockBytes: number, path?: string): void {
+function expectSize(bytes: number, blockBytes: number, path?: string, isFile = false): void {
   const name = path ?? "The disk";
   // Sectors and offsets are numbers; beyond this, one stands for several
   if (bytes > Number.MAX_SAFE_INTEGER) {
     throw new RangeError(`${name}: Expected a size below 8 PiB (2^53 bytes), got ${bytes} bytes`);
   }
   if (bytes > 0 && bytes % blockBytes === 0) return;
-  const remedy = path === undefined
-    ? `the next larger one is ${Math.ceil(bytes / blockBytes) * blockBytes}`
-    : `truncate -s %${blockBytes} makes it longer, by zeroes`;
+  const remedy = isFile
+    ? `truncate -s %${blockBytes} makes it longer, by zeroes`
+    : `the next larger one is ${Math.ceil(bytes / blockBytes) * blockBytes}`;
   throw new RangeError(
     bytes === 0
       ? `${name}: Expected a size of at least ${blockBytes} bytes, got an empty one`
       : `${name}: Expected a size that is a multiple of ${blockBytes} bytes, got ${bytes}; ${remedy}`,
   );
-}
-
-/** The size that the body of a `resize` command names, if any. */
-function sizeOf(body: unknown): number | undefined {
-  if (body === undefined || body === null) return undefined;
-  const { size, ...others } = Object(body) as { size?: unknown };
-  const unknown = Object.keys(others)[0];
-  if (unknown !== undefined) throw new TypeError(`Expected only "size", got ${unknown}`);
-  if (size === undefined) return undefined;
-  try {
-    if (typeof size !== "string" && typeof size !== "number") throw new TypeError();
-    return parseOption("size", blkOptions.size, String(size)) as number;
-  } catch (cause) {
-    throw new TypeError(`Expected a size such as 1073741824 or "1G", got ${JSON.stringify(size)}`, {
-      cause,
-    });
-  }
 }

@@ -4,11 +4,22 @@
  * @module
  */
 
-import { type Chain, type HandlerResult, LATER, type QueueHandle } from "../../mod.ts";
+import {
+  type Chain,
+  type HandlerResult,
+  LATER,
+  Parts,
+  type QueueHandle,
+  UNTIL_READY,
+} from "../../mod.ts";
 import { Errno, LinuxError } from "../../src/linux/mod.ts";
+import type { Limiter } from "./limits/limiter.ts";
+import { type Lifetime, LIFETIME_BYTES, writeLifetime } from "./lifetime.ts";
 import { REFUSED, Request, statusOf, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_T } from "./request.ts";
 import { kindOf, type SharedState } from "./shared_state.ts";
 import type { Store, StoreRequest, StoreResult } from "./store.ts";
+import { admitZoned, prepareZoned } from "./zoned/zoned_requests.ts";
+import type { Zones } from "./zoned/zones.ts";
 
 /**
  * The most sectors in a segment of a discard, and of a write zeroes, which may have to be written
@@ -24,7 +35,8 @@ export const MAX_WRITE_ZEROES_SECTORS = 2 ** 17;
  */
 const LONG_BYTES = 2 ** 23;
 
-/** The piece of a long write zeroes, and of a long discard. */
+/** The piece of a long read or write, of a long write zeroes, and of a long discard. */
+const DATA_PIECE_BYTES = 8 * 2 ** 20;
 const ZEROES_PIECE_BYTES = 16 * 2 ** 20;
 const DISCARD_PIECE_BYTES = 256 * 2 ** 20;
 
@@ -49,6 +61,9 @@ export interface OperationOptions {
     readonly CONFIG_WCE: boolean;
     readonly DISCARD: boolean;
     readonly WRITE_ZEROES: boolean;
+    readonly SECURE_ERASE: boolean;
+    readonly LIFETIME: boolean;
+    readonly ZONED: boolean;
   };
   /** Config space, live. */
   config: { readonly writeback: number };
@@ -58,6 +73,15 @@ export interface OperationOptions {
   discard: boolean;
   /** Whether write zeroes may give space back. */
   unmap: boolean;
+  /** Whether the store can erase beyond recovery, and tell how worn it is. */
+  secureErase: boolean;
+  lifetime: boolean;
+  /** Whether `writeback` counts for a driver that cannot change it too. */
+  writeThrough: boolean;
+  /** The zones of a host-managed disk. */
+  zones?: Zones;
+  /** Told of a driver that does not know zones. */
+  onNotZoned?(): void;
   /** Told of a request of a type that failed with an errno. */
   onFailure?(type: number, errno: number): void;
   /** The device ID string: ASCII, at most 20 bytes. */
@@ -67,20 +91,31 @@ export interface OperationOptions {
 /** Carries out the requests of the queues of one thread. */
 export class Operation {
   readonly #options: OperationOptions;
-  readonly #store: Store;
+  #store: Store;
+  /** Requests stay in their queues. */
+  isPaused = false;
   readonly #state: SharedState;
+  readonly #zones: Zones | undefined;
   readonly #id = new Uint8Array(VIRTIO_BLK_ID_BYTES);
   /** By queue and slot. */
   readonly #requests: Request[][] = [];
   /** The bytes of pending requests. */
   #laterBytes = 0;
+  /** Where the disk has limits. */
+  limiter: Limiter | undefined;
 
   /** Begins with no queue. */
   constructor(options: OperationOptions) {
     this.#options = options;
     this.#store = options.store;
     this.#state = options.state;
+    this.#zones = options.zones;
     new TextEncoder().encodeInto(options.serial, this.#id);
+  }
+
+  /** Has another store carry requests out from now on; nothing may be in flight. */
+  replaceStore(store: Store): void {
+    this.#store = store;
   }
 
   /** A ring starts: its slots are new ones. */
@@ -94,10 +129,15 @@ export class Operation {
    * @throws {Error} When it has no room for a status.
    */
   handle(chain: Chain, queue: QueueHandle): HandlerResult {
+    if (this.isPaused) return UNTIL_READY;
     const requests = this.#requests[queue.index];
     const request = requests[chain.slot] ??= new Request(chain, queue);
-    const refused = request.begin() || this.#prepare(request);
-    if (refused === 0 && request.segments > 0 && costOf(request) > LONG_BYTES) {
+    let refused = request.begin() || this.#prepare(request);
+    if (this.limiter !== undefined && refused === 0 && request.steps > 0) {
+      if (!this.limiter.admits(queue.index, limitedBytes(request))) return UNTIL_READY;
+    }
+    if (this.#zones !== undefined && refused === 0) refused = this.#admit(request, this.#zones);
+    if (refused === 0 && request.steps > 0 && isLong(request)) {
       queue.hold();
       return this.#perPiece(request);
     }
@@ -142,12 +182,39 @@ export class Operation {
       }
       case VIRTIO_BLK_T.WRITE_ZEROES:
         if (!this.#options.features.WRITE_ZEROES) return REFUSED.UNSUPPORTED;
+        if (this.#zones !== undefined) return REFUSED.UNSUPPORTED;
         if (this.#options.readOnly) return REFUSED.READ_ONLY;
         return request.takeSegments(capacitySectors, MAX_WRITE_ZEROES_SECTORS) ||
           this.#makeStable(request);
+      case VIRTIO_BLK_T.SECURE_ERASE:
+        if (!this.#options.features.SECURE_ERASE) return REFUSED.UNSUPPORTED;
+        if (this.#options.readOnly) return REFUSED.READ_ONLY;
+        // An overlay, laid since it was offered, cannot erase what is below it
+        if (!this.#options.secureErase || this.#store.secureErase === undefined) {
+          return REFUSED.UNSUPPORTED;
+        }
+        return request.takeSegments(capacitySectors, MAX_DISCARD_SECTORS) ||
+          this.#makeStable(request);
+      case VIRTIO_BLK_T.GET_LIFETIME:
+        if (!this.#options.features.LIFETIME) return REFUSED.UNSUPPORTED;
+        if (!this.#options.lifetime || this.#store.lifetime === undefined) {
+          return REFUSED.UNSUPPORTED;
+        }
+        request.steps = 1;
+        return request.takeData(LIFETIME_BYTES);
       default:
-        return REFUSED.UNSUPPORTED;
+        if (this.#zones === undefined) return REFUSED.UNSUPPORTED;
+        return prepareZoned(request, this.#options.readOnly) ||
+          (request.type === VIRTIO_BLK_T.ZONE_APPEND ? this.#makeStable(request) : 0);
     }
+  }
+
+  /** Carries out what a request means for zones; returns 0, or why it is refused. */
+  #admit(request: Request, zones: Zones): number {
+    if (this.#options.features.ZONED) return admitZoned(request, zones);
+    // The standard has the device refuse such a driver, which is the front-end's to do
+    this.#options.onNotZoned?.();
+    return REFUSED.NOT_ZONED;
   }
 
   /** Ends a write with a flush where it is to be stable when it is completed: virtio 1.3, 5.2.6.2. */
@@ -164,36 +231,62 @@ export class Operation {
 
   /** Whether writes are stable at once: a driver that cannot flush has no other way. */
   get #isWriteThrough(): boolean {
-    const { FLUSH, CONFIG_WCE } = this.#options.features;
-    return !FLUSH || (CONFIG_WCE && this.#options.config.writeback === 0);
+    const { features, config } = this.#options;
+    if (!features.FLUSH) return true;
+    return config.writeback === 0 && (features.CONFIG_WCE || this.#options.writeThrough);
   }
 
   /** Has the store do the next step, if there is something to do in it. */
   #perform(request: Request, step: number): StoreResult {
+    if (request.endsWithFlush && step === request.steps - 1) return this.#store.flush(request);
+    if (request.segments > 0) request.useSegment(step);
+    return request.bytes === 0 ? 0 : this.#carryOut(request);
+  }
+
+  /** Has the store do what a request asks for with its current range. */
+  #carryOut(request: Request): StoreResult {
     const store = this.#store;
-    if (request.endsWithFlush && step === request.steps - 1) return store.flush(request);
     switch (request.type) {
       case VIRTIO_BLK_T.IN:
-        return request.bytes === 0 ? 0 : store.read(request);
+        return store.read(request);
       case VIRTIO_BLK_T.OUT:
-        return request.bytes === 0 ? 0 : store.write(request);
+        return store.write(request);
+      case VIRTIO_BLK_T.DISCARD:
+        return store.discard(request);
+      case VIRTIO_BLK_T.ZONE_APPEND:
+        return store.write(request);
+      case VIRTIO_BLK_T.ZONE_RESET:
+      case VIRTIO_BLK_T.ZONE_RESET_ALL:
+        return store.writeZeroes(request, true);
+      case VIRTIO_BLK_T.SECURE_ERASE:
+        return store.secureErase!(request);
+      case VIRTIO_BLK_T.GET_LIFETIME:
+        return this.#giveLifetime(request);
       default:
-        request.useSegment(step);
-        return request.bytes === 0 ? 0 : this.#clear(request);
+        return store.writeZeroes(request, request.unmap && this.#options.unmap);
     }
   }
 
-  /** Has the store discard a range, or fill it with zeroes. */
-  #clear(request: Request): StoreResult {
-    if (request.type === VIRTIO_BLK_T.DISCARD) return this.#store.discard(request);
-    return this.#store.writeZeroes(request, request.unmap && this.#options.unmap);
+  #giveLifetime({ data }: Request): StoreResult {
+    const give = (lifetime: Lifetime) => {
+      writeLifetime(data, lifetime);
+      return 0;
+    };
+    try {
+      const lifetime = this.#store.lifetime!();
+      return lifetime instanceof Promise ? lifetime.then(give) : give(lifetime);
+    } catch (error) {
+      return errnoOf(error);
+    }
   }
 
   /** Continues a request whose last step had this result. */
   #advance(request: Request, result: StoreResult): HandlerResult {
     for (;;) {
       if (typeof result !== "number") {
-        return result.catch(errnoOf).then((outcome) => this.#advance(request, outcome));
+        request.settled ??= (outcome) => this.#resume(request, outcome);
+        request.rejected ??= (error) => this.#resume(request, errnoOf(error));
+        return result.then(request.settled, request.rejected);
       }
       if (result === LATER) return LATER;
       if (result !== 0 || request.step === request.steps) return this.#finish(request, result);
@@ -201,17 +294,26 @@ export class Operation {
     }
   }
 
-  /** Carries out a long discard or write zeroes. */
+  /** Continues a request outside a batch, after a promise of its store. */
+  #resume(request: Request, outcome: number): HandlerResult {
+    const next = this.#advance(request, outcome);
+    if (typeof next !== "number") this.#store.submit?.();
+    return next;
+  }
+
+  /** Carries out a long request. */
   async #perPiece(request: Request): Promise<number> {
-    const most = request.type === VIRTIO_BLK_T.DISCARD ? DISCARD_PIECE_BYTES : ZEROES_PIECE_BYTES;
+    const most = pieceBytes(request.type);
+    const ranges = request.endsWithFlush ? request.steps - 1 : request.steps;
     let turnAt = performance.now() + TURN_MS;
     let outcome = 0;
-    for (; request.step < request.segments && outcome === 0; request.step++) {
-      request.useSegment(request.step);
+    for (; request.step < ranges && outcome === 0; request.step++) {
+      if (request.segments > 0) request.useSegment(request.step);
       for (let left = request.bytes; left > 0 && outcome === 0; left -= request.bytes) {
         request.bytes = Math.min(most, left);
-        outcome = await this.#outcome(request, this.#clear(request));
+        outcome = await this.#outcome(request, this.#carryOut(request));
         request.offset += request.bytes;
+        request.dataOffset += request.bytes;
         if (performance.now() < turnAt) continue;
         await new Promise<void>((resolve) => setTimeout(resolve, 0));
         turnAt = performance.now() + TURN_MS;
@@ -224,10 +326,21 @@ export class Operation {
     return this.#finish(request, outcome);
   }
 
-  /** The outcome of a store operation, however the store tells it. */
-  #outcome(request: Request, result: StoreResult): StoreResult {
+  /** Makes durable what was written before: the driver will flush no more. */
+  async flush(): Promise<void> {
+    const data = new Parts(new Uint8Array());
+    const token: Awaited = { data, dataOffset: 0, offset: 0, bytes: 0, onDone: undefined };
+    const outcome = await this.#outcome(token, this.#store.flush(token));
+    if (outcome === 0 || NOT_DONE.includes(outcome)) return;
+    this.#state.lose(outcome);
+    this.#options.onFailure?.(VIRTIO_BLK_T.FLUSH, outcome);
+  }
+
+  /** The outcome of a store operation outside a batch, however the store tells it. */
+  #outcome(request: Awaited, result: StoreResult): number | Promise<number> {
+    if (typeof result === "number" && result !== LATER) return result;
+    this.#store.submit?.();
     if (typeof result !== "number") return result.catch(errnoOf);
-    if (result !== LATER) return result;
     return new Promise<number>((resolve) => request.onDone = resolve);
   }
 
@@ -256,12 +369,38 @@ export class Operation {
     if (typeof written !== "number") {
       throw new TypeError("A store that answers LATER answered with a promise");
     }
-    if (written !== LATER) request.queue.complete(request.chain, written);
+    if (written === LATER) this.#store.submit?.();
+    else request.queue.complete(request.chain, written);
   }
+}
+
+/** A store request whose result a promise is made of. */
+interface Awaited extends StoreRequest {
+  onDone: ((result: number) => void) | undefined;
 }
 
 /** Errnos of a flush that was not tried to its end, such as one that was given up: nothing is lost. */
 export const NOT_DONE: readonly number[] = [Errno.EAGAIN, Errno.EINTR, Errno.ECANCELED];
+
+/** Whether a request is done in pieces. */
+function isLong(request: Request): boolean {
+  return (request.segments === 0 ? request.bytes : costOf(request)) > LONG_BYTES;
+}
+
+/** The most bytes of a long request that are done in one go. */
+function pieceBytes(type: number): number {
+  switch (type) {
+    case VIRTIO_BLK_T.IN:
+    case VIRTIO_BLK_T.OUT:
+    case VIRTIO_BLK_T.ZONE_APPEND:
+      return DATA_PIECE_BYTES;
+    case VIRTIO_BLK_T.DISCARD:
+    case VIRTIO_BLK_T.SECURE_ERASE:
+      return DISCARD_PIECE_BYTES;
+    default:
+      return ZEROES_PIECE_BYTES;
+  }
+}
 
 /** What a request costs, in bytes that are moved. */
 function costOf({ type, chain, segments, segmentBytes }: Request): number {
@@ -270,7 +409,14 @@ function costOf({ type, chain, segments, segmentBytes }: Request): number {
   return segmentBytes * DISCARD_COST + segments * SEGMENT_COST_BYTES;
 }
 
+/** What a request costs of a limit of bytes: QEMU's throttle counts those ranges too. */
+function limitedBytes({ type, bytes, segmentBytes }: Request): number {
+  return type === VIRTIO_BLK_T.IN || type === VIRTIO_BLK_T.OUT || type === VIRTIO_BLK_T.ZONE_APPEND
+    ? bytes
+    : segmentBytes;
+}
+
 /** The errno of what a store's promise was rejected with. */
-function errnoOf(error: unknown): number {
+export function errnoOf(error: unknown): number {
   return error instanceof LinuxError ? error.errno : Errno.EIO;
 }

@@ -4,20 +4,40 @@
  * @module
  */
 
-import type { Options, OptionValues } from "../../mod.ts";
+import { type Options, type OptionValues, parseOption } from "../../mod.ts";
+import { faultOptions } from "./faults/fault_plan.ts";
+import { limitOptions } from "./limits/limits.ts";
 
 /** The options of the block device. */
 export const blkOptions = {
   blkFile: {
     type: "text",
     placeholder: "PATH",
-    about: "Serve a raw disk image or a block device, or the store that a module (PATH.ts) exports",
+    about:
+      "Serve a raw disk image, a block device, the store that a module (PATH.ts) exports, or a " +
+      "disk elsewhere: nbd:, nbds:, nbd+unix:, http:, https: or rbd:",
+  },
+  overlay: {
+    type: "text",
+    placeholder: "DELTA",
+    about:
+      "Copy on write: keep what the guest writes in this sparse file, made if there is none, " +
+      "and only read the disk; without one, the disk that DELTA was made on",
   },
   storeOptions: {
     type: "text",
     placeholder: "NAME=VALUE,…",
     needs: "blkFile",
-    about: "Options of the module's store",
+    about: "Options of the module's store or of the disk elsewhere",
+  },
+  format: {
+    type: "text",
+    placeholder: "raw|overlay",
+    choices: ["raw", "overlay"],
+    needs: "blkFile",
+    about:
+      "The image is raw, whatever it begins with; otherwise one that looks like qcow2, vmdk, " +
+      "gzip and so on is refused. Below a new --overlay: overlay, if it is one",
   },
   size: {
     type: "number",
@@ -26,6 +46,13 @@ export const blkOptions = {
     least: 512,
     most: 2 ** 50,
     about: "Serve memory of this size, empty at the start; with --null, nothing of this size",
+  },
+  zoned: {
+    type: "text",
+    placeholder: "MODEL[,…]",
+    needs: "size",
+    about: "Divide it into zones: host-managed[,NAME=VALUE…], where NAME is size, capacity, " +
+      "conventional, open or active",
   },
   null: {
     type: "flag",
@@ -42,11 +69,13 @@ export const blkOptions = {
   },
   cache: {
     type: "text",
-    placeholder: "writeback|none",
-    choices: ["writeback", "none"],
+    placeholder: "MODE",
+    choices: ["writeback", "none", "writethrough", "directsync"],
     default: "writeback",
     needs: "blkFile",
-    about: "Whether files go through the host's page cache; none is O_DIRECT",
+    about: "Whether files go through the host's page cache (writeback) or not (none: O_DIRECT); " +
+      "with writethrough or directsync too, and each write is durable when it is completed, " +
+      "until the guest chooses write-back",
   },
   readOnly: { type: "flag", about: "Refuse writes" },
   lock: {
@@ -84,7 +113,29 @@ export const blkOptions = {
     default: "unmap",
     about: "Whether the guest's discards give space back",
   },
+  ...limitOptions,
+  ...faultOptions,
 } as const satisfies Options;
 
 /** The values of the options. */
 export type BlkOptions = OptionValues<typeof blkOptions>;
+
+/** The size that the body of a `resize` command names, if any. */
+export function sizeOf(body: unknown): number | undefined {
+  if (body === undefined || body === null) return undefined;
+  if (typeof body !== "object" || Array.isArray(body)) {
+    throw new TypeError(`Expected {"size": "2G"} or no body, got ${JSON.stringify(body)}`);
+  }
+  const { size, ...others } = body as { size?: unknown };
+  const unknown = Object.keys(others)[0];
+  if (unknown !== undefined) throw new TypeError(`Expected only "size", got ${unknown}`);
+  if (size === undefined) return undefined;
+  try {
+    if (typeof size !== "string" && typeof size !== "number") throw new TypeError();
+    return parseOption("size", blkOptions.size, String(size)) as number;
+  } catch (cause) {
+    throw new TypeError(`Expected a size such as 1073741824 or "1G", got ${JSON.stringify(size)}`, {
+      cause,
+    });
+  }
+}

@@ -22,8 +22,18 @@ interface Report {
   requests: Record<string, number>;
   capacity: { bytes: number };
   mode: string;
-  store: { kind: string };
+  store: { kind: string; zones?: Record<string, number> };
 }
+
+/** The states of zones, as they are shown. */
+const ZONE_STATES = {
+  conventional: "conventional",
+  empty: "empty",
+  implicitlyOpen: "implicitly open",
+  explicitlyOpen: "explicitly open",
+  closed: "closed",
+  full: "full",
+};
 
 /** The panel of a disk. */
 export default function DiskPanel({ id, record }: PanelProps): VNode {
@@ -36,6 +46,7 @@ export default function DiskPanel({ id, record }: PanelProps): VNode {
       <span class="legend reads">read</span><span class="legend writes">written</span>
     </div>
     <${HeatMap} id=${id} capacity=${capacity.bytes} />
+    ${store.zones && html`<div class="row"><span>${zonesText(store.zones)}</span></div>`}
     <dl class="bars">
       ${kinds.map(([kind, count]) =>
         html`
@@ -46,6 +57,13 @@ export default function DiskPanel({ id, record }: PanelProps): VNode {
       )}
     </dl>
   ` as VNode;
+}
+
+/** The zones of a zoned disk by their state, such as `Zones of 64 MiB: 3 empty, 1 full`. */
+function zonesText(zones: Record<string, number>): string {
+  const counts = Object.entries(ZONE_STATES).filter(([state]) => zones[state] > 0)
+    .map(([state, name]) => `${whole(zones[state])} ${name}`);
+  return `Zones of ${bytes(zones.zoneSectors * 512)}: ${counts.join(", ")}`;
 }
 
 /** The disk from its first sector to its last, row by row: bright where requests are now. */

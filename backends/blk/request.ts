@@ -14,7 +14,7 @@
  * @module
  */
 
-import type { Chain, Parts, QueueHandle } from "../../mod.ts";
+import type { Chain, HandlerResult, Parts, QueueHandle } from "../../mod.ts";
 import type { StoreRequest } from "./store.ts";
 
 /** The unit of sectors, whatever the block size: virtio 1.3, 5.2.4. */
@@ -27,12 +27,29 @@ export const VIRTIO_BLK_T = {
   OUT: 1,
   FLUSH: 4,
   GET_ID: 8,
+  GET_LIFETIME: 10,
   DISCARD: 11,
   WRITE_ZEROES: 13,
+  SECURE_ERASE: 14,
+  ZONE_APPEND: 15,
+  ZONE_REPORT: 16,
+  ZONE_OPEN: 18,
+  ZONE_CLOSE: 20,
+  ZONE_FINISH: 22,
+  ZONE_RESET: 24,
+  ZONE_RESET_ALL: 26,
 } as const;
 
 /** Status values. */
-export const VIRTIO_BLK_S = { OK: 0, IOERR: 1, UNSUPP: 2 } as const;
+export const VIRTIO_BLK_S = {
+  OK: 0,
+  IOERR: 1,
+  UNSUPP: 2,
+  ZONE_INVALID_CMD: 3,
+  ZONE_UNALIGNED_WP: 4,
+  ZONE_OPEN_RESOURCE: 5,
+  ZONE_ACTIVE_RESOURCE: 6,
+} as const;
 
 /** The device ID string: NUL-padded, not necessarily NUL-terminated. */
 export const VIRTIO_BLK_ID_BYTES = 20;
@@ -40,6 +57,7 @@ export const VIRTIO_BLK_ID_BYTES = 20;
 const HEADER_BYTES = 16; // type, reserved, sector
 const SEGMENT_BYTES = 16; // struct virtio_blk_discard_write_zeroes
 const FLAG_UNMAP = 1;
+const APPEND_SECTOR_BYTES = 8; // append_sector of struct virtio_blk_req_za
 
 /** The most segments of a discard or write zeroes request that the device takes. */
 export const MAX_SEGMENTS = 64;
@@ -61,12 +79,39 @@ export const REFUSED = {
   READ_ONLY: -6,
   /** It has no segments, too many, or too large ones. */
   SEGMENTS: -7,
+  /** It has no room for what it asks for. */
+  SHORT_DATA: -8,
+  /** The disk is zoned, and the driver does not know that. */
+  NOT_ZONED: -9,
+  /** A zone does not permit it. */
+  ZONE_INVALID_CMD: -10,
+  ZONE_UNALIGNED_WP: -11,
+  ZONE_OPEN_RESOURCE: -12,
+  ZONE_ACTIVE_RESOURCE: -13,
 } as const;
 
 /** What the status byte says about an outcome. */
 export function statusOf(outcome: number): number {
   if (outcome === 0) return VIRTIO_BLK_S.OK;
+  if (outcome <= REFUSED.ZONE_INVALID_CMD) {
+    return VIRTIO_BLK_S.ZONE_INVALID_CMD + REFUSED.ZONE_INVALID_CMD - outcome;
+  }
   return outcome === REFUSED.UNSUPPORTED ? VIRTIO_BLK_S.UNSUPP : VIRTIO_BLK_S.IOERR;
+}
+
+/** Whether the data of a request of a rare type is where the device writes. */
+function hasDataInWritable(type: number, readableBytes: number): boolean {
+  switch (type) {
+    case VIRTIO_BLK_T.GET_ID:
+    case VIRTIO_BLK_T.GET_LIFETIME:
+    case VIRTIO_BLK_T.ZONE_REPORT:
+      return true;
+    // Linux puts the segments there: the type is even, as those of reads are
+    case VIRTIO_BLK_T.SECURE_ERASE:
+      return readableBytes === HEADER_BYTES;
+    default:
+      return false;
+  }
 }
 
 /**
@@ -98,12 +143,17 @@ export class Request implements StoreRequest {
   laterBytes = 0;
   /** Takes the result of what the store does later, of a request that is done by pieces. */
   onDone: ((result: number) => void) | undefined;
+  /** Continue it after a promise of the store, made at the first one. */
+  settled: ((result: number) => HandlerResult) | undefined;
+  rejected: ((error: unknown) => HandlerResult) | undefined;
   /** The number of store operations needed. */
   steps = 0;
   /** The number of those that have begun. */
   step = 0;
   /** The last step makes writes durable. */
   endsWithFlush = false;
+  /** Where an append is written. */
+  appendedSector = 0;
   /** A copy of the segments: checked first, used later. */
   #table: DataView<ArrayBuffer> | undefined;
 
@@ -131,6 +181,7 @@ export class Request implements StoreRequest {
     }
     this.type = -1;
     this.sector =
+      this.bytes =
       this.segments =
       this.segmentBytes =
       this.steps =
@@ -140,11 +191,25 @@ export class Request implements StoreRequest {
     if (readable.byteLength < HEADER_BYTES) return REFUSED.SHORT_HEADER;
     this.type = readable.u32(0);
     this.sector = readable.u64(8);
-    const isRead = this.type === VIRTIO_BLK_T.IN || this.type === VIRTIO_BLK_T.GET_ID;
+    const isRead = this.type === VIRTIO_BLK_T.IN ||
+      this.type !== VIRTIO_BLK_T.OUT && hasDataInWritable(this.type, readable.byteLength);
     this.data = isRead ? writable : readable;
     this.dataOffset = isRead ? 0 : HEADER_BYTES;
     this.#dataBytes = isRead ? writable.byteLength - 1 : readable.byteLength - HEADER_BYTES;
     return 0;
+  }
+
+  /** Makes the whole data the current range; returns 0, or why it is refused. */
+  takeData(leastBytes: number): number {
+    this.bytes = this.#dataBytes;
+    return this.bytes < leastBytes ? REFUSED.SHORT_DATA : 0;
+  }
+
+  /** Takes the data of an append; returns 0, or why it is refused. */
+  takeAppend(): number {
+    this.bytes = this.#dataBytes;
+    if (this.bytes % SECTOR_BYTES !== 0) return REFUSED.NOT_ALIGNED;
+    return this.chain.writable.byteLength > APPEND_SECTOR_BYTES ? 0 : REFUSED.SHORT_DATA;
   }
 
   /** Takes the range of a read or write. Returns 0, or why it is refused. */
@@ -217,6 +282,9 @@ export class Request implements StoreRequest {
     // 2.7.8.2): room for data that got none is filled with zeroes.
     const isFilled = status === VIRTIO_BLK_S.OK && this.data === writable;
     if (!isFilled && last > 0) writable.fill(0, 0, last);
+    if (this.type === VIRTIO_BLK_T.ZONE_APPEND && status === VIRTIO_BLK_S.OK) {
+      writable.setU64(last - APPEND_SECTOR_BYTES, this.appendedSector);
+    }
     writable.setU8(last, status);
     return writableBytes;
   }

@@ -15,6 +15,9 @@ import { REFUSED, statusOf, VIRTIO_BLK_S, VIRTIO_BLK_T } from "./request.ts";
 const TYPES = Object.keys(VIRTIO_BLK_T) as (keyof typeof VIRTIO_BLK_T)[];
 const STATUSES = Object.keys(VIRTIO_BLK_S) as (keyof typeof VIRTIO_BLK_S)[];
 
+/** Types and statuses of what few disks have. */
+const RARE = /^(ZONE_|SECURE_ERASE|GET_LIFETIME)/;
+
 /** How many failed requests of a queue are remembered. */
 const FAILURES = 8;
 
@@ -34,7 +37,7 @@ const LOST = 1; // an i32, by Atomics
 const QUEUES = 2;
 
 /** Request types that have a count of their own, by number. */
-const PLACES = new Uint8Array(16).fill(TYPES.length);
+const PLACES = new Uint8Array(32).fill(TYPES.length);
 TYPES.forEach((name, i) => PLACES[VIRTIO_BLK_T[name]] = i);
 
 /** The kinds of requests: those with a type of their own, and all others. */
@@ -47,7 +50,7 @@ export const REQUEST_KINDS: readonly string[] = [
 
 /** The kind of a request of a type. */
 export function kindOf(type: number): number {
-  return type >= 0 && type < 16 ? PLACES[type] : TYPES.length;
+  return type >= 0 && type < PLACES.length ? PLACES[type] : TYPES.length;
 }
 
 /** A request that failed. */
@@ -150,10 +153,8 @@ export class SharedState {
     const bases = Array.from({ length: queues }, (_, i) => QUEUES + i * QUEUE_FLOATS);
     const sum = (place: number) => bases.reduce((total, base) => total + floats[base + place], 0);
     return {
-      requests: Object.fromEntries(
-        [...TYPES, "other"].map((name, i) => [name, sum(BY_TYPE + i)]),
-      ),
-      statuses: Object.fromEntries(STATUSES.map((name, i) => [name, sum(BY_STATUS + i)])),
+      requests: withoutRare([...TYPES, "other"].map((name, i) => [name, sum(BY_TYPE + i)])),
+      statuses: withoutRare(STATUSES.map((name, i) => [name, sum(BY_STATUS + i)])),
       failures: bases.flatMap((base, queue) => this.#failures(base, queue))
         .sort((a, b) => a.at - b.at).slice(-FAILURES),
       lostWrites: this.lostErrno === 0 ? null : errnoName(this.lostErrno),
@@ -171,6 +172,11 @@ export class SharedState {
     }
     return failures;
   }
+}
+
+/** Counts by name: those of what few disks have only where there are any. */
+function withoutRare(counts: [name: string, count: number][]): Record<string, number> {
+  return Object.fromEntries(counts.filter(([name, count]) => count > 0 || !RARE.test(name)));
 }
 
 /** The name of a type of requests, or its number where it has none. */

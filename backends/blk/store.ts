@@ -15,6 +15,7 @@
 import type { DeviceNotice, Parts, Readiness, Watch } from "../../mod.ts";
 import type { ThreadIo } from "../../src/linux/mod.ts";
 import type { BlockLimits } from "./block_device.ts";
+import type { Lifetime } from "./lifetime.ts";
 
 /** A request to a store. It is the store's from the call until the result is known. */
 export interface StoreRequest {
@@ -50,8 +51,14 @@ export interface Store {
   discard(request: StoreRequest): StoreResult;
   /** Makes a range read as zeroes; with `unmap` its space may be given back. `data` means nothing. */
   writeZeroes(request: StoreRequest, unmap: boolean): StoreResult;
+  /** Erases a range beyond recovery: reads there return anything afterwards. `data` means nothing. */
+  secureErase?(request: StoreRequest): StoreResult;
+  /** How worn its storage is. */
+  lifetime?(): Lifetime | Promise<Lifetime>;
   /** All requests of a batch were made: starts the collected ones. */
   submit?(): void;
+  /** A stop has waited too long: fails what waits for a server that is away. */
+  cancel?(): void;
   /** The thread ends; nothing is in flight. */
   close?(): void;
 }
@@ -70,6 +77,8 @@ export interface StoreHost {
 
 /** What any store on a queue thread is given. */
 export interface ThreadHost extends StoreHost {
+  /** As {@linkcode StoreHost.memory}; `scratch` makes memory of the store's own in it. */
+  readonly memory: StoreHost["memory"] & { scratch(bytes: number): number };
   /** Calls `callback` whenever a descriptor is ready, until the watch is disposed of. */
   watch(fd: number, readiness: Readiness, callback: () => void): Watch;
   /** Runs the thread's event loop while a promise is pending. */
@@ -90,6 +99,10 @@ export interface StoreAbilities extends BlockLimits {
   readonly writeZeroes: boolean;
   /** Whether write-zeroes with `unmap` may give space back. */
   readonly unmap: boolean;
+  /** Whether it has secure-erase. */
+  readonly secureErase?: boolean;
+  /** Whether it has lifetime. */
+  readonly lifetime?: boolean;
   /** Whether all queues have to run on one thread. */
   readonly isOneThread?: boolean;
 }
@@ -112,36 +125,74 @@ export function volatileAbilities(readOnly: boolean): StoreAbilities {
 }
 
 /** A store that was opened. */
-export interface OpenStore<H extends StoreHandle = StoreHandle> extends Disposable {
+export interface OpenStore<H extends StoreHandle = StoreHandle>
+  extends StoreControl<H>, Disposable {}
+
+/** A module's store that was opened. */
+export interface OpenModuleStore extends StoreControl<ModuleHandle>, AsyncDisposable {}
+
+/** An overlay that was opened, over any store. */
+export interface OpenOverlayStore extends StoreControl<OverlayHandle>, AsyncDisposable {}
+
+/** Any store that was opened. */
+export type AnyOpenStore = OpenStore | OpenModuleStore | OpenOverlayStore;
+
+/** The control half of a store. */
+export interface StoreControl<H extends StoreHandle = StoreHandle> {
   /** Its kind, in a word. */
   readonly kind: string;
   /** What it can do. */
   readonly abilities: StoreAbilities;
   /** From what queue threads attach to it: a plain value whose `kind` `stores.ts` knows. */
   readonly handle: H;
+  /** What it begins with, where that can be had when it is opened. */
+  readonly firstBytes?: Uint8Array;
   /** How large it is now, in bytes. */
   bytes(): number;
+  /** Changes when its content does; undefined where nothing tells. */
+  identity?(): string;
   /**
    * Changes its size while no request writes behind the new one; absent where that is done
    * elsewhere (the size of a block device is read again).
    */
-  resize?(bytes: number): void;
+  resize?(bytes: number): void | Promise<void>;
   /** What the record says of it; JSON. */
   describe(): Record<string, unknown>;
 }
 
 /** From what a queue thread attaches to a store. */
-export type StoreHandle = FileHandle | NullHandle | ModuleHandle;
+export type StoreHandle = FileHandle | NullHandle | ModuleHandle | OverlayHandle;
 
 /** A module whose default export is a store. */
 export interface ModuleHandle {
   readonly kind: "module";
   /** The URL of the module. */
   readonly url: string;
+  /** Whether it is a part of vhostd: a person's own is not relied on to keep the contract. */
+  readonly isOurs: boolean;
+  /** What requests are multiples of. */
+  readonly blockBytes: number;
   /** The values of its options. */
   readonly options: Record<string, unknown>;
   /** What its `open` returned as `shared`. */
   readonly shared: unknown;
+}
+
+/** A file that holds what was written, over a store that is only read. */
+export interface OverlayHandle {
+  readonly kind: "overlay";
+  /** The file; its disk begins behind its map. */
+  readonly delta: FileHandle;
+  readonly base: StoreHandle;
+  /** How long the base is: behind it are zeroes. */
+  readonly baseBytes: number;
+  /** What reads of it are multiples of. */
+  readonly baseBlockBytes: number;
+  /** The state of `OverlayMap`. */
+  readonly maps: SharedArrayBuffer;
+  /** Where in the file its two copies are: see `format.ts`. */
+  readonly liveOffset: number;
+  readonly durableOffset: number;
 }
 
 /** A file, a block device or a memory file. Its descriptor stays the control half's. */
@@ -149,6 +200,8 @@ export interface FileHandle {
   readonly kind: "file";
   readonly fd: number;
   readonly isBlockDevice: boolean;
+  /** Where in the file the disk begins, in bytes: a multiple of what O_DIRECT may want. */
+  readonly start: number;
   /** How requests are carried out. */
   readonly io: IoMode;
   /** The same file, open past the page cache; -1 where everything goes through it. */
@@ -159,6 +212,8 @@ export interface FileHandle {
   readonly directMemoryAlign: number;
   /** The mapping of a file that is in memory anyway. */
   readonly map?: MapHandle;
+  /** The directory in which the kernel tells how worn it is. */
+  readonly lifetimePath?: string;
 }
 
 /** A file in memory that is mapped. The mapping stays the control half's. */

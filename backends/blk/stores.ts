@@ -4,54 +4,99 @@
  * @module
  */
 
+import { OptionError } from "../../mod.ts";
 import { FileStore, openFileStore } from "./file_store.ts";
 import { MappedStore } from "./mapped_store.ts";
 import { openMemoryStore } from "./memory_store.ts";
 import { attachNullStore, openNullStore } from "./null_store.ts";
 import type { BlkOptions } from "./options.ts";
 import type {
+  AnyOpenStore,
   FileHandle,
   NullHandle,
-  OpenStore,
   Store,
   StoreHandle,
   StoreHost,
   ThreadHost,
 } from "./store.ts";
+import { isModule } from "./store_name.ts";
 import { UringStore } from "./uring_store.ts";
+
+/** What a store is opened with, beside the options. */
+export interface Opening {
+  /** Prints a line for the person who runs the device. */
+  log(message: string): void;
+  /** The size of the store has changed by itself. Not before it is open. */
+  resized(): void;
+}
+
+/**
+ * Stores that a URI names. Each is a module like a user's, which `name` is given to, and is loaded
+ * when it is needed.
+ */
+const URI_STORES: readonly { readonly begins: RegExp; readonly module: string }[] = [
+  { begins: /^nbds?(\+unix)?:/i, module: import.meta.resolve("./nbd/mod.ts") },
+  // One that ends in .ts is a module
+  { begins: /^https?:\/\/(?!.*\.[cm]?[jt]s$)/i, module: import.meta.resolve("./http/mod.ts") },
+  { begins: /^rbd:/, module: import.meta.resolve("./rbd/mod.ts") },
+];
 
 /**
  * Opens the store that the options ask for.
  *
- * @throws {Error} When they ask for none or for several, or it cannot be had.
+ * @throws {OptionError} When they ask for none or for several.
+ * @throws {Error} When it cannot be had.
  */
 export async function openStore(
   options: BlkOptions,
-  log: (message: string) => void,
-): Promise<OpenStore> {
-  const { blkFile, size, null: isNull, readOnly } = options;
-  if (blkFile !== undefined) {
-    if (isNull) throw new Error("--blk-file and --null exclude each other");
-    if (size !== undefined) {
-      throw new Error("--blk-file and --size exclude each other: a file has its own size");
+  opening: Opening,
+): Promise<AnyOpenStore> {
+  const { blkFile, size, null: isNull, readOnly, format } = options;
+  if (options.overlay !== undefined) {
+    if (isNull || size !== undefined) {
+      throw new OptionError("--overlay needs a disk below it, and neither --size nor --null");
     }
-    if (isModule(blkFile)) {
+    const { openOverlayStore } = await import("./overlay/open_overlay.ts");
+    return await openOverlayStore(options, opening, openStore);
+  }
+  if (format === "overlay") {
+    throw new OptionError(
+      `--format=overlay is for a disk below an --overlay; serve it by --overlay=${blkFile}`,
+    );
+  }
+  if (blkFile !== undefined) {
+    if (isNull) throw new OptionError("--blk-file and --null exclude each other");
+    if (size !== undefined) {
+      throw new OptionError("--blk-file and --size exclude each other: a file has its own size");
+    }
+    const ours = URI_STORES.find(({ begins }) => begins.test(blkFile))?.module;
+    if (ours !== undefined || isModule(blkFile)) {
       const { openModuleStore } = await import("./module/module_store.ts");
-      return await openModuleStore(blkFile, { options: options.storeOptions, readOnly, log });
+      const how = { readOnly, format, ...opening };
+      return await openModuleStore(blkFile, options.storeOptions, how, ours);
     }
     if (options.storeOptions !== undefined) {
-      throw new Error("--store-options are for a store in TypeScript; leave them out");
+      throw new OptionError(
+        "--store-options are for a store in TypeScript or a disk elsewhere; leave them out",
+      );
+    }
+    if (/^[a-z][\w+.-]*:\/\//i.test(blkFile)) {
+      throw new OptionError(
+        "Expected nbd, nbds, nbd+unix, nbds+unix, http, https or rbd before the first colon, got " +
+          `${blkFile}; a file is ./${blkFile}`,
+      );
     }
     return openFileStore(blkFile, {
       readOnly,
       io: options.io,
-      direct: options.cache === "none",
+      direct: options.cache === "none" || options.cache === "directsync",
       lock: options.lock === "on",
-      log,
+      format,
+      log: opening.log,
     });
   }
   if (size === undefined) {
-    throw new Error(
+    throw new OptionError(
       isNull
         ? "--null needs a size, such as --null --size=1G"
         : "Expected what to serve: --blk-file=PATH, --size=SIZE (memory) or --null --size=SIZE",
@@ -60,16 +105,20 @@ export async function openStore(
   return isNull ? openNullStore(size, { readOnly }) : openMemoryStore(size, { readOnly });
 }
 
-/** Whether a name is that of a module: no disk image has such a name. */
-function isModule(name: string): boolean {
-  return /\.[cm]?[jt]s$/.test(name);
-}
-
 /** Attaches a queue thread to a store. */
 export async function attachStore(handle: StoreHandle, host: ThreadHost): Promise<Store> {
-  if (handle.kind !== "module") return attachLocalStore(handle, host);
-  const { attachModuleStore } = await import("./module/module_store.ts");
-  return await attachModuleStore(handle, host);
+  switch (handle.kind) {
+    case "module": {
+      const { attachModuleStore } = await import("./module/module_store.ts");
+      return await attachModuleStore(handle, host);
+    }
+    case "overlay": {
+      const { attachOverlayStore } = await import("./overlay/overlay_store.ts");
+      return await attachOverlayStore(handle, host, attachStore);
+    }
+    default:
+      return attachLocalStore(handle, host);
+  }
 }
 
 /** Attaches a queue thread to a file, to memory or to nothing. */

@@ -19,6 +19,7 @@ import {
 } from "../../src/linux/mod.ts";
 import { descriptorFor } from "./direct.ts";
 import type { FileStore } from "./file_store.ts";
+import type { Lifetime } from "./lifetime.ts";
 import type { FileHandle, Store, StoreHost, StoreRequest } from "./store.ts";
 
 /** How many requests may be with the kernel; the others wait here. */
@@ -143,8 +144,17 @@ export class UringStore implements Store {
     return this.#inline.writeZeroes(request, unmap);
   }
 
+  secureErase(request: StoreRequest): number {
+    return this.#inline.secureErase(request);
+  }
+
+  lifetime(): Lifetime {
+    return this.#inline.lifetime();
+  }
+
   close(): void {
-    this.#ring.unregisterFiles();
+    // The list may be that of another store on this thread.
+    if (this.#file < 0) this.#ring.unregisterFiles();
     this.#inline.close();
   }
 
@@ -182,13 +192,13 @@ export class UringStore implements Store {
         return ring.allocate(
           this.#file,
           FALLOCATE_PUNCH_HOLE,
-          request.offset,
+          this.#handle.start + request.offset,
           request.bytes,
           token,
         );
     }
     const { data, dataOffset } = request;
-    const offset = request.offset + slot.done;
+    const offset = this.#handle.start + request.offset + slot.done;
     const bytes = request.bytes - slot.done;
     const isDirect = descriptorFor(this.#handle, request, slot.done) !== this.#handle.fd;
     const file = isDirect ? this.#directFile : this.#file;

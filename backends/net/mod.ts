@@ -28,8 +28,11 @@ export default defineDevice({
 
   // virtio 1.3, 5.1.2 Virtqueues
   queues: {
-    receiveq: { about: "Buffers for packets to the guest", sender: "device", family: "pair" },
-    transmitq: { about: "Packets from the guest", family: "pair" },
+    receiveq: {
+      about: "Buffers for packets to the guest",
+      ...{ sender: "device", family: "pair", kinds: ["RX"] },
+    },
+    transmitq: { about: "Packets from the guest", family: "pair", kinds: ["TX"] },
   },
 
   // virtio 1.3, 5.1.3 Feature bits, those of the control queue left out

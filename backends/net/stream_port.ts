@@ -150,6 +150,7 @@ export class StreamPort implements Port {
     packet.gather(vectors, this.#owner.base, HEADER_BYTES);
     const written = this.#write();
     if (this.#fd < 0) return Drop.NO_PEER;
+    if (written < 0) return Drop.REFUSED;
     out.consume(Math.min(written, before));
     const done = written - before;
     if (done < LENGTH_BYTES + bytes) {
@@ -169,7 +170,7 @@ export class StreamPort implements Port {
     if (out.bytes > 0) this.#wait();
   }
 
-  /** Returns how many bytes of the vectors were written. */
+  /** Returns how many bytes of the vectors were written; -1 when the driver's memory is gone. */
   #write(): number {
     for (;;) {
       const written = writeVectors(this.#fd, this.#vectors, CURRENT_POSITION);
@@ -177,6 +178,7 @@ export class StreamPort implements Port {
       const code = errno();
       if (code === Errno.EAGAIN) return 0;
       if (code === Errno.EINTR) continue;
+      if (code === Errno.EFAULT) return -1;
       this.#lost(code);
       return 0;
     }

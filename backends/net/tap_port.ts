@@ -147,6 +147,10 @@ export class TapPort implements Port {
       const code = bytes === 0 ? 0 : errno();
       if (code === Errno.EAGAIN) return 0;
       if (code === Errno.EINTR) continue;
+      if (code === Errno.EFAULT) { // the driver's memory is gone, and so is the packet
+        this.#owner.dropped(Drop.REFUSED);
+        continue;
+      }
       this.#lose(`Expected packets from it, got ${code === 0 ? "its end" : errnoName(code)}`);
       return 0;
     }

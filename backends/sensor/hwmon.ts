@@ -6,6 +6,8 @@
  * @module
  */
 
+import { plainMessage } from "../../src/linux/mod.ts";
+
 /** The longest name of a reading, in bytes. */
 export const NAME_BYTES = 16;
 /** The longest unit, in bytes. */
@@ -38,7 +40,11 @@ export interface HwmonInput {
  */
 export async function findInputs(directory: string): Promise<HwmonInput[]> {
   const inputs: HwmonInput[] = [];
-  for await (const { name: file } of Deno.readDir(directory)) {
+  const entries = await Array.fromAsync(Deno.readDir(directory)).catch((cause) => {
+    if (cause instanceof Deno.errors.NotCapable) throw cause;
+    throw new Error(`Cannot read ${directory}: ${plainMessage(cause)}`, { cause });
+  });
+  for (const { name: file } of entries) {
     const [, name, kind] = /^(([a-z]+)\d+)_input$/.exec(file) ?? [];
     if (!Object.hasOwn(UNITS, kind ?? "")) continue;
     const label = await Deno.readTextFile(`${directory}/${name}_label`).catch(() => name);

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { OptionValues } from "../virtio/options.ts";
 import type { OptionTable } from "./arguments.ts";
 import type { DeviceTable } from "./devices.ts";
 
@@ -33,3 +34,30 @@ export interface CommandShape {
 
 /** An argument that is no flag: a device, a path, or one of a list. */
 export type Operand = "device" | "file" | readonly string[];
+
+/** A command that belongs to a device. */
+export interface DeviceCommandDefinition {
+  /** Its arguments: `overlay info|commit DELTA`. */
+  readonly usage: string;
+  /** What it does. */
+  readonly about: string;
+  readonly options: OptionTable;
+  /** The words that its first operand may be; others are paths. */
+  readonly actions: readonly string[];
+  /**
+   * Runs it.
+   *
+   * @param operands All of them, the action first: one of `actions`.
+   * @throws {RangeError} When they are of the wrong number; the usage is shown too.
+   */
+  run(
+    // deno-lint-ignore no-explicit-any
+    values: OptionValues<any>,
+    operands: readonly string[],
+  ): Promise<void>;
+}
+
+/** Commands of devices by their names, each loaded only when it is used. */
+export type DeviceCommandTable = Readonly<
+  Record<string, () => Promise<{ default: DeviceCommandDefinition }>>
+>;

@@ -58,14 +58,11 @@ export async function run(args: readonly string[]): Promise<number> {
 /** The facts of a record, or of those of several instances. */
 async function read(path: string, counts: boolean): Promise<Fact[]> {
   try {
-    using source = await openRecordSource(path);
+    const source = await openRecordSource(path);
     return allFacts(await source.read(), counts);
   } catch (cause) {
     if (cause instanceof Deno.errors.NotCapable) throw cause;
-    const why = cause instanceof TypeError
-      ? `Expected a whole record in ${path}, got one that lacks something`
-      : (cause as Error).message;
-    throw new UsageError(why, { cause });
+    throw new UsageError((cause as Error).message, { cause });
   }
 }
 

@@ -43,6 +43,7 @@ export function programHelp(deviceNames: readonly string[], width: number = help
     ["web [PATH…]", "a page that shows devices while they run"],
     ["watch --qmp=PATH", "complete the records of a running QEMU's devices by its trace"],
     ["new FOLDER", "a folder with a device of your own, its test and its tasks"],
+    ["overlay info|commit|rebase", "overlays of disks: vhostd blk --overlay=DELTA"],
     ["completion bash|zsh|fish", "completion for a shell"],
     ["--version", ""],
   ];

@@ -36,7 +36,7 @@ export async function run(args: readonly string[]): Promise<number> {
   const parsed = parseCommand(COMMAND, args);
   if (parsed === undefined) return 0;
   const { values, operand } = parsed;
-  using source = await openRecordSource(operand);
+  const source = await openRecordSource(operand);
   const first = await source.read();
   if (values.watch) {
     await watch(source, first, values.json === true);

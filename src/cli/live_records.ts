@@ -6,7 +6,7 @@
 
 import type { RecordJson } from "../runtime/record.ts";
 import { controlSocketsIn } from "../web/device_hub.ts";
-import { openRecordSource, type RecordSource } from "./record_file.ts";
+import { openRecordSource } from "./record_file.ts";
 import { UsageError } from "./usage_error.ts";
 
 /** The most control sockets that are read. */
@@ -21,9 +21,9 @@ export interface LiveRead {
 }
 
 /** Reads the records of control sockets, and of those in directories whose names end in .ctl. */
-export class LiveRecords implements Disposable {
+export class LiveRecords {
   readonly #paths: readonly string[];
-  readonly #sources = new Map<string, RecordSource>();
+  #reading: Promise<LiveRead> | undefined;
 
   /**
    * Checks that there is something at each path.
@@ -46,8 +46,12 @@ export class LiveRecords implements Disposable {
     this.#paths = paths;
   }
 
-  /** Reads all records, at the same time. */
-  async read(): Promise<LiveRead> {
+  /** Reads all records, at the same time, and once for all who ask meanwhile. */
+  read(): Promise<LiveRead> {
+    return this.#reading ??= this.#read().finally(() => this.#reading = undefined);
+  }
+
+  async #read(): Promise<LiveRead> {
     const sockets = (await Promise.all(this.#paths.map(async (path) => {
       const isDirectory = (await Deno.stat(path).catch(() => undefined))?.isDirectory;
       if (!isDirectory) return [path];
@@ -56,26 +60,13 @@ export class LiveRecords implements Disposable {
     const silent: string[] = [];
     const records = await Promise.all([...new Set(sockets)].map(async (socket) => {
       try {
-        const source = this.#sources.get(socket) ?? await openRecordSource(socket);
-        this.#sources.set(socket, source);
+        const source = await openRecordSource(socket);
         return (await source.read()).records.map((record) => ({ socket, record }));
       } catch {
-        this.#drop(socket);
         silent.push(socket);
         return [];
       }
     }));
-    for (const socket of this.#sources.keys()) if (!sockets.includes(socket)) this.#drop(socket);
     return { records: records.flat(), silent };
-  }
-
-  #drop(socket: string): void {
-    this.#sources.get(socket)?.[Symbol.dispose]();
-    this.#sources.delete(socket);
-  }
-
-  /** Closes the connections. */
-  [Symbol.dispose](): void {
-    for (const socket of this.#sources.keys()) this.#drop(socket);
   }
 }

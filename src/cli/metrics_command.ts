@@ -43,7 +43,7 @@ export async function run(args: readonly string[]): Promise<number> {
   const { values, operands } = parsed;
   const listen = values.listen as string | undefined;
   const address = listen === undefined ? undefined : listenAddress(listen);
-  using records = await LiveRecords.open(operands.length > 0 ? operands : ["."]);
+  const records = await LiveRecords.open(operands.length > 0 ? operands : ["."]);
   if (address === undefined) {
     print(await metricsOf(records));
     return 0;

@@ -6,6 +6,7 @@
 
 import type { CommandShape } from "./command.ts";
 import { parseCommand } from "./help.ts";
+import { plainMessage } from "../linux/mod.ts";
 import { shown } from "../runtime/shown.ts";
 import { shellWord } from "./qemu.ts";
 import { helpOption } from "./shared_options.ts";
@@ -91,7 +92,7 @@ function cannotMake(folder: string, cause: unknown): unknown {
   if (cause instanceof Deno.errors.NotCapable) return cause;
   const reason = cause instanceof Deno.errors.NotFound
     ? "the directory that it would be in does not exist; make that first"
-    : (cause as Error).message.replace(/ \(os error.*$/s, "");
+    : plainMessage(cause);
   return new Error(`Cannot make ${folder}: ${reason}`, { cause });
 }
 

@@ -15,12 +15,14 @@ interface QemuNames {
   frontend?: string;
   /** The oldest QEMU that is known to have it, if newer than 5.2. */
   since?: string;
+  /** Features that it hides from the driver, and that no driver can do without. */
+  hides?: readonly string[];
 }
 
 /** By the device type's number: virtio 1.3, 5. */
 const NAMES: Readonly<Record<number, QemuNames>> = {
   1: { type: "net", frontend: "virtio-net" },
-  2: { type: "block", frontend: "vhost-user-blk" },
+  2: { type: "block", frontend: "vhost-user-blk", hides: ["ZONED"] },
   4: { type: "rng", frontend: "vhost-user-rng", since: "7.2" },
   8: { type: "scsi", frontend: "vhost-user-scsi" },
   16: { type: "gpu", frontend: "vhost-user-gpu" },
@@ -107,13 +109,15 @@ export interface QemuSubject {
   configBytes: number;
   /** Number of its queues. */
   queues: number;
+  /** The names of the features that it offers, where they are known. */
+  offered?: readonly string[];
 }
 
 /** QEMU's side of a device; undefined if no QEMU has one. */
 export function qemuFrontend(subject: QemuSubject): QemuFrontend | undefined {
-  const { name, deviceId, configBytes, queues } = subject;
-  const { frontend, since } = NAMES[deviceId] ?? {};
-  if (frontend === undefined) {
+  const { name, deviceId, configBytes, queues, offered } = subject;
+  const { frontend, since, hides } = NAMES[deviceId] ?? {};
+  if (frontend === undefined || hides?.some((feature) => offered?.includes(feature))) {
     if (!isKnownToQemu(deviceId) || queues === 0) return undefined;
     return {
       name: GENERIC.frontend,
@@ -153,6 +157,7 @@ export function qemuFrontend(subject: QemuSubject): QemuFrontend | undefined {
  *
  * @param name QEMU's name of the device with its bus, such as `vhost-user-blk-pci`.
  * @param id The id of the `-chardev`.
+ * @param offered The names of the features that the device offers.
  */
 export function frontendArguments(
   { link, properties }: QemuFrontend,
@@ -187,10 +192,11 @@ export function qemuHint(
   queues: number,
   isServer = false,
   id = device.name,
+  offered: readonly string[] = [],
 ): string {
   const { name, deviceId } = device;
   const configBytes = device.config?.size ?? 0;
-  const frontend = qemuFrontend({ name, deviceId, configBytes, queues });
+  const frontend = qemuFrontend({ name, deviceId, configBytes, queues, offered });
   if (frontend === undefined) return unknownToQemu(deviceId);
   // QEMU's options double a comma
   const place = `path=${path.replaceAll(",", ",,")}${isServer ? ",server=on" : ""}`;

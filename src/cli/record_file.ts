@@ -4,14 +4,17 @@
  * @module
  */
 
+import { requestControl } from "../runtime/control_request.ts";
 import type { RecordJson } from "../runtime/record.ts";
+import { checkRecord } from "../runtime/record_shape.ts";
+import { textOf } from "../web/lines.ts";
 import type { GroupRecordJson } from "../runtime/server_group.ts";
 
 /** The version of the record that this program shows. */
 const KNOWN_VERSION: RecordJson["version"] = 1;
 
 /** The longest record to read, in bytes: many times that of any device. */
-const MAX_RECORD_BYTES = 64 * 2 ** 20;
+const MAX_RECORD_BYTES = 2 ** 26;
 
 /** Time that a control socket may take to answer. */
 const ANSWER_TIMEOUT_MS = 5000;
@@ -24,7 +27,7 @@ export interface RecordsRead {
 }
 
 /** A source of records. */
-export interface RecordSource extends Disposable {
+export interface RecordSource {
   /** Whether it is a running server. */
   readonly isLive: boolean;
   /**
@@ -60,51 +63,35 @@ export async function openRecordSource(path: string): Promise<RecordSource> {
 }
 
 /** Reads the text of a record, which may be endless. */
-async function textOf(stream: ReadableStream<Uint8Array>, path: string): Promise<string> {
-  const decoder = new TextDecoder();
-  let text = "";
-  let bytes = 0;
-  for await (const piece of stream) {
-    bytes += piece.length;
-    if (bytes > MAX_RECORD_BYTES) {
-      throw new Error(
-        `Expected a record of at most ${MAX_RECORD_BYTES} bytes in ${path}, got more`,
-      );
-    }
-    text += decoder.decode(piece, { stream: true });
-  }
-  return text + decoder.decode();
+function recordText(stream: ReadableStream<Uint8Array> | null, path: string): Promise<string> {
+  return textOf(stream, MAX_RECORD_BYTES, { what: "a record", path });
 }
 
 function fromFile(path: string): RecordSource {
   return {
     isLive: false,
-    read: async () => asRecords(await textOf((await Deno.open(path)).readable, path), path),
-    [Symbol.dispose]() {},
+    read: async () => asRecords(await recordText((await Deno.open(path)).readable, path), path),
   };
 }
 
 function fromSocket(path: string): RecordSource {
-  const client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
   return {
     isLive: true,
     async read() {
-      let response: Response;
+      let text: string;
       try {
         const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
-        response = await fetch("http://localhost/record", { client, signal });
+        const { body } = await requestControl(path, "/record", { signal });
+        text = await recordText(body, path);
       } catch (cause) {
-        if (cause instanceof Deno.errors.NotCapable) throw cause;
+        if (cause instanceof Deno.errors.NotCapable || cause instanceof RangeError) throw cause;
         throw new Error(
           `Expected a control socket that answers at ${path}; it may be the vhost-user socket, ` +
             "or its server is gone",
           { cause },
         );
       }
-      return asRecords(await textOf(response.body ?? new Blob().stream(), path), path);
-    },
-    [Symbol.dispose]() {
-      client.close();
+      return asRecords(text, path);
     },
   };
 }
@@ -118,14 +105,15 @@ function asRecords(text: string, path: string): RecordsRead {
       cause,
     });
   }
-  const instances = json !== null && typeof json === "object" && "instances" in json
-    ? Object.values(json.instances)
-    : [json];
-  return { json, records: instances.map((record) => asRecord(record, path)) };
+  const { instances = [json] } = Object(json) as Partial<GroupRecordJson>;
+  const records = Object.values(Object(instances));
+  if (records.length === 0) throw new Error(`Expected a record in ${path}, got none`);
+  return { json, records: records.map((record) => asRecord(record, path)) };
 }
 
-function asRecord(record: Partial<RecordJson> | null, path: string): RecordJson {
-  if (typeof record?.version !== "number" || !Array.isArray(record.queues)) {
+function asRecord(value: unknown, path: string): RecordJson {
+  const record = Object(value) as RecordJson;
+  if (typeof record.version !== "number" || !Array.isArray(record.queues)) {
     throw new Error(`Expected the JSON of a record in ${path}, got other JSON`);
   }
   if (record.version !== KNOWN_VERSION) {
@@ -133,5 +121,10 @@ function asRecord(record: Partial<RecordJson> | null, path: string): RecordJson 
       `Expected a record of version ${KNOWN_VERSION} in ${path}, got version ${record.version}`,
     );
   }
-  return record as RecordJson;
+  try {
+    checkRecord(record, "");
+  } catch (cause) {
+    throw new Error(`Expected a whole record in ${path}: ${(cause as Error).message}`, { cause });
+  }
+  return record;
 }

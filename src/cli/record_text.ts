@@ -8,13 +8,14 @@
 
 import type { ErrorRecord, FeatureRecord, QueueRecord, RecordJson } from "../runtime/record.ts";
 import { shownDeep } from "../runtime/shown.ts";
+import { formatBytes } from "../virtio/format_bytes.ts";
 import { makeInk, type Style } from "./ink.ts";
 import { configSection, stepSection } from "./record_config_text.ts";
 import { latencyTable } from "./record_latency_text.ts";
 import { heading, LABEL_WIDTH, labelled, type SectionContext } from "./record_section.ts";
 import { tracedSection } from "./record_trace_text.ts";
 import { type Cell, table, wrap } from "./table.ts";
-import { formatBytes, formatCount, formatDuration, formatRatio } from "./units.ts";
+import { formatCount, formatDuration, formatRatio } from "./units.ts";
 
 /** Settings of the text. */
 export interface RecordTextOptions {
@@ -95,7 +96,7 @@ function connectionSection(context: SectionContext): string[] {
     heading(context, "Connections", total > latest.length ? `${total}, the latest:` : `${total}`),
     ...table(Array<{ title: string }>(7).fill({ title: "" }), rows, { ink, titles: false }),
   ];
-  const { protocolFeatures } = latest[latest.length - 1];
+  const { protocolFeatures = [] } = latest.at(-1) ?? {};
   if (protocolFeatures.length > 0) {
     const list = wrap(protocolFeatures, { width: columns, indent: LABEL_WIDTH });
     lines.push(labelled(context, "protocol", list));

@@ -6,7 +6,7 @@
 
 import { readRecording, type RecordedConnection } from "../frontend/recording.ts";
 import { Replay, type ReplayDifference } from "../frontend/replay.ts";
-import { LinuxError } from "../linux/mod.ts";
+import { LinuxError, plainMessage } from "../linux/mod.ts";
 import { shown, shownJson } from "../runtime/shown.ts";
 import type { CommandShape } from "./command.ts";
 import { EXIT_FAILURE } from "./failure.ts";
@@ -88,7 +88,7 @@ async function readFile(path: string): Promise<RecordedConnection[]> {
     }
     return readRecording(await Deno.readFile(path));
   } catch (cause) {
-    throw new UsageError(`Cannot replay ${path}: ${(cause as Error).message}`, { cause });
+    throw new UsageError(`Cannot replay ${path}: ${plainMessage(cause)}`, { cause });
   }
 }
 

@@ -12,7 +12,7 @@ import type { Instance, ServerGroup } from "../runtime/server_group.ts";
 import type { TraceOptions } from "../runtime/trace/options.ts";
 import { shownJson } from "../runtime/shown.ts";
 import type { WireCapture } from "../runtime/wire_capture.ts";
-import { type AnyDevice, expectEffect, parseOption } from "../virtio/mod.ts";
+import { type AnyDevice, expectEffect, nameFeatures, parseOption } from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { endpointOf, type EndpointValues, instancesOf, type InstanceValue } from "./endpoint.ts";
@@ -251,7 +251,9 @@ class Service {
     const [verb, path, isServer] = "socketPath" in endpoint
       ? ["listens on", endpoint.socketPath, false] as const
       : ["connects to", endpoint.connectPath, true] as const;
-    const hint = qemuHint(device, path, host.queues.length, isServer, name || device.name);
+    const offered = nameFeatures(host.offered, device.features).map((feature) => feature.name);
+    const id = name || device.name;
+    const hint = qemuHint(device, path, host.queues.length, isServer, id, offered);
     return `${title} ${verb} ${path}; ${hint}`;
   }
 

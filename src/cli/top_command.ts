@@ -33,7 +33,7 @@ export async function run(args: readonly string[]): Promise<number> {
   const parsed = parseCommand(COMMAND, args);
   if (parsed === undefined) return 0;
   const { operands } = parsed;
-  using records = await LiveRecords.open(operands.length > 0 ? operands : ["."]);
+  const records = await LiveRecords.open(operands.length > 0 ? operands : ["."]);
   const first = await records.read();
   if (first.records.length === 0) {
     throw new Error(

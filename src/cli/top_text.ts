@@ -11,7 +11,8 @@ import { makeInk, type Style } from "./ink.ts";
 import type { LiveRead } from "./live_records.ts";
 import { latenciesSince } from "./record_latency_text.ts";
 import { type Cell, table } from "./table.ts";
-import { formatBytes, formatCount, formatMicroseconds } from "./units.ts";
+import { formatBytes } from "../virtio/format_bytes.ts";
+import { formatCount, formatMicroseconds } from "./units.ts";
 
 /** The layout of the table. */
 export interface TopOptions {

@@ -9,8 +9,7 @@ import { say } from "./failure.ts";
 import { parseCommand } from "./help.ts";
 import { helpOption } from "./shared_options.ts";
 import { UsageError } from "./usage_error.ts";
-import { ControlSockets, sortPaths } from "./watch/control_client.ts";
-import { findDevices } from "./watch/qemu_devices.ts";
+import { directoriesOf, findServed, sortPaths } from "./watch/control_client.ts";
 import { Qmp } from "./watch/qmp.ts";
 import { TracedQemu } from "./watch/running_qemu.ts";
 import { TraceLog } from "./watch/trace_log.ts";
@@ -29,6 +28,7 @@ const COMMAND = {
   about:
     "Completes the records of the devices of a running QEMU, until SIGINT or until QEMU ends: " +
     "each access of the guest's drivers to config space and to other registers, by QEMU's trace. " +
+    "Devices that are plugged in meanwhile are watched, too. " +
     "A PATH is a control socket (--control-path), or a directory of such that are named *.ctl; by default the directories of the devices' own sockets. " +
     "While it runs, QEMU's log goes to it.",
   options,
@@ -46,20 +46,18 @@ export async function run(args: readonly string[]): Promise<number> {
   }
   const stop = Promise.withResolvers<"stop">();
   // Ctrl-Z would stop this process, and with it the reader of QEMU's log
-  for (const signal of ["SIGINT", "SIGTERM", "SIGTSTP"] as const) {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGTSTP"] as const) {
     Deno.addSignalListener(signal, () => stop.resolve("stop"));
   }
   const given = sortPaths(parsed.operands);
   await using qmp = await Qmp.connect(path);
-  const found = await findDevices(qmp);
-  if (parsed.operands.length === 0) {
-    const paths = found.flatMap(({ sockets }) => sockets);
-    given.directories.push(...new Set(paths.map((path) => path.replace(/\/?[^/]*$/, "") || "/")));
-  }
-  using controls = new ControlSockets();
-  const devices = await controls.find(given.sockets, given.directories);
+  const find = (paths: readonly string[]) =>
+    findServed(
+      given.sockets,
+      parsed.operands.length > 0 ? given.directories : directoriesOf(paths),
+    );
   await using log = new TraceLog();
-  const watch = await Watch.start({ qmp, log, devices, isWhole: false, tell: say });
+  const watch = await Watch.start({ qmp, log, find, isWhole: false, tell: say });
   let how: "with front-end" | "before front-end" = "before front-end";
   try {
     const traced = await TracedQemu.start(qmp, log, watch.pid);

@@ -19,7 +19,7 @@ export interface ChannelOptions {
   /**
    * How long each request may take, in milliseconds.
    *
-   * @default {5000}
+   * @default {30_000}
    */
   timeoutMs?: number;
   /**

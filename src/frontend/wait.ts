@@ -1,7 +1,7 @@
 import { watch } from "../linux/mod.ts";
 
-/** How long the front-end waits for anything, unless it is told otherwise. */
-export const DEFAULT_TIMEOUT_MS = 5000;
+/** How long the front-end waits for anything, unless it is told otherwise. Busy machines took 5 s. */
+export const DEFAULT_TIMEOUT_MS = 30_000;
 
 /**
  * Waits until a descriptor is readable (or hung up), without blocking the event loop. The

@@ -16,7 +16,9 @@ export const Errno = {
   EAGAIN: 11,
   ENOMEM: 12,
   EACCES: 13,
+  EFAULT: 14,
   EBUSY: 16,
+  EEXIST: 17,
   EINVAL: 22,
   ENFILE: 23,
   EMFILE: 24,
@@ -32,6 +34,8 @@ export const Errno = {
   EADDRINUSE: 98,
   ECONNRESET: 104,
   ENOBUFS: 105,
+  ENOTCONN: 107,
+  ESHUTDOWN: 108,
   ETIMEDOUT: 110,
   ECONNREFUSED: 111,
   EINPROGRESS: 115,
@@ -53,7 +57,7 @@ function errnoNames(): Map<number, string> {
   // Not imported: that takes 7 ms of each start of the process and of a thread.
   const { errno } = process.getBuiltinModule("node:os").constants;
   return new Map(
-    Object.entries(errno)
+    Object.entries({ ...errno, ...Errno })
       .filter(([name]) => !ALIASES.includes(name))
       .map(([name, number]) => [number, name]),
   );
@@ -127,4 +131,9 @@ export function retry(
     const errno = currentErrno();
     if (errno !== Errno.EINTR) throw new LinuxError(syscall, errno, subject);
   }
+}
+
+/** What an error of Deno's own calls says, without its number and the call. */
+export function plainMessage(error: unknown): string {
+  return (error as Error).message.replace(/ \(os error.*$/s, "");
 }

@@ -65,6 +65,12 @@ const symbols = {
     result: "i32",
   }, // sockfd, level, optname, optval, optlen
   getaddrinfo: { parameters: ["buffer", "buffer", "buffer", "buffer"], result: "i32" }, // node, service, hints, res
+  getaddrinfo_async: {
+    name: "getaddrinfo",
+    parameters: ["pointer", "pointer", "pointer", "pointer"],
+    result: "i32",
+    nonblocking: true,
+  },
   freeaddrinfo: { parameters: ["pointer"], result: "void" }, // res
   gai_strerror: { parameters: ["i32"], result: "pointer" }, // errcode
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // sockfd, msg, flags
@@ -105,6 +111,7 @@ const symbols = {
   fchownat: { parameters: ["i32", "buffer", "u32", "u32", "i32"], result: "i32" }, // dirfd, pathname, owner, group, flags
   unlink: { parameters: ["buffer"], result: "i32" }, // pathname
   rename: { parameters: ["buffer", "buffer"], result: "i32" }, // oldpath, newpath
+  link: { parameters: ["buffer", "buffer"], result: "i32" }, // oldpath, newpath
   readlink: { parameters: ["buffer", "buffer", "u32"], result: "i32" }, // pathname, buf, bufsiz
   fdatasync: { parameters: ["i32"], result: "i32" }, // fd
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" }, // fd, mode, offset, len
@@ -228,4 +235,12 @@ export function addressOf(buffer: BufferSource): number {
  */
 export function pinnedBuffer(bytes: number): ArrayBuffer {
   return new ArrayBuffer(Math.max(bytes, 4096));
+}
+
+/** Text as C takes it, at an address that libraries may keep: see {@linkcode pinnedBuffer}. */
+export function pinnedString(text: string): Uint8Array<ArrayBuffer> {
+  const bytes = cString(text);
+  const pinned = new Uint8Array(pinnedBuffer(bytes.length));
+  pinned.set(bytes);
+  return pinned;
 }

@@ -273,9 +273,13 @@ export function residentPages(address: number, bytes: number, pages: Uint8Array)
   retry("mincore", () => libc.mincore(BigInt(address), BigInt(bytes), pages));
 }
 
-// Addresses that are loaded from here reach libc without a BigInt being made.
+// Addresses that are loaded from here reach libc without a BigInt being made. Each is stored at once:
+// a load of two halves that were just stored waits until all stores before them are done.
 const copied = new BigUint64Array(pinnedBuffer(16), 0, 2);
-const copiedWords = new Uint32Array(copied.buffer, 0, 4);
+const copiedFloats = new Float64Array(copied.buffer, 0, 2);
+
+/** The lower 52 bits of the float n + 2^52 are the integer n. */
+const TO_BITS = 2 ** 52;
 
 const given = new Float64Array(2);
 
@@ -291,10 +295,7 @@ export function copyMemory(to: number, from: number, bytes: number): void {
  * code: an address passed as a number is 16 bytes of garbage wherever V8 does not inline the call.
  */
 export function copyBetween(addresses: Float64Array, bytes: number): void {
-  const to = addresses[0], from = addresses[1];
-  copiedWords[0] = to >>> 0;
-  copiedWords[1] = (to / 2 ** 32) >>> 0;
-  copiedWords[2] = from >>> 0;
-  copiedWords[3] = (from / 2 ** 32) >>> 0;
-  libc.memcpy(copied[0], copied[1], bytes);
+  copiedFloats[0] = addresses[0] + TO_BITS;
+  copiedFloats[1] = addresses[1] + TO_BITS;
+  libc.memcpy(BigInt.asUintN(52, copied[0]), BigInt.asUintN(52, copied[1]), bytes);
 }

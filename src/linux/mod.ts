@@ -29,7 +29,7 @@
  */
 
 // Errors
-export { check, Errno, errnoName, LinuxError, retry } from "./errors.ts";
+export { check, Errno, errnoName, LinuxError, plainMessage, retry } from "./errors.ts";
 export { errno } from "./libc.ts";
 
 // Descriptors
@@ -62,17 +62,26 @@ export {
   openFile,
   type OpenOptions,
   punchHole,
+  readBytes,
   readList,
   readVectors,
   reopenFile,
   resizeFile,
+  writeBytes,
   writeVectors,
   zeroRange,
 } from "./file/file.ts";
 export { AppendedFile } from "./file/appended_file.ts";
 export * from "./file/file_lease.ts";
 export * from "./file/file_lock.ts";
-export { kindAt, readKernelFile, readLink, type SocketAccess } from "./file/path.ts";
+export {
+  createFile,
+  kindAt,
+  readKernelFile,
+  readLink,
+  removeName,
+  type SocketAccess,
+} from "./file/path.ts";
 
 // Captures
 export { CaptureFile } from "./capture/capture_file.ts";
@@ -87,6 +96,7 @@ export { UnixListener } from "./socket/listener.ts";
 export {
   connectStream,
   listenStream,
+  lookUpStreamAddress,
   type StreamAddress,
   streamAddress,
 } from "./socket/stream_address.ts";
@@ -126,7 +136,7 @@ export { IORING_CQE_F_MORE, IoUring } from "./wait/io_uring.ts";
 export type { IoCallbacks, IoUser, ThreadIo } from "./wait/uring_reactor.ts";
 
 // Memory
-export { addressOf, pinnedBuffer } from "./libc.ts";
+export { addressOf, pinnedBuffer, pinnedString } from "./libc.ts";
 export {
   bufferAt,
   copyBetween,

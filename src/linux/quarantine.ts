@@ -16,7 +16,10 @@ import { libc } from "./libc.ts";
 import { canBeSealed, knowsSeals, sealForeign } from "./file/memory_file.ts";
 import { readLink } from "./file/path.ts";
 
-/** Time limit of such a call, in milliseconds. A process that ends may have to wait for some. */
+/**
+ * Time limit of such a call, in milliseconds. A process that ends may have to wait for some. Where
+ * the machine is so busy that a call that nobody holds up has not ended either, it is longer.
+ */
 export const FOREIGN_CALL_MS = 1000;
 
 /** The most calls of a quarantine that run at a time, beside those that are stuck. */
@@ -96,7 +99,9 @@ export class Quarantine {
       },
     };
     this.#calls.add(call);
-    const timer = setTimeout(() => {
+    const late = async () => {
+      await libc.close_async(-1);
+      if (!this.#calls.has(call)) return;
       call.isStuck = true;
       reject(
         new StuckError(
@@ -106,7 +111,8 @@ export class Quarantine {
         ),
       );
       this.#startNext();
-    }, FOREIGN_CALL_MS);
+    };
+    const timer = setTimeout(late, FOREIGN_CALL_MS);
     this.#startNext();
     try {
       return await promise;

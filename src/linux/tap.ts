@@ -62,7 +62,7 @@ export const TapOffload = {
 
 function ifreq(name: string): DataView<ArrayBuffer> {
   const bytes = new TextEncoder().encode(name);
-  if (bytes.length === 0 || bytes.length > MAX_NAME_BYTES || /[\s/\0]/.test(name)) {
+  if (bytes.length === 0 || bytes.length > MAX_NAME_BYTES || /[\s/\0%]/.test(name)) {
     throw new TypeError(
       `Expected the name of an interface, 1 to ${MAX_NAME_BYTES} bytes, got ${
         JSON.stringify(name)

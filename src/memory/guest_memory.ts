@@ -18,7 +18,7 @@ import {
   type RegionRequest,
 } from "./region_check.ts";
 import { type Region, RegionTable } from "./regions.ts";
-import type { MemoryHandle } from "./span_view.ts";
+import { type MemoryHandle, SCRATCH_BYTES } from "./span_view.ts";
 
 /**
  * How many addresses a guest's span covers. A region whose guest addresses do
@@ -79,7 +79,8 @@ export interface LostMemory {
  * queue can touch them.
  */
 export class GuestMemory implements Disposable {
-  readonly #span = new Span(SPAN_BYTES);
+  readonly #span = new Span(SPAN_BYTES + SCRATCH_BYTES);
+  readonly #scratch = new SharedArrayBuffer(4);
   #placements: Placement[] = [];
   /** Where regions were that late code may still touch. */
   readonly #left = new Set<Extent>();
@@ -96,7 +97,7 @@ export class GuestMemory implements Disposable {
 
   /** What another thread needs to see the same memory. */
   get handle(): MemoryHandle {
-    return { base: this.#span.base, bytes: this.#span.bytes };
+    return { base: this.#span.base, bytes: this.#span.bytes, scratch: this.#scratch };
   }
 
   /** The regions in force; those that were lost are not among them. */
@@ -278,16 +279,16 @@ export class GuestMemory implements Disposable {
   ): number {
     const taken = [...others, ...this.#left];
     const isFree = (start: number) =>
-      start >= 0 && start + bytes <= this.#span.bytes &&
+      start >= 0 && start + bytes <= SPAN_BYTES &&
       !taken.some((other) => overlaps(start, bytes, other.start, other.end - other.start));
     if (wanted % pageBytes === 0 && isFree(wanted)) return wanted;
-    const ends = [this.#span.bytes, ...taken.map((other) => other.start)];
+    const ends = [SPAN_BYTES, ...taken.map((other) => other.start)];
     for (const end of ends.sort((a, b) => b - a)) {
       const start = Math.floor((end - bytes) / pageBytes) * pageBytes;
       if (isFree(start)) return start;
     }
     throw new RegionError(
-      `Expected room for region ${name} in ${hex(this.#span.bytes)} addresses, got none`,
+      `Expected room for region ${name} in ${hex(SPAN_BYTES)} addresses, got none`,
     );
   }
 

@@ -4,15 +4,21 @@
  * @module
  */
 
-import { bufferAt } from "../linux/mod.ts";
+import { bufferAt, PAGE_BYTES } from "../linux/mod.ts";
+import { mapZeros } from "../linux/mapping.ts";
 import { type MemoryView, RegionTable } from "./regions.ts";
+
+/** How many addresses at the end of a span are for memory of the device's own. */
+export const SCRATCH_BYTES: number = 2 ** 32;
 
 /** What another thread needs to see the same memory. */
 export interface MemoryHandle {
   /** The address of the span. */
   base: number;
-  /** Its size. */
+  /** Its size, with {@linkcode SCRATCH_BYTES} behind the guest's part. */
   bytes: number;
+  /** How many pages of those are taken, shared by all threads. */
+  scratch: SharedArrayBuffer;
 }
 
 /**
@@ -39,6 +45,18 @@ export class SpanView implements MemoryView {
   /** The span as bytes. */
   get u8(): Uint8Array<ArrayBuffer> {
     return this.#u8 ??= new Uint8Array(bufferAt(this.#handle.base, this.#handle.bytes));
+  }
+
+  /** Makes memory of the device's own, where parts may lead too; returns its index in the span. */
+  scratch(bytes: number): number {
+    const pages = Math.ceil(bytes / PAGE_BYTES);
+    const at = Atomics.add(new Int32Array(this.#handle.scratch), 0, pages);
+    if ((at + pages) * PAGE_BYTES > SCRATCH_BYTES) {
+      throw new RangeError(`Expected at most ${SCRATCH_BYTES} bytes of scratch memory, got more`);
+    }
+    const index = this.#handle.bytes - SCRATCH_BYTES + at * PAGE_BYTES;
+    mapZeros(this.base + index, pages * PAGE_BYTES);
+    return index;
   }
 
   /** Gives the bytes up until they are used again. */

@@ -39,61 +39,74 @@ export interface LiveJson {
 /** One change: the names and indexes that lead to a value, then the value. */
 export type Change = readonly unknown[];
 
-/** The changes that make `after` of `before`, which are values of JSON. */
-export function changesBetween(before: object, after: object): Change[] {
+type Compound = Record<string | number, unknown>;
+
+/** Makes `before` equal to `after`, which are values of JSON, and returns what that changed. */
+export function updateState(before: object, after: object): Change[] {
   const changes: Change[] = [];
-  compare(before, after, [], changes);
+  update(before as Compound, after as Compound, [], changes);
   return changes;
 }
 
-type Compound = Readonly<Record<string | number, unknown>>;
-
-/** Adds the changes between two values at a path; it allocates for those only. */
-function compare(
-  before: unknown,
-  after: unknown,
+/** Adds the changes of what is at a path; it allocates for those only. */
+function update(
+  before: Compound,
+  after: Compound,
   path: (string | number)[],
   changes: Change[],
 ): void {
-  if (before === after) return;
-  if (!isCompound(before) || !isCompound(after) || Array.isArray(before) !== Array.isArray(after)) {
-    changes.push([...path, after]);
-    return;
-  }
   const at = path.length;
   if (Array.isArray(before) && Array.isArray(after)) {
-    for (let i = 0; i < after.length; i++) {
-      path[at] = i;
-      compare(before[i], after[i], path, changes);
-    }
+    for (let i = 0; i < after.length; i++) updateMember(before, after, i, path, changes);
     path.length = at;
-    if (after.length < before.length) changes.push([...path, "length", after.length]);
+    if (after.length === before.length) return;
+    changes.push([...path, "length", after.length]);
+    before.length = after.length;
     return;
   }
-  for (const name in before) {
-    if (Object.hasOwn(after, name)) continue;
-    changes.push([...path, after]);
-    return;
-  }
-  for (const name in after) {
-    path[at] = name;
-    compare(before[name], after[name], path, changes);
-  }
+  for (const name in after) updateMember(before, after, name, path, changes);
   path.length = at;
+}
+
+/** The same for a member; `path` is longer after that. */
+function updateMember(
+  before: Compound,
+  after: Compound,
+  name: string | number,
+  path: (string | number)[],
+  changes: Change[],
+): void {
+  const was = before[name], is = after[name];
+  if (was === is) return;
+  path.push(name);
+  if (isCompound(was) && isCompound(is) && isUpdatable(was, is)) update(was, is, path, changes);
+  else {
+    changes.push([...path, is]);
+    before[name] = isCompound(is) ? copyOf(is) : is;
+  }
+  path.pop();
 }
 
 function isCompound(value: unknown): value is Compound {
   return typeof value === "object" && value !== null;
 }
 
-/** The state of a device now; its `record` is that of the last fresh one. */
+/** Whether changes of members suffice: none is gone. */
+function isUpdatable(before: Compound, after: Compound): boolean {
+  if (Array.isArray(before) || Array.isArray(after)) {
+    return Array.isArray(before) && Array.isArray(after);
+  }
+  for (const name in before) if (!Object.hasOwn(after, name)) return false;
+  return true;
+}
+
+function copyOf<T>(value: T): T {
+  return JSON.parse(JSON.stringify(value));
+}
+
+/** The state of a device now; its `record` is that of the last fresh one, and shares its lists. */
 function stateOf({ record, config }: DeviceHost): LiveJson {
-  const state = {
-    record: record.toJSON(),
-    config: new Uint8Array(config.bytes).toHex(),
-  };
-  // A copy: the record shares its lists
-  return JSON.parse(JSON.stringify(state));
+  return { record: record.toJSON(), config: new Uint8Array(config.bytes).toHex() };
 }
 
 /** Streams the state of a device until the reader cancels. */
@@ -114,10 +127,10 @@ export function streamChanges(host: DeviceHost): ReadableStream<Uint8Array> {
           host.freshRecord().catch(() => {});
         }
         const next = stateOf(host);
-        const line = state === undefined ? next : changesBetween(state, next);
-        if (!Array.isArray(line) || isNews(line)) changedAt = now;
-        else if (now - sentAt < HEARTBEAT_MS) continue;
-        state = next;
+        const changes = state && updateState(state, next);
+        if (changes === undefined || isNews(changes)) changedAt = now;
+        else if (now - sentAt < HEARTBEAT_MS) continue; // A later line has the clocks
+        const line = changes ?? (state = copyOf(next));
         sentAt = now;
         return controller.enqueue(encoder.encode(`${shownJson(line)}\n`));
       }

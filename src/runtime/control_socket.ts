@@ -9,6 +9,7 @@
  * | `GET /trace`   | the status of the trace of requests: {@linkcode TraceStatus}       |
  * | `POST /trace`  | begins or ends it: see {@linkcode Tracing.post}                    |
  * | `GET /changes` | its changes, without end: see `changes.ts`                         |
+ * | `GET /wire`    | the vhost-user messages, without end, as `--wire` writes them      |
  * | `GET /NAME`    | the result of the device's query NAME: JSON, or bytes without end  |
  * | `POST /traced` | takes accesses of the driver that `vhostd watch` traced            |
  * | `POST /NAME`   | the result of the device's command NAME; the body is JSON or empty |
@@ -18,7 +19,8 @@
  * to the first instance.
  *
  * An error is answered with `{ "error": "…" }`: 400 for a body that the command refuses, 404, 405,
- * 413 for a body above 1 MiB, 500 for a command that failed, 503 for too many requests at a time.
+ * 413 for a body above 1 MiB, 500 for a command that failed, 503 for too many requests or answers
+ * without end at a time.
  *
  * @module
  */
@@ -41,6 +43,9 @@ export const MAX_CONTROL_REQUESTS = 16;
 
 /** Number of connections; further ones wait to be accepted. */
 export const MAX_CONTROL_PEERS = 64;
+
+/** Number of answers without end at a time: those who do not read them leave room for requests. */
+export const MAX_CONTROL_STREAMS = 32;
 
 /** Time for which a connection may be silent while no request of it is answered. */
 export const CONTROL_IDLE_MS = 10_000;
@@ -66,6 +71,8 @@ export class ControlSocket implements AsyncDisposable {
   /** A function for each pending request that ends it. */
   readonly #pending = new Set<() => void>();
   #onEnd: () => void = () => {};
+  /** Number of answers without end. */
+  #streams = 0;
 
   /**
    * Opens the control socket of a device, or of the instances of one. Replaces a stale socket file.
@@ -98,6 +105,7 @@ export class ControlSocket implements AsyncDisposable {
 
   /** Answers the request of a connection, and closes it. */
   async #talk(connection: UnixConnection): Promise<void> {
+    let isStream = false;
     try {
       let isHead = false;
       let answered: HttpAnswer;
@@ -111,10 +119,20 @@ export class ControlSocket implements AsyncDisposable {
           ? failed(error.status, error, error.headers)
           : failed(500, error);
       }
+      if (answered.body instanceof ReadableStream) {
+        isStream = this.#streams < MAX_CONTROL_STREAMS;
+        if (isStream) this.#streams++;
+        else {
+          await answered.body.cancel();
+          const why = `Expected at most ${MAX_CONTROL_STREAMS} answers without end at a time`;
+          answered = failed(503, new Error(why));
+        }
+      }
       await sendAnswer(connection, answered, { idleMs: CONTROL_IDLE_MS, isHead });
     } catch {
       // The client is gone
     } finally {
+      if (isStream) this.#streams--;
       await connection.close();
     }
   }
@@ -197,6 +215,11 @@ async function answerOf(
     case "changes":
       expectMethod(request, "GET", "HEAD");
       return { status: 200, body: streamChanges(host) };
+    case "wire": {
+      expectMethod(request, "GET", "HEAD");
+      const { streamWire } = await import("./wire_capture.ts");
+      return { status: 200, body: streamWire(host.wire, host.device.name) };
+    }
     case "traced": {
       expectMethod(request, "POST");
       const body = await readBody(request);
@@ -241,6 +264,7 @@ function index(host: DeviceHost, prefix = "") {
     requests: [
       { method: "GET", path: `${prefix}/record`, about: "What the front-end and the driver did" },
       { method: "GET", path: `${prefix}/changes`, about: "The same and its changes, line by line" },
+      { method: "GET", path: `${prefix}/wire`, about: "The vhost-user messages, as pcapng" },
       { method: "GET", path: `${prefix}/trace`, about: "The status of the trace of requests" },
       {
         method: "POST",

@@ -45,7 +45,7 @@ import { DEFAULT_POLL_US } from "./defaults.ts";
 import { DeviceRecord, type RecordJson } from "./record.ts";
 import { Ring } from "./ring.ts";
 import { QueueThread } from "./thread_transport.ts";
-import type { WireTap } from "./wire_capture.ts";
+import { WireTap } from "./wire_tap.ts";
 import { Tracing } from "./trace/tracing.ts";
 
 /** The most queues that a device may have: SET_VRING_KICK has 8 bits for the index. */
@@ -144,8 +144,8 @@ export class DeviceHost implements AsyncDisposable {
   readonly honoured: bigint;
   readonly record: DeviceRecord;
   readonly notices: Notices;
-  /** Takes the messages of connections, where they are captured. */
-  readonly wire: WireTap | undefined;
+  /** Takes the messages of connections, for captures of them. */
+  readonly wire: WireTap;
   readonly tracing: Tracing;
   /** Takes calls that a front-end can hold up. */
   readonly quarantine: Quarantine = new Quarantine();
@@ -166,7 +166,7 @@ export class DeviceHost implements AsyncDisposable {
 
   private constructor(
     device: AnyDevice,
-    { log = () => {}, stopLimitMs, wire }: DeviceHostOptions,
+    { log = () => {}, stopLimitMs, wire = new WireTap() }: DeviceHostOptions,
     { instance, control, config, common, most, begin }: Opened,
   ) {
     this.device = device;
@@ -276,9 +276,10 @@ export class DeviceHost implements AsyncDisposable {
       async fence() {
         if (host !== undefined) await host.#engines.fence();
       },
-      async post(message) {
-        if (host !== undefined) return await host.#post(message);
-        throw new Error("Expected no message before open() has returned");
+      // The promise of #post() itself: a rejection that nobody awaits does not end the process
+      post(message) {
+        if (host !== undefined) return host.#post(message);
+        return Promise.reject(new Error("Expected no message before open() has returned"));
       },
       log,
       watch,

@@ -169,8 +169,11 @@ export class Engine {
   /** Ends the engine; no queue may be running. */
   async close(): Promise<void> {
     if (this.failure !== undefined) return;
-    const { patience } = this.#options;
-    const closed = await patience.within(this.#transport.close(), ANSWER_MS, ANSWER_MS);
+    const { patience, device, log } = this.#options;
+    const closing = this.#transport.close().catch((error) =>
+      log(`close() of ${device} failed: ${error.message}`)
+    );
+    const closed = await patience.within(closing, ANSWER_MS, ANSWER_MS);
     if (closed === undefined) this.#abandon("close");
   }
 }

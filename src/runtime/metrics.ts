@@ -9,6 +9,7 @@
 
 import type { LatencyRecord } from "./latency.ts";
 import type { QueueRecord, RecordJson } from "./record.ts";
+import { shownLines } from "./shown.ts";
 
 /** The media type of the text. */
 export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
@@ -176,9 +177,9 @@ function reported(report: Record<string, unknown>): Sample[] {
   const samples: Sample[] = [];
   const visit = (value: unknown, path: string) => {
     if (samples.length >= MAX_REPORTED) return;
-    if (typeof value === "number") samples.push([{ item: path }, value]);
-    else if (typeof value === "boolean") samples.push([{ item: path }, Number(value)]);
-    else if (typeof value === "object" && value !== null) {
+    if (typeof value === "number" || typeof value === "bigint" || typeof value === "boolean") {
+      samples.push([{ item: path }, Number(value)]);
+    } else if (typeof value === "object" && value !== null) {
       for (const [name, inner] of Object.entries(value)) {
         visit(inner, path === "" ? name : `${path}.${name}`);
       }
@@ -215,7 +216,9 @@ export function metricsText(
 
 function labelText(labels: Labels): string {
   const escapes: Record<string, string> = { "\\": "\\\\", '"': '\\"', "\n": "\\n" };
-  return Object.entries(labels).map(([name, value]) =>
-    `${name}="${String(value).replace(/[\\"\n]/g, (character) => escapes[character])}"`
-  ).join(",");
+  // A terminal may show texts of other processes
+  const escaped = (value: string) =>
+    shownLines(value).replace(/[\\"\n]/g, (character) => escapes[character]);
+  return Object.entries(labels).map(([name, value]) => `${name}="${escaped(String(value))}"`)
+    .join(",");
 }

@@ -28,7 +28,7 @@ import { brokenNotice, type Notices, refusedNotice } from "./notices.ts";
 import type { Ring } from "./ring.ts";
 import { shownJson } from "./shown.ts";
 import { type Source, type Visibility, visibilityOf, visibleInTrace } from "./visibility.ts";
-import type { WireTap } from "./wire_capture.ts";
+import type { WireTap } from "./wire_tap.ts";
 
 /** The version of {@linkcode RecordJson}. */
 export const RECORD_VERSION: RecordJson["version"] = 1;
@@ -195,6 +195,8 @@ export class DeviceRecord {
   readonly #faults: ErrorRecord[][];
   readonly #trace: DriverTrace;
   #acknowledged: bigint | null = null;
+  /** The features, until the driver acknowledges others. */
+  #features: FeatureRecord[] | undefined;
   #timeline: StatusRecord[] = [];
   #timelineDropped = 0;
   #connections: ConnectionRecord[] = [];
@@ -271,6 +273,7 @@ export class DeviceRecord {
   /** The driver acknowledged features. */
   acknowledged(mask: bigint): void {
     this.#acknowledged = mask;
+    this.#features = undefined;
     this.#trace.note("SET_FEATURES", mask);
   }
 
@@ -341,7 +344,7 @@ export class DeviceRecord {
     if (this.#errors.length > MAX_ERRORS) this.#errors.shift();
   }
 
-  #features(): FeatureRecord[] {
+  #nameFeatures(): FeatureRecord[] {
     const { device, offered } = this.#subject;
     const acknowledged = this.#acknowledged;
     const definitions = (device.features ?? {}) as Record<string, FeatureDefinition>;
@@ -392,7 +395,7 @@ export class DeviceRecord {
       },
       since: this.#since,
       at: this.#now(),
-      features: this.#features(),
+      features: this.#features ??= this.#nameFeatures(),
       config: {
         layout: config.layout.size === 0 ? null : config.layout.kind,
         bytes: config.layout.size,

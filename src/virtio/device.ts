@@ -185,6 +185,8 @@ export interface DataHalf<Q extends Queues = Queues> {
    * unused, and those that later ones have overtaken are completed with 0 bytes.
    */
   onStop?(queue: QueueHandle): void | Promise<void>;
+  /** A stop has waited for so long that chains are about to be given up: fail what can be failed. */
+  onCancel?(): void;
   /** The device is reset, or its front-end is gone: all rings are stopped. */
   onReset?(): void | Promise<void>;
   /** Returns what another process needs to continue; structured-cloneable. All rings are stopped. */
@@ -228,7 +230,17 @@ export interface DataContext<
   /** The queues that run on this thread, by name. */
   readonly queues: { readonly [K in Names<Q>]: readonly QueueHandle[] };
   /** Guest memory: indexes of parts are indexes into `u8`, and offsets from the address `base`. */
-  readonly memory: { readonly u8: Uint8Array<ArrayBuffer>; readonly base: number };
+  readonly memory: {
+    readonly u8: Uint8Array<ArrayBuffer>;
+    readonly base: number;
+    /**
+     * Makes memory of the device's own beside the guest's, as long-lived as the device, where parts
+     * may lead too; returns its index.
+     *
+     * @throws {RangeError} When all calls of a device took 4 GiB.
+     */
+    scratch(bytes: number): number;
+  };
   /**
    * Sends a message to the control half's {@linkcode OpenDevice.onMessage}.
    *

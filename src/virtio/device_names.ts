@@ -65,6 +65,7 @@ const DATA_MEMBERS: Readonly<Record<keyof DataHalf, true>> = {
   onStart: true,
   onEnable: true,
   onStop: true,
+  onCancel: true,
   onReset: true,
   save: true,
   load: true,

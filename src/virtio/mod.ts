@@ -17,5 +17,6 @@ export * from "./define_device.ts";
 export * from "./device.ts";
 export type * from "./device_requests.ts";
 export * from "./features.ts";
+export * from "./format_bytes.ts";
 export * from "./options.ts";
 export * from "./status.ts";

@@ -210,17 +210,36 @@ export function parseOptionList(
   definitions: Readonly<Record<string, OptionDefinition>>,
   text: string,
 ): Record<string, unknown> {
+  const words = (text.match(/(?:,,|[^,])+/g) ?? []).map((word) => word.replaceAll(",,", ","));
+  return { ...defaultOptions(definitions), ...parseSettings(flag, module, definitions, words) };
+}
+
+/**
+ * Parses settings that are declared as options: `NAME=VALUE` each, once.
+ *
+ * @param flag The flag that has them, without `--`, for messages.
+ * @param owner What they are settings of, for messages.
+ * @returns The values of those that are given.
+ * @throws {OptionError} When there is no such setting, or it does not take the value.
+ */
+export function parseSettings<O extends Readonly<Record<string, OptionDefinition>>>(
+  flag: string,
+  owner: string,
+  definitions: O,
+  words: readonly string[],
+): Partial<OptionValues<O>> {
   const names = Object.keys(definitions);
-  const values: Record<string, unknown> = { ...defaultOptions(definitions) };
-  for (const word of text.match(/(?:,,|[^,])+/g) ?? []) {
-    const [, given, value] = /^([^=]*)=?(.*)$/s.exec(word.replaceAll(",,", ","))!;
+  const values: Record<string, unknown> = {};
+  for (const word of words) {
+    const [, given, value] = /^([^=]*)=?(.*)$/s.exec(word)!;
     const name = names.find((name) => flagName(name) === given);
     if (name === undefined) {
       const known = names.map((name) => `${flagName(name)} (${definitions[name].about})`);
       throw new OptionError(
-        `--${flag}: ${module} has no option ${given}; it has ${known.join(", ") || "none"}`,
+        `--${flag}: ${owner} has no option ${given}; it has ${known.join(", ") || "none"}`,
       );
     }
+    if (Object.hasOwn(values, name)) throw new OptionError(`--${flag} takes ${given} once`);
     try {
       values[name] = parseOption(name, definitions[name], value);
     } catch (error) {
@@ -228,5 +247,5 @@ export function parseOptionList(
       throw new OptionError(`--${flag}: ${error.message.replaceAll("--", "")}`);
     }
   }
-  return values;
+  return values as Partial<OptionValues<O>>;
 }

@@ -37,6 +37,12 @@ export class Chain {
   /** The start of the queue that it belongs to: a completion after another start is dropped. */
   epoch = 0;
   /**
+   * By what the driver knows it: the index of its first descriptor, or its buffer ID.
+   *
+   * @internal
+   */
+  id = -1;
+  /**
    * The number of its span, while the framework measures it; else -1.
    *
    * @internal
@@ -90,7 +96,8 @@ export class Chain {
    *
    * @internal
    */
-  begin(u8: Uint8Array<ArrayBuffer>, layout: RingLayout): void {
+  begin(id: number, u8: Uint8Array<ArrayBuffer>, layout: RingLayout): void {
+    this.id = id;
     this.#layout = layout;
     this.readable.clear(u8);
     this.writable.clear(u8);

@@ -66,8 +66,8 @@ export function initialBase(packed: boolean): number {
   return packed ? 0x8000_8000 : 0;
 }
 
-/** What a chain's slot is in each layout. */
-const SLOT = { split: "head", packed: "buffer ID" } as const;
+/** What the ID of a chain is in each layout. */
+const ID = { split: "head", packed: "buffer ID" } as const;
 
 /**
  * A ring seen from the device: what both layouts have in common. Every method is for one thread.
@@ -102,7 +102,13 @@ export abstract class Virtqueue {
   readonly #indirect: boolean;
   /** With VIRTIO_F_IN_ORDER. */
   readonly #order: CompletionOrder | null;
+  /** By slot. A slot that was freed last is taken first, so that few chains are in use and cached. */
   readonly #chains: (Chain | undefined)[];
+  /** Whether an ID is in use, by ID. */
+  readonly #isUsed: Uint8Array<ArrayBuffer>;
+  /** The slots that are free; the next one is at the end. */
+  readonly #free: Uint16Array<ArrayBuffer>;
+  #freeCount: number;
   /** The slot of the chain that was taken last. */
   #lastTaken = -1;
   /** How many parts the chains in flight have. */
@@ -133,6 +139,9 @@ export abstract class Virtqueue {
     this.#indirect = options.indirect;
     this.#order = options.inOrder ? new CompletionOrder(size) : null;
     this.#chains = new Array(size).fill(undefined);
+    this.#isUsed = new Uint8Array(size);
+    this.#free = Uint16Array.from({ length: size }, (_, i) => size - 1 - i);
+    this.#freeCount = size;
   }
 
   /** The next available chain, or null when there is none. */
@@ -181,11 +190,15 @@ export abstract class Virtqueue {
   put(chain: Chain, written: number): void {
     this.#returned(chain);
     const order = this.#order;
-    if (order === null) return this.use(chain, written);
+    if (order === null) {
+      this.use(chain, written);
+      return this.#release(chain);
+    }
     chain.held = written;
     for (let next = order.next(); next !== null; next = order.next()) {
       this.use(next, next.held);
       next.held = -1;
+      this.#release(next);
     }
   }
 
@@ -212,6 +225,7 @@ export abstract class Virtqueue {
     }
     this.#lastTaken = chain.previous;
     this.#returned(chain);
+    this.#release(chain);
     this.#order?.untaken();
     if (chain.isResubmitted) this.takenAgain--;
     else this.untaken(chain);
@@ -245,26 +259,29 @@ export abstract class Virtqueue {
     return this.#parts < MAX_PARTS_IN_FLIGHT;
   }
 
-  /** The chain of a slot, empty. */
-  protected chainAt(slot: number): Chain {
-    if (slot >= this.size) {
+  /** A free chain, empty, for what the driver made available with an ID. */
+  protected chainFor(id: number): Chain {
+    if (id >= this.size) {
       this.refuse(
         "descriptor-index",
-        `The ${SLOT[this.#layout]} is ${slot} in a queue of ${this.size}`,
+        `The ${ID[this.#layout]} is ${id} in a queue of ${this.size}`,
       );
     }
-    const { u8 } = this.memory;
-    const chain = this.#chains[slot] ??= new Chain(slot, u8, this.mostParts);
-    if (chain.inFlight || chain.held >= 0) {
-      this.refuse("head-in-flight", `The ${SLOT[this.#layout]} ${slot} is in flight`);
+    if (this.#isUsed[id] !== 0) {
+      this.refuse("head-in-flight", `The ${ID[this.#layout]} ${id} is in flight`);
     }
-    chain.begin(u8, this.#layout);
+    const { u8 } = this.memory;
+    const slot = this.#free[this.#freeCount - 1];
+    const chain = this.#chains[slot] ??= new Chain(slot, u8, this.mostParts);
+    chain.begin(id, u8, this.#layout);
     return chain;
   }
 
   /** Notes that a chain, which has all its parts, is with the device. */
   protected taken(chain: Chain, isResubmitted: boolean): void {
     chain.end();
+    this.#freeCount--;
+    this.#isUsed[chain.id] = 1;
     chain.inFlight = true;
     chain.isResubmitted = isResubmitted;
     chain.previous = this.#lastTaken;
@@ -298,6 +315,12 @@ export abstract class Virtqueue {
 
   protected refuse(rule: RingRule, got: string): never {
     throw new RingError(rule, got, this.#layout);
+  }
+
+  /** The next chain that is taken may have its slot. */
+  #release({ id, slot }: Chain): void {
+    this.#isUsed[id] = 0;
+    this.#free[this.#freeCount++] = slot;
   }
 
   #returned(chain: Chain): void {

@@ -4,25 +4,40 @@
  * @module
  */
 
-import type { LiveJson } from "../runtime/changes.ts";
-import { type Change, HEARTBEAT_MS } from "../runtime/changes.ts";
+import { type Change, HEARTBEAT_MS, type LiveJson } from "../runtime/changes.ts";
+import { type ControlRequestOptions, requestControl } from "../runtime/control_request.ts";
+import { checkRecord } from "../runtime/record_shape.ts";
+import * as shape from "../runtime/shape.ts";
 import type { ConfigField } from "../virtio/mod.ts";
 import { applyChanges } from "./client/apply.ts";
-import { linesOf } from "./lines.ts";
+import { changeLines } from "./change_lines.ts";
+import { MAX_LINE_CHARACTERS, textOf } from "./lines.ts";
 
 /** Number of devices; further ones are not shown. */
 export const MAX_DEVICES = 64;
+
+/** Number of queries and commands at a time, those with endless answers too. */
+export const MAX_ASKED = 32;
 
 /** The name of a control socket in a directory: others may be vhost-user sockets. */
 export const CONTROL_SOCKET_SUFFIX = ".ctl";
 
 /** Time between two updates of browsers. */
-const UPDATE_PERIOD_MS = 33;
+const UPDATE_PERIOD_MS = 30;
 
 /** Time between two attempts to reach a device, and between two looks at a directory. */
 const RETRY_MS = 1000;
 
-/** Time for an answer of a control socket, and between two lines of a stream. */
+/** Time for a browser that has the page to listen. */
+const PREPARED_MS = 5000;
+
+/** The longest answer to `GET /`, in bytes. */
+const MAX_INDEX_BYTES = 2 ** 22;
+
+/** The longest state of a device as JSON: one that grows beyond counts as gone. */
+const MAX_STATE_CHARACTERS = MAX_LINE_CHARACTERS / 2;
+
+/** Time for an answer of a control socket. */
 const ANSWER_TIMEOUT_MS = 5 * HEARTBEAT_MS;
 
 /** A request that a control socket lists. */
@@ -39,6 +54,53 @@ interface Index {
   config?: ConfigField[];
   requests: ListedRequest[];
   instances?: string[];
+}
+
+const { any, list, members, optional, text } = shape;
+
+const checkIndex = members<Index>({
+  device: any,
+  panel: optional(text),
+  config: optional(list(members<ConfigField>({
+    ...{ name: text, offset: shape.number, size: shape.number, type: text, access: text },
+    ...{ feature: optional(text), about: text, group: optional(text) },
+    ...{ mark: any, bits: any },
+  }))),
+  requests: list(members({ method: text, path: text, about: text })),
+  instances: optional((value, at) => {
+    list(text)(value, at);
+    const { length } = value as string[];
+    if (length > 0 && length <= MAX_DEVICES) return;
+    throw new RangeError(`Expected 1 to ${MAX_DEVICES} instances, got ${length}`);
+  }),
+});
+
+const bytes: shape.Check<string> = (value, at) => {
+  text(value, at);
+  if (!/^([\da-f]{2})*$/.test(value as string)) throw new RangeError(`Expected bytes as ${at}`);
+};
+
+const checkLive = members<LiveJson>({ record: checkRecord, config: bytes });
+
+/** Whether a change leaves a state whose shape was checked with that shape. */
+function keepsShape(live: LiveJson, change: Change): boolean {
+  const after = change[change.length - 1];
+  if (typeof after === "object" || change[0] === "config") return false;
+  let at: unknown = live;
+  for (let i = 0; i < change.length - 1; i++) at = Object(at)[change[i] as string];
+  return typeof at === typeof after;
+}
+
+/** @throws {RangeError} When a value is no list of changes. */
+function checkChanges(value: unknown): asserts value is Change[] {
+  const isPath = (names: unknown[]) =>
+    names.length > 0 && names.every((name) => typeof name === "string" || typeof name === "number");
+  if (
+    Array.isArray(value) && value.every((one) => Array.isArray(one) && isPath(one.slice(0, -1)))
+  ) {
+    return any(value.map((change) => change.at(-1)), "changes");
+  }
+  throw new RangeError("Expected changes, each a path and a value");
 }
 
 /** A device, as browsers get it. */
@@ -84,9 +146,14 @@ export class DeviceHub {
   readonly #servePanel: DeviceHubOptions["servePanel"];
   readonly #listeners = new Set<(changes: string) => void>();
   readonly #followed = new Set<string>();
+  /** Number of requests whose answers have not ended. */
+  #asked = 0;
   #changes: Change[] = [];
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** The next update. Devices are read after it, all in one turn of the event loop. */
+  #update = Promise.withResolvers<void>();
+  #timer: ReturnType<typeof setInterval> | undefined;
   #following: AbortController | undefined;
+  #preparing: ReturnType<typeof setTimeout> | undefined;
 
   /** @param paths Control sockets, and directories of them. */
   constructor(paths: readonly string[], { control, servePanel }: DeviceHubOptions) {
@@ -96,7 +163,7 @@ export class DeviceHub {
   }
 
   /**
-   * Calls `listener` with changes of the state as JSON, at most 30 times a second.
+   * Calls `listener` with changes of the state as JSON, at most 33 times a second.
    *
    * @returns A function that ends that.
    */
@@ -105,17 +172,29 @@ export class DeviceHub {
     if (this.#following === undefined) this.#follow();
     return () => {
       this.#listeners.delete(listener);
-      if (this.#listeners.size === 0) this.stop();
+      if (this.#listeners.size === 0 && this.#preparing === undefined) this.stop();
     };
+  }
+
+  /** Follows the devices already, for a browser that is about to listen. */
+  prepare(): void {
+    if (this.#following === undefined) this.#follow();
+    clearTimeout(this.#preparing);
+    this.#preparing = setTimeout(() => {
+      this.#preparing = undefined;
+      if (this.#listeners.size === 0) this.stop();
+    }, PREPARED_MS);
   }
 
   /** Leaves the devices alone until somebody listens again. */
   stop(): void {
+    clearTimeout(this.#preparing);
+    this.#preparing = undefined;
     this.#following?.abort();
     this.#following = undefined;
     this.#followed.clear();
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    clearInterval(this.#timer);
+    this.#update.resolve();
     this.#changes = [];
     this.state.devices = {};
   }
@@ -125,22 +204,24 @@ export class DeviceHub {
     id: string,
     method: "GET" | "POST",
     name: string,
-    { body, signal }: { body?: Uint8Array<ArrayBuffer>; signal?: AbortSignal } = {},
+    options: Pick<ControlRequestOptions, "body" | "signal"> = {},
   ): Promise<Response | undefined> {
     const entry = Object.hasOwn(this.state.devices, id) ? this.state.devices[id] : undefined;
     if (entry === undefined) return undefined;
     if (!(method === "GET" ? entry.queries : entry.commands).includes(name)) return undefined;
-    const client = clientOf(entry.path);
-    try {
-      const url = `http://vhostd${prefixOf(entry.instance)}/${name}`;
-      return await fetch(url, { client, method, body, signal });
-    } finally {
-      client.close();
+    const target = `${prefixOf(entry.instance)}/${name}`;
+    if (this.#asked >= MAX_ASKED) {
+      const why = `Expected at most ${MAX_ASKED} questions to devices at a time; try again\n`;
+      return new Response(why, { status: 503 });
     }
+    this.#asked++;
+    const onEnd = () => void this.#asked--;
+    return await requestControl(entry.path, target, { ...options, method, onEnd });
   }
 
   #follow(): void {
     const { signal } = this.#following = new AbortController();
+    this.#timer = setInterval(() => this.#tell(), UPDATE_PERIOD_MS);
     for (const path of this.#paths) void this.#followPath(path, signal);
   }
 
@@ -150,54 +231,61 @@ export class DeviceHub {
       const info = await Deno.stat(path).catch(() => undefined);
       if (!info?.isDirectory) return await this.#followSocket(path, signal);
       for (const name of await controlSocketsIn(path)) {
-        void this.#followSocket(`${path.replace(/\/$/, "")}/${name}`, signal);
+        void this.#followSocket(`${path.replace(/\/$/, "")}/${name}`, signal, true);
       }
       await delay(RETRY_MS, signal);
     }
   }
 
-  /** Follows the device of a socket, or its instances, again and again. */
-  async #followSocket(path: string, signal: AbortSignal): Promise<void> {
-    if (this.#followed.has(path)) return;
+  /**
+   * Follows the device of a socket, or its instances, again and again.
+   *
+   * @param isListed A directory lists it: when it is gone, the directory is what to look at.
+   */
+  async #followSocket(path: string, signal: AbortSignal, isListed = false): Promise<void> {
+    // An earlier attempt may come here late: it must not keep the next one from it
+    if (signal.aborted || this.#followed.has(path)) return;
     this.#followed.add(path);
     while (!signal.aborted) {
       const attempt = new AbortController();
       const ended = AbortSignal.any([signal, attempt.signal]);
-      const client = clientOf(path);
       let problem: string;
       try {
-        const index = await this.#index(client, ended);
+        const index = await this.#index(path, ended);
         const instances = index.instances ?? [null];
         await Promise.race(
-          instances.map((instance) => this.#followDevice(client, { path, instance }, index, ended)),
+          instances.map((instance) => this.#followDevice({ path, instance }, index, ended)),
         );
         problem = gone(path);
       } catch (error) {
         problem = whyGone(path, error);
       } finally {
         attempt.abort();
-        client.close();
       }
       if (signal.aborted) return;
       const known = Object.entries(this.state.devices).filter(([, entry]) => entry.path === path);
       if (known.length === 0) this.#add({ path, instance: null }, { problem });
       for (const [id] of known) {
-        this.#change(["devices", id, "isLive", false], ["devices", id, "problem", problem]);
+        this.#change([["devices", id, "isLive", false], ["devices", id, "problem", problem]]);
       }
       await delay(RETRY_MS, signal);
+      if (isListed && await Deno.lstat(path).catch(() => undefined) === undefined) {
+        if (!signal.aborted) this.#followed.delete(path);
+        return;
+      }
     }
   }
 
-  async #index(client: Deno.HttpClient, signal: AbortSignal): Promise<Index> {
+  async #index(path: string, signal: AbortSignal): Promise<Index> {
     const answered = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT_MS)]);
-    const response = await fetch("http://vhostd/", { client, signal: answered });
-    const index = await response.json() as Index;
-    if (!Array.isArray(index?.requests)) throw new TypeError("Expected a control socket of vhostd");
+    const { body } = await requestControl(path, "/", { signal: answered });
+    const json = await textOf(body, MAX_INDEX_BYTES, { what: "an index", path });
+    const index = JSON.parse(json);
+    checkIndex(index, "");
     return index;
   }
 
   async #followDevice(
-    client: Deno.HttpClient,
     place: Pick<DeviceEntry, "path" | "instance">,
     index: Index,
     signal: AbortSignal,
@@ -207,16 +295,28 @@ export class DeviceHub {
     const names = (method: string) =>
       index.requests.filter((request) => request.method === method)
         .map(({ path }) => path.replace(/^.*\//, "")).filter((name) => name !== "trace");
-    const response = await fetch(`http://vhostd${prefix}/changes`, { client, signal });
-    if (!response.ok) throw new TypeError("Expected GET /changes: its vhostd is too old");
     const isOurs = await isOwnSocket(place.path);
     let id: string | undefined;
-    for await (const line of linesOf(response.body!)) {
+    let characters = 0;
+    const pause = () => id === undefined ? undefined : this.#update.promise;
+    for await (const line of changeLines(place.path, prefix, pause, signal)) {
       const value = JSON.parse(line);
+      characters += line.length;
       if (id !== undefined) {
-        this.#change(...(value as Change[]).map((change) => ["devices", id, "live", ...change]));
+        checkChanges(value);
+        const { live } = this.state.devices[id];
+        const isShaped = value.every((change) => keepsShape(live!, change));
+        this.#change(value.map((change) => ["devices", id, "live", ...change]));
+        if (!isShaped) this.#expectLive(id);
+        if (characters > MAX_LINE_CHARACTERS) {
+          characters = JSON.stringify(this.state.devices[id].live).length;
+          if (characters > MAX_STATE_CHARACTERS) {
+            throw new RangeError(`Expected a state of at most ${MAX_STATE_CHARACTERS} characters`);
+          }
+        }
         continue;
       }
+      checkLive(value, "");
       id = this.#add(place, {
         isLive: true,
         problem: null,
@@ -226,14 +326,29 @@ export class DeviceHub {
         commands: names("POST"),
         live: value,
       });
+      if (id === undefined) throw new RangeError(`Expected at most ${MAX_DEVICES} devices`);
     }
   }
 
-  /** Puts a device into the state, in place of an earlier one at the same place. */
+  /** @throws {RangeError} When changes have left no state of a device; browsers get none then. */
+  #expectLive(id: string): void {
+    try {
+      checkLive(this.state.devices[id].live, "");
+    } catch (error) {
+      this.#change([["devices", id, "live", null]]);
+      throw error;
+    }
+  }
+
+  /**
+   * Puts a device into the state, in place of an earlier one at the same place.
+   *
+   * @returns Its name in URLs; undefined if there are too many.
+   */
   #add(
     { path, instance }: Pick<DeviceEntry, "path" | "instance">,
     parts: Partial<DeviceEntry>,
-  ): string {
+  ): string | undefined {
     const { devices } = this.state;
     const base = [path.replace(/^.*\//, "").replace(/\.\w+$/, ""), instance ?? []].flat().join("-")
       .replace(/[^\w-]+/g, "-");
@@ -243,25 +358,34 @@ export class DeviceHub {
     let id = base || "device";
     for (let n = 2; !isFree(id); n++) id = `${base}-${n}`;
     if (!Object.hasOwn(devices, id) && Object.keys(devices).length >= MAX_DEVICES) {
-      throw new RangeError(`Expected at most ${MAX_DEVICES} devices`);
+      const gone = Object.keys(devices).find((id) => !devices[id].isLive);
+      // One that is not there takes no place of another
+      if (gone === undefined || !parts.isLive) return undefined;
+      const { [gone]: _, ...others } = devices;
+      this.#change([["devices", others]]);
     }
-    this.#change(["devices", id, {
+    this.#change([["devices", id, {
       ...{ path, instance, isLive: false, problem: null, panel: null, live: null },
       ...{ fields: [], queries: [], commands: [] },
       ...parts,
-    }]);
+    }]]);
     return id;
   }
 
-  #change(...changes: Change[]): void {
+  #change(changes: readonly Change[]): void {
     applyChanges(this.state, changes);
-    this.#changes.push(...changes);
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined;
+    for (const change of changes) this.#changes.push(change);
+  }
+
+  /** Tells the listeners what has changed since the last update. */
+  #tell(): void {
+    if (this.#changes.length > 0) {
       const json = JSON.stringify(this.#changes);
       this.#changes = [];
       for (const listener of this.#listeners) listener(json);
-    }, UPDATE_PERIOD_MS);
+    }
+    this.#update.resolve();
+    this.#update = Promise.withResolvers();
   }
 }
 
@@ -276,14 +400,13 @@ export async function controlSocketsIn(directory: string): Promise<string[]> {
   }
 }
 
-/** Whether whoever made a socket has our rights, so that its panel may run in the page. */
+/**
+ * Whether whoever made a socket has our rights, so that its panel may run in the page. A link is its
+ * maker's, wherever it leads.
+ */
 async function isOwnSocket(path: string): Promise<boolean> {
-  const { uid } = await Deno.stat(path);
+  const { uid } = await Deno.lstat(path);
   return uid === Deno.uid() || uid === 0;
-}
-
-function clientOf(path: string): Deno.HttpClient {
-  return Deno.createHttpClient({ proxy: { transport: "unix", path } });
 }
 
 function prefixOf(instance: string | null): string {
@@ -297,11 +420,13 @@ function gone(path: string): string {
 function whyGone(path: string, error: unknown): string {
   if (error instanceof SyntaxError || error instanceof RangeError) return error.message;
   const { message } = error as Error;
+  if (error instanceof Deno.errors.NotCapable) return message;
   return /^Expected/.test(message) ? message : gone(path);
 }
 
 function delay(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
     const timer = setTimeout(end, ms);
     signal.addEventListener("abort", end, { once: true });
     function end() {

@@ -16,8 +16,6 @@ const OWN_FILE = /^(?:src\/web\/client|backends)\/(?:\w+\/)*\w+\.(ts|css)$/;
 /** Modules beside a panel from elsewhere. */
 const PANEL_FILE = /^panels\/(\d+)\/((?:\w+\/)*\w+\.[tj]s)$/;
 
-const LIBRARY = /^lib\/([\w/]+)\.js$/;
-
 /** A file of the page. */
 export interface PageFile {
   type: string;
@@ -26,28 +24,20 @@ export interface PageFile {
 
 /** Serves the files of one page. */
 export class PageFiles {
-  /** The page itself. */
-  readonly index: PageFile;
-  /** The source of the page's one inline script, as its Content-Security-Policy names it. */
-  readonly scriptSource: string;
-  readonly #modules: Readonly<Record<string, string>>;
-  readonly #chartStyle: string;
+  /** The page's inline scripts and style sheets, as its Content-Security-Policy names them. */
+  readonly inline: { script: string; style: string };
+  /** The page, its modules and the libraries, by their paths. */
+  readonly #files: ReadonlyMap<string, PageFile>;
   /** The folders of panels from elsewhere. */
   readonly #folders: string[] = [];
 
-  private constructor(
-    { modules, chartStyle }: typeof import("./libraries.ts"),
-    index: PageFile,
-    scriptSource: string,
-  ) {
-    this.#modules = modules;
-    this.#chartStyle = chartStyle;
-    this.index = index;
-    this.scriptSource = scriptSource;
+  private constructor(files: ReadonlyMap<string, PageFile>, inline: PageFiles["inline"]) {
+    this.#files = files;
+    this.inline = inline;
   }
 
   /**
-   * Reads the page, and its libraries from Deno's cache or npm.
+   * Reads the page with its modules, and its libraries from Deno's cache or npm.
    *
    * @throws {Error} When npm cannot be reached and they are not in the cache.
    */
@@ -64,18 +54,26 @@ export class PageFiles {
         { cause },
       );
     }
+    const { modules, chartStyle } = libraries;
     const imports = {
-      ...Object.fromEntries(
-        Object.keys(libraries.modules).map((name) => [name, `./lib/${name}.js`]),
-      ),
+      ...Object.fromEntries(Object.keys(modules).map((name) => [name, `./lib/${name}.js`])),
       "@vhostd/vhostd/web": "./src/web/client/kit.ts",
     };
     const script = JSON.stringify({ imports });
-    const page = await (await fetch(new URL("./client/index.html", import.meta.url))).text();
-    const text = page.replace(/\s*"IMPORTS"\s*/, () => script);
-    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(script));
-    const index = { type: "text/html", text };
-    return new PageFiles(libraries, index, `'sha256-${new Uint8Array(digest).toBase64()}'`);
+    const text = async (path: string) => await (await fetch(new URL(path, ROOT))).text();
+    const style = await text("src/web/client/style.css") + chartStyle;
+    const page = (await text("src/web/client/index.html"))
+      .replace(/\s*"STYLES"\s*/, () => style).replace(/\s*"IMPORTS"\s*/, () => script);
+    const files = new Map<string, PageFile>([["", { type: "text/html", text: page }]]);
+    for (const [name, text] of Object.entries(modules)) {
+      files.set(`lib/${name}.js`, { type: "text/javascript", text });
+    }
+    // Browsers do not wait for these to be read
+    for (const [, path] of page.matchAll(/"(src\/web\/client\/\w+\.ts)"/g)) {
+      files.set(path, (await read(new URL(path, ROOT)))!);
+    }
+    const [scripts, styles] = ["script", "style"].map((name) => inlineSources(page, name));
+    return new PageFiles(files, { script: await scripts, style: await styles });
   }
 
   /**
@@ -97,17 +95,23 @@ export class PageFiles {
 
   /** The file at a path; undefined if there is none. */
   async file(path: string): Promise<PageFile | undefined> {
-    if (path === "") return this.index;
-    if (path === "chart.css") return { type: "text/css", text: this.#chartStyle };
-    const [, library] = LIBRARY.exec(path) ?? [];
-    if (library !== undefined && Object.hasOwn(this.#modules, library)) {
-      return { type: "text/javascript", text: this.#modules[library] };
-    }
+    const known = this.#files.get(path);
+    if (known !== undefined) return known;
     const [, folder, name] = PANEL_FILE.exec(path) ?? [];
     if (OWN_FILE.test(path)) return await read(new URL(path, ROOT));
     if (folder === undefined || this.#folders[Number(folder)] === undefined) return undefined;
     return await read(new URL(name, this.#folders[Number(folder)]));
   }
+}
+
+/** The sources of the elements with a text, as a Content-Security-Policy names them. */
+async function inlineSources(page: string, element: string): Promise<string> {
+  const texts = page.matchAll(new RegExp(`<${element}\\b[^>]*>([^<]+)</${element}>`, "g"));
+  const sources = await Array.fromAsync(texts, async ([, text]) => {
+    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+    return `'sha256-${new Uint8Array(digest).toBase64()}'`;
+  });
+  return sources.join(" ");
 }
 
 async function read(url: URL): Promise<PageFile | undefined> {

@@ -13,6 +13,7 @@
  */
 
 import { DeviceHub } from "./device_hub.ts";
+import { textOf } from "./lines.ts";
 import { PageFiles } from "./page_files.ts";
 import { type Expected, MAX_BODY_BYTES, refusalOf } from "./refusal.ts";
 
@@ -22,6 +23,9 @@ export const MAX_BROWSERS = 32;
 /** Number of requests that are answered at the same time, besides events. */
 export const MAX_REQUESTS = 64;
 
+/** The longest answer in JSON, in bytes. */
+const MAX_ANSWER_BYTES = 2 ** 24;
+
 /** Bytes of events that wait for a browser; one that takes them too slowly gets the state again. */
 const MAX_WAITING_BYTES = 2 ** 22;
 
@@ -29,7 +33,10 @@ const MAX_WAITING_BYTES = 2 ** 22;
 const ANSWER_AGE_MS = 100;
 
 /** Time for a device to answer, and for a body to come. */
-const ANSWER_TIMEOUT_MS = 5000;
+const ANSWER_TIMEOUT_MS = 5_000;
+
+/** Time for browsers to take what was sent to them when the server ends. */
+const CLOSING_MS = 500;
 
 /** Settings of a {@linkcode WebServer}. */
 export interface WebServerOptions {
@@ -53,21 +60,24 @@ export class WebServer implements AsyncDisposable {
   /** Answers to queries, by device and name. */
   readonly #answers = new Map<string, { response: Response; until: number }>();
   #requests = 0;
+  readonly #ending = new AbortController();
 
   private constructor(files: PageFiles, { hostname, port, control, paths }: WebServerOptions) {
     this.#files = files;
     this.#hub = new DeviceHub(paths, { control, servePanel: (url) => files.servePanel(url) });
     const token = crypto.getRandomValues(new Uint8Array(16))
       .toBase64({ alphabet: "base64url", omitPadding: true });
+    // No cross-origin-opener-policy: other sites cannot open the page anyway (refusal.ts), and a
+    // browser would start another process for it before the first paint
     this.#headers = {
       "content-security-policy": [
         "default-src 'none'",
-        `script-src 'self' ${files.scriptSource}`,
-        ...["style-src 'self'", "connect-src 'self'", "img-src data:"],
+        `script-src 'self' ${files.inline.script}`,
+        `style-src 'self' ${files.inline.style}`,
+        ...["connect-src 'self'", "img-src data:"],
         ...["base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"],
       ].join("; "),
       "cache-control": "no-store",
-      "cross-origin-opener-policy": "same-origin",
       "cross-origin-resource-policy": "same-origin",
       "referrer-policy": "no-referrer",
       "x-content-type-options": "nosniff",
@@ -92,11 +102,16 @@ export class WebServer implements AsyncDisposable {
     return new WebServer(await PageFiles.open(), options);
   }
 
-  /** Ends all connections, and leaves the devices alone. */
+  /** Ends all connections but that of a browser that does not read, and leaves the devices alone. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#hub.stop();
+    this.#ending.abort();
     for (const browser of this.#browsers) browser.close();
-    await this.#server.shutdown();
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, CLOSING_MS);
+    await Promise.race([this.#server.shutdown(), late.promise]);
+    clearTimeout(timer);
+    this.#hub.stop(); // A last request may have started it again
   }
 
   async #answer(request: Request): Promise<Response> {
@@ -111,6 +126,7 @@ export class WebServer implements AsyncDisposable {
     try {
       const [, id, name] = /^devices\/([\w-]+)\/([\w-]+)$/.exec(path) ?? [];
       if (id !== undefined) return await this.#ask(request, id, name);
+      if (path === "") this.#hub.prepare();
       const file = request.method === "POST" ? undefined : await this.#files.file(path);
       if (file === undefined) return this.#text(404, "There is no such file");
       return this.#response(file.text, 200, `${file.type}; charset=utf-8`);
@@ -155,35 +171,51 @@ export class WebServer implements AsyncDisposable {
 
   /** Asks a device. */
   async #ask(request: Request, id: string, name: string): Promise<Response> {
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(), ANSWER_TIMEOUT_MS);
+    const signal = AbortSignal.any([late.signal, this.#ending.signal]);
     let answer: Response | undefined;
     try {
       answer = request.method === "POST"
-        ? await this.#command(request, id, name)
-        : await this.#query(id, name);
+        ? await this.#command(request, id, name, signal)
+        : await this.#query(id, name, signal);
     } catch (error) {
       if (error instanceof RangeError) return this.#text(413, error.message);
       return this.#text(502, "The device does not answer");
+    } finally {
+      clearTimeout(timer);
     }
     if (answer === undefined) return this.#text(404, "There is no such device or request");
-    return this.#response(answer.body, answer.status, answer.headers.get("content-type")!);
+    // Nothing that a browser would run or show as a page
+    const given = answer.headers.get("content-type") ?? "";
+    const isPlain = /^(application\/json|text\/plain)\b/.test(given);
+    const type = isPlain ? given : "application/octet-stream";
+    return this.#response(answer.body, answer.status, type);
   }
 
-  async #command(request: Request, id: string, name: string): Promise<Response | undefined> {
-    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
-    const body = await request.bytes();
+  async #command(
+    request: Request,
+    id: string,
+    name: string,
+    signal: AbortSignal,
+  ): Promise<Response | undefined> {
+    const late = Promise.withResolvers<never>();
+    signal.addEventListener("abort", () => late.reject(new Error("It takes too long")));
+    const body = await Promise.race([request.bytes(), late.promise]);
     if (body.length > MAX_BODY_BYTES) throw new RangeError("The body is too large");
     return await this.#hub.request(id, "POST", name, { body, signal });
   }
 
   /** Asks once for all browsers that ask at about the same time, unless the answer has no end. */
-  async #query(id: string, name: string): Promise<Response | undefined> {
+  async #query(id: string, name: string, signal: AbortSignal): Promise<Response | undefined> {
     const key = `${id}/${name}`;
     const known = this.#answers.get(key);
     if (known !== undefined && performance.now() < known.until) return known.response.clone();
-    const response = await this.#hub.request(id, "GET", name);
+    const response = await this.#hub.request(id, "GET", name, { signal });
     if (response?.headers.get("content-type") !== "application/json") return response;
     const { status, headers } = response;
-    const whole = new Response(await response.bytes(), { status, headers });
+    const text = await textOf(response.body, MAX_ANSWER_BYTES, { what: "an answer", path: key });
+    const whole = new Response(text, { status, headers });
     this.#answers.set(key, { response: whole, until: performance.now() + ANSWER_AGE_MS });
     return whole.clone();
   }

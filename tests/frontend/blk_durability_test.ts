@@ -78,12 +78,20 @@ async function expectWrite(driver: VirtioDriver, served: Served, flushes: number
   assertEquals(served.flushes(), 2 * flushes);
 }
 
+/** Makes the disk write-through, and awaits the flush of each thread that follows. */
+async function becomeWriteThrough(driver: VirtioDriver, served: Served): Promise<void> {
+  let flushes = -served.flushes();
+  await driver.config.write(WRITEBACK, Uint8Array.of(0));
+  while ((flushes += served.flushes()) < 2) await driver.connection.getFeatures();
+  assertEquals(flushes, 2);
+}
+
 Deno.test("write-through survives a reset and a new connection, until config changes it", () =>
   withImage(async ({ socketPath, serve }) => {
     await using served = await serve();
-    await using driver = await VirtioDriver.start(socketPath, { timeoutMs: 30_000, queues: 2 });
+    await using driver = await VirtioDriver.start(socketPath, { queues: 2 });
     await expectWrite(driver, served, 0);
-    await driver.config.write(WRITEBACK, Uint8Array.of(0));
+    await becomeWriteThrough(driver, served);
     await expectWrite(driver, served, 1);
     // QEMU does not send it again: it keeps a copy, which its guest reads.
     await driver.reset();
@@ -105,7 +113,6 @@ for (const inflight of [false, true]) {
     withImage(async ({ socketPath, serve }) => {
       const first = await serve();
       await using driver = await VirtioDriver.start(socketPath, {
-        timeoutMs: 30_000,
         queues: 2,
         inflight,
       });
@@ -125,7 +132,6 @@ Deno.test("write-back survives a restart if the in-flight record has it", () =>
   withImage(async ({ socketPath, serve }) => {
     const first = await serve();
     await using driver = await VirtioDriver.start(socketPath, {
-      timeoutMs: 30_000,
       queues: 2,
       inflight: true,
     });
@@ -148,18 +154,38 @@ const drivers: [features: bigint, writeback: number, flushes: number][] = [
   [CONFIG_WCE, 0, 1],
 ];
 
+Deno.test("--cache=writethrough makes each write durable, until the driver chooses write-back", () =>
+  withImage(async ({ socketPath, serve }) => {
+    for (const cache of ["writethrough", "directsync"]) {
+      await using served = await serve({ cache });
+      const mode = () => (served.server.record().report as { mode: string }).mode;
+      {
+        const features = FLUSH | VERSION_1 | 1n << 14n;
+        await using driver = await VirtioDriver.start(socketPath, { features });
+        await expectWrite(driver, served, 1);
+      }
+      await using driver = await VirtioDriver.start(socketPath);
+      assertEquals([await driver.config.u8(WRITEBACK), mode()], [0, "write-through"]);
+      await expectWrite(driver, served, 1);
+      await driver.config.write(WRITEBACK, Uint8Array.of(1));
+      await expectWrite(driver, served, 0);
+      assertEquals(mode(), "write-back");
+      assertEquals(served.said, []);
+    }
+  }));
+
 for (const [features, writeback, flushes] of drivers) {
   const names = [features & FLUSH && "FLUSH", features & CONFIG_WCE && "CONFIG_WCE"];
   Deno.test(`a write of a driver with ${names.filter(Boolean).join(" and ") || "neither"}, writeback ${writeback}, makes ${flushes} flushes`, () =>
     withImage(async ({ socketPath, serve }) => {
       await using served = await serve();
       const options: VirtioDriverOptions = {
-        timeoutMs: 30_000,
         features: features | VERSION_1 | 1n << 14n,
       };
       await using driver = await VirtioDriver.start(socketPath, options);
       if (features === (FLUSH | CONFIG_WCE)) {
-        await driver.config.write(WRITEBACK, Uint8Array.of(writeback));
+        if (writeback === 0) await becomeWriteThrough(driver, served);
+        else await driver.config.write(WRITEBACK, Uint8Array.of(writeback));
       }
       assertEquals(await driver.config.u8(WRITEBACK), writeback);
       await expectWrite(driver, served, flushes);
@@ -171,7 +197,7 @@ for (const manner of ["now", "promise", "later"]) {
     withImage(async ({ socketPath, serve }) => {
       {
         await using served = await serve({ manner });
-        await using driver = await VirtioDriver.start(socketPath, { timeoutMs: 30_000, queues: 2 });
+        await using driver = await VirtioDriver.start(socketPath, { queues: 2 });
         const disk = new BlkDriver(driver);
         const EIO = 5, ENOSPC = 28;
         assertEquals((await disk.flush({ queue: 0 })).status, OK);
@@ -200,7 +226,7 @@ for (const manner of ["now", "promise", "later"]) {
         );
       }
       await using _served = await serve({ manner });
-      await using driver = await VirtioDriver.start(socketPath, { timeoutMs: 30_000, queues: 2 });
+      await using driver = await VirtioDriver.start(socketPath, { queues: 2 });
       assertEquals((await new BlkDriver(driver).flush({ queue: 1 })).status, OK);
     }));
 
@@ -208,9 +234,9 @@ for (const manner of ["now", "promise", "later"]) {
     withImage(async ({ socketPath, serve }) => {
       for (const kind of ["write", "writeZeroes"] as const) {
         await using served = await serve({ manner });
-        await using driver = await VirtioDriver.start(socketPath, { timeoutMs: 30_000, queues: 2 });
+        await using driver = await VirtioDriver.start(socketPath, { queues: 2 });
         const disk = new BlkDriver(driver);
-        await driver.config.write(WRITEBACK, Uint8Array.of(0));
+        await becomeWriteThrough(driver, served);
         served.failFlush(5);
         const request = kind === "write" ? disk.write(0, SECTOR) : disk.writeZeroes(0, 1);
         assertEquals((await request).status, IOERR);
@@ -230,7 +256,7 @@ for (const [options, names, discard, zeroes] of lesser) {
   Deno.test(`a guest continues with a back-end that was restarted with ${JSON.stringify(options)}`, () =>
     withImage(async ({ path, socketPath, serve }) => {
       const first = await serve();
-      await using driver = await VirtioDriver.start(socketPath, { timeoutMs: 30_000 });
+      await using driver = await VirtioDriver.start(socketPath);
       const disk = new BlkDriver(driver);
       assertEquals((await disk.write(0, SECTOR)).status, OK);
       await driver.disconnect();
@@ -256,7 +282,6 @@ Deno.test("a device ignores features that a driver did not negotiate", () =>
   withImage(async ({ socketPath, serve }) => {
     await using _served = await serve();
     await using driver = await VirtioDriver.start(socketPath, {
-      timeoutMs: 30_000,
       features: VERSION_1 | FLUSH,
     });
     assertEquals((await new BlkDriver(driver).discard(0, 1)).status, UNSUPP);
@@ -268,7 +293,6 @@ Deno.test("a guest that uses more queues than a restarted back-end has is not se
     // QEMU does not wait for an answer to SET_FEATURES.
     const protocolFeatures = protocolFeatureMask("MQ", "CONFIG", "RESET_DEVICE");
     await using driver = await VirtioDriver.start(socketPath, {
-      timeoutMs: 30_000,
       protocolFeatures,
     });
     await expectWrite(driver, first, 0);
@@ -309,7 +333,6 @@ for (const io of ["auto", "uring", "sync"]) {
         await using _server = await serve(blk, { socketPath, threads: 2, options, log });
         await using driver = await VirtioDriver.start(socketPath, {
           queues: 2,
-          timeoutMs: 30_000,
         });
         const device = new BlkDriver(driver);
         const data = new Uint8Array(MIB).fill(1);

@@ -4,10 +4,12 @@ import { serve } from "../../mod.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { runCli } from "./lib/cli_process.ts";
+import { IS_GOOD } from "./lib/garbage_store.ts";
 
 const { OK, IOERR, UNSUPP } = blkStatus;
 
 /** Feature bits: virtio 1.3, 5.2.3. */
+const LIFETIME = 1n << 15n, SECURE_ERASE = 1n << 16n;
 const RO = 1n << 5n, CONFIG_WCE = 1n << 11n, DISCARD = 1n << 13n, WRITE_ZEROES = 1n << 14n;
 
 function store(name: string): string {
@@ -17,17 +19,25 @@ function store(name: string): string {
 /** Serves the store of a module, and runs a test with a driver for it. */
 async function withStore(
   options: Record<string, unknown>,
-  test: (disk: BlkDriver, driver: VirtioDriver, log: Promise<string>) => Promise<void>,
+  test: (
+    disk: BlkDriver,
+    driver: VirtioDriver,
+    log: Promise<string>,
+    lines: string[],
+  ) => Promise<void>,
 ): Promise<void> {
   const directory = Deno.makeTempDirSync();
   const socketPath = `${directory}/blk.sock`;
-  const line = Promise.withResolvers<string>();
+  const first = Promise.withResolvers<string>();
+  const lines: string[] = [];
+  const log = (line: string) => {
+    lines.push(line);
+    first.resolve(line);
+  };
   try {
-    await using _server = await serve(blk, {
-      ...{ socketPath, options, log: line.resolve },
-    });
+    await using _server = await serve(blk, { socketPath, options, log });
     await using driver = await VirtioDriver.start(socketPath, { queues: [64, 64] });
-    await test(new BlkDriver(driver), driver, line.promise);
+    await test(new BlkDriver(driver), driver, first.promise, lines);
   } finally {
     await watchesEnded();
     Deno.removeSync(directory, { recursive: true });
@@ -50,6 +60,9 @@ for (const manner of ["now", "promise", "later"]) {
           }
         }));
         assertEquals((await disk.flush()).status, OK);
+        assertEquals((await disk.secureErase(16, 16)).status, OK);
+        assertEquals((await disk.read(16, 8192)).data, new Uint8Array(8192).fill(0xee));
+        assertEquals((await disk.getLifetime()).lifetime, [2, 9, 0]);
       },
     ));
 }
@@ -66,17 +79,42 @@ for (const manner of ["throw", "reject"]) {
     ));
 }
 
+Deno.test("a store in TypeScript that breaks the contract fails its requests, and nothing else", () =>
+  withStore({ blkFile: store("garbage"), numQueues: 2 }, async (disk, _driver, _log, lines) => {
+    for (const [sector, isGood] of IS_GOOD.entries()) {
+      const { status, data } = await disk.read(sector, 512);
+      assertEquals([sector, status], [sector, isGood ? OK : IOERR]);
+      if (isGood) assertEquals(data, new Uint8Array(512).fill(7));
+    }
+    assertEquals((await disk.getLifetime()).status, IOERR);
+    const all = lines.join("\n");
+    assertStringIncludes(all, "Expected 0, an errno up to 133, LATER or a promise, got NaN");
+    assertStringIncludes(all, "The store failed in submit(): Error: It cannot submit");
+    assertStringIncludes(all, "outside of its functions: Error: Nobody ");
+    assertStringIncludes(all, "done() for a request that is not pending");
+    assertEquals(all.includes("broken"), false, all);
+  }));
+
 Deno.test("what a disk can do follows from the functions of its store", async () => {
   await withStore({ blkFile: store("answering"), numQueues: 2 }, async (_disk, driver) => {
     const offered = driver.features;
     const has = (bit: bigint) => (offered & bit) !== 0n;
     assertEquals([RO, CONFIG_WCE, DISCARD, WRITE_ZEROES].map(has), [false, true, true, false]);
-    await Promise.resolve();
+    assertEquals([LIFETIME, SECURE_ERASE].map(has), [true, true]);
+    // The limits of a secure erase: virtio 1.3, 5.2.4
+    assertEquals(await driver.config.u32(60), 2 ** 22);
+    assertEquals([await driver.config.u32(64), await driver.config.u32(68)], [64, 8]);
   });
   await withStore({ blkFile: store("read_only"), numQueues: 2 }, async (disk, driver) => {
     const has = (bit: bigint) => (driver.features & bit) !== 0n;
     assertEquals([RO, CONFIG_WCE, DISCARD, WRITE_ZEROES].map(has), [true, false, false, false]);
-    assertEquals((await disk.read(0, 512)).data, new Uint8Array(512).fill(7));
+    assertEquals([LIFETIME, SECURE_ERASE].map(has), [false, false]);
+    assertEquals((await disk.secureErase(0, 8)).status, UNSUPP);
+    assertEquals((await disk.getLifetime()).status, UNSUPP);
+    assertEquals((await disk.read(8, 4096)).data, new Uint8Array(4096).fill(7));
+    // No whole block, whatever a driver makes of blk_size
+    for (const sector of [0, 1]) assertEquals((await disk.read(sector, 512)).status, IOERR);
+    assertEquals((await disk.read(1, 4096)).status, IOERR);
     assertEquals((await disk.write(0, new Uint8Array(512))).status, IOERR);
     assertEquals(await driver.config.u32(20), 4096); // blk_size
     const { status } = await disk.discard(0, 8);
@@ -92,7 +130,7 @@ Deno.test("vhostd blk explains what is wrong with a module", async () => {
     await Deno.writeTextFile(path, code);
     return path;
   };
-  const cases: [operands: string[], message: string][] = [
+  const cases: [operands: string[], message: string, status?: number][] = [
     [[`${directory}/none.ts`], "Cannot load the store"],
     [[await module("export default {};")], "Expected a store as the default export"],
     [
@@ -100,20 +138,34 @@ Deno.test("vhostd blk explains what is wrong with a module", async () => {
       "to return the size of the disk as bytes",
     ],
     [
+      [
+        await module(
+          "export default { open: () => ({ bytes: 512, blockBytes: 2 ** 40 }), read() {} };",
+        ),
+      ],
+      "as blockBytes a power of 2 from 512 to 65536; got { bytes: 512,",
+    ],
+    [
       [await module("export default { open() { throw new Error('no disk') }, read() {} };")],
       "no disk",
     ],
-    [[store("answering"), "--store-options=speed=3"], "has no option speed; it has manner"],
-    [[store("answering"), "--store-options=manner=never"], "manner takes now, promise"],
-    [["a.img", "b.img"], "Expected one PATH, got a.img and b.img"],
-    [["a.img", "--blk-file=b.img"], "Expected one PATH, got a.img and b.img"],
-    [[`${directory}`, "--store-options=a=b"], "--store-options are for a store in TypeScript"],
+    [[store("answering"), "--store-options=speed=3"], "has no option speed; it has manner", 2],
+    [[store("answering"), "--store-options=manner=never"], "manner takes now, promise", 2],
+    [["a.img", "b.img"], "Expected one PATH, got a.img and b.img", 2],
+    [["a.img", "--blk-file=b.img"], "Expected one PATH, got a.img and b.img", 2],
+    [
+      [await module("export default { open: () => ({ bytes: 1000 }), read() {} };")],
+      "got 1000; the next larger one is 1024",
+    ],
+    [["ndb://host/disk"], "Expected nbd, nbds, nbd+unix, nbds+unix, http, https or rbd before", 2],
+    [["rbd:disk"], "vhostd: Expected rbd:POOL/[NAMESPACE/]IMAGE", 2],
+    [[`${directory}`, "--store-options=a=b"], "--store-options are for a store in TypeScript", 2],
+    [["nbd:///disk"], "vhostd: Expected a host", 2],
   ];
-  for (const [operands, message] of cases) {
+  for (const [operands, message, expected = 1] of cases) {
     const { status, stderr } = await runCli(["blk", ...operands, `--socket-path=${socketPath}`]);
     assertStringIncludes(stderr, message);
-    assertEquals(stderr.trimEnd().split("\n").length, 1, stderr);
-    assertEquals(status === 0, false);
+    assertEquals([status, stderr.trimEnd().split("\n").length], [expected, 1], stderr);
   }
   await Deno.remove(directory, { recursive: true });
 });

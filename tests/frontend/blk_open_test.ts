@@ -92,6 +92,19 @@ Deno.test("blk refuses to write to an immutable file, and names the remedy", asy
   }
 });
 
+Deno.test("blk refuses an image that is not raw, unless it is said to be", async () => {
+  using directory = temporary();
+  const blkFile = image(`${directory.path}/a.qcow2`);
+  Deno.writeFileSync(blkFile, new TextEncoder().encode("QED\0"), { append: false });
+  Deno.truncateSync(blkFile, MIB);
+  await expectRefused({ blkFile }, `${blkFile} looks like an image in the format qed`);
+  await expectRefused(
+    { blkFile, readOnly: true },
+    "serve it by qemu-nbd --persistent --format=qed",
+  );
+  await open({ blkFile, format: "raw" });
+});
+
 for (const [bytes, isServed] of [[2 ** 53 - 512, true], [2 ** 53, false], [7 * 2 ** 60, false]]) {
   Deno.test(`blk ${isServed ? "serves" : "refuses"} an image of ${bytes} bytes`, async () => {
     // Only some file systems, such as tmpfs, support files of this size.

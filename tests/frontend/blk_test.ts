@@ -1,4 +1,10 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertLessOrEqual,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import { equals } from "@std/bytes";
 import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve, type ServeOptions } from "../../mod.ts";
@@ -18,7 +24,7 @@ const { OK, IOERR, UNSUPP } = blkStatus;
 const MIB = 2 ** 20;
 
 /** Offsets in config space: virtio 1.3, 5.2.4. */
-const SEG_MAX = 12, BLK_SIZE = 20, TOPOLOGY = 24, WRITEBACK = 32, NUM_QUEUES = 34;
+const SEG_MAX = 12, GEOMETRY = 16, BLK_SIZE = 20, TOPOLOGY = 24, WRITEBACK = 32, NUM_QUEUES = 34;
 const DISCARD_ALIGNMENT = 44, MAY_UNMAP = 56;
 
 /** Feature bits: virtio 1.3, 5.2.3. */
@@ -228,6 +234,25 @@ Deno.test("blk describes its layout in config space", async () => {
   });
 });
 
+Deno.test("blk has the geometry that its image's partition table has, or a common one", async () => {
+  const geometry = async (
+    { driver: { config } }: Disk,
+  ) => [await config.u16(GEOMETRY), await config.u8(GEOMETRY + 2), await config.u8(GEOMETRY + 3)];
+  await withImage(MIB, async (path) => {
+    await withDisk({ device: { blkFile: path } }, async (it) => {
+      assertEquals(await geometry(it), [2, 16, 63]);
+      const record = new Uint8Array(512);
+      record.set([1, 0, 0, 0, 0x83, 7, 32, 0, 32, 0, 0, 0, 100], 446);
+      record.set([0x55, 0xaa], 510);
+      assertEquals((await it.disk.write(0, record)).status, OK);
+    });
+    await withDisk({ device: { blkFile: path } }, async (it) => {
+      assertEquals(await geometry(it), [8, 8, 32]);
+      assert(it.driver.negotiated.offeredFeatures & 1n << 4n);
+    });
+  });
+});
+
 Deno.test("blk has one queue per processor by default", async () => {
   await withDisk({ device: { size: MIB } }, ({ driver }) => {
     assertEquals(driver.negotiated.maxQueues ?? 1, navigator.hardwareConcurrency);
@@ -309,10 +334,10 @@ for (const [name, dir] of [["the temporary directory", undefined], ["tmpfs", "/d
         assertEquals((await disk.writeZeroes(1, 8001)).status, OK);
         data.fill(0, 512, 8002 * 512);
         // A file system may need another block for its metadata
-        assert(Math.abs(full - blocks(path)) <= 16);
+        assertLessOrEqual(Math.abs(full - blocks(path)), 16);
         assertEquals((await disk.writeZeroes(8192, 4096, { unmap: true })).status, OK);
         data.fill(0, 8192 * 512, 12288 * 512);
-        assert(Math.abs(full - blocks(path) - 4096) <= 16);
+        assertLessOrEqual(Math.abs(full - blocks(path) - 4096), 16);
         assert(equals(await Deno.readFile(path), data));
       });
     }, dir);
@@ -425,7 +450,7 @@ Deno.test("blk in memory changes its size on command", async () => {
     }
     const expected = pattern(MIB, 1).fill(0, MIB / 2);
     assertEquals((await disk.read(0, MIB)).data, expected);
-    for (const body of [{ size: "1X" }, { size: {} }, { size: 100 }, { bytes: 1 }, "1G"]) {
+    for (const body of [{ size: "1X" }, { size: {} }, { size: 100 }, { bytes: 1 }, "1G", 7, []]) {
       const error = await assertRejects(async () => await resize.run(body));
       assert(error instanceof TypeError || error instanceof RangeError, String(error));
     }

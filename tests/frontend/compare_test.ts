@@ -79,7 +79,7 @@ Deno.test("vhostd compare says in one line what is wrong with its input", async 
       [[text, `${directory}/none`], "Expected"],
       [[text, text], "Expected the JSON of a record"],
       [[file("part", '{"version":1,"queues":[]}'), text], "Expected"],
-      [[`${directory}/part`, `${directory}/part`], "got one that lacks something"],
+      [[`${directory}/part`, `${directory}/part`], "Expected an object as device, got nothing"],
     ] as const
   ) {
     const { status, stdout, stderr } = await runCli(["compare", ...args]);

@@ -5,6 +5,7 @@ import {
   MAX_CONTROL_BODY_BYTES,
   MAX_CONTROL_PEERS,
   MAX_CONTROL_REQUESTS,
+  MAX_CONTROL_STREAMS,
 } from "../../src/runtime/control_socket.ts";
 import { DeviceHost } from "../../src/runtime/mod.ts";
 import { linesOf } from "../../src/web/lines.ts";
@@ -66,6 +67,7 @@ Deno.test("GET / lists the requests", async () => {
   assertEquals((requests as { path: string }[]).map(({ path }) => path), [
     "/record",
     "/changes",
+    "/wire",
     "/trace",
     "/trace",
     "/metrics",
@@ -188,6 +190,33 @@ Deno.test("ControlSocket serves a limited number of connections at a time, and t
   ]);
   assertEquals(order, ["first", "one more"]);
   for (const connection of [...connections, waiting]) await connection.close();
+});
+
+Deno.test("clients that do not read endless answers keep others from those only", async () => {
+  await using control = await opened(commands);
+  const ask = async (target: string) => {
+    const connection = UnixConnection.connect(control.path);
+    await connection.send(new TextEncoder().encode(`GET ${target} HTTP/1.1\r\n\r\n`));
+    const answer = new Uint8Array(12);
+    await connection.receive(answer);
+    return { connection, status: new TextDecoder().decode(answer).slice(-3) };
+  };
+  const streams: UnixConnection[] = [];
+  while (streams.length < MAX_CONTROL_STREAMS) {
+    const { connection, status } = await ask(streams.length % 2 ? "/wire" : "/changes");
+    assertEquals(status, "200");
+    streams.push(connection);
+  }
+  const refused = await ask("/changes");
+  assertEquals(refused.status, "503");
+  assertEquals((await control.request("GET", "/record"))[0], 200);
+  await streams[0].close();
+  for (let status = "503"; status !== "200";) {
+    const next = await ask("/wire");
+    status = next.status;
+    await next.connection.close();
+  }
+  for (const connection of [...streams.slice(1), refused.connection]) await connection.close();
 });
 
 Deno.test("ControlSocket closes connections that are idle or send part of a request", async () => {

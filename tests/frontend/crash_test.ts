@@ -12,7 +12,7 @@ import { watchesEnded } from "../../src/linux/mod.ts";
 import { CliProcess } from "./lib/cli_process.ts";
 import { Random } from "../../tools/lib/random.ts";
 
-const KILLS = Number(Deno.env.get("VHOSTD_TEST_KILLS") ?? 5);
+const KILLS = Number(Deno.env.get("VHOSTD_TEST_KILLS") ?? 3);
 
 const BLOCK_BYTES = 4096, SECTOR_BYTES = 512;
 /** In config space: virtio 1.3, 5.2.4. */

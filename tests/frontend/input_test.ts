@@ -33,7 +33,7 @@ class Setup implements AsyncDisposable {
     const path = `${directory}/input.sock`;
     const server = made.use(await serve(input, { socketPath: path, options }));
     const driver = made.use(
-      await VirtioDriver.start(path, { queues: QUEUES, timeoutMs: 5000 }),
+      await VirtioDriver.start(path, { queues: QUEUES }),
     );
     return new Setup(server, driver, made.move());
   }
@@ -401,7 +401,6 @@ Deno.test("events are read from standard input, and the guest's status events ar
     const driver = await VirtioDriver.start(path, {
       queues: QUEUES,
       connectMs: 20_000,
-      timeoutMs: 5000,
     });
     const events = [driver.request(EVENTQ, [], [8]), driver.request(EVENTQ, [], [8])];
     await say('{"key":"a"\n');
@@ -442,7 +441,7 @@ Deno.test("events on standard input are dropped until a driver runs, or wait wit
       // In any order
       const said = waits ? "" : await cli.until("Events are dropped while no driver listens");
       if (!said.includes("listens on")) await cli.until("listens on");
-      await using driver = await VirtioDriver.start(path, { queues: QUEUES, timeoutMs: 5000 });
+      await using driver = await VirtioDriver.start(path, { queues: QUEUES });
       const keys: number[] = [];
       for (let i = 0; i < (waits ? 6 : 4); i++) {
         const { data: [bytes] } = await driver.request(EVENTQ, [], [8]);

@@ -7,10 +7,19 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { CaptureRing, ringMemory } from "../../backends/net/capture/capture_ring.ts";
+import { Recorder } from "../../backends/net/capture/recorder.ts";
 import { serve } from "../../mod.ts";
 import net from "../../backends/net/mod.ts";
 import { OptionError } from "../../mod.ts";
-import { pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
+import {
+  AppendedFile,
+  CaptureStream,
+  pcapng,
+  pinnedBuffer,
+  readNow,
+  ready,
+  writeNow,
+} from "../../src/linux/mod.ts";
 import { ControlSocket } from "../../src/runtime/control_socket.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
 import { packetSockets } from "../../tools/lib/packet_sockets.ts";
@@ -131,12 +140,14 @@ Deno.test("net --pcap says what is wrong with its file", async () => {
   await using made = new AsyncDisposableStack();
   const directory = await scratch(made);
   await new Deno.Command("mkfifo", { args: [`${directory}/pipe`] }).output();
+  using _taken = new AppendedFile(`${directory}/taken`);
   for (
     const [pcap, why] of [
       [directory, "EISDIR"],
       [`${directory}/none/x`, "ENOENT"],
       [`${directory}/pipe`, "ENXIO"],
       ["/dev/null", "Expected a file at /dev/null, got a device"],
+      [`${directory}/taken`, "/taken, which is being written"],
     ]
   ) {
     const options = { null: true, pcap };
@@ -162,6 +173,9 @@ Deno.test("net --pcap says that its disk is full, and packets go on", async () =
   assertStringIncludes(await said.promise, "ENOSPC");
   await setUp.send(packet(frame(60)));
   assertEquals([setUp.report.sent.packets, setUp.report.pcap.file.state], [101, "failed"]);
+  // A port that names the file after it has failed captures nothing.
+  await using late = await NetDriver.create(options);
+  while (late.report.pcap.readers > 0) await late.send(packet(frame(60)));
 });
 
 /** A client of `GET /pcap`. */
@@ -237,6 +251,32 @@ Deno.test("GET /pcap: a client that reads too slowly learns how many packets it 
   const capture = await slow.until(({ statistics }) => statistics !== undefined);
   assertGreater(capture.statistics!.dropped, 0);
   assertStringIncludes(capture.statistics!.comment, "not in this capture");
+});
+
+Deno.test("GET /pcap: clients that a card could not serve take no place from later ones", async () => {
+  await using recorder = new Recorder({ pcapSnap: 100, pcapMax: 4096, pcap: undefined }, {
+    ...{ name: "x", pairs: 1, log() {} },
+    post: () => Promise.reject(new Error("No answer")),
+  });
+  for (let i = 0; i < 10; i++) await assertRejects(() => recorder.open(), Error, "No answer");
+});
+
+Deno.test("CaptureStream holds no more for a reader that reads nothing than its limit, however often it loses packets", async () => {
+  const header = pcapng.fileHeader(1, ["x"], 100);
+  const stream = new CaptureStream(header, 1000, () => {});
+  for (let i = 0; i < 10_000; i++) {
+    stream.lose(1);
+    stream.tell();
+  }
+  stream.end();
+  const reader = new PcapngReader();
+  let bytes = 0;
+  for await (const block of stream.stream) {
+    bytes += block.length;
+    reader.add(block);
+  }
+  assert(bytes < 1500, `${bytes}`);
+  assertEquals(reader.statistics!.dropped, 10_000);
 });
 
 Deno.test("the ring of captured packets gives what it got, and counts what it lost", () => {

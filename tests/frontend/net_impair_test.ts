@@ -185,6 +185,18 @@ Deno.test("POST /impair changes what is in force while packets pass, and the rec
   assertEquals(net.report.sent.drops, { loss: 100 });
 });
 
+Deno.test("POST /impair with a shorter delay holds for packets that are delayed already", async () => {
+  await using impaired = await Impaired.create({ delay: "60s" });
+  const { net, peer } = impaired;
+  assertEquals(await impaired.send(10), []);
+  assert(writeNow(peer.number, packet(numbered(7))) > 0);
+  net.post(1);
+  await net.command("impair", { delay: "20ms", jitter: "5ms" });
+  assertEquals(await impaired.send(1), []);
+  assertEquals(await impaired.take(11), [...Array.from({ length: 10 }, (_, i) => i), 0]);
+  assertEquals(numberOf((await net.receive()).frame), 7);
+});
+
 Deno.test("net drops packets for which there is no room among the delayed ones", async () => {
   await using impaired = await Impaired.create({ delay: "tx:60s" }, { queues: [256, 1024] });
   const { net } = impaired;

@@ -1,13 +1,8 @@
 /** Streams with QEMU's own `-netdev stream`, as its client and its server. */
 import { programPath } from "../../tools/guest/programs.ts";
 import { kill, spawn } from "../../tools/lib/process.ts";
+import { freePort } from "./lib/free_port.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
-
-/** A TCP port that nobody uses. */
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return (listener.addr as Deno.NetAddr).port;
-}
 
 /** A card that always receives: one that does not makes the whole hub wait. */
 class Card {

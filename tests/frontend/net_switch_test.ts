@@ -6,6 +6,7 @@ import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { readArp, readIpv4, writeArp, writeIpv4 } from "../../backends/net/handler/mod.ts";
 import { type IpFrame, ipFrame } from "../unit/lib/ip_frames.ts";
+import type { PortJson } from "../../backends/net/switch/switch.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import { splitRing } from "./lib/raw_rings.ts";
 import { concat } from "@std/bytes";
@@ -197,6 +198,11 @@ Deno.test("vhostd switch: a guest has its own address only, its name in the reco
     const first = new CliProcess(args);
     await using _first = first;
     await first.until("switch/two listens on");
+    const before: PortJson[] = await get("/ports");
+    assertEquals(before.map(({ isUp, isFiltered }) => [isUp, isFiltered]), [
+      [false, true],
+      [false, false],
+    ]);
     await using a = await NetDriver.join(undefined, one, { timeoutMs });
     await using b = await NetDriver.join(undefined, two, { timeoutMs });
     a.post(4);
@@ -216,6 +222,14 @@ Deno.test("vhostd switch: a guest has its own address only, its name in the reco
       (await get("/macs")).map(({ mac, port }: { mac: string; port: string }) => [mac, port]),
       [["02:00:00:00:01:00", "one"], ["02:00:00:00:01:01", "two"]],
     );
+    const ports: PortJson[] = await get("/ports");
+    assertEquals(
+      ports.map(({ port, isUp, isIsolated, isFiltered, sent: { packets, drops } }) => [
+        ...[port, isUp, isIsolated, isFiltered, packets, drops],
+      ]),
+      [["one", true, false, true, 1, {}], ["two", true, false, false, 1, { source: 1 }]],
+    );
+    assertEquals(ports.map(({ received }) => received.packets), [1, 1]);
     const { stdout } = await runCli(["inspect", control]);
     assertStringIncludes(stdout, "switch/one");
     assertStringIncludes(stdout, "switch/two");

@@ -4,6 +4,7 @@ import { OptionError } from "../../mod.ts";
 import { StreamPeer } from "../../tools/lib/stream_peer.ts";
 import type { NetDriver } from "./lib/net_driver.ts";
 import { readPcapng } from "./lib/pcapng_reader.ts";
+import { runCli } from "./lib/cli_process.ts";
 import { from, mac, Switched } from "./lib/switched.ts";
 
 const ALL = Array(6).fill(0xff);
@@ -117,8 +118,8 @@ Deno.test("POST /uplink-link unplugs the uplink, and guests still reach each oth
 Deno.test("switch refuses settings of a port or the uplink that there are not", async () => {
   for (
     const [flags, options, message] of [
-      [",nothing", {}, "--port takes mac=, pcap=, delay=, jitter="],
-      [",loss=1%,loss=2%", {}, 'once each; got "loss=2%"'],
+      [",nothing", {}, "--port: a port has no option nothing; it has mac (The only address"],
+      [",loss=1%,loss=2%", {}, "--port takes loss once"],
       [",mac=52:54", {}, "mac= of --port takes the address of one card"],
       [",loss=much", {}, "--loss takes 0 to 100% such as 0.1%"],
       [",delay=tx:1ms,rx:2,seed=1", {}, "--delay takes 0 to 60s such as 20ms"],
@@ -126,7 +127,7 @@ Deno.test("switch refuses settings of a port or the uplink that there are not", 
       [
         "",
         { uplink: "tap:x", uplinkOptions: "mac=02:00:00:00:00:01" },
-        "--uplink-options takes pcap=",
+        "--uplink-options: an uplink has no option mac; it has pcap (",
       ],
       ["", { uplinkOptions: "loss=1%" }, "--uplink-options has no effect without --uplink"],
     ] as const
@@ -137,4 +138,7 @@ Deno.test("switch refuses settings of a port or the uplink that there are not", 
       message,
     );
   }
+  const ports = Array.from({ length: 17 }, (_, i) => `--port=/tmp/never${i}.sock`);
+  const { status, stderr } = await runCli(["switch", ...ports]);
+  assertEquals([status, stderr], [2, "vhostd: --port is for up to 16 guests\n"]);
 });

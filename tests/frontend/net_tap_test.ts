@@ -150,6 +150,7 @@ Deno.test("net --tap says what is wrong with a TAP", async () => {
     [["--tap=single", "--queue-pairs=2"], "ip tuntap add single mode tap multi_queue makes"],
     [["--tap=lo"], "--tap=lo: it is no TAP, or one with other properties"],
     [["--tap=sixteen-letters!"], "the name of an interface"],
+    [["--tap=tap%d"], "the name of an interface"],
     [
       ["--tap=tap0", "--bridge=none"],
       "--bridge=none: there is no such bridge; make it: ip link add",
@@ -241,4 +242,14 @@ Deno.test("net --tap finds its TAP gone by what a guest without receive buffers 
   await card.send(packet(frame(60)));
   const { packets, drops } = (await joined.report()).sent;
   assertEquals([packets, drops], [2, { refused: 1 }]);
+});
+
+Deno.test("net --tap drops each delayed packet once when it finds its TAP gone by the first", async () => {
+  await using joined = await Joined.create(["--delay=tx:60s"]);
+  await using card = await NetDriver.join(undefined, `${joined.directory}/net.sock`);
+  for (let i = 0; i < 3; i++) await card.send(packet(frame(60)));
+  await joined.host.ip("link", "del", "tap0");
+  await joined.post("impair", {});
+  await joined.vhostd.until("The TAP is gone");
+  assertEquals((await joined.report()).sent.drops, { refused: 3 });
 });

@@ -62,6 +62,8 @@ for (const { name, ...rings } of RINGS) {
       gso: 0,
       drops: {},
     });
+    const [, transmitq] = setUp.server.record().queues;
+    assertEquals(transmitq.latencies.map(({ kind }) => kind), ["TX"]);
   });
 }
 

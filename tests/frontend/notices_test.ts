@@ -243,3 +243,15 @@ forBothPlanes("A slow request is not reported as a refused one", (told, _, serve
   assertEquals(server.record().errors.latest.map(({ rule }) => rule), ["SET_FEATURES"]);
   return Promise.resolve();
 });
+
+forBothPlanes(
+  "A message to the data half that fails is reported, and ends nothing where nobody awaits it",
+  async (told, _, { host }) => {
+    host.control.commands!.send.run(undefined);
+    await told.line("A message to the data half failed: Expected onMessage() in the handlers");
+  },
+  {
+    ...echo,
+    open: ({ post }) => ({ commands: { send: { about: "Sends", run: () => void post(1) } } }),
+  },
+);

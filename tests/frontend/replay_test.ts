@@ -177,7 +177,7 @@ Deno.test("vhostd replay says in one line what is wrong with its input", async (
   for (
     const [args, line] of [
       [[file("whole", whole)], "Expected --socket-path, got none"],
-      [[`${directory.path}/none`, socket], "No such file"],
+      [[`${directory.path}/none`, socket], "No such file or directory\n"],
       [
         [file("text", new Uint8Array(100).fill(65)), socket],
         "Expected a little-endian pcapng file",

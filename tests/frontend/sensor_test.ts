@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import sensor from "../../backends/sensor/mod.ts";
+import { findInputs } from "../../backends/sensor/hwmon.ts";
 import {
   CONFIG_STATUS,
   type DeviceServer,
@@ -34,7 +35,7 @@ class Setup implements AsyncDisposable {
     const socketPath = `${directory}/sensor.sock`;
     const options = Object.keys(inputs).length > 0 ? { hwmon: directory, interval: 10 } : {};
     const server = made.use(await serve(sensor, { socketPath, options, log() {} }));
-    const driver = made.use(await VirtioDriver.start(socketPath, { timeoutMs: 5000 }));
+    const driver = made.use(await VirtioDriver.start(socketPath));
     return new Setup(directory, server, driver, made.move());
   }
 
@@ -165,6 +166,11 @@ Deno.test("sensor breaks its queue at a buffer too small for an event", async ()
   );
 });
 
-Deno.test("sensor refuses a directory without inputs", async () => {
+Deno.test("sensor refuses a directory without inputs, or none", async () => {
+  await assertRejects(
+    () => findInputs("/none"),
+    Error,
+    "Cannot read /none: No such file or directory",
+  );
   await assertRejects(() => Setup.create({ "temp1_max": "1" }), Error, "such as temp1_input");
 });

@@ -40,6 +40,18 @@ Deno.test("vhostd top and metrics show devices while they run", async () => {
         `\nvhostd_request_duration_seconds_count{${labels},kind="request"} 1\n`,
       );
 
+      // More scrapes than a control socket takes requests at a time
+      for (const text of await Promise.all(Array.from({ length: 40 }, scrape))) {
+        assertStringIncludes(text, `vhostd_up{socket="${path}"} 1\n`);
+      }
+      // A control socket that lies is a silent one
+      const lie = '{"version":1,"queues":[],"device":{"name":"\\u001b[2J"}}';
+      await using _liar = Deno.serve(
+        { path: `${directory}/liar.ctl`, onListen() {} },
+        () => new Response(lie),
+      );
+      assertStringIncludes(await scrape(), `vhostd_up{socket="${directory}/liar.ctl"} 0\n`);
+
       await using top = new CliProcess(["top", path]);
       let shown = "";
       while (!/ rng +0 +requestq +running +[1-9]/.test(shown)) {

@@ -237,7 +237,8 @@ Deno.test("a trace goes to a collector, and goes on while there is none", () =>
       },
     );
     const otlp = `http://127.0.0.1:${collector.addr.port}/v1/traces`;
-    await tracing.start({ otlp, every: 1 });
+    const withKey = otlp.replace("//", "//user:secret@") + "?key=secret";
+    assertEquals((await tracing.start({ otlp: withKey, every: 1 })).otlp, otlp);
     while (bodies.length === 0) await load(driver, 1);
     await first.promise;
     answer = 503;
@@ -248,6 +249,11 @@ Deno.test("a trace goes to a collector, and goes on while there is none", () =>
     assertGreater(status.lost!, 0);
     assertEquals(lines, [`${otlp} takes no spans: status 503; they are lost`]);
     assertEquals(spansIn(bodies[0])[0].name.startsWith("blk "), true);
+    await tracing.start({ otlp: withKey, every: 1 });
+    while (tracing.status.error === undefined) await load(driver, 1);
+    await tracing.stop();
+    assertStringIncludes(lines[1], `${otlp} takes no spans: `);
+    assertStringIncludes(lines[1], "Connection refused");
   }));
 
 Deno.test("POST /trace begins and ends a trace, and says what is wrong with a body", () =>
@@ -266,6 +272,7 @@ Deno.test("POST /trace begins and ends a trace, and says what is wrong with a bo
       [[], 'Expected one of "file" and "otlp", such as {"file": "/tmp/trace.json"}'],
       [{ file: "trace.json" }, 'Expected an absolute path as "file", got "trace.json"'],
       [{ file: 7 }, 'Expected a path as "file", got 7'],
+      [{ file: { startsWith: 7 } }, 'Expected a path as "file", got {"startsWith":7}'],
       [{ file: "/a", otlp: "http://a" }, 'Expected one of "file" and "otlp"'],
       [{ otlp: "ftp://a" }, 'Expected an http URL as "otlp", got "ftp://a"'],
       [{ file: "/a", every: 0 }, 'Expected a whole number from 1 to 1048576 as "every", got 0'],

@@ -1,8 +1,15 @@
 /** `vhostd watch` on bad input, and with a QEMU that is none. */
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { findServed } from "../../src/cli/watch/control_client.ts";
+import { Qmp, QmpError } from "../../src/cli/watch/qmp.ts";
+import { makeFifo } from "../../src/linux/file/fifo.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { LyingSocket } from "./lib/lying_socket.ts";
 
 const SOCKET_PATH = "/tmp/no such/blk.sock";
+
+/** Instead of an answer that never comes. */
+const SILENCE = Symbol();
 
 /** Answers by command; undefined closes the connection. */
 type Answers = (command: string, line: string) => unknown;
@@ -26,8 +33,12 @@ async function serve(listener: Deno.Listener, answers: Answers): Promise<void> {
         rest = lines.pop()!;
         for (const line of lines) {
           const { execute, arguments: given, id } = JSON.parse(line);
-          const changed = answers(execute, given?.["command-line"] ?? given?.path ?? "");
+          const changed = answers(
+            execute,
+            String(given?.["command-line"] ?? given?.path ?? given?.enable ?? ""),
+          );
           if (changed === undefined) return connection.close();
+          if (changed === SILENCE) continue;
           const answer = changed ?? answerOf(execute, given);
           await send(
             answer === undefined ? { error: { desc: "none" }, id } : {
@@ -60,14 +71,14 @@ function answerOf(command: string, given: Record<string, string>): unknown {
 }
 
 /** A control socket of a device that QEMU uses. */
-function fakeDevice(path: string, status = 200): Deno.HttpServer {
+function fakeDevice(path: string, status = 200, pid?: number): Deno.HttpServer {
   return Deno.serve({ transport: "unix", path, onListen() {} }, (request) => {
     if (request.method === "POST") {
       return Response.json(status === 200 ? {} : { error: "one is attached already" }, { status });
     }
     return Response.json(
       new URL(request.url).pathname === "/record"
-        ? { connections: { latest: [] } }
+        ? { connections: { latest: pid === undefined ? [] : [{ frontend: { pid } }] } }
         : { device: { name: "blk" }, socketPath: SOCKET_PATH },
     );
   });
@@ -107,6 +118,11 @@ Deno.test("what is no QEMU, or not the right one, gets one line and status 1", a
     "mute",
     (command) => command === "trace-event-get-state" ? [{ state: "unavailable" }] : null,
   );
+  qemu("odd", (command) => command === "query-chardev" ? { label: 1 } : null);
+  qemu("mumbles", (command) => command === "human-monitor-command" ? 7 : null);
+  stack.use(
+    new LyingSocket(at("liar.ctl"), { "/": () => ['{"device":{"name":"x"},"instances":7}'] }),
+  );
   const traced = (command: string) =>
     command === "trace-event-get-state" ? [{ state: "disabled" }] : null;
   qemu("refuses", (command, line) => line.startsWith("logfile") ? "no room\r\n" : traced(command));
@@ -124,7 +140,10 @@ Deno.test("what is no QEMU, or not the right one, gets one line and status 1", a
       ["file", "blk.ctl", "nothing listens there"],
       ["other", "blk.ctl", "Expected JSON from QMP"],
       ["without", "blk.ctl", "Expected a QEMU with vhost-user devices"],
+      ["odd", "blk.ctl", "Expected a list as what QEMU answers to query-chardev"],
+      ["mumbles", "blk.ctl", "Expected a text as what QEMU answers to info network"],
       ["untraced", "other", "Expected a control socket"],
+      ["untraced", "liar.ctl", "Expected a list as instances, got 7"],
       ["untraced", "held.ctl", "one is attached already"],
       ["untraced", "blk.ctl", "Expected a QEMU with the trace event memory_region_ops_read"],
       ["mute", "blk.ctl", "Expected a QEMU with the trace event memory_region_ops_read"],
@@ -137,6 +156,53 @@ Deno.test("what is no QEMU, or not the right one, gets one line and status 1", a
     assertStringIncludes(stderr, expected);
   }
   await stack.disposeAsync();
+  Deno.removeSync(directory, { recursive: true });
+});
+
+Deno.test("a QEMU that does not answer is waited for a limited time", async () => {
+  const directory = Deno.makeTempDirSync();
+  using _qemu = fakeQemu(`${directory}/qmp`, (command) => command === "x" ? SILENCE : null);
+  await using qmp = await Qmp.connect(`${directory}/qmp`, 100);
+  await assertRejects(() => qmp.execute("x"), QmpError, "QEMU does not answer within 0.1 s");
+  assertEquals(await qmp.execute("y"), {});
+  Deno.removeSync(directory, { recursive: true });
+});
+
+Deno.test("control sockets of other users count only where others cannot make any", async () => {
+  const directory = Deno.makeTempDirSync();
+  await using _own = fakeDevice(`${directory}/own.ctl`);
+  await using _other = fakeDevice(`${directory}/other.ctl`);
+  Deno.chownSync(`${directory}/other.ctl`, 4711, 4711);
+  assertEquals((await findServed([], [directory])).length, 2);
+  Deno.chmodSync(directory, 0o1777);
+  assertEquals((await findServed([], [directory])).length, 1);
+  Deno.removeSync(directory, { recursive: true });
+});
+
+Deno.test("a watch that was killed leaves nothing once there was another; one that runs is left alone", async () => {
+  const directory = Deno.makeTempDirSync();
+  const left = Deno.makeTempDirSync({ prefix: "vhostd-watch-" });
+  // This process is QEMU, whose log goes to the FIFO of the first watch
+  await using _device = fakeDevice(`${directory}/blk.ctl`, 200, Deno.pid);
+  const said: string[] = [];
+  using _qemu = fakeQemu(`${directory}/qmp`, (command, line) => {
+    if (command === "trace-event-set-state") said.push(line);
+    return command === "trace-event-get-state" ? [{ state: "enabled" }] : null;
+  });
+  const start = () => new CliProcess(["watch", `--qmp=${directory}/qmp`, `${directory}/blk.ctl`]);
+  const { fd: both } = makeFifo(`${left}/trace`);
+  {
+    await using cli = start();
+    await cli.until("Expected a QEMU without another watch");
+    assertEquals((await cli.end()).status, 1);
+  }
+  using _log = await Deno.open(`${left}/trace`, { write: true });
+  both.close();
+  await using cli = start();
+  await cli.until("watches blk");
+  assertEquals((await cli.stop("SIGHUP")).status, 0);
+  assertEquals(said, Array.from({ length: 6 }, (_, i) => i < 3 ? "true" : "false"));
+  assertEquals(await Deno.stat(left).catch(() => undefined), undefined);
   Deno.removeSync(directory, { recursive: true });
 });
 

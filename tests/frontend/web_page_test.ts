@@ -2,6 +2,9 @@
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { BlkDriver, VirtioDriver } from "../../src/frontend/mod.ts";
 import { chromiumPackages, startChromium } from "../../tools/lib/chromium.ts";
+import rng from "../../backends/rng/mod.ts";
+import { ControlSocket } from "../../src/runtime/control_socket.ts";
+import { DeviceHost } from "../../src/runtime/mod.ts";
 import { CliProcess } from "./lib/cli_process.ts";
 
 let missing = "";
@@ -115,6 +118,37 @@ Deno.test({
       assertGreater(updates, 3);
       assertLess(updates, 10_000);
       assert(!(await page.content()).includes("undefined"));
+
+      // A panel that throws, that is none or that does not load ends nothing else; nor does a hash
+      const panels = {
+        throws: 'export default () => { throw new Error("no luck"); };',
+        empty: "export const level = 1;",
+        broken: "export default (",
+      };
+      await using stack = new AsyncDisposableStack();
+      for (const [name, text] of Object.entries(panels)) {
+        await Deno.writeTextFile(`${directory}/${name}.ts`, text);
+        const device = { ...rng, panel: `file://${directory}/${name}.ts` };
+        const host = stack.use(await DeviceHost.open(device, { log() {} }));
+        stack.use(new ControlSocket(host, `${directory}/${name}.ctl`));
+      }
+      for (const name of Object.keys(panels)) {
+        await page.goto(`${url}#${name}`);
+        await page.locator("main h1", { hasText: name }).waitFor();
+        await page.locator("[aria-label=Device] .problem").waitFor();
+        await page.locator("[aria-label=Status]").waitFor();
+      }
+      await page.goto(`${url}#%`);
+      await page.locator("main h1").waitFor();
+
+      // A browser beyond the limit is live as soon as there is room
+      await page.goto("about:blank");
+      const others: Response[] = [];
+      while (others.at(-1)?.status !== 503) others.push(await fetch(`${url}events`));
+      await page.goto(url);
+      await page.locator(".state.gone", { hasText: "connecting" }).waitFor();
+      for (const { body } of others) await body!.cancel();
+      await page.locator(".state.live", { hasText: "live" }).waitFor();
     } finally {
       await browser.close();
       await Deno.remove(directory, { recursive: true });

@@ -6,11 +6,12 @@ import { ControlSocket } from "../../src/runtime/control_socket.ts";
 import { DeviceHost } from "../../src/runtime/mod.ts";
 import type { AnyDevice } from "../../src/virtio/mod.ts";
 import { applyChanges } from "../../src/web/client/apply.ts";
-import type { PageState } from "../../src/web/device_hub.ts";
+import { DeviceHub, MAX_ASKED, MAX_DEVICES, type PageState } from "../../src/web/device_hub.ts";
 import { linesOf } from "../../src/web/lines.ts";
 import { MAX_BODY_BYTES } from "../../src/web/refusal.ts";
 import { MAX_BROWSERS } from "../../src/web/web_server.ts";
 import { runCli } from "./lib/cli_process.ts";
+import { LyingSocket } from "./lib/lying_socket.ts";
 import { WebPage } from "./lib/web_page.ts";
 
 /** A directory with control sockets. */
@@ -195,6 +196,101 @@ Deno.test("devices that come, go and come back are followed; other sockets are l
   await states.return(undefined);
 });
 
+Deno.test("control sockets that lie are told apart, and harm neither the page nor other devices", async () => {
+  await using devices = await new Devices();
+  await using host = await DeviceHost.open(sensor, { log() {} });
+  const live = JSON.stringify({ record: host.record.toJSON(), config: "00" });
+  const index = { device: { name: "x", id: 1, about: "x" }, requests: [] };
+  const deep = "[".repeat(200_000) + "]".repeat(200_000);
+  /** An index, and what changes tell. */
+  const lies: Record<string, [index: () => Iterable<string>, changes: () => Iterable<string>]> = {};
+  const lie = (name: string, changes: string[], more: object = {}) =>
+    lies[name] = [() => [JSON.stringify({ ...index, ...more })], () => changes];
+  const text = (name: string, ...texts: string[]) => lies[name] = [() => texts, () => []];
+  lie("deep-state", [`{"record":${deep},"config":""}\n`]);
+  lie("deep-change", [`${live}\n`, `[["record","report",${deep}]]\n`, "…"]);
+  lie("long-list", [`${live}\n`, '[["record","queues","length",4294967295]]\n', "…"]);
+  lie("far-item", [`${live}\n`, '[["record","queues",4294967294,1]]\n', "…"]);
+  lie("other-type", [`${live}\n`, '[["record","queues",0,"requests","many"]]\n', "…"]);
+  lie("no-bytes", [`${live}\n`, '[["config","xy"]]\n', "…"]);
+  lie("no-path", [`${live}\n`, "[[]]\n", "…"]);
+  lie("no-list", [`${live}\n`, "7\n", "…"]);
+  lie("no-record", ['{"record":{"queues":7},"config":"00"}\n', "…"]);
+  lie("old", [], { config: 7 });
+  lie("none", [`${live}\n`, "…"], { instances: [] });
+  lie("crowd", [`${live}\n`, "…"], { instances: Array.from({ length: 5000 }, (_, i) => `${i}`) });
+  lie("silent", [`${live}\n`, "…"]);
+  lie("speechless", ["…"]);
+  text("deep-index", `{"requests":[],"config":${deep}}`);
+  text("other", "[]");
+  lie("html", [`${live}\n`, "…"], { requests: [{ method: "GET", path: "/page", about: "" }] });
+  lies["endless-index"] = [function* () {
+    for (;;) yield " ".repeat(65_536);
+  }, () => []];
+  await using made = new AsyncDisposableStack();
+  const sockets = Object.entries(lies).map(([name, [index, changes]]) =>
+    made.use(
+      new LyingSocket(`${devices.directory}/${name}.ctl`, {
+        ...{ "/": index, "/changes": changes, "/page": () => ["<script>"] },
+      }, "text/html"),
+    )
+  );
+  await using _device = await devices.open("true.ctl");
+  await using page = await WebPage.start({ paths: [devices.directory] });
+  const ended = new AbortController();
+  const states = events(page, ended.signal);
+  const problems = new Map<string, string>();
+  await until(states, ({ devices }) => devices.html?.isLive);
+  const answer = await fetch(new URL("devices/html/page", page.server.url));
+  assertEquals([answer.status, answer.headers.get("content-type")], [
+    ...[200, "application/octet-stream"],
+  ]);
+  await answer.body!.cancel();
+  const { devices: { true: own } } = await until(states, ({ devices }) => {
+    for (const [name, { isLive, problem }] of Object.entries(devices)) {
+      if (!isLive) problems.set(name, problem!);
+    }
+    return problems.size === sockets.length;
+  });
+  for (const [name, problem] of problems) {
+    assert(/^(Expected|Nothing answers)/.test(problem), `${name}: ${problem}`);
+  }
+  assert(sockets.every(({ open }) => open < 70));
+  // The device that does not lie has further changes
+  const { at } = own.live!.record;
+  await until(states, ({ devices }) => devices.true.live!.record.at > at);
+  ended.abort();
+  await states.return(undefined);
+});
+
+Deno.test("devices beyond the limit take the places of those that are gone", async () => {
+  await using devices = await new Devices();
+  for (let i = 0; i < MAX_DEVICES + 10; i++) {
+    Deno.writeTextFileSync(`${devices.directory}/gone${i}.ctl`, "");
+  }
+  await using _device = await devices.open("last.ctl");
+  const hub = new DeviceHub([devices.directory], { control: false, servePanel: () => null });
+  const live = Promise.withResolvers<void>();
+  const leave = hub.listen(() => {
+    const { last, ...others } = hub.state.devices;
+    if (last?.isLive && Object.keys(others).length === MAX_DEVICES - 1) live.resolve();
+  });
+  await live.promise;
+  leave();
+});
+
+Deno.test("devices are followed again at once after the last browser has left", async () => {
+  await using devices = await new Devices();
+  await using _device = await devices.open("sensor.ctl");
+  const hub = new DeviceHub([devices.directory], { control: false, servePanel: () => null });
+  hub.listen(() => {})(); // While the directory is still being read
+  const live = Promise.withResolvers<void>();
+  const leave = hub.listen(() => hub.state.devices.sensor?.isLive && live.resolve());
+  await live.promise;
+  leave();
+  assertEquals(hub.state.devices, {});
+});
+
 Deno.test("a device's own panel is part of the page, with the modules beside it and nothing else", async () => {
   await using devices = await new Devices();
   const folder = `${devices.directory}/my-device`;
@@ -247,6 +343,33 @@ Deno.test("a limited number of browsers get events, and the next one when one is
     await states.return(undefined);
     if (first?.value !== undefined) break;
   }
+});
+
+Deno.test("vhostd web ends although a browser does not read, and a device does not answer", async () => {
+  await using devices = await new Devices();
+  await using host = await DeviceHost.open(sensor, { log() {} });
+  const record = { ...host.record.toJSON(), report: { long: "x".repeat(2 ** 23) } };
+  const requests = [{ method: "GET", path: "/slow", about: "" }];
+  await using _socket = new LyingSocket(`${devices.directory}/long.ctl`, {
+    "/": () => [JSON.stringify({ device: { name: "x", id: 1, about: "x" }, requests })],
+    "/changes": () => [`${JSON.stringify({ record, config: "" })}\n`, "…"],
+    "/slow": () => ["…"],
+  });
+  const page = await WebPage.start({ paths: [devices.directory] });
+  const { host: ownHost, port, pathname } = page.url;
+  const ended = new AbortController();
+  const states = events(page, ended.signal);
+  await until(states, ({ devices: { long } }) => long?.isLive);
+  using browser = await Deno.connect({ hostname: "127.0.0.1", port: Number(port) });
+  const request = `GET ${pathname}events HTTP/1.1\r\nHost: ${ownHost}\r\n\r\n`;
+  await browser.write(new TextEncoder().encode(request));
+  await browser.read(new Uint8Array(16));
+  const asked = Array.from({ length: MAX_ASKED + 1 }, () => page.request("devices/long/slow"));
+  assertEquals((await Promise.any(asked))[0], 503);
+  ended.abort();
+  await states.return(undefined);
+  await page[Symbol.asyncDispose]();
+  await Promise.allSettled(asked);
 });
 
 Deno.test("vhostd web tells in one line what is wrong with its arguments", async () => {

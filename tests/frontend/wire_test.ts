@@ -8,6 +8,7 @@ import {
 } from "../../src/frontend/mod.ts";
 import { createEventfd, pcapng } from "../../src/linux/mod.ts";
 import { serve } from "../../mod.ts";
+import { ControlSocket } from "../../src/runtime/control_socket.ts";
 import { WireCapture } from "../../src/runtime/wire_capture.ts";
 import {
   type CapturedPacket,
@@ -28,7 +29,11 @@ import {
 } from "../../src/vhost_user/mod.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import echo from "./lib/echo_device.ts";
-import { type CapturedPacket as PcapngPacket, readPcapng } from "./lib/pcapng_reader.ts";
+import {
+  type CapturedPacket as PcapngPacket,
+  PcapngReader,
+  readPcapng,
+} from "./lib/pcapng_reader.ts";
 import { tshark, tsharkMissing } from "./lib/tshark.ts";
 
 const DISSECTOR = new URL("../../share/wireshark/vhost_user.lua", import.meta.url).pathname;
@@ -124,6 +129,29 @@ Deno.test("a capture has the messages of both sides and channels, and why one wa
   }
 });
 
+Deno.test("GET /wire sends the messages of both sides as they come, after the connection's front-end", async () => {
+  using directory = scratch();
+  const socketPath = `${directory.path}/echo.sock`, path = `${directory.path}/echo.ctl`;
+  await using server = await serve(echo, { socketPath, plane: "main" });
+  await using _control = new ControlSocket(server.host, path);
+  await using connection = await FrontendConnection.connect(socketPath);
+  await connection.getFeatures();
+  using client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
+  const { body } = await fetch("http://vhostd/wire", { client });
+  await connection.getFeatures();
+  const reader = new PcapngReader();
+  for await (const bytes of body!) {
+    reader.add(bytes);
+    if (reader.packets.length === 3) break;
+  }
+  assertEquals([reader.linkType, reader.names], [LINKTYPE_CAPTURE, ["echo"]]);
+  assertEquals(reader.packets.map(brief), [
+    `1 front-end connected deno (pid ${Deno.pid})`,
+    "1 front-end GET_FEATURES",
+    "1 back-end GET_FEATURES reply",
+  ]);
+});
+
 Deno.test("vhostd --wire captures each port of a switch, ends at --wire-max, and closes on SIGTERM", async () => {
   using directory = scratch();
   const [a, b, file] = ["a.sock", "b.sock", "wire.pcapng"].map((name) =>
@@ -133,7 +161,8 @@ Deno.test("vhostd --wire captures each port of a switch, ends at --wire-max, and
     const args = ["switch", `--port=${a}`, `--port=${b}`, `--wire=${file}`, "--wire-max=4K"];
     await using cli = new CliProcess(args);
     await cli.until("b listens on");
-    for (const path of [a, b]) {
+    // The last one is taken once the one before it has ended
+    for (const path of [a, b, b]) {
       await using connection = await FrontendConnection.connect(path);
       await connection.getFeatures();
     }

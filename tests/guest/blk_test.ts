@@ -130,6 +130,7 @@ for (
           acknowledged: [
             ...[
               "SEG_MAX",
+              "GEOMETRY",
               "BLK_SIZE",
               "FLUSH",
               "TOPOLOGY",

@@ -3,10 +3,12 @@ import {
   MAX_DISCARD_SECTORS,
   MAX_WRITE_ZEROES_SECTORS,
   Operation,
+  type OperationOptions,
 } from "../../backends/blk/operation.ts";
 import { VIRTIO_BLK_T } from "../../backends/blk/request.ts";
 import { SharedState } from "../../backends/blk/shared_state.ts";
 import type { Store, StoreRequest, StoreResult } from "../../backends/blk/store.ts";
+import { type Lifetime, readLifetime } from "../../backends/blk/lifetime.ts";
 import { Errno, LinuxError } from "../../src/linux/mod.ts";
 import { LATER } from "../../src/virtio/mod.ts";
 import {
@@ -18,7 +20,7 @@ import {
   TestQueue,
 } from "./lib/blk_chains.ts";
 
-const { IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES } = VIRTIO_BLK_T;
+const { IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES, SECURE_ERASE, GET_LIFETIME } = VIRTIO_BLK_T;
 const OK = 0, IOERR = 1, UNSUPP = 2;
 
 /** A store that logs its calls and gives the answers that a test sets. */
@@ -49,6 +51,10 @@ class TestStore implements Store {
     const how = unmap ? "unmap" : "zero";
     return this.#answer(`${how} ${request.offset}+${request.bytes}`, request);
   }
+  secureErase(request: StoreRequest): StoreResult {
+    return this.#answer(`erase ${request.offset}+${request.bytes}`, request);
+  }
+  lifetime: () => Lifetime | Promise<Lifetime> = () => ({ preEolInfo: 1, typeA: 11, typeB: 12 });
 }
 
 interface Setup {
@@ -57,7 +63,10 @@ interface Setup {
   unmap?: boolean;
   serial?: string;
   writeback?: number;
-  features?: Partial<Record<"FLUSH" | "CONFIG_WCE" | "DISCARD" | "WRITE_ZEROES", boolean>>;
+  writeThrough?: boolean;
+  features?: Partial<Record<keyof OperationOptions["features"], boolean>>;
+  /** Which abilities the store lacks. */
+  lacks?: readonly ("secureErase" | "lifetime")[];
 }
 
 /** A disk of 1000 sectors. */
@@ -72,6 +81,9 @@ function setUp(setup: Setup = {}) {
     CONFIG_WCE: true,
     DISCARD: true,
     WRITE_ZEROES: true,
+    SECURE_ERASE: true,
+    LIFETIME: true,
+    ZONED: true,
     ...setup.features,
   };
   const start = () => {
@@ -83,6 +95,9 @@ function setUp(setup: Setup = {}) {
       readOnly: setup.readOnly ?? false,
       discard: setup.discard ?? true,
       unmap: setup.unmap ?? true,
+      writeThrough: setup.writeThrough ?? false,
+      secureErase: !setup.lacks?.includes("secureErase"),
+      lifetime: !setup.lacks?.includes("lifetime"),
       serial: setup.serial ?? "",
     });
     operation.start(queue);
@@ -245,6 +260,8 @@ Deno.test("Operation makes writes durable if the driver chose write-through or c
     [{}, false],
     [{ writeback: 0 }, true],
     [{ writeback: 0, features: { CONFIG_WCE: false } }, false],
+    [{ writeback: 0, features: { CONFIG_WCE: false }, writeThrough: true }, true],
+    [{ writeback: 1, writeThrough: true }, false],
     [{ features: { FLUSH: false, CONFIG_WCE: false } }, true],
     [{ writeback: 0, features: { FLUSH: false } }, true],
   ];
@@ -313,6 +330,74 @@ Deno.test("Operation frees space only if the driver and the store's options allo
   const keeps = setUp({ unmap: false });
   keeps.request(ranges(WRITE_ZEROES, segment(0, 1, 1)));
   assertEquals(keeps.store.calls, ["zero 0+512"]);
+});
+
+Deno.test("Operation erases beyond recovery, durably where the disk is write-through", () => {
+  const { store, request } = setUp({ writeback: 0 });
+  const content = ranges(SECURE_ERASE, segment(1, 8), segment(990, 10));
+  assertEquals(request(content).status(), OK);
+  assertEquals(store.calls, ["erase 512+4096", "erase 506880+5120", "flush"]);
+  for (const wrong of [segment(0, 8, 1), segment(999, 2), segment(0, MAX_DISCARD_SECTORS + 1)]) {
+    const status = wrong[12] === 1 ? UNSUPP : IOERR;
+    assertEquals(request(ranges(SECURE_ERASE, wrong)).status(), status);
+  }
+  assertEquals(setUp({ readOnly: true }).request(content).status(), IOERR);
+  assertEquals(setUp({ features: { SECURE_ERASE: false } }).request(content).status(), UNSUPP);
+  assertEquals(setUp({ lacks: ["secureErase"] }).request(content).status(), UNSUPP);
+  assertEquals(store.calls.length, 3);
+});
+
+Deno.test("Operation finds the segments of a secure erase where Linux puts them", () => {
+  const { store, queue, state, config, features } = setUp();
+  const { chain, u8, written } = makeChain({
+    readable: header(SECURE_ERASE, 0),
+    writableBytes: 17,
+  });
+  u8.set(segment(1, 8), chain.writable.index(0));
+  const operation = new Operation({
+    ...{ store, state, features, config, serial: "", readOnly: false, discard: true, unmap: true },
+    ...{ writeThrough: false, secureErase: true, lifetime: true },
+  });
+  operation.start(queue);
+  assertEquals(operation.handle(chain, queue), 17);
+  assertEquals(store.calls, ["erase 512+4096"]);
+  assertEquals(written(), join(segment(1, 8), Uint8Array.of(OK)));
+});
+
+Deno.test("Operation tells how worn the store is, without reserved values", async () => {
+  const ask = (bytes: number): ChainContent => ({
+    readable: header(GET_LIFETIME, 0),
+    writableBytes: bytes + 1,
+  });
+  const { store, request } = setUp();
+  assertEquals([...request(ask(8)).written()], [1, 0, 11, 0, 0, 0, 0, 0, OK]);
+  assertEquals(request(ask(5)).status(), IOERR);
+  store.lifetime = () => Promise.resolve({ preEolInfo: 4, typeA: -1, typeB: 2.5 });
+  const later = request(ask(6));
+  assertEquals(await later.result, 7);
+  assertEquals([...later.written()], [0, 0, 0, 0, 2, 0, OK]);
+  store.lifetime = () => Promise.reject(new Error("503"));
+  const failed = request(ask(6));
+  await failed.result;
+  assertEquals([...failed.written()], [0, 0, 0, 0, 0, 0, IOERR]);
+  store.lifetime = () => {
+    throw new LinuxError("open", Errno.ENOENT);
+  };
+  assertEquals(request(ask(6)).status(), IOERR);
+  assertEquals(setUp({ features: { LIFETIME: false } }).request(ask(6)).status(), UNSUPP);
+  assertEquals(setUp({ lacks: ["lifetime"] }).request(ask(6)).status(), UNSUPP);
+});
+
+Deno.test("readLifetime() reads what the kernel tells of an eMMC device", () => {
+  const directory = Deno.makeTempDirSync();
+  try {
+    assertThrows(() => readLifetime(directory), LinuxError);
+    Deno.writeTextFileSync(`${directory}/life_time`, "0x02 0x0b\n");
+    Deno.writeTextFileSync(`${directory}/pre_eol_info`, "0x01\n");
+    assertEquals(readLifetime(directory), { preEolInfo: 1, typeA: 2, typeB: 11 });
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
 });
 
 Deno.test("Operation waits for a store that answers by a promise", async () => {
@@ -418,6 +503,55 @@ for (const [name, type, sectors, pieces] of LONG) {
     });
   }
 }
+
+for (const manner of ["now", "promise", "later"]) {
+  Deno.test(`Operation splits long reads and writes into pieces (${manner})`, async () => {
+    const { store, state, queue, request } = setUp({ writeback: 0 });
+    state.capacitySectors = 2 ** 33;
+    const MIB = 2 ** 20;
+    const answer = { now: 0, promise: Promise.resolve(0), later: LATER }[manner]!;
+    const offsets: number[] = [];
+    for (const type of [IN, OUT]) {
+      const calls = type === IN ? 3 : 4;
+      store.answers = Array.from({ length: calls }, () => answer);
+      const readable = new Uint8Array(type === IN ? 16 : 16 + 20 * MIB);
+      readable.set(header(type, 8));
+      const writableBytes = type === IN ? 20 * MIB + 1 : 1;
+      const { result, operation } = request({ readable, writableBytes });
+      assert(result instanceof Promise);
+      for (let told = type === IN ? 0 : 3, left = calls; manner === "later" && left > 0;) {
+        if (store.requests.length > told) {
+          offsets.push(store.requests[told].dataOffset);
+          operation.done(store.requests[told++], 0);
+          left--;
+        }
+        await new Promise((resolve) => setTimeout(resolve));
+      }
+      assertEquals(await result, writableBytes);
+    }
+    const ranges = (verb: string) =>
+      [0, 8, 16].map((at) => `${verb} ${4096 + at * MIB}+${(at === 16 ? 4 : 8) * MIB}`);
+    assertEquals(store.calls, [...ranges("read"), ...ranges("write"), "flush"]);
+    const places = [0, 8 * MIB, 16 * MIB];
+    const expected = [...places, ...places.map((at) => 16 + at), 16 + 20 * MIB];
+    if (manner === "later") assertEquals(offsets, expected);
+    assertEquals([state.counts().statuses.OK, queue.holds], [2, 2]);
+  });
+}
+
+Deno.test("Operation flushes for the driver that becomes write-through, and keeps what is lost", async () => {
+  const { store, state, request } = setUp();
+  const { operation } = request(read(0));
+  store.answers = [LATER, Promise.resolve(Errno.ECANCELED), Errno.EIO];
+  const flushed = operation.flush();
+  operation.done(store.requests[1], 0);
+  await flushed;
+  await operation.flush();
+  assertEquals(state.lostErrno, 0);
+  await operation.flush();
+  assertEquals(state.lostErrno, Errno.EIO);
+  assertEquals(store.calls, ["read 0+512", "flush", "flush", "flush"]);
+});
 
 Deno.test("Operation ends a long request when a piece fails", async () => {
   const { store, state, request } = setUp();

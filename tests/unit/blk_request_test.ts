@@ -234,10 +234,16 @@ for (const [name, type, data, expected] of refusals) {
   });
 }
 
-Deno.test("statusOf() is UNSUPP for unsupported requests and IOERR for failures", () => {
+Deno.test("statusOf() is UNSUPP for unsupported requests, a zone's own, and IOERR for failures", () => {
+  const special: Record<number, number> = {
+    [REFUSED.UNSUPPORTED]: 2,
+    [REFUSED.ZONE_INVALID_CMD]: 3,
+    [REFUSED.ZONE_UNALIGNED_WP]: 4,
+    [REFUSED.ZONE_OPEN_RESOURCE]: 5,
+    [REFUSED.ZONE_ACTIVE_RESOURCE]: 6,
+  };
   assertEquals(statusOf(0), 0);
-  assertEquals(statusOf(REFUSED.UNSUPPORTED), 2);
   for (const outcome of [5, 28, ...Object.values(REFUSED)]) {
-    if (outcome !== REFUSED.UNSUPPORTED) assertEquals(statusOf(outcome), 1);
+    assertEquals(statusOf(outcome), special[outcome] ?? 1);
   }
 });

@@ -1,20 +1,23 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { applyChanges } from "../../src/web/client/apply.ts";
-import { changesBetween } from "../../src/runtime/changes.ts";
+import { updateState } from "../../src/runtime/changes.ts";
 
 const copy = <T>(value: T): T => JSON.parse(JSON.stringify(value));
 
-Deno.test("changesBetween() names the path to each changed value", () => {
+Deno.test("updateState() names the path to each changed value", () => {
   const before = { a: 1, b: [{ c: null, d: 2 }, 3], e: { f: 1 } };
   const after = { a: 1, b: [{ c: 5, d: 2 }], e: {}, g: [] };
-  assertEquals(changesBetween(before, after), [
+  assertEquals(updateState(before, after), [
     ["b", 0, "c", 5],
     ["b", "length", 1],
     ["e", {}],
     ["g", []],
   ]);
-  assertEquals(changesBetween(before, copy(before)), []);
+  assertEquals<object>(before, after);
+  after.b.push({ c: 6, d: 7 });
+  assertEquals(before.b.length, 1, "a copy");
+  assertEquals(updateState(before, copy(before)), []);
 });
 
 Deno.test("applyChanges() makes any value of another with the changes between them", () => {
@@ -31,7 +34,9 @@ Deno.test("applyChanges() makes any value of another with the changes between th
     after,
   ) => {
     const [from, to] = [copy(before), copy(after)];
-    assertEquals(applyChanges(from, copy(changesBetween(from, to))), to);
+    const changes = copy(updateState(from, to));
+    assertEquals(from, to);
+    assertEquals(applyChanges(copy(before), changes), to);
   }));
 });
 

@@ -144,6 +144,14 @@ Deno.test("qemuHint() is valid for a shell and for QEMU", async () => {
   );
 });
 
+Deno.test("qemuHint() has QEMU's generic device for a disk whose zones its own device hides", async () => {
+  const blk = await loadDevice(devices, "blk");
+  assertStringIncludes(
+    qemuHint(blk, "/s", 2, false, "blk", ["RO", "ZONED"]),
+    "-device vhost-user-test-device-pci,chardev=blk,virtio-id=2,num_vqs=2,config_size=96 ",
+  );
+});
+
 Deno.test("qemuHint() says which QEMU has a front-end for a device, or that none has", () => {
   const hint = (deviceId: number) =>
     qemuHint({ ...sensor, deviceId } as unknown as AnyDevice, "/s", 3);

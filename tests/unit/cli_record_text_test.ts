@@ -2,7 +2,8 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { isColoured, makeInk } from "../../src/cli/ink.ts";
 import { recordText } from "../../src/cli/record_text.ts";
 import type { RecordJson } from "../../src/runtime/record.ts";
-import { formatBytes, formatCount, formatDuration, formatRatio } from "../../src/cli/units.ts";
+import { formatCount, formatDuration, formatRatio } from "../../src/cli/units.ts";
+import { formatBytes } from "../../src/virtio/format_bytes.ts";
 import { observation, sampleRecord, SINCE } from "./lib/sample_record.ts";
 
 Deno.test("recordText() has every section, aligned, with times from the beginning", () => {

@@ -255,12 +255,12 @@ for (const [name, world] of layouts) {
         queue.requeue();
         const again = restart(queue.resumeBase);
         const seen = Array.from({ length: 4 }, () => again.take()!);
-        assertEquals(seen.map(({ slot }) => slot), [heads[0], heads[1], heads[3], last]);
+        assertEquals(seen.map(({ id }) => id), [heads[0], heads[1], heads[3], last]);
         assertEquals(seen.map(({ readableBytes }) => readableBytes), [1, 2, 4, 5]);
         assertStrictEquals(again.take(), null);
         for (const chain of seen.toReversed()) again.put(chain, 0);
         again.publish();
-        for (const { slot } of seen.toReversed()) assertEquals(queue.poll(), slot);
+        for (const { id } of seen.toReversed()) assertEquals(queue.poll(), id);
         assertEquals(queue.free, 4);
       }
     }
@@ -408,7 +408,7 @@ function agree(
     }
     if (taken.length > 0) {
       const [chain] = taken.splice(put % taken.length, 1);
-      const expected = waiting.get(chain.slot)!;
+      const expected = waiting.get(chain.id)!;
       assertEquals(
         [chain.readable.count, chain.writable.count, chain.readableBytes + chain.writableBytes],
         [
@@ -426,7 +426,7 @@ function agree(
   }
   queue.publish();
   for (let chain = ring.take(); chain !== null; chain = ring.take()) taken.push(chain);
-  for (const chain of taken) ring.put(chain, written(waiting.get(chain.slot)!));
+  for (const chain of taken) ring.put(chain, written(waiting.get(chain.id)!));
   ring.publish();
   poll();
   assertEquals([waiting.size, queue.inFlight, queue.free, polled], [0, 0, size, tag]);

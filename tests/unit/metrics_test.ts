@@ -78,6 +78,15 @@ Deno.test("metricsText() has cumulative histograms in seconds", () => {
   ]);
 });
 
+Deno.test("metricsText() has the numbers of a report that JSON has, BigInts too", () => {
+  const record = sampleRecord();
+  record.report = { bytes: 7n, list: [true, "x", null] };
+  assertEquals(linesOf(metricsText([{ record }]), "report"), [
+    'vhostd_report{device="blk",item="bytes"} 7',
+    'vhostd_report{device="blk",item="list.0"} 1',
+  ]);
+});
+
 Deno.test("metricsText() takes records of an older version of vhostd", () => {
   const record = sampleRecord();
   // deno-lint-ignore no-explicit-any

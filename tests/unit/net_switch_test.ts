@@ -5,8 +5,9 @@ import { AGE_S } from "../../backends/net/switch/mac_table.ts";
 import { MAX_QUEUED_PACKETS, PacketQueue } from "../../backends/net/switch/packet_queue.ts";
 import { type Member, Switch } from "../../backends/net/switch/switch.ts";
 import { Transit } from "../../backends/net/switch/transit.ts";
+import { Uplink } from "../../backends/net/switch/uplink.ts";
 import { PacketHeader } from "../../backends/net/header.ts";
-import { ALL_OFFLOADS, Drop, type Offload, SENT } from "../../backends/net/packet.ts";
+import { ALL_OFFLOADS, Drop, FULL, type Offload, SENT } from "../../backends/net/packet.ts";
 import { addressOf, bufferAt, pinnedBuffer } from "../../src/linux/mod.ts";
 
 const memory = new Uint8Array(pinnedBuffer(65_536));
@@ -34,7 +35,7 @@ class TestMember implements Member {
     mac?: [number, number, number],
   ) {
     this.isFiltered = mac !== undefined;
-    ofSwitch.name(number, `${number}`, mac);
+    ofSwitch.add(number, { name: `${number}` }, mac);
     ofSwitch.join(this);
   }
 
@@ -146,7 +147,7 @@ Deno.test("Switch lets a port with an address use only that, and nobody else use
 
 Deno.test("Switch passes a packet for an address by configuration to its port or to none", () => {
   const ofSwitch = new Switch(() => 1);
-  ofSwitch.name(0, "never here", [2, 0, 1]);
+  ofSwitch.add(0, { name: "never here" }, [2, 0, 1]);
   const a = new TestMember(ofSwitch, 1, false, [2, 0, 2]);
   const [b, c] = [2, 3].map((number) => new TestMember(ofSwitch, number));
   assertEquals(b.send(3, 1), Drop.DOWN);
@@ -156,7 +157,11 @@ Deno.test("Switch passes a packet for an address by configuration to its port or
   assertEquals(taken(a, b, c), [0, 0, 1]);
   assertEquals(b.send(3, -1), SENT);
   assertEquals(taken(a, b, c), [1, 0, 1]);
-  assertThrows(() => ofSwitch.name(4, "again", [2, 0, 2]), Error, "got that of again twice");
+  assertThrows(
+    () => ofSwitch.add(4, { name: "again" }, [2, 0, 2]),
+    Error,
+    "got that of again twice",
+  );
 });
 
 Deno.test("Switch returns no packet to the port that it came from", () => {
@@ -231,4 +236,33 @@ Deno.test("Switch divides a packet once, however many receivers lack the offload
   transit.begin(packet, header);
   assertEquals(ofSwitch.forward(a, transit), SENT);
   assertEquals([...taken(a, b, c), transit.divisions], [0, 1, 1, 1]);
+});
+
+Deno.test("Uplink sends each packet that waited once, also if its port has room while it sends", () => {
+  const ofSwitch = new Switch();
+  const guest = new TestMember(ofSwitch, 0);
+  const context = {
+    mtu: 1500,
+    watch: () => ({ pause() {}, resume() {}, [Symbol.dispose]() {} }),
+    keep: <T>(promise: Promise<T>) => promise,
+    notice() {},
+    wake: () => true,
+  };
+  let isFull = true, packets = 0;
+  using uplink = new Uplink(ofSwitch, context, [], (owner) => ({
+    send() {
+      if (isFull) return FULL;
+      packets++;
+      owner.writable();
+      return SENT;
+    },
+    receive: () => 0,
+    listen() {},
+    [Symbol.dispose]() {},
+  }));
+  for (let i = 0; i < 3; i++) guest.send(1, 2);
+  isFull = false;
+  uplink.writable();
+  guest.send(1, 2);
+  assertEquals([packets, uplink.report().sent], [4, 4]);
 });

@@ -76,7 +76,7 @@ Deno.test("PackedRing.take() reads an indirect table in order and ignores all fl
   const chain = driver.ring.take()!;
   assertEquals(places(chain.readable), [[BUFFERS, 16], [BUFFERS + 16, 8]]);
   assertEquals(places(chain.writable), [[BUFFERS + 64, 32]]);
-  assertEquals([chain.slot, chain.descriptors], [3, 3]);
+  assertEquals([chain.id, chain.descriptors], [3, 3]);
   driver.ring.put(chain, 32);
   driver.ring.publish();
   assertEquals(driver.used(1), { id: 3, bytes: 32, flags: WRITE });
@@ -118,7 +118,7 @@ Deno.test("PackedRing.take() refuses more descriptors than are free, at every pl
       const chain = driver.ring.take()!;
       driver.offer(Array(second).fill(ONE), 1);
       assertBreaks(driver, "available-index");
-      assertEquals(chain.slot, 0);
+      assertEquals(chain.id, 0);
     }
   }
 });
@@ -407,8 +407,8 @@ Deno.test("PackedRing keeps its position over random lists, whatever the size, t
         };
         const put = (which: number) => {
           const [chain] = taken.splice(which % taken.length, 1);
-          driver.ring.put(chain, lists.get(chain.slot)!.bytes);
-          if (!inOrder) expected.push(chain.slot);
+          driver.ring.put(chain, lists.get(chain.id)!.bytes);
+          if (!inOrder) expected.push(chain.id);
         };
         for (const { parts, indirect, put: which, publish } of steps) {
           const count = indirect ? 1 : parts;
@@ -426,7 +426,7 @@ Deno.test("PackedRing keeps its position over random lists, whatever the size, t
             lists.set(id, { count, bytes });
             if (inOrder) expected.push(id);
             const chain = driver.ring.take()!;
-            assertEquals([chain.slot, chain.writableBytes], [id, parts * tag]);
+            assertEquals([chain.id, chain.writableBytes], [id, parts * tag]);
             taken.push(chain);
           }
           assertStrictEquals(driver.ring.take(), null);
@@ -486,7 +486,7 @@ Deno.test("PackedRing.take() returns the driver's chain, or names a rule, for ra
             assert(expected !== null && typeof expected !== "string", `took what is ${expected}`);
             const { bytes, id, count } = expected;
             assertEquals([chain.readableBytes, chain.writableBytes], bytes);
-            assertEquals([chain.slot, chain.ringDescriptors], [id, count]);
+            assertEquals([chain.id, chain.ringDescriptors], [id, count]);
             for (const part of [...chain.readable, ...chain.writable]) {
               assert(part.byteOffset + part.length <= MEMORY_BYTES);
             }

@@ -1,9 +1,12 @@
 /** Parts of panels that run without a browser. */
+import { stripTypeScriptTypes } from "node:module";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HEAT_BYTES, HeatMap, PLACES } from "../../backends/blk/heat.ts";
 import { keyOf } from "../../backends/input/browser_keys.ts";
 import { KEY } from "../../backends/input/codes.ts";
 import { type PacketSummary, readPackets } from "../../backends/net/packet_summary.ts";
+import { History } from "../../src/web/client/history.ts";
+import type { DeviceEntry } from "../../src/web/device_hub.ts";
 import {
   fileHeader,
   INBOUND,
@@ -113,4 +116,46 @@ Deno.test("readPackets() refuses a stream that is no pcapng, and takes any frame
       assert(packet.bytes === length);
     }
   }
+});
+
+Deno.test("History makes rates and percentiles of the difference to a second before", () => {
+  const history = new History();
+  const take = (at: number, requests: number, buckets: [number, number][]) =>
+    history.take({
+      live: {
+        record: {
+          at,
+          process: { cpuSeconds: at / 4000 },
+          queues: [{
+            ...{ requests, bytesRead: 0, bytesWritten: 512 * requests },
+            latencies: [{ kind: "request", buckets }],
+          }],
+        },
+      },
+    } as unknown as DeviceEntry);
+  take(0, 0, []);
+  take(500, 100, [[10, 50], [20, 50]]);
+  take(600, 999, []); // too early
+  take(1000, 200, [[10, 60], [20, 51], [80, 1]]);
+  take(1500, 400, [[10, 60], [20, 150], [80, 1]]);
+  assertEquals(history.rates, { requests: 300, bytes: 300 * 512, cpu: 0.25, queues: [300] });
+  assertEquals(history.lines.latency, [
+    [0, 0.5, 1, 1.5],
+    [null, 10, 10, 20],
+    [null, 20, 20, 20],
+  ]);
+  assertEquals(history.lines.requests[1], [0, 200, 200, 300]);
+});
+
+Deno.test("index.html preloads each module that the page imports", async () => {
+  const client = new URL("../../src/web/client/", import.meta.url);
+  const index = await Deno.readTextFile(new URL("index.html", client));
+  const loaded = [...index.matchAll(/ (?:src|href)="src\/web\/client\/(\w+)\.ts"/g)]
+    .map(([, name]) => name);
+  const needed = new Set(["main", "kit"]);
+  for (const name of needed) {
+    const code = stripTypeScriptTypes(await Deno.readTextFile(new URL(`${name}.ts`, client)));
+    for (const [, other] of code.matchAll(/from "\.\/(\w+)\.ts"/g)) needed.add(other);
+  }
+  assertEquals(loaded.sort(), [...needed].sort());
 });

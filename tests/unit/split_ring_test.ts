@@ -231,7 +231,7 @@ Deno.test("SplitRing publishes completions in any order, or in order if negotiat
         };
         const put = (which: number) => {
           const [chain] = taken.splice(which % taken.length, 1);
-          if (!inOrder) expected.push(chain.slot);
+          if (!inOrder) expected.push(chain.id);
           driver.ring.put(chain, chain.writableBytes);
         };
         for (const [count, which] of steps) {
@@ -330,7 +330,7 @@ Deno.test("SplitRing keeps its position over 200,000 buffers, whatever the size 
           }
           for (let i = 0; i < batch; i++) {
             const chain = driver.ring.take()!;
-            assertEquals(chain.slot, i);
+            assertEquals(chain.id, i);
             assertEquals(chain.writableBytes, (done + i) % 1000);
             driver.ring.put(chain, chain.writableBytes);
           }
@@ -433,7 +433,7 @@ Deno.test("SplitRing.take() returns the driver's chain, or names a rule, for ran
 Deno.test("SplitRing resumes at any base", () => {
   const driver = new RingDriver(8, { base: 40_000 });
   driver.offerChain([{ gpa: BUFFERS, bytes: 1 }], 6);
-  assertEquals(driver.ring.take()!.slot, 6);
+  assertEquals(driver.ring.take()!.id, 6);
   assertEquals(driver.ring.base, 40_001);
   assert(driver.ring instanceof SplitRing);
 });

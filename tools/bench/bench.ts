@@ -1,10 +1,11 @@
 /** What the parts of a benchmark have in common. */
 import { SharedMemory } from "../../src/frontend/mod.ts";
 import { blkRequestsBytes } from "./blk_requests.ts";
-import { MAX_DEPTH, MAX_QUEUES, OPERATIONS, type StoreName } from "./cells.ts";
+import { isElsewhere, MAX_DEPTH, MAX_QUEUES, OPERATIONS, type StoreName } from "./cells.ts";
 import { Image } from "./image.ts";
 import { Backend } from "../lib/backend.ts";
-import type { Side } from "./sides.ts";
+import { fileDisk, nbdDisk, nullDisk, overlayDisk, rbdDisk } from "./disks.ts";
+import type { Disk, Side } from "./sides.ts";
 import { LoadThreads } from "./load_threads.ts";
 import type { Options } from "./options.ts";
 import type { Scratch } from "../lib/scratch.ts";
@@ -19,7 +20,7 @@ const GUEST_ADDRESS = 2 ** 20;
 
 export const STORE_BYTES = 256 * 2 ** 20;
 
-export class Bench implements Disposable {
+export class Bench implements AsyncDisposable {
   readonly threads: LoadThreads;
   /** The memory that every back-end shares with us, one after the other. */
   readonly memory: SharedMemory;
@@ -28,6 +29,9 @@ export class Bench implements Disposable {
   readonly #scratch: Scratch;
   readonly #directory: string;
   readonly #images = new Map<StoreName, Promise<Image>>();
+  readonly #disks = new Map<StoreName, Promise<Disk>>();
+  /** The servers of disks. */
+  readonly #servers = new AsyncDisposableStack();
   #sockets = 0;
 
   constructor(
@@ -50,15 +54,34 @@ export class Bench implements Disposable {
 
   /** Starts a side that serves a store. */
   async serve(side: Side, store: StoreName = "null", queues = 1): Promise<Backend> {
-    const file = (await this.image(store))?.path;
-    return this.start((socketPath) =>
-      side.command({ socketPath, store, file, bytes: STORE_BYTES, queues })
-    );
+    const disk = this.#disks.get(store) ?? this.#makeDisk(store);
+    this.#disks.set(store, disk);
+    const served = await disk;
+    return this.start((socketPath) => side.command({ socketPath, disk: served, queues }));
+  }
+
+  /** Makes what a store is, or starts its server. */
+  async #makeDisk(store: StoreName): Promise<Disk> {
+    switch (store) {
+      case "null":
+        return nullDisk(STORE_BYTES);
+      case "nbd":
+        return await nbdDisk(`${this.#directory}/nbd.sock`, STORE_BYTES, this.#servers);
+      case "rbd":
+        return await rbdDisk(STORE_BYTES, this.#servers);
+      case "overlay":
+      case "overlay-base": {
+        const directory = this.#scratch.directory(this.options.diskDir);
+        return await overlayDisk(directory, STORE_BYTES, store === "overlay");
+      }
+      default:
+        return fileDisk((await this.image(store)!).path, store === "disk-direct");
+    }
   }
 
   /** The file of a store, made when it is wanted first; `undefined` for none. */
   image(store: StoreName): Promise<Image> | undefined {
-    if (store === "null") return undefined;
+    if (store === "null" || isElsewhere(store)) return undefined;
     const image = this.#images.get(store) ?? this.#makeImage(store);
     this.#images.set(store, image);
     return image;
@@ -75,7 +98,8 @@ export class Bench implements Disposable {
     for (const image of this.#images.values()) await (await image).verify();
   }
 
-  [Symbol.dispose](): void {
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#servers.disposeAsync();
     this.threads[Symbol.dispose]();
     this.#scratch[Symbol.dispose]();
   }

@@ -5,6 +5,10 @@ export const STORES = {
   "tmpfs": "a file on tmpfs",
   "disk": "a file on a disk, through the page cache",
   "disk-direct": "a file on a disk, by O_DIRECT",
+  "nbd": "nbdkit's memory, by a Unix socket",
+  "rbd": "an image in a Ceph cluster that keeps it in memory",
+  "overlay": "an overlay that has all of the disk",
+  "overlay-base": "an overlay that has nothing: all is read from its base",
 } as const;
 
 export type StoreName = keyof typeof STORES;
@@ -38,6 +42,8 @@ export interface Drive {
   hasRecord?: boolean;
   /** How long ours may poll before it sleeps, in microseconds, if not as long as by default. */
   pollUs?: number;
+  /** Ours serves a store in TypeScript in place of none, which answers so. */
+  typescript?: "now" | "promise";
   /** The load generator polls; it sleeps otherwise, as a driver in a guest does. */
   isPolling?: boolean;
 }
@@ -68,6 +74,8 @@ const QUICK = new Set([
   "null/read4k/qd32",
   "null/read4k/qd128",
   "null/read4k/qd32/packed",
+  "null/read4k/qd32/typescript",
+  "null/read4k/qd32/promise",
   "tmpfs/read4k/qd32",
   "tmpfs/write4k/qd32",
   "tmpfs/read4k/qd32/2threads",
@@ -75,6 +83,13 @@ const QUICK = new Set([
   "disk/write4k/qd32",
   "disk-direct/read4k/qd32",
   "disk-direct/write4k/qd32",
+  "nbd/read4k/qd32",
+  "nbd/write4k/qd32",
+  "rbd/read4k/qd32",
+  "rbd/write4k/qd32",
+  "overlay/read4k/qd32",
+  "overlay/write4k/qd32",
+  "overlay-base/read4k/qd32",
 ]);
 
 export function allCells(): Cell[] {
@@ -97,6 +112,12 @@ function withPollingClient({ name, drive, against, ...cell }: Cell): Cell {
 function cellsOf(store: StoreName, operation: OperationName, depth: number): Cell[] {
   const name = `${store}/${operation}/qd${depth}`;
   const drive = { queues: 1, depth };
+  if (isElsewhere(store)) {
+    // A write allocates
+    const isMain = depth === 32 && operation.endsWith("4k") &&
+      (operation === "read4k" || store !== "overlay-base");
+    return isMain ? [{ name, store, operation, drive, against: "peer" }] : [];
+  }
   const cells: Cell[] = [
     { name, store, operation, drive, against: "peer" },
     { name: `${name}/2q`, store, operation, drive: { queues: 2, depth }, against: "peer" },
@@ -113,6 +134,10 @@ function cellsOf(store: StoreName, operation: OperationName, depth: number): Cel
   if (store === "null" && operation === "read4k" && depth === 32) {
     const recording = { ...drive, hasRecord: true };
     cells.push({ name: `${name}/inflight`, store, operation, drive: recording, against: drive });
+    for (const [variant, typescript] of [["typescript", "now"], ["promise", "promise"]] as const) {
+      const own = { ...drive, typescript };
+      cells.push({ name: `${name}/${variant}`, store, operation, drive: own, against: drive });
+    }
   }
   if (store !== "null" && operation.endsWith("4k") && depth === 32) {
     // As much in flight, on two threads.
@@ -120,6 +145,11 @@ function cellsOf(store: StoreName, operation: OperationName, depth: number): Cel
     cells.push({ name: `${name}/2threads`, store, operation, drive: divided, against: drive });
   }
   return cells;
+}
+
+/** Whether a store is more than a file. */
+export function isElsewhere(store: StoreName): boolean {
+  return store === "nbd" || store === "rbd" || store.startsWith("overlay");
 }
 
 export function quickCells(): Cell[] {

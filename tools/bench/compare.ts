@@ -11,6 +11,9 @@ import { ToolError } from "../lib/tool_error.ts";
 /** How long each mode of the peer is tried. */
 const PROBE_SECONDS = 0.25;
 
+/** How long a cluster is loaded before it is measured: V8 has to see some 20,000 requests. */
+const RBD_WARM_SECONDS = 5;
+
 /** What of a side's samples is summed up. */
 const MEASURED = ["iops", "p50Us", "p99Us", "cpuUs", "loadUs", "kicks"] as const;
 
@@ -79,7 +82,10 @@ export async function compare(
         await measure(bench, {
           ...{ side, drive, store: cell.store, operation: cell.operation },
           seconds: bench.options.seconds,
-          warmSeconds: bench.options.warmSeconds,
+          warmSeconds: Math.max(
+            bench.options.warmSeconds,
+            cell.store === "rbd" ? RBD_WARM_SECONDS : 0,
+          ),
           withSystemCalls: run === 0,
           writer: `${side.name} in ${cell.name}, run ${run + 1},`,
         }),
@@ -141,7 +147,7 @@ export class PeerModes {
     const isWrite = OPERATIONS[operation].isWrite;
     let best: { side: Side; iops: number } | undefined;
     let failure: unknown;
-    for (const side of this.peer.sides(store)) {
+    for (const side of await this.peer.sides(store)) {
       progress(`${name}, trying the peer with ${side.mode}`);
       try {
         const { iops } = await measure(this.bench, {

@@ -11,7 +11,7 @@ const DRIVE = { queues: 1, depth: 32 };
 /** Ours, and the peer with an iothread. */
 async function bothSides(bench: Bench): Promise<{ own: Side; peer: Side }> {
   const [newest] = await peers();
-  return { own: ownSide({}, bench.options.own), peer: newest.sides("null")[0] };
+  return { own: ownSide({}, bench.options.own), peer: (await newest.sides("null"))[0] };
 }
 
 /** Milliseconds from the start of the process until its socket takes connections. */

@@ -41,12 +41,19 @@ export function goalsOf({ name, store, operation, drive, against }: Cell): CellG
 const GOALS_OF_FILES = {
   tmpfs: [{ iops: atLeast(3), cpu: atMost(0.2) }, { iops: atLeast(2.5), cpu: atMost(0.3) }],
   disk: [{ iops: atLeast(1.5), cpu: atMost(0.7) }, { iops: atLeast(1), cpu: atMost(0.7) }],
+  nbd: [{ iops: atLeast(1.3), cpu: atMost(0.7) }, { iops: atLeast(1.3), cpu: atMost(0.7) }],
+  rbd: [{ iops: atLeast(1), cpu: atMost(0.8) }, { iops: atLeast(1), cpu: atMost(0.8) }],
+  overlay: [{ iops: atLeast(2), cpu: atMost(0.4) }, { iops: atLeast(2), cpu: atMost(0.4) }],
+  "overlay-base": [{ iops: atLeast(2), cpu: atMost(0.4) }, {}],
   "disk-direct": [{ iops: atLeast(1.1), cpu: atMost(0.8) }, { iops: atLeast(1), cpu: atMost(0.8) }],
 } as const;
 
 function goalsAgainstOurs(name: string, store: StoreName, drive: Drive): CellGoals {
   const variants = name.split("/");
-  if (variants.includes("inflight")) return { iops: atLeast(0.95) };
+  if (variants.includes("inflight") || variants.includes("typescript")) {
+    return { iops: atLeast(0.95) };
+  }
+  if (variants.includes("promise")) return { iops: atLeast(0.2) };
   if (variants.includes("packed") && store === "null" && drive.depth === 32) {
     return drive.isPolling ? { iops: atLeast(1), cpu: atMost(1.05) } : { iops: atLeast(0.95) };
   }

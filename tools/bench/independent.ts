@@ -48,7 +48,7 @@ export async function independentLoads(
   const results: IndependentResult[] = [];
   for (const { store, depth } of LOADS) {
     const name = `${store}/read4k/qd${depth}`;
-    const sides = [ownSide({}, bench.options.own), newest.sides(store)[0]];
+    const sides = [ownSide({}, bench.options.own), (await newest.sides(store))[0]];
     const samples: Sample[][] = [[], []];
     for (let run = 0; run < bench.options.runs; run++) {
       progress(`${name} by qemu-img, run ${run + 1} of ${bench.options.runs}`);

@@ -49,7 +49,7 @@ async function run(options: Options, scratch: Scratch): Promise<Report> {
     extras: {},
     failures: [],
   };
-  using bench = new Bench(options, scratch, counter);
+  await using bench = new Bench(options, scratch, counter);
   /** Measures one thing; the others go on without it. */
   async function attempt(what: string, measure: () => Promise<void> | void): Promise<void> {
     try {

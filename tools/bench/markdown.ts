@@ -89,7 +89,7 @@ function head({ date, machine, runs, seconds, chains }: Report): string {
     versions.peers.join(" and ")
   }. Medians of ${runs} ${
     runs === 1 ? "run" : "runs"
-  } of ${seconds} s each; the load generator sleeps until it is notified, in cells that end in client-polls it polls; its chains are ${chains}.`;
+  } of ${seconds} s each; the load generator sleeps until it is notified, in cells that end in client-polls it polls; its chains are ${chains}. A disk on tmpfs is read once before.`;
 }
 
 function cellTable(cells: readonly CellResult[]): string {
@@ -133,6 +133,7 @@ function against({ subject, reference }: CellResult): string {
   if (reference.name !== subject.name) return reference.mode;
   const { queues, depth, isPacked, hasRecord, pollUs } = reference.drive;
   const { drive } = subject;
+  if (drive.typescript !== undefined) return "our --null";
   if (drive.isPacked && !isPacked) return "our split";
   if (drive.hasRecord && !hasRecord) return "ours, no record";
   if (drive.pollUs === undefined && pollUs === 0) return "ours that never polls";

@@ -54,13 +54,21 @@ table. Each run has a fresh process; numbers are medians, ratios are those of
 runs that came one after the other.
 
 Cells are called STORE/OPERATION/qdDEPTH[/VARIANT], such as null/read4k/qd32:
-  STORE      null, tmpfs, disk (page cache), disk-direct (O_DIRECT)
+  STORE      null, tmpfs, disk (page cache), disk-direct (O_DIRECT),
+             nbd (nbdkit's memory; QEMU's own NBD driver beside ours),
+             rbd (a Ceph cluster in memory, as root; QEMU's driver for it, with
+             the same librbd, beside ours),
+             overlay (all of the disk is in it), overlay-base (nothing is;
+             qcow2 with the same backing file beside ours)
   OPERATION  read4k, write4k (random), seqread128k, seqwrite128k
   DEPTH      1, 32, 128 requests in flight per queue
   VARIANT    2q        two queues, two threads of ours
              packed    packed queues against our split ones
              poll      ours against ours that never polls
              2threads  two queues that share DEPTH against our one
+             typescript, promise
+                       a store in TypeScript that answers at once, or by a
+                       promise, against --null
   Each also with /client-polls at its end: there the load generator polls for
   what comes back; it sleeps otherwise, as a driver in a guest does.
 A CELL is a name, some of its parts (null, read4k/qd32, 2q), or has * in it.

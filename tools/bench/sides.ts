@@ -1,18 +1,26 @@
 /** What is measured: vhostd, and qemu-storage-daemon in each of its modes. */
 import { run } from "../lib/process.ts";
 import { vhostdCommand } from "../lib/backend.ts";
-import { qemuOfVersion, type QemuVersion } from "../guest/programs.ts";
+import { cephEnvironment, qemuOfVersion, type QemuVersion } from "../guest/programs.ts";
 import type { Drive, StoreName } from "./cells.ts";
 
 export const PEER = "qemu-storage-daemon";
 
+const INSTANT_STORE = new URL("instant_store.ts", import.meta.url).pathname;
+
+/** A disk, as both sides name it. */
+export interface Disk {
+  /** Words before their commands, after `env`. */
+  through?: readonly string[];
+  /** Flags of ours. */
+  own: readonly string[];
+  /** The peer's node; an engine says how it reads and writes files. */
+  node(engine: string | undefined): string;
+}
+
 export interface Service {
   socketPath: string;
-  store: StoreName;
-  /** The file, if there is one. */
-  file?: string;
-  /** How many bytes, where there is no file. */
-  bytes: number;
+  disk: Disk;
   queues: number;
 }
 
@@ -33,30 +41,35 @@ export interface OwnOptions {
 
 /** Ours: one thread per queue. */
 export function ownSide(
-  { pollUs, isPacked, hasRecord }: Partial<Drive>,
+  { pollUs, isPacked, hasRecord, typescript }: Partial<Drive>,
   options: OwnOptions = {},
 ): Side {
   const { flags = [], v8Flags } = options;
   const mode = [
     ...isPacked ? ["packed"] : [],
     ...hasRecord ? ["in-flight record"] : [],
+    ...typescript ? [`TypeScript, answers ${typescript === "now" ? "at once" : "by promise"}`] : [],
     ...pollUs !== undefined ? [pollUs === 0 ? "never polls" : `polls ${pollUs} µs`] : [],
     ...flags,
   ];
   return {
     name: "vhostd",
     mode: mode.join(", "),
-    command: ({ socketPath, store, file, bytes, queues }) =>
-      vhostdCommand([
+    command: ({ socketPath, disk: { through = [], own }, queues }) => [
+      "env",
+      ...through,
+      ...vhostdCommand([
         "blk",
         `--socket-path=${socketPath}`,
-        ...file === undefined ? ["--null", `--size=${bytes}`] : [`--blk-file=${file}`],
-        ...store === "disk-direct" ? ["--cache=none"] : [],
+        ...typescript !== undefined
+          ? [`--blk-file=${INSTANT_STORE}`, `--store-options=answers=${typescript}`]
+          : own,
         `--num-queues=${queues}`,
         `--threads=${queues}`,
         ...pollUs !== undefined ? [`--poll-us=${pollUs}`] : [],
         ...flags,
       ], v8Flags),
+    ],
   };
 }
 
@@ -64,7 +77,7 @@ export interface Peer {
   /** Such as `11.1.3`. */
   version: string;
   /** Its modes for a store. */
-  sides(store: StoreName): Side[];
+  sides(store: StoreName): Promise<Side[]>;
 }
 
 /** The newest version of the peer that Debian has. */
@@ -83,13 +96,25 @@ export async function peers(): Promise<Peer[]> {
 
 async function findPeer(wanted: QemuVersion): Promise<Peer> {
   const program = await qemuOfVersion(wanted, PEER);
-  const about = await run(program, ["--version"]);
-  const version = about.match(/version (\d[\d.]*)/)?.[1] ?? wanted;
-  return { version, sides: (store: StoreName) => peerSides(program, version, store) };
+  const version = await versionOf(program);
+  return {
+    version,
+    async sides(store: StoreName) {
+      // Only that of this machine's release can have the very librbd that ours has
+      return store === "rbd"
+        ? peerSides(PEER, await versionOf("env", ...await cephEnvironment(), PEER), store)
+        : peerSides(program, version, store);
+    },
+  };
+}
+
+async function versionOf(program: string, ...args: string[]): Promise<string> {
+  const about = await run(program, [...args, "--version"]);
+  return about.match(/version (\d[\d.]*)/)![1];
 }
 
 function peerSides(program: string, version: string, store: StoreName): Side[] {
-  const engines = store === "null"
+  const engines = ["null", "nbd", "rbd"].includes(store)
     ? [undefined]
     // Linux's older way of asynchronous I/O, which needs O_DIRECT.
     : store === "disk-direct"
@@ -109,16 +134,13 @@ function peerSide(
   return {
     name: `${PEER} ${version}`,
     mode: [...engine ? [engine] : [], hasThread ? "iothread" : "main loop"].join(", "),
-    command({ socketPath, store, file, bytes, queues }) {
-      const node = file === undefined
-        ? `driver=null-co,node-name=n,size=${bytes}`
-        : `driver=file,node-name=n,filename=${file},aio=${engine},cache.direct=${
-          store === "disk-direct" ? "on" : "off"
-        }`;
+    command({ socketPath, disk: { through = [], node }, queues }) {
       return [
+        "env",
+        ...through,
         program,
         ...hasThread ? ["--object", "iothread,id=t"] : [],
-        ...["--blockdev", node],
+        ...["--blockdev", `node-name=n,${node(engine)}`],
         "--export",
         `vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path=${socketPath},writable=on,` +
         `num-queues=${queues}${hasThread ? ",iothread=t" : ""}`,

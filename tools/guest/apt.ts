@@ -68,8 +68,13 @@ export async function unpackPackages(
 export async function dependencyOf(
   metaPackage: string,
   pattern: RegExp,
+  fromBackports = false,
 ): Promise<string | undefined> {
-  const args = ["show", "--no-all-versions", metaPackage];
+  const newer = fromBackports ? await backports() : undefined;
+  const args = [
+    ...newer === undefined ? [] : ["-o", `APT::Default-Release=${newer}`],
+    ...["show", "--no-all-versions", metaPackage],
+  ];
   const description = await apt("apt-cache", args);
   const depends = description.match(/^Depends: (.*)$/m)?.[1] ?? "";
   return depends.match(pattern)?.[0];
@@ -192,7 +197,8 @@ function settings(directory: string): string[] {
     `Dir::Etc::SourceList=${directory}/sources.list`,
     "Dir::Etc::SourceParts=/dev/null",
     `Dir::State::Lists=${directory}/lists`,
-    "Dir::Cache::pkgcache=",
+    // Read from the lists once, not by each command: that is half of its time.
+    `Dir::Cache::pkgcache=${directory}/pkgcache.bin`,
     "Dir::Cache::srcpkgcache=",
     // Nothing here belongs to the system, so there is nothing of it to lock, and the user apt
     // changes to as root may not write to it.

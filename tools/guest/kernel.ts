@@ -23,15 +23,23 @@ export interface Kernel {
   modules: string;
 }
 
-/** Debian's kernel for virtual machines, downloaded when it is missing. */
-export async function debianKernel(): Promise<Kernel> {
-  const directory = await cached("kernel", JSON.stringify([META_PACKAGES, NEEDED]), unpackKernel);
+/**
+ * Debian's kernel for virtual machines, downloaded when it is missing.
+ *
+ * @param isNewer Whether it is that of the release's backports, where it has such.
+ */
+export async function debianKernel(isNewer = false): Promise<Kernel> {
+  const directory = await cached(
+    isNewer ? "newer-kernel" : "kernel",
+    JSON.stringify([META_PACKAGES, NEEDED]),
+    (path) => unpackKernel(path, isNewer),
+  );
   return await readKernel(directory);
 }
 
-async function unpackKernel(directory: string): Promise<void> {
+async function unpackKernel(directory: string, isNewer: boolean): Promise<void> {
   for (const metaPackage of META_PACKAGES) {
-    const name = await dependencyOf(metaPackage, /linux-image-\d\S*/);
+    const name = await dependencyOf(metaPackage, /linux-image-\d\S*/, isNewer);
     if (!name) continue;
     progress(`downloading ${name}`);
     await unpackPackages([name], directory);

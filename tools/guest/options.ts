@@ -6,9 +6,15 @@ import { MACHINES } from "./qemu.ts";
 const OPTIONS = {
   image: {
     type: "text",
+    placeholder: "PATH|URI",
+    about: "your own disk image as root disk, or one elsewhere, as vhostd blk takes it (nbd:…, " +
+      "rbd:…, https:…); it is used in place, and what the guest writes stays in it. Without this " +
+      "option the root disk is a small system in a throw-away copy",
+  },
+  overlay: {
+    type: "text",
     placeholder: "PATH",
-    about: "your own disk image as root disk; it is used in place, and what the guest writes " +
-      "stays in it. Without this option the root disk is a small system in a throw-away copy",
+    about: "keeps what the guest writes in this file, and leaves the --image as it is",
   },
   kernel: {
     type: "text",
@@ -54,7 +60,7 @@ const OPTIONS = {
     about:
       "a device of vhostd with its flags, split at spaces; may be given many times. NAME can " +
       "be the path of a module of your own, such as ./my_rng.ts. It takes the place of the " +
-      "default device of that name or type. A blk without a store of its own (--blk-file, " +
+      "default device of that name or type. A blk without a store of its own (PATH, --blk-file, " +
       '--size, --null) is the root disk. By default: blk, rng, "input --profile=keyboard", ' +
       '"net --user"',
   },
@@ -108,6 +114,7 @@ Examples:
   deno task guest --device=blk --device="blk --null --size=1G"
   deno task guest --device="net --user --forward=2222:22"
   deno task guest --without=net
+  deno task guest --image=nbd://server/debian --overlay=delta.img
   deno task guest --file=script.sh --run="sh script.sh"
   deno task guest --web
   deno task guest --device=./my_rng.ts --run="head -c 16 /dev/hwrng | xxd"
@@ -141,6 +148,9 @@ function checkOptions({ values, rest }: ToolArguments<typeof OPTIONS>) {
   if (!/^[1-9]\d{0,6}[MG]$/.test(memory)) {
     throw new OptionError(`--memory=${memory}: expected a size such as 512M or 2G`);
   }
+  if (values.overlay !== undefined && values.image === undefined) {
+    throw new OptionError("--overlay is for an --image; without one, nothing is kept");
+  }
   const own = (["image", "kernel", "initrd"] as const).find((name) => values[name] !== undefined);
   if (values.file.length > 0 && own !== undefined) {
     throw new OptionError(`--file is for the small system; leave out --file or --${own}`);
@@ -151,7 +161,14 @@ function checkOptions({ values, rest }: ToolArguments<typeof OPTIONS>) {
 /** Whether a device is the disk that the guest boots from. */
 export function isRootDisk({ name, flags }: DeviceOption): boolean {
   return name === "blk" &&
-    !flags.some((flag) => STORE_FLAGS.includes(flag.split("=")[0]));
+    !flags.some((flag, i) =>
+      STORE_FLAGS.includes(flag.split("=")[0]) || isPath(flag, flags[i - 1])
+    );
+}
+
+/** Whether a word of a blk is its PATH, and not the value of the flag before it. */
+function isPath(word: string, before = ""): boolean {
+  return !word.startsWith("-") && !/^--(?!read-only$)[^=]+$/.test(before);
 }
 
 /** The number of queues that a device was told to have of the kind that may be many; else one. */

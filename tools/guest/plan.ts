@@ -62,7 +62,11 @@ export async function makePlan(options: Options): Promise<Plan> {
   const served = devices.map(({ option, description }, index): ServedDevice => ({
     name: option.name,
     flags: option === rootDisk
-      ? [`--blk-file=${options.image ?? copy?.to}`, ...option.flags]
+      ? [
+        `--blk-file=${options.image ?? copy?.to}`,
+        ...options.overlay === undefined ? [] : [`--overlay=${options.overlay}`],
+        ...option.flags,
+      ]
       : option.flags,
     isOptional: isDefaultNetwork(option),
     frontend: frontendOf(option, description),
@@ -182,6 +186,9 @@ export async function printPlan(plan: Plan): Promise<void> {
   console.log(commands.join("\n"));
 }
 
+/** How the URIs of disks begin. */
+const URI = /^(nbds?(\+unix)?|rbd|https?):/i;
+
 async function checkFiles(options: Options): Promise<void> {
   const own = ["image", "kernel", "initrd"] as const;
   const paths = [
@@ -189,7 +196,7 @@ async function checkFiles(options: Options): Promise<void> {
     ...options.file.map((path) => ["file", path] as const),
   ];
   for (const [name, path] of paths) {
-    if (path === undefined) continue;
+    if (path === undefined || (name === "image" && URI.test(path))) continue;
     try {
       using _ = await Deno.open(path);
     } catch (error) {

@@ -9,7 +9,12 @@ import { ToolError } from "../lib/tool_error.ts";
 const PACKAGES = {
   "debootstrap": "debootstrap",
   "mke2fs": "e2fsprogs",
+  "nbdkit": "nbdkit",
+  "openssl": "openssl",
   "passt": "passt",
+  "promtool": "prometheus",
+  "qemu-img": "qemu-utils",
+  "qemu-nbd": "qemu-utils",
   "qemu-storage-daemon": "qemu-utils",
   "qemu-system-x86_64": "qemu-system-x86",
   "systemd-analyze": "systemd",
@@ -36,19 +41,37 @@ export function programPath(name: Program): Promise<string> {
 async function findOrUnpack(name: Program): Promise<string> {
   const installed = findProgram(name);
   if (installed && await isNewEnough(name, installed)) return installed;
-  const packageName = PACKAGES[name];
-  const directory = await cached(
+  return `${await unpackedPackage(PACKAGES[name])}/${name}`;
+}
+
+/** Where a package of this release was unpacked to, with what it needs and this machine lacks. */
+async function unpackedPackage(packageName: string): Promise<string> {
+  return await cached(
     packageName,
     // It uses the libraries of this release that are installed.
-    JSON.stringify([packageName, WRAPPER, await debianRelease()]),
+    JSON.stringify([
+      packageName,
+      WRAPPER,
+      await debianRelease(),
+      ...programsOf(packageName).slice(1),
+    ]),
     (path) => unpack(packageName, path),
   );
-  return `${directory}/${name}`;
 }
 
 async function isNewEnough(name: Program, path: string): Promise<boolean> {
   if (name !== "qemu-system-x86_64") return true;
   return Number.parseInt(await versionOf(path) ?? "0") >= QEMU_MAJOR_VERSION;
+}
+
+/**
+ * The environment in which this machine's programs find a library that some of them load, which is
+ * downloaded when it is missing.
+ */
+export async function libraryEnvironment(packageName: string): Promise<Record<string, string>> {
+  const path = await unpackedPackage(packageName);
+  const directories = ["usr/lib", "lib"].map((place) => `${path}/${place}/x86_64-linux-gnu`);
+  return { LD_LIBRARY_PATH: directories.join(":") };
 }
 
 /** Runs a program where it was unpacked to, with the libraries beside it. */
@@ -82,9 +105,11 @@ async function unpack(packageName: string, directory: string): Promise<void> {
     fromBackports: packageName.startsWith("qemu-"),
   });
   if (packageName === "systemd") await linkPrivateLibraries(directory);
-  for (const [name, from] of Object.entries(PACKAGES)) {
-    if (from === packageName) await writeWrapper(directory, name);
-  }
+  for (const name of programsOf(packageName)) await writeWrapper(directory, name);
+}
+
+function programsOf(packageName: string): string[] {
+  return Object.entries(PACKAGES).flatMap(([name, from]) => from === packageName ? [name] : []);
 }
 
 /** systemd's own libraries are in a directory of their own. */
@@ -209,6 +234,29 @@ export async function networkProgram(name: NetworkProgram): Promise<string> {
   const place = fromBackports ? `${name}-backports` : name; // beside this release's own
   const directory = await unpackRelease(place, packages, [name], release);
   return `${directory}/${name}`;
+}
+
+/** What a cluster of Ceph is made of, and its clients: QEMU's too, with the same librbd. */
+const CEPH_PACKAGES = ["ceph-mon", "ceph-osd", "ceph-common", "qemu-utils", "qemu-block-extra"];
+
+/** The directory with the programs and libraries of Ceph, which are downloaded when it is missing. */
+export async function cephDirectory(): Promise<string> {
+  const recipe = JSON.stringify([CEPH_PACKAGES, await debianRelease()]);
+  return await cached("ceph", recipe, async (path) => {
+    progress("downloading Ceph and what it needs");
+    await unpackPackages(CEPH_PACKAGES, path, { withDependencies: true, fromBackports: true });
+  });
+}
+
+/** An environment in which programs of {@linkcode cephDirectory} run, in words for `env`. */
+export async function cephEnvironment(): Promise<string[]> {
+  const tree = await cephDirectory();
+  const libraries = `${tree}/usr/lib/x86_64-linux-gnu`;
+  return [
+    `LD_LIBRARY_PATH=${libraries}:${libraries}/ceph:${tree}/lib/x86_64-linux-gnu`,
+    `PATH=${tree}/usr/bin:${tree}/usr/sbin:${Deno.env.get("PATH")}`,
+    `QEMU_MODULE_DIR=${libraries}/qemu`,
+  ];
 }
 
 async function versionOf(path: string): Promise<string | undefined> {

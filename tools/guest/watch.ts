@@ -1,5 +1,5 @@
 /** A watch over a guest that is started with it: its QEMU traces from the first access on. */
-import { ControlSockets } from "../../src/cli/watch/control_client.ts";
+import { directoriesOf, findServed } from "../../src/cli/watch/control_client.ts";
 import { Qmp } from "../../src/cli/watch/qmp.ts";
 import { TRACE_EVENTS, TraceLog } from "../../src/cli/watch/trace_log.ts";
 import { Watch } from "../../src/cli/watch/watch.ts";
@@ -27,7 +27,6 @@ export class GuestWatch implements AsyncDisposable {
   readonly #qmpPath: string;
   #qmp: Qmp | undefined;
   #watch: Watch | undefined;
-  #controls: Disposable | undefined;
   #hasEnded = false;
 
   constructor(options: GuestWatchOptions) {
@@ -56,11 +55,8 @@ export class GuestWatch implements AsyncDisposable {
     }
     try {
       const qmp = this.#qmp = await Qmp.begin(connection);
-      using controls = new DisposableStack();
-      const sockets = controls.use(new ControlSockets());
-      const devices = await sockets.find(controlPaths, []);
-      this.#watch = await Watch.start({ qmp, log: this.log, devices, isWhole: true, tell });
-      this.#controls = controls.move();
+      const find = (paths: readonly string[]) => findServed(controlPaths, directoriesOf(paths));
+      this.#watch = await Watch.start({ qmp, log: this.log, find, isWhole: true, tell });
       const { pid } = this.#watch;
       if (pid !== undefined && this.#options.logPath === undefined) this.log.protect(pid);
     } catch (error) {
@@ -81,7 +77,6 @@ export class GuestWatch implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.end();
     await this.#qmp?.[Symbol.asyncDispose]();
-    this.#controls?.[Symbol.dispose]();
     await this.log[Symbol.asyncDispose]();
   }
 }

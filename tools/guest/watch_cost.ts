@@ -7,6 +7,7 @@ import { ratioSummary, summary } from "../bench/statistics.ts";
 import { defineTool, runTool, teller } from "../lib/tool.ts";
 import { Guest } from "./guest.ts";
 import type { GuestDevice } from "./qemu.ts";
+import { TRACE_EVENTS } from "../../src/cli/watch/trace_log.ts";
 import { GuestWatch } from "./watch.ts";
 
 const COST = defineTool({
@@ -35,7 +36,8 @@ interface Boot {
   processor: number;
 }
 
-async function boot(isWatched: boolean): Promise<Boot> {
+/** Boots a guest, with a watch or with QEMU's trace in a file. */
+async function boot(isWatched: boolean, logPath?: string): Promise<Boot> {
   using scratch = new Scratch("vhostd-watch-cost-");
   const directory = scratch.directory();
   await using backends = new AsyncDisposableStack();
@@ -55,13 +57,36 @@ async function boot(isWatched: boolean): Promise<Boot> {
     controlPaths.push(controlPath);
   }
   await using watch = isWatched ? new GuestWatch({ directory, controlPaths, tell }) : undefined;
+  const trace = TRACE_EVENTS.flatMap((name) => ["-trace", name]);
   const start = performance.now();
-  await using guest = await Guest.boot({ devices, qemuArguments: watch?.arguments });
+  await using guest = await Guest.boot({
+    devices,
+    qemuArguments: logPath === undefined ? watch?.arguments : ["-D", logPath, ...trace],
+  });
   const wall = (performance.now() - start) / 1000;
   const processor = processTime(guest.pid) / 1e9;
   await watch?.attached;
   await guest.powerOff();
   return { wall, processor };
+}
+
+/** Number of regions to print. */
+const REGIONS = 8;
+
+/** Boots once more, and prints how many accesses QEMU traces, and to which regions most. */
+async function printAccesses(): Promise<void> {
+  using scratch = new Scratch("vhostd-watch-log-");
+  const path = `${scratch.directory()}/log`;
+  await boot(false, path);
+  const counts = new Map<string, number>();
+  let all = 0;
+  for (const [, name] of (await Deno.readTextFile(path)).matchAll(/ name '(.*)'$/gm)) {
+    all++;
+    const region = name.startsWith("virtio-") ? "virtio" : name;
+    counts.set(region, (counts.get(region) ?? 0) + 1);
+  }
+  const most = [...counts].sort(([, a], [, b]) => b - a).slice(0, REGIONS);
+  console.log(`accesses   ${all}: ${most.map((entry) => entry.join(" ")).join(", ")}, …`);
 }
 
 async function main({ pairs }: { pairs: number }): Promise<number> {
@@ -88,6 +113,7 @@ async function main({ pairs }: { pairs: number }): Promise<number> {
         `${middle} more (${least} to ${most})`,
     );
   }
+  await printAccesses();
   return 0;
 }
 

@@ -1,6 +1,6 @@
 /** Network namespaces with a kernel's whole network stack each; for root. */
 import { busybox } from "../guest/file_tree.ts";
-import { kill, spawn } from "./process.ts";
+import { kill, spawn, withTimeout } from "./process.ts";
 import type { TapFrontendOptions } from "./tap_frontend.ts";
 import { ToolError } from "./tool_error.ts";
 
@@ -23,6 +23,8 @@ export class NetworkNamespace implements AsyncDisposable {
   readonly #holder: Deno.ChildProcess;
   readonly #busybox: string;
   readonly #run: Deno.ChildProcess[] = [];
+  /** What front-ends said. */
+  readonly #complaints: Promise<string>[] = [];
 
   private constructor(holder: Deno.ChildProcess, busybox: string) {
     this.#holder = holder;
@@ -45,14 +47,27 @@ export class NetworkNamespace implements AsyncDisposable {
     return ["nsenter", `--target=${this.#holder.pid}`, "--net", "--"];
   }
 
-  /** The process that keeps the namespace. */
-  get pid(): number {
-    return this.#holder.pid;
+  /** The file that stands for it. */
+  get path(): string {
+    return `/proc/${this.#holder.pid}/ns/net`;
   }
 
   /** Starts a shell's script, with busybox as `$0`. */
   start(script: string, stdin: "null" | "piped" = "null"): Deno.ChildProcess {
-    const [program, ...args] = [...this.through, "sh", "-ec", script, this.#busybox];
+    return this.#start(["sh", "-ec", script, this.#busybox], stdin);
+  }
+
+  /**
+   * The same in a PID namespace: when the shell is killed, all that it started ends, which would hold
+   * its streams. A signal that can be caught does not reach it.
+   */
+  #startWhole(script: string): Deno.ChildProcess {
+    const apart = ["unshare", "--pid", "--fork", "--kill-child"];
+    return this.#start([...apart, "sh", "-ec", script, this.#busybox], "null");
+  }
+
+  #start(command: readonly string[], stdin: "null" | "piped"): Deno.ChildProcess {
+    const [program, ...args] = [...this.through, ...command];
     const child = spawn(program, args, { stdin, stdout: "piped", stderr: "piped" });
     this.#run.push(child);
     return child;
@@ -60,7 +75,7 @@ export class NetworkNamespace implements AsyncDisposable {
 
   /** Runs a shell's script, with busybox as `$0`; returns what it printed. */
   async run(script: string): Promise<string> {
-    const child = this.start(script);
+    const child = this.#startWhole(script);
     const late = setTimeout(() => child.kill("SIGKILL"), LIMIT_MS);
     const { success, stdout, stderr } = await child.output();
     clearTimeout(late);
@@ -98,8 +113,9 @@ export class NetworkNamespace implements AsyncDisposable {
   async join(socketPath: string, options: TapFrontendOptions = {}): Promise<void> {
     const command = `${Deno.execPath()} run -A --quiet ${TAP_FRONTEND} ${socketPath} eth0`;
     const frontend = this.start(`exec ${command} '${JSON.stringify(options)}'`);
-    if (await hasPrinted(frontend)) return;
-    throw new ToolError(await new Response(frontend.stderr).text());
+    const complaints = new Response(frontend.stderr).text();
+    if (!await hasPrinted(frontend)) throw new ToolError(await complaints);
+    this.#complaints.push(complaints);
   }
 
   /** What an interface has received and sent, in Mbit. */
@@ -115,14 +131,19 @@ export class NetworkNamespace implements AsyncDisposable {
    * @returns What waits for the sum of all that came, as `sha256sum` prints it.
    */
   async receives(port: number): Promise<() => Promise<string>> {
-    const output = this.start(`exec 3>&1; "$0" nc -l -p ${port} -e sh -c "sha256sum >&3"`)
+    const output = this.#startWhole(
+      `exec 3>&1; "$0" nc -l -p ${port} -e sh -c "sha256sum >&3"`,
+    )
       .output();
     // Nobody tells when it listens.
     const listening = new RegExp(`:${port.toString(16).toUpperCase().padStart(4, "0")} 0+:0000 0A`);
     while (!listening.test(await this.procNet("tcp6") + await this.procNet("tcp"))) {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
-    return async () => new TextDecoder().decode((await output).stdout).trim();
+    return async () => {
+      const { stdout } = await withTimeout(output, LIMIT_MS, () => `Nothing ends on port ${port}`);
+      return new TextDecoder().decode(stdout).trim();
+    };
   }
 
   /**
@@ -133,10 +154,12 @@ export class NetworkNamespace implements AsyncDisposable {
   async sendTo(other: NetworkNamespace, address: string, bytes: number): Promise<void> {
     const received = await other.receives(5000);
     const content = `yes a packet | head -c ${bytes}`;
-    const expected = this.run(`${content} | sha256sum`);
-    await this.run(`"$0" nc ${address} 5000 -e sh -c "${content}"`);
-    const [sum, got] = [(await expected).trim(), await received()];
-    if (got !== sum) throw new ToolError(`Expected bytes with the sum ${sum}, got ${got}`);
+    const [sum] = await Promise.all([
+      this.run(`${content} | sha256sum`),
+      this.run(`"$0" nc ${address} 5000 -e sh -c "${content}"`),
+    ]);
+    const got = await received();
+    if (got !== sum.trim()) throw new ToolError(`Expected bytes with the sum ${sum}, got ${got}`);
   }
 
   /** The kernel's counters of packets, by names such as `UdpNoPorts` and `Udp6NoPorts`. */
@@ -176,5 +199,7 @@ export class NetworkNamespace implements AsyncDisposable {
         }
       }
     }
+    const complaints = (await Promise.all(this.#complaints)).join("");
+    if (complaints !== "") console.error(complaints);
   }
 }

@@ -6,13 +6,14 @@
 
 import type { DeviceNotice, Options, OptionValues, Readiness, Watch } from "../../../mod.ts";
 import type { ThreadIo } from "../../../src/linux/mod.ts";
+import type { Lifetime } from "../lifetime.ts";
 import type { StoreRequest } from "../store.ts";
 
 /**
  * What became of a request: nothing or 0 when it is done, an errno when it failed, `LATER` when
  * {@linkcode StoreContext.done} will tell, or a promise of one of the first two. A store that does
  * not answer at once answers always by promises or always by `done`. An error that it throws, or
- * rejects a promise with, is EIO for the guest, and printed.
+ * rejects a promise with, is EIO for the guest, and printed; so is an answer that is none of these.
  */
 export type StoreAnswer = number | void | Promise<number | void>;
 
@@ -28,12 +29,41 @@ export interface StoreFacts {
   readonly blockBytes?: number;
   /** What {@linkcode StoreContext.shared} is: it is copied to the queue thread (structured clone). */
   readonly shared?: unknown;
-  /** Sets its size; no request lies behind the new end. Without it, the size stays. */
-  resize?(bytes: number): void;
+  /**
+   * What changes when its content does, such as an ETag: an overlay on another content is refused.
+   *
+   * @default {nothing tells, and the size has to do}
+   */
+  readonly identity?: string;
+  /** Functions of the store that this disk has no use for: its server lacks what they need. */
+  readonly without?: readonly (
+    | "write"
+    | "flush"
+    | "discard"
+    | "writeZeroes"
+    | "secureErase"
+    | "lifetime"
+  )[];
+  /** Sets its size; no request lies behind the new end. Without it, nobody sets the size. */
+  resize?(bytes: number): void | Promise<void>;
   /** Returns what it adds to the record: JSON. */
   report?(): Record<string, unknown>;
-  /** Ends, after the queue thread. */
-  close?(): void;
+  /** Ends, after the queue thread. It has its own time limit. */
+  close?(): void | Promise<void>;
+}
+
+/** What a store is opened with, on the main thread. */
+export interface StoreOpening {
+  /** The disk as it was named: the path of a module, a URI. */
+  readonly name: string;
+  /** Whether the disk is only to be read. */
+  readonly readOnly: boolean;
+  /** `raw` where `--format=raw` says that the disk is served as it is, whatever it begins with. */
+  readonly format?: "raw";
+  /** Prints a line for the person who runs the device. */
+  log(message: string): void;
+  /** Its size has changed by itself; the driver is told. Not before `open` is done. */
+  resized(bytes: number): void;
 }
 
 /** What a store has on the queue thread. */
@@ -62,15 +92,8 @@ export interface StoreContext<O extends Options = Options> {
 export interface StoreDefinition<O extends Options = Options, S = StoreContext<O>> {
   /** Options that `--store-options=NAME=VALUE,…` sets. */
   readonly options?: O;
-  /**
-   * Opens it, on the main thread. An error is shown to the person who runs the device.
-   *
-   * @param log Prints a line for that person.
-   */
-  open(
-    options: OptionValues<O>,
-    log: (message: string) => void,
-  ): StoreFacts | Promise<StoreFacts>;
+  /** Opens it, on the main thread. An error is shown to the person who runs the device. */
+  open(options: OptionValues<O>, opening: StoreOpening): StoreFacts | Promise<StoreFacts>;
   /**
    * Makes its state on the queue thread, which the functions below get. All queues of the disk run
    * on this one thread.
@@ -94,8 +117,17 @@ export interface StoreDefinition<O extends Options = Options, S = StoreContext<O
    * writes zeroes.
    */
   writeZeroes?(request: StoreRequest, unmap: boolean, state: S): StoreAnswer;
+  /** Erases a range beyond recovery: reads return anything afterwards. Without it, no guest can. */
+  secureErase?(request: StoreRequest, state: S): StoreAnswer;
+  /** Returns how worn its storage is. Without it, the guest cannot ask. */
+  lifetime?(state: S): Lifetime | Promise<Lifetime>;
   /** All requests of a batch were made: starts the collected ones. */
   submit?(state: S): void;
+  /**
+   * A guest's stop has waited for 30 s: fails what can be failed (ECANCELED). Requests that are not
+   * done soon are given up, and their memory is taken away.
+   */
+  cancel?(state: S): void;
   /** The queue thread ends; nothing is in flight. */
   close?(state: S): void;
 }
@@ -114,7 +146,7 @@ export interface StoreDefinition<O extends Options = Options, S = StoreContext<O
  * const numbers = defineStore({
  *   open: () => ({ bytes: 2 ** 30 }),
  *   read({ data, dataOffset, offset, bytes }) {
- *     data.fill(0, dataOffset, dataOffset + bytes);
+ *     data.fill(0, dataOffset, bytes);
  *     for (let at = 0; at < bytes; at += 512) {
  *       data.setU32(dataOffset + at, (offset + at) / 512);
  *     }

@@ -10,6 +10,8 @@ export {
   type StoreContext,
   type StoreDefinition,
   type StoreFacts,
+  type StoreOpening,
 } from "./define_store.ts";
 export { LATER, type Parts } from "../../../mod.ts";
+export type { Lifetime } from "../lifetime.ts";
 export type { StoreRequest } from "../store.ts";

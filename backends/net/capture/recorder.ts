@@ -115,7 +115,12 @@ export class Recorder implements AsyncDisposable {
     const client = new CaptureStream(header, MAX_READER_BYTES, () => this.#remove(client));
     this.#clients.add(client);
     this.#readers.add(client);
-    if (plan !== undefined) await this.#context.post(plan);
+    try {
+      if (plan !== undefined) await this.#context.post(plan);
+    } catch (error) {
+      this.#remove(client);
+      throw error;
+    }
     return client.stream;
   }
 

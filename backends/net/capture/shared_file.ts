@@ -76,6 +76,8 @@ export class SharedFile implements AsyncDisposable {
 
   /** Adds whole blocks with packets of its interface. */
   give(blocks: Uint8Array<ArrayBuffer>): void {
+    // It had ended when this port joined it.
+    if (!this.#isOpen) return this.#onEnd();
     const own = blocks.slice(); // other readers have the same blocks
     pcapng.setInterface(own, this.#interfaceId);
     this.#open.stream.give(own, this.#interfaceId);

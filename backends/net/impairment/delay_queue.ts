@@ -76,6 +76,14 @@ export class DelayQueue implements VectorSink {
     return this.#due[(this.#first + this.#count - 1) % MAX_PACKETS];
   }
 
+  /** Has every packet be due at a time at the latest. */
+  hasten(time: number): void {
+    for (let i = this.#ready; i < this.#count; i++) {
+      const slot = (this.#first + i) % MAX_PACKETS;
+      if (isDue(time, this.#due[slot])) this.#due[slot] = time;
+    }
+  }
+
   /** The address of the first packet. */
   get address(): number {
     return this.#address + this.#at[this.#first];

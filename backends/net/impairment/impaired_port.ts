@@ -56,7 +56,10 @@ export class ImpairedPort implements Port {
   #seed = -1;
   /** The real port was full when the first delayed packet was due. */
   #isBlocked = false;
-  /** The real port has the first delayed packet, and has not finished with it. */
+  /**
+   * The real port has the first delayed packet, and has not finished with it. It may call `writable`
+   * meanwhile, such as when it finds its TAP gone.
+   */
   #isSending = false;
   /** What happens to the next packet of the driver was chosen before the real port was full. */
   #isChosen = false;
@@ -145,14 +148,15 @@ export class ImpairedPort implements Port {
       const { packet } = tx.queue;
       let result: number | Promise<number> = this.#header.read(packet);
       if (!this.#isLinkUp) result = Drop.LINK;
+      this.#isSending = true;
       if (result === SENT) result = this.#port.send(packet, this.#header);
-      if (result === FULL) {
-        this.#isBlocked = true;
+      if (typeof result !== "number") {
+        void this.#owner.keep(result).then((result) => this.#sent(result));
         break;
       }
-      if (typeof result !== "number") {
-        this.#isSending = true;
-        void this.#owner.keep(result).then((result) => this.#sent(result));
+      this.#isSending = false;
+      if (result === FULL) {
+        this.#isBlocked = true;
         break;
       }
       this.#removeFirst(result);

@@ -40,7 +40,8 @@ export class ImpairedWay {
   }
 
   /**
-   * Puts an impairment in force. One without a delay makes all delayed packets due.
+   * Puts an impairment in force, also for packets that are delayed: none waits for longer from now on
+   * than a new one. One without a delay makes all of them due.
    *
    * @param seed The random choices begin from this; undefined to continue.
    * @param stream The number of this direction among those of the device.
@@ -54,7 +55,9 @@ export class ImpairedWay {
       this.#random = this.#next() + Math.imul(stream, 0x85eb_ca6b) | 0;
     }
     this.#busyUs = 0;
-    this.#since = microseconds();
+    const now = this.#since = microseconds();
+    this.#queue?.note(now);
+    this.#queue?.hasten(now + (impairment.delayMs + impairment.jitterMs) * 1000 & MASK);
   }
 
   /** The packets that are delayed, or wait behind those; memory for them is taken at the first use. */

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { defaultOptions, defineDevice } from "../../../mod.ts";
+import { defaultOptions, defineDevice, OptionError } from "../../../mod.ts";
 import net, { openCard } from "../mod.ts";
 import { netOptions } from "../options.ts";
 import { ALL_OFFLOADS } from "../packet.ts";
@@ -19,8 +19,8 @@ import { MAX_GUESTS, theSwitch } from "./switch.ts";
 import { Uplink } from "./uplink.ts";
 import { UplinkControl, type UplinkMessage } from "./uplink_control.ts";
 
-/** Asks the data half for the addresses that the switch knows. */
-const LIST_MACS = "macs";
+/** What the data half is asked for: the addresses that the switch knows, and its ports. */
+const LIST_MACS = "macs", LIST_PORTS = "ports";
 
 /** A switch of network cards. */
 export default defineDevice({
@@ -28,6 +28,7 @@ export default defineDevice({
   deviceId: net.deviceId,
   about: "A switch with a network card for each guest",
   module: import.meta.url,
+  panel: import.meta.resolve("./panel.ts"),
   queues: net.queues,
   features: net.features,
   options: switchOptions,
@@ -35,7 +36,7 @@ export default defineDevice({
   instances: "port",
 
   async open({ options, instance: { number, name }, log, post }) {
-    if (number >= MAX_GUESTS) throw new RangeError(`Expected at most ${MAX_GUESTS} ports`);
+    if (number >= MAX_GUESTS) throw new OptionError(`--port is for up to ${MAX_GUESTS} guests`);
     const { mac, traffic } = portOptions(options, number);
     const { mtu = 1500, isolate: isIsolated } = options;
     await using made = new AsyncDisposableStack();
@@ -57,7 +58,7 @@ export default defineDevice({
     made.move();
     return {
       ...card,
-      shared: { ...card.shared, number, name, mac: mac?.words, uplink: uplink?.plan },
+      shared: { ...card.shared, number, name, mac: mac?.words, isIsolated, uplink: uplink?.plan },
       onMessage() {
         card.onMessage();
         uplink?.traffic.onMessage();
@@ -70,14 +71,19 @@ export default defineDevice({
           about: "The addresses that the switch knows, with their ports",
           run: async () => (await post(LIST_MACS))[0],
         },
+        ports: {
+          about: "The guests' ports: their state, and what passed and was dropped",
+          run: async () => (await post(LIST_PORTS))[0],
+        },
       },
       report: () => ({ ...card.report(), ...uplink && { uplink: uplink.report() } }),
     };
   },
 
   async handlers(context) {
-    const { shared: { number, name, mac, uplink, mtu }, watch, keep, notice, post } = context;
-    theSwitch.name(number, name, mac);
+    const { shared: { number, name, mac, isIsolated, counts, uplink, mtu } } = context;
+    const { watch, keep, notice, post } = context;
+    theSwitch.add(number, { name, isIsolated, counts }, mac);
     const half = await net.handlers({
       ...context,
       options: { ...defaultOptions(netOptions), queuePairs: 1 },
@@ -98,6 +104,7 @@ export default defineDevice({
       report: () => ({ ...half.report?.(), ...joined && { uplink: joined.report() } }),
       onMessage(message) {
         if (message === LIST_MACS) return theSwitch.list();
+        if (message === LIST_PORTS) return theSwitch.ports();
         const { uplink } = message as UplinkMessage;
         return uplink === undefined ? half.onMessage!(message) : change(uplink);
       },

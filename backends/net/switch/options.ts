@@ -6,11 +6,10 @@
 
 import {
   defaultOptions,
-  flagName,
   OptionError,
   type Options,
   type OptionValues,
-  parseOption,
+  parseSettings,
 } from "../../../mod.ts";
 import { captureOptions } from "../capture/recorder.ts";
 import { impairmentOptions } from "../impairment/impairment.ts";
@@ -78,7 +77,7 @@ export function portOptions(
   number: number,
 ): { mac?: Mac; traffic: TrafficOptions } {
   const [, ...words] = settingsOf(options.port ?? "");
-  const { mac, ...own } = parseSettings("port", words, portSettings);
+  const { mac, ...own } = parseSettings("port", "a port", portSettings, words);
   // With one seed for all, all would lose the same packets.
   const seed = options.seed === undefined ? undefined : (options.seed + number) % 2 ** 32;
   return {
@@ -95,34 +94,13 @@ export function portOptions(
 export function uplinkTraffic(options: SwitchOptions): TrafficOptions {
   const { pcap, pcapSnap, pcapMax, seed, uplinkOptions } = options;
   const words = uplinkOptions === undefined ? [] : settingsOf(uplinkOptions);
-  const own = parseSettings("uplinkOptions", words, trafficSettings);
+  const own = parseSettings("uplink-options", "an uplink", trafficSettings, words);
   return { ...defaultOptions(impairmentOptions), pcap, pcapSnap, pcapMax, seed, ...own };
 }
 
 /** Divides at commas, but not in `delay=tx:1ms,rx:2ms`. */
 function settingsOf(text: string): string[] {
   return text.split(/,(?!(?:tx|rx):)/);
-}
-
-function parseSettings<O extends Options>(
-  option: string,
-  words: readonly string[],
-  settings: O,
-): Partial<OptionValues<O>> {
-  const values: Record<string, unknown> = {};
-  for (const word of words) {
-    const [, name = "", value] = /^([\w-]+)=(.+)$/.exec(word) ?? [];
-    if (!Object.hasOwn(settings, name) || Object.hasOwn(values, name)) {
-      throw new OptionError(
-        `--${flagName(option)} takes ${
-          Object.keys(settings).map((name) => `${name}=`).join(", ")
-        }` +
-          ` once each; got ${JSON.stringify(word)}`,
-      );
-    }
-    values[name] = parseOption(name, settings[name], value);
-  }
-  return values as Partial<OptionValues<O>>;
 }
 
 /** An address, also as three little-endian words. */

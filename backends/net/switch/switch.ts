@@ -4,7 +4,7 @@
  * @module
  */
 
-import { LARGE } from "../counts.ts";
+import { LARGE, PacketCounts, type PacketCountsJson } from "../counts.ts";
 import { PacketHeader } from "../header.ts";
 import { Drop, SENT } from "../packet.ts";
 import type { Acceptance } from "./acceptance.ts";
@@ -43,10 +43,32 @@ export interface Member {
   publish(): void;
 }
 
+/** A guest's port, as `GET /ports` answers it. */
+export interface PortJson {
+  port: string;
+  /** Whether its guest takes and gives packets. */
+  isUp: boolean;
+  isIsolated: boolean;
+  isFiltered: boolean;
+  /** Packets of the guest. */
+  sent: PacketCountsJson;
+  /** Packets to the guest. */
+  received: PacketCountsJson;
+}
+
+/** What is known of a guest's port before the guest connects. */
+interface KnownPort {
+  name: string;
+  isIsolated?: boolean;
+  isFiltered?: boolean;
+  /** The memory of its counts. */
+  counts?: SharedArrayBuffer;
+}
+
 /** All ports of a switch run on one thread, so a packet is copied once and nothing is locked. */
 export class Switch {
   readonly macs = new MacTable();
-  readonly #names: string[] = [];
+  readonly #known: KnownPort[] = [];
   readonly #members: (Member | undefined)[] = new Array(MAX_GUESTS + 1).fill(undefined);
   /** Members that took packets since the last flush, a bit for each. */
   #unflushed = 0;
@@ -60,14 +82,14 @@ export class Switch {
   }
 
   /**
-   * Names a port, and gives it an address, before its guest connects.
+   * Makes a port known, and gives it an address, before its guest connects.
    *
    * @throws {Error} When another port has the address.
    */
-  name(number: number, name: string, mac?: readonly [number, number, number]): void {
-    this.#names[number] = name;
+  add(number: number, port: KnownPort, mac?: readonly [number, number, number]): void {
+    this.#known[number] = { ...port, isFiltered: mac !== undefined };
     if (mac !== undefined && !this.macs.pin(...mac, number)) {
-      throw new Error(`Expected another mac= for each --port, got that of ${name} twice`);
+      throw new Error(`Expected another mac= for each --port, got that of ${port.name} twice`);
     }
   }
 
@@ -159,7 +181,24 @@ export class Switch {
   /** The addresses that are known, with the names of their ports. */
   list(): (Omit<MacJson, "port"> & { port: string })[] {
     return this.macs.list(this.#clock())
-      .map(({ mac, port, age }) => ({ mac, port: this.#names[port] ?? "uplink", age }));
+      .map(({ mac, port, age }) => ({ mac, port: this.#known[port]?.name ?? "uplink", age }));
+  }
+
+  /** The guests' ports. */
+  ports(): PortJson[] {
+    return this.#known.flatMap(
+      ({ name, counts, isIsolated = false, isFiltered = false }, number) => {
+        if (counts === undefined) return [];
+        return {
+          port: name,
+          isUp: this.#members[number]?.isUp ?? false,
+          isIsolated,
+          isFiltered,
+          sent: PacketCounts.total(counts, 0),
+          received: PacketCounts.total(counts, 1),
+        };
+      },
+    );
   }
 }
 

@@ -84,6 +84,8 @@ export class Uplink implements Member, ImpairedOwner, VectorSink, Disposable {
   /** Where the next piece of a packet is copied to. */
   #copyAddress = 0;
   #pending = 0;
+  /** Waiting packets are being sent. The port may call `writable` meanwhile. */
+  #isEmptying = false;
   #sent = 0;
   #received = 0;
   readonly #drops = new Float64Array(DROP_NAMES.length);
@@ -224,6 +226,8 @@ export class Uplink implements Member, ImpairedOwner, VectorSink, Disposable {
 
   writable(): void {
     this.#impaired?.writable();
+    if (this.#isEmptying) return;
+    this.#isEmptying = true;
     const waiting = this.#waiting, header = this.#sentHeader;
     while (waiting.count > 0) {
       const { packet } = waiting;
@@ -231,6 +235,7 @@ export class Uplink implements Member, ImpairedOwner, VectorSink, Disposable {
       if (!this.#send(packet, header)) break;
       waiting.remove();
     }
+    this.#isEmptying = false;
     this.#port.flush?.();
   }
 

@@ -4,11 +4,29 @@
  * @module
  */
 
+import { requestControl } from "../../runtime/control_request.ts";
+import {
+  any,
+  type Check,
+  list,
+  members,
+  number,
+  optional,
+  orNull,
+  text,
+} from "../../runtime/shape.ts";
 import type { TraceBatch } from "../../runtime/driver_trace.ts";
+import { textOf } from "../../web/lines.ts";
 import { UsageError } from "../usage_error.ts";
 
 /** The most sockets of a directory that are looked at. */
 const MAX_SOCKETS = 256;
+
+/** The most devices behind a socket. */
+const MAX_INSTANCES = 64;
+
+/** The longest answer of a control socket: many times the record of any device. */
+const MAX_ANSWER_BYTES = 2 ** 26;
 
 /** Time that a control socket may take to answer. */
 const ANSWER_MS = 5000;
@@ -32,97 +50,129 @@ export interface ServedDevice {
   post(batch: TraceBatch): Promise<void>;
 }
 
-/** The control sockets that are given, or are in given directories. */
-export class ControlSockets implements Disposable {
-  readonly #clients: Deno.HttpClient[] = [];
-
-  /**
-   * Finds the devices behind control sockets.
-   *
-   * @param given Paths of control sockets; each must answer.
-   * @param directories Paths of directories; sockets in them count that are named `*.ctl` and
-   * answer.
-   */
-  async find(given: readonly string[], directories: readonly string[]): Promise<ServedDevice[]> {
-    const found: ServedDevice[] = [];
-    for (const path of given) found.push(...await this.#devices(path));
-    for (const directory of directories) {
-      const sockets = socketsIn(directory).filter((path) => !given.includes(path));
-      for (const path of sockets) {
-        found.push(...await this.#devices(path).catch(() => []));
-      }
-    }
-    return found;
+/**
+ * Finds the devices behind control sockets.
+ *
+ * @param given Paths of control sockets; each must answer.
+ * @param directories Paths of directories; sockets in them count that are named `*.ctl` and answer.
+ */
+export async function findServed(
+  given: readonly string[],
+  directories: readonly string[],
+): Promise<ServedDevice[]> {
+  const found: ServedDevice[] = [];
+  for (const path of given) found.push(...await devicesOf(path));
+  for (const directory of directories) {
+    const sockets = socketsIn(directory).filter((path) => !given.includes(path));
+    for (const path of sockets) found.push(...await devicesOf(path).catch(() => []));
   }
-
-  async #devices(path: string): Promise<ServedDevice[]> {
-    const client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
-    this.#clients.push(client);
-    const ask = (target: string, body?: unknown) => askControl(client, path, target, body);
-    const { instances = [""] } = await ask("") as { instances?: string[] };
-    return await Promise.all(instances.map(async (instance): Promise<ServedDevice> => {
-      const prefix = instance === "" ? "" : `${encodeURIComponent(instance)}/`;
-      const { socketPath, device } = await ask(prefix) as {
-        socketPath?: string;
-        device: { name: string };
-      };
-      const record = await ask(`${prefix}record`) as {
-        connections: { latest: { frontend: { pid: number } | null }[] };
-      };
-      return {
-        name: instance === "" ? device.name : `${device.name}/${instance}`,
-        socketPath,
-        frontendPid: record.connections.latest.at(-1)?.frontend?.pid,
-        post: async (batch) => void await ask(`${prefix}traced`, batch),
-      };
-    }));
-  }
-
-  [Symbol.dispose](): void {
-    for (const client of this.#clients) client.close();
-  }
+  return found;
 }
 
-async function askControl(
-  client: Deno.HttpClient,
+/** What is looked at of an answer to `GET /`. */
+interface Served {
+  device: { name: string };
+  socketPath?: string;
+  instances?: string[];
+}
+
+const checkServed = members<Served>({
+  device: members({ name: text }),
+  socketPath: optional(text),
+  instances: optional(list(text)),
+});
+
+/** What is looked at of a record. */
+interface Connected {
+  connections: { latest: { frontend: { pid: number } | null }[] };
+}
+
+const checkConnected = members<Connected>({
+  connections: members({
+    latest: list(members({ frontend: orNull(members({ pid: number })) })),
+  }),
+});
+
+async function devicesOf(path: string): Promise<ServedDevice[]> {
+  const ask = <T>(target: string, check: Check<T>) => askControl(path, target, check);
+  const { instances = [""] } = await ask("", checkServed);
+  if (instances.length > MAX_INSTANCES) {
+    throw new RangeError(`Expected at most ${MAX_INSTANCES} devices at ${path}`);
+  }
+  return await Promise.all(instances.map(async (instance): Promise<ServedDevice> => {
+    const prefix = instance === "" ? "" : `${encodeURIComponent(instance)}/`;
+    const { socketPath, device } = await ask(prefix, checkServed);
+    const { connections } = await ask(`${prefix}record`, checkConnected);
+    return {
+      name: instance === "" ? device.name : `${device.name}/${instance}`,
+      socketPath,
+      frontendPid: connections.latest.at(-1)?.frontend?.pid,
+      post: async (batch) => void await askControl(path, `${prefix}traced`, any, batch),
+    };
+  }));
+}
+
+async function askControl<T>(
   path: string,
   target: string,
+  check: Check<T>,
   body?: unknown,
-): Promise<unknown> {
-  let text: string;
+): Promise<T> {
+  let json: string;
   let ok: boolean;
   try {
-    const response = await fetch(`http://localhost/${target}`, {
-      client,
-      ...body !== undefined && { method: "POST", body: JSON.stringify(body) },
+    const response = await requestControl(path, `/${target}`, {
+      ...body !== undefined && {
+        method: "POST",
+        body: new TextEncoder().encode(JSON.stringify(body)),
+      },
       signal: AbortSignal.timeout(ANSWER_MS),
     });
-    text = await response.text();
+    json = await textOf(response.body, MAX_ANSWER_BYTES, { what: "an answer", path });
     ok = response.ok;
   } catch (cause) {
-    if (cause instanceof Deno.errors.NotCapable) throw cause;
+    if (cause instanceof Deno.errors.NotCapable || cause instanceof RangeError) throw cause;
     throw new Error(
       `Expected a control socket (--control-path) that answers at ${path}; it may be another ` +
         "socket, or its server is gone",
       { cause },
     );
   }
-  let answer: { error?: string };
+  let answer: unknown;
   try {
-    answer = JSON.parse(text);
+    answer = JSON.parse(json);
   } catch (cause) {
     throw new Error(`Expected JSON from the control socket at ${path}`, { cause });
   }
-  if (!ok) throw new Error(`${path}: ${answer.error ?? text}`);
-  return answer;
+  if (!ok) throw new Error(`${path}: ${Object(answer).error ?? json}`);
+  check(answer, "");
+  return answer as T;
 }
 
-/** The control sockets in a directory. */
+/** May be written by others than its owner and group. */
+const WRITABLE_BY_OTHERS = 0o002;
+
+/**
+ * The control sockets in a directory. One that others may write to, such as /tmp, has some that are
+ * not to be believed: where QEMU's process is decides which file its log goes to.
+ */
 function socketsIn(directory: string): string[] {
-  const sockets = [...Deno.readDirSync(directory)].filter(({ name, isSymlink }) =>
-    CONTROL_NAME.test(name) && !isSymlink
-  ).map(({ name }) => `${directory}/${name}`).filter((path) => Deno.lstatSync(path).isSocket);
-  return sockets.sort().slice(0, MAX_SOCKETS);
+  const isShared = ((Deno.statSync(directory).mode ?? 0) & WRITABLE_BY_OTHERS) !== 0;
+  const paths = [...Deno.readDirSync(directory)].filter(({ name }) => CONTROL_NAME.test(name))
+    .map(({ name }) => `${directory}/${name}`);
+  return paths.filter((path) => {
+    try {
+      const { isSocket, uid } = Deno.lstatSync(path);
+      return isSocket && (!isShared || uid === Deno.uid() || uid === 0);
+    } catch {
+      return false; // It is gone
+    }
+  }).sort().slice(0, MAX_SOCKETS);
+}
+
+/** The directories of sockets, where their devices may have control sockets, too. */
+export function directoriesOf(paths: readonly string[]): string[] {
+  return [...new Set(paths.map((path) => path.replace(/\/?[^/]*$/, "") || "/"))];
 }
 
 /**

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { list, members, text } from "../../runtime/shape.ts";
 import type { Qmp } from "./qmp.ts";
 
 /** The most devices that are looked at. */
@@ -37,10 +38,10 @@ export async function findDevices(qmp: Qmp): Promise<QemuDevice[]> {
   const network = await qmp.monitor("info network");
   const devices: QemuDevice[] = [];
   for (const container of ["/machine/peripheral", "/machine/peripheral-anon"]) {
-    for (const { name, type } of (await list(qmp, container)).slice(0, MAX_DEVICES)) {
+    for (const { name, type } of (await propertiesOf(qmp, container)).slice(0, MAX_DEVICES)) {
       if (!type.startsWith("child<")) continue;
       const device = `${container}/${name}`;
-      const properties = (await list(qmp, device)).map(({ name }) => name);
+      const properties = (await propertiesOf(qmp, device)).map(({ name }) => name);
       const backend = properties.includes("virtio-backend") ? `${device}/virtio-backend` : device;
       const labels = await chardevsOf(qmp, backend, network);
       const paths = labels.flatMap((label) => sockets.get(label) ?? []);
@@ -53,10 +54,26 @@ export async function findDevices(qmp: Qmp): Promise<QemuDevice[]> {
   return devices;
 }
 
+/** A character device of QEMU. */
+interface Chardev {
+  label: string;
+  filename: string;
+}
+
+/** A property of an object of QEMU. */
+interface Property {
+  name: string;
+  type: string;
+}
+
 /** The path of each character device that is a Unix socket, by label. */
 async function chardevSockets(qmp: Qmp): Promise<Map<string, string>> {
-  const all = await qmp.execute("query-chardev") as { label: string; filename: string }[];
-  return new Map(all.flatMap(({ label, filename }) => {
+  const all = await qmp.execute("query-chardev");
+  list(members<Chardev>({ label: text, filename: text }))(
+    all,
+    "what QEMU answers to query-chardev",
+  );
+  return new Map((all as Chardev[]).flatMap(({ label, filename }) => {
     const [, path] = /^(?:disconnected:)?unix:(.*?)(?:,server(?:=on)?)?$/.exec(filename) ?? [];
     return path === undefined ? [] : [[label, path] as const];
   }));
@@ -78,8 +95,10 @@ async function chardevsOf(qmp: Qmp, backend: string, network: string): Promise<s
     .flatMap(([, id, label]) => id === netdev ? [label] : []);
 }
 
-async function list(qmp: Qmp, path: string): Promise<{ name: string; type: string }[]> {
-  return await qmp.execute("qom-list", { path }).catch(() => []) as never;
+async function propertiesOf(qmp: Qmp, path: string): Promise<Property[]> {
+  const answer = await qmp.execute("qom-list", { path }).catch(() => []);
+  list(members<Property>({ name: text, type: text }))(answer, "what QEMU answers to qom-list");
+  return answer as Property[];
 }
 
 async function get(qmp: Qmp, path: string, property: string): Promise<unknown> {

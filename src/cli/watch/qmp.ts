@@ -4,8 +4,11 @@
  * @module
  */
 
-/** The longest line that is taken, in bytes. */
-const MAX_LINE_BYTES = 16 * 2 ** 20;
+import { text } from "../../runtime/shape.ts";
+import { linesOf } from "../../web/lines.ts";
+
+/** Time for an answer of QEMU. */
+const ANSWER_MS = 5_000;
 
 /** A failure of QMP, with a message for a person. */
 export class QmpError extends Error {
@@ -26,14 +29,18 @@ interface Message {
 export class Qmp implements AsyncDisposable {
   /** Resolves when the connection has ended. */
   readonly ended: Promise<void>;
+  /** Gets each event. */
+  onEvent: (name: string, data: unknown) => void = () => {};
   readonly #connection: Deno.Conn;
   readonly #greeting = Promise.withResolvers<void>();
   readonly #answers = new Map<number, PromiseWithResolvers<unknown>>();
   readonly #events = new Map<string, PromiseWithResolvers<unknown>[]>();
+  readonly #timeoutMs: number;
   #nextId = 1;
 
-  private constructor(connection: Deno.Conn) {
+  private constructor(connection: Deno.Conn, timeoutMs: number) {
     this.#connection = connection;
+    this.#timeoutMs = timeoutMs;
     this.#greeting.promise.catch(() => {});
     this.ended = this.#read();
   }
@@ -50,10 +57,11 @@ export class Qmp implements AsyncDisposable {
   /**
    * Connects to a QEMU that listens.
    *
-   * @param timeoutMs Time for QEMU's greeting: it talks to one client at a time.
+   * @param timeoutMs Time for QEMU's greeting, as it talks to one client at a time, and for each
+   * answer.
    * @throws {QmpError} When no QEMU answers there.
    */
-  static async connect(path: string, timeoutMs = 5000): Promise<Qmp> {
+  static async connect(path: string, timeoutMs = ANSWER_MS): Promise<Qmp> {
     let connection: Deno.Conn;
     try {
       connection = await Deno.connect({ transport: "unix", path });
@@ -80,7 +88,7 @@ export class Qmp implements AsyncDisposable {
    * @throws {QmpError} When no QEMU answers.
    */
   static async begin(connection: Deno.Conn, timeoutMs?: number, path = ""): Promise<Qmp> {
-    const qmp = new Qmp(connection);
+    const qmp = new Qmp(connection, timeoutMs ?? ANSWER_MS);
     const late = timeoutMs === undefined ? undefined : setTimeout(() => {
       qmp.#fail(
         new QmpError(
@@ -113,6 +121,10 @@ export class Qmp implements AsyncDisposable {
     this.#answers.set(id, answer);
     const line = JSON.stringify({ execute: command, arguments: args, id });
     const bytes = new TextEncoder().encode(`${line}\n`);
+    const late = setTimeout(() => {
+      this.#answers.delete(id);
+      answer.reject(new QmpError(`QEMU does not answer within ${this.#timeoutMs / 1000} s`));
+    }, this.#timeoutMs);
     try {
       for (let at = 0; at < bytes.length;) {
         at += await this.#connection.write(bytes.subarray(at));
@@ -120,12 +132,16 @@ export class Qmp implements AsyncDisposable {
       return await answer.promise;
     } catch (cause) {
       throw new QmpError(`QMP ${command}: ${(cause as Error).message}`, { cause });
+    } finally {
+      clearTimeout(late);
     }
   }
 
   /** Runs a command of QEMU's monitor for people; returns its output. */
   async monitor(line: string): Promise<string> {
-    return await this.execute("human-monitor-command", { "command-line": line }) as string;
+    const answer = await this.execute("human-monitor-command", { "command-line": line });
+    text(answer, `what QEMU answers to ${line}`);
+    return answer as string;
   }
 
   /** Waits for the next event of a name; resolves to the event's data. */
@@ -149,15 +165,12 @@ export class Qmp implements AsyncDisposable {
   async #read(): Promise<void> {
     let error = new QmpError("QEMU has closed the connection");
     try {
-      let rest = "";
-      for await (const text of this.#connection.readable.pipeThrough(new TextDecoderStream())) {
-        const lines = (rest + text).split("\n");
-        rest = lines.pop()!;
-        if (rest.length > MAX_LINE_BYTES) throw new QmpError("QEMU sends a line without end");
-        for (const line of lines) this.#receive(JSON.parse(line));
-      }
+      for await (const line of linesOf(this.#connection.readable)) this.#receive(JSON.parse(line));
     } catch (cause) {
-      if (cause instanceof SyntaxError) {
+      // What is no QMP may have lines without end, or messages that are no objects
+      if (
+        cause instanceof SyntaxError || cause instanceof TypeError || cause instanceof RangeError
+      ) {
         error = new QmpError("Expected JSON from QMP, got other text; is it another socket?");
       }
     }
@@ -178,6 +191,7 @@ export class Qmp implements AsyncDisposable {
       const waiting = this.#events.get(event) ?? [];
       this.#events.delete(event);
       for (const { resolve } of waiting) resolve(data);
+      this.onEvent(event, data);
     } else if (id !== undefined) {
       const answer = this.#answers.get(id);
       this.#answers.delete(id);

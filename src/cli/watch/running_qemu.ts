@@ -4,9 +4,11 @@
  * @module
  */
 
+import { hasReader } from "../../linux/file/fifo.ts";
 import { readKernelFile } from "../../linux/mod.ts";
+import { list, members, text } from "../../runtime/shape.ts";
 import type { Qmp } from "./qmp.ts";
-import { TRACE_EVENTS, type TraceLog } from "./trace_log.ts";
+import { TRACE_EVENTS, type TraceLog, watchDirectoryOf } from "./trace_log.ts";
 
 /** QEMU's log without `-D`. */
 const STDERR = "/dev/stderr";
@@ -32,22 +34,27 @@ export class TracedQemu {
    * Turns the trace events on and directs QEMU's log to `log`.
    *
    * @param pid The process of QEMU, if it is known.
-   * @throws {Error} When this QEMU has no such trace; it is as it was then.
+   * @throws {Error} When this QEMU has no such trace, or another watch; it is as it was then.
    */
   static async start(qmp: Qmp, log: TraceLog, pid: number | undefined): Promise<TracedQemu> {
+    const left = leftWatch(pid);
     const off: string[] = [];
     for (const name of TRACE_EVENTS) {
-      const [event] = await qmp.execute("trace-event-get-state", { name })
-        .catch(() => []) as { state: string }[];
+      const answer = await qmp.execute("trace-event-get-state", { name }).catch(() => []);
+      list(members({ state: text }))(answer, "what QEMU answers to trace-event-get-state");
+      const [event] = answer as { state: string }[];
       if (event === undefined || event.state === "unavailable") {
         throw new Error(`Expected a QEMU with the trace event ${name}, got one without`);
       }
-      if (event.state === "disabled") off.push(name);
+      if (event.state === "disabled" || left !== undefined) off.push(name);
     }
     const traced = new TracedQemu(qmp, off, logFileOf(pid));
     const refusal = (await qmp.monitor(`logfile ${log.path}`)).trim();
     if (refusal !== "") throw new Error(`QEMU cannot write its log to ${log.path}: ${refusal}`);
     for (const name of off) await qmp.execute("trace-event-set-state", { name, enable: true });
+    for (const path of left === undefined ? [] : [`${left}/trace`, left]) {
+      await Deno.remove(path).catch(() => {});
+    }
     return traced;
   }
 
@@ -75,6 +82,22 @@ export class TracedQemu {
     // A stderr that is a socket cannot be opened again
     if (refusal !== "") await this.#qmp.monitor("logfile /dev/null");
   }
+}
+
+/**
+ * The directory of a watch that was killed: its events were off before, too.
+ *
+ * @throws {Error} When the watch runs.
+ */
+function leftWatch(pid: number | undefined): string | undefined {
+  let directory: string | undefined;
+  try {
+    if (pid !== undefined) directory = watchDirectoryOf(pid);
+  } catch {
+    return undefined; // Another user's process
+  }
+  if (directory === undefined || !hasReader(`${directory}/trace`)) return directory;
+  throw new Error("Expected a QEMU without another watch, but its log goes to one; end that first");
 }
 
 /**

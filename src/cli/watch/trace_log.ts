@@ -10,8 +10,14 @@
 import { type Fd, setNonblocking, writeNow } from "../../linux/fd.ts";
 import { FIFO_BYTES, makeFifo, neverBlockWriter } from "../../linux/file/fifo.ts";
 
+/** The event of a PCI device whose registers get an address. */
+const MOVE_EVENT = "pci_update_mappings_add";
+
 /** The trace events that are needed. */
-export const TRACE_EVENTS = ["memory_region_ops_read", "memory_region_ops_write"] as const;
+export const TRACE_EVENTS = [
+  ...["memory_region_ops_read", "memory_region_ops_write"],
+  MOVE_EVENT,
+] as const;
 
 /**
  * Pause between two reads. While nobody waits for its lines, QEMU need not wake anybody: that would
@@ -63,6 +69,24 @@ export function parseTraceLine(line: string, now: number): TracedAccess | undefi
   };
 }
 
+/** How the names of directories begin that have the FIFO of a watch. */
+const DIRECTORY_PREFIX = "vhostd-watch-";
+
+/** The directory of a watch whose FIFO is the log of a process, if there is one. */
+export function watchDirectoryOf(pid: number): string | undefined {
+  const links = [...Deno.readDirSync(`/proc/${pid}/fd`)].map(({ name }) => {
+    try {
+      return Deno.readLinkSync(`/proc/${pid}/fd/${name}`);
+    } catch {
+      return ""; // It was closed meanwhile
+    }
+  });
+  const [, directory] = links.map((link) => FIFO_PATH.exec(link)).find((found) => found) ?? [];
+  return directory;
+}
+
+const FIFO_PATH = new RegExp(`^(.*/${DIRECTORY_PREFIX}[^/]*)/trace$`);
+
 /** A FIFO for QEMU's log. */
 export class TraceLog implements AsyncDisposable {
   /** The path for QEMU. */
@@ -71,6 +95,8 @@ export class TraceLog implements AsyncDisposable {
   lost = 0;
   /** Whether accesses come without the names of regions, so that none can be told: QEMU 5.2. */
   isNameless = false;
+  /** Whether a PCI device's registers got an address since somebody set this to false. */
+  hasMoved = false;
   /** Called when there are accesses to take. */
   onAccess: () => void = () => {};
   readonly #file: Deno.FsFile;
@@ -85,7 +111,7 @@ export class TraceLog implements AsyncDisposable {
 
   /** Makes the FIFO, in a directory of its own, and begins to read. */
   constructor() {
-    this.#directory = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "vhostd-watch-" }));
+    this.#directory = Deno.realPathSync(Deno.makeTempDirSync({ prefix: DIRECTORY_PREFIX }));
     this.path = `${this.#directory}/trace`;
     const { fd, bytes } = makeFifo(this.path);
     this.#wake = fd;
@@ -131,6 +157,7 @@ export class TraceLog implements AsyncDisposable {
   #scan(text: string): void {
     const now = Date.now();
     const before = this.#pending.length;
+    if (text.includes(MOVE_EVENT)) this.hasMoved = true;
     for (let at = text.indexOf("'virtio-"); at >= 0; at = text.indexOf("'virtio-", at)) {
       const start = text.lastIndexOf("\n", at) + 1;
       const end = text.indexOf("\n", at);

@@ -103,7 +103,8 @@ export interface WatchOptions {
   qmp: Qmp;
   /** QEMU's log, which has the trace events or is about to have them. */
   log: TraceLog;
-  devices: readonly ServedDevice[];
+  /** Finds the devices that are served now, given the sockets that QEMU uses. */
+  find: (sockets: readonly string[]) => Promise<readonly ServedDevice[]>;
   /** Whether the log has been on since before any driver. */
   isWhole: boolean;
   /** Takes messages for a person. */
@@ -117,11 +118,17 @@ export class Watch {
   /** The process of QEMU, if a device knows it. */
   readonly pid: number | undefined;
   readonly #options: WatchOptions;
-  readonly #targets: Target[] = [];
+  readonly #id: string = crypto.randomUUID();
   /** By the QOM path of the owner of their registers. */
-  readonly #owners = new Map<string, Target>();
+  readonly #targets = new Map<string, Target>();
+  /** The owners of registers that are not watched. */
+  readonly #strangers = new Set<string>();
+  /** QOM paths of what was unplugged since the last look. */
+  #unplugged: string[] = [];
   /** By the address of a region in QEMU. */
   readonly #regions = new Map<string, Known>();
+  /** What QEMU said last of where registers are: the question takes it as long as 1000 accesses. */
+  #places: readonly Region[] = [];
   readonly #alive: ReturnType<typeof setInterval>;
   #collecting: ReturnType<typeof setTimeout> | undefined;
   #processing: Promise<void> = Promise.resolve();
@@ -136,15 +143,17 @@ export class Watch {
   ) {
     this.#options = options;
     this.pid = matched.find(([, { frontendPid }]) => frontendPid !== undefined)?.[1].frontendPid;
-    const id = crypto.randomUUID();
     for (const [{ owner }, device] of matched) {
-      const target = new Target(device, id, options.tell);
-      this.#targets.push(target);
-      this.#owners.set(owner, target);
+      this.#targets.set(owner, new Target(device, this.#id, options.tell));
       this.names.push(device.name);
     }
     options.log.onAccess = () => this.#collect();
     this.#alive = setInterval(() => this.#collect(), ALIVE_MS);
+    options.qmp.onEvent = (name, data) => {
+      if (name !== "DEVICE_DELETED") return;
+      this.#unplugged.push((data as { path: string }).path);
+      this.#collect();
+    };
     void options.qmp.ended.then(() => this.#hasEnded = true);
   }
 
@@ -158,8 +167,9 @@ export class Watch {
     if (found.length === 0) {
       throw new Error("Expected a QEMU with vhost-user devices, got one without");
     }
-    const matched = options.devices.flatMap((device) => {
-      const own = found.find(({ sockets }) => sockets.some((path) => isSameSocket(path, device)));
+    const devices = await options.find(found.flatMap(({ sockets }) => sockets));
+    const matched = devices.flatMap((device) => {
+      const own = found.find((candidate) => isServedBy(candidate, device));
       return own === undefined ? [] : [[own, device] as const];
     });
     if (matched.length === 0) {
@@ -170,8 +180,10 @@ export class Watch {
       );
     }
     const watch = new Watch(options, matched);
+    for (const { owner } of found) if (!watch.#targets.has(owner)) watch.#strangers.add(owner);
     try {
-      await Promise.all(watch.#targets.map((target) => target.attach(options.isWhole)));
+      const targets = [...watch.#targets.values()];
+      await Promise.all(targets.map((target) => target.attach(options.isWhole)));
     } catch (error) {
       await watch.end("before front-end");
       throw error;
@@ -199,24 +211,60 @@ export class Watch {
     }
     const lost = log.lost + this.#unplaced - this.#reportedLost;
     this.#reportedLost += lost;
-    await Promise.all(this.#targets.map((target) => target.flush(lost, end)));
+    for (const path of this.#unplugged.splice(0)) await this.#forget(path);
+    await Promise.all(this.#targets.values().map((target) => target.flush(lost, end)));
+  }
+
+  /** Watches what was plugged in, if it is a device of ours: its first access is not processed yet. */
+  async #meet(owner: string): Promise<void> {
+    const { qmp, find, tell } = this.#options;
+    this.#strangers.add(owner);
+    try {
+      const plugged = (await findDevices(qmp)).find((device) => device.owner === owner);
+      if (plugged === undefined) return;
+      const device = (await find(plugged.sockets)).find((device) => isServedBy(plugged, device));
+      if (device === undefined) return;
+      const target = new Target(device, this.#id, tell);
+      await target.attach(true);
+      this.#strangers.delete(owner);
+      this.#targets.set(owner, target);
+      tell(`watches ${device.name}, which was plugged in`);
+    } catch (error) {
+      if (!this.#hasEnded) tell((error as Error).message);
+    }
+  }
+
+  /** Ends the watch of what was unplugged. */
+  async #forget(owner: string): Promise<void> {
+    this.#strangers.delete(owner);
+    this.#places = [];
+    for (const [region, place] of this.#regions) {
+      if (place.owner === owner) this.#regions.delete(region);
+    }
+    const target = this.#targets.get(owner);
+    this.#targets.delete(owner);
+    await target?.flush(0, "with front-end");
   }
 
   /** Asks QEMU about regions that are not known, or are at other addresses by now. */
   async #locate(accesses: readonly TracedAccess[]): Promise<void> {
     const isUnknown = (access: TracedAccess) => this.#known(access) === undefined;
-    for (let i = 0; i < MAX_QUESTIONS && !this.#hasEnded; i++) {
+    if (this.#options.log.hasMoved) this.#places = [];
+    this.#options.log.hasMoved = false;
+    for (let i = 0; i <= (this.#hasEnded ? 0 : MAX_QUESTIONS); i++) {
       const unknown = accesses.filter(isUnknown);
       if (unknown.length === 0) return;
-      if (i > 0) await new Promise((resolve) => setTimeout(resolve, QUESTION_PAUSE_MS));
-      const regions = await findRegions(this.#options.qmp).catch(() => []);
+      if (i > 1) await new Promise((resolve) => setTimeout(resolve, QUESTION_PAUSE_MS));
+      if (i > 0) this.#places = await findRegions(this.#options.qmp).catch(() => []);
       if (this.#regions.size > MAX_REGIONS) this.#regions.clear();
       for (const { region, name, address, bytes } of unknown) {
-        const place = regions.find(({ kind, first, last }) =>
+        const place = this.#places.find(({ kind, first, last }) =>
           kind === regionKind(name) && first <= address && address + bytes - 1 <= last
         );
         if (place === undefined) continue;
-        this.#regions.set(region, { ...place, target: this.#owners.get(place.owner) });
+        const { owner } = place;
+        if (!this.#targets.has(owner) && !this.#strangers.has(owner)) await this.#meet(owner);
+        this.#regions.set(region, { ...place, target: this.#targets.get(owner) });
       }
     }
   }
@@ -251,10 +299,14 @@ export class Watch {
   async end(how: NonNullable<TraceBatch["end"]>): Promise<void> {
     clearInterval(this.#alive);
     clearTimeout(this.#collecting);
-    this.#options.log.onAccess = () => {};
+    this.#options.log.onAccess = this.#options.qmp.onEvent = () => {};
     this.#processing = this.#processing.then(() => this.#process(how));
     await this.#processing;
   }
+}
+
+function isServedBy({ sockets }: QemuDevice, device: ServedDevice): boolean {
+  return sockets.some((path) => isSameSocket(path, device));
 }
 
 function isSameSocket(path: string, { socketPath }: ServedDevice): boolean {

@@ -34,6 +34,7 @@ export class CaptureStream {
         this.#controller = controller;
         for (const block of header) controller.enqueue(block);
       },
+      pull: () => this.tell(),
       cancel: onCancel,
     }, { highWaterMark: maxBytes, size: ({ length }) => length });
   }
@@ -64,8 +65,12 @@ export class CaptureStream {
     return this.#counts[interfaceId] ??= { packets: 0, lost: 0, isUntold: false };
   }
 
-  /** Tells the reader how many packets are lost, unless it knows. */
+  /** Tells the reader how many packets are lost, unless it knows; when it has read enough. */
   tell(): void {
+    if (this.#controller.desiredSize! > 0) this.#tellAll();
+  }
+
+  #tellAll(): void {
     this.#counts.forEach((counts, interfaceId) => {
       if (!counts.isUntold) return;
       counts.isUntold = false;
@@ -77,7 +82,7 @@ export class CaptureStream {
 
   /** Ends the stream, with what it has. */
   end(): void {
-    this.tell();
+    this.#tellAll();
     this.#controller.close();
   }
 }

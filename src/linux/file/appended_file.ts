@@ -4,9 +4,10 @@
  * @module
  */
 
-import { check } from "../errors.ts";
+import { check, Errno, LinuxError } from "../errors.ts";
 import { Fd, writeNow } from "../fd.ts";
 import { fileStat } from "./file.ts";
+import { lockExclusive } from "./file_lock.ts";
 import { cString, libc, pinnedBuffer } from "../libc.ts";
 
 const O_WRONLY = 1;
@@ -19,6 +20,17 @@ const MODE = 0o600;
 /** How many bytes are written at once. */
 const PIECE_BYTES = 2 ** 20;
 
+/** Locks a whole file, and says whether another open file has it: two would write over each other. */
+function isLockedElsewhere(fd: number): boolean {
+  try {
+    lockExclusive(fd, 0, 0);
+    return false;
+  } catch (error) {
+    // Other errors: the file system has no locks.
+    return error instanceof LinuxError && error.errno === Errno.EAGAIN;
+  }
+}
+
 /** A file that only this process writes, at its end. */
 export class AppendedFile implements Disposable {
   readonly #fd: Fd;
@@ -28,7 +40,7 @@ export class AppendedFile implements Disposable {
    * Creates a file that only its owner may read, or empties the one at that path.
    *
    * @throws {LinuxError} When it cannot be opened.
-   * @throws {TypeError} When something other than a file is there.
+   * @throws {TypeError} When something other than a file is there, or the file is being written.
    */
   constructor(path: string) {
     // Opening a pipe would wait for its reader.
@@ -38,6 +50,9 @@ export class AppendedFile implements Disposable {
     if (kind !== "file") {
       const what = kind === "other" ? "device" : kind;
       throw new TypeError(`Expected a file at ${path}, got a ${what}`);
+    }
+    if (isLockedElsewhere(fd.number)) {
+      throw new TypeError(`Expected a file of its own, got ${path}, which is being written`);
     }
     check(libc.ftruncate(fd.number, 0n), "ftruncate", path);
     this.#fd = new Fd(fd.release());

@@ -10,6 +10,9 @@ import { cString, libc } from "../libc.ts";
 import { openFile } from "./file.ts";
 import { readLink } from "./path.ts";
 
+const O_WRONLY = 1;
+const O_NONBLOCK = 0o4000;
+const O_CLOEXEC = 0o2000000;
 const F_SETPIPE_SZ = 1031;
 const F_GETPIPE_SZ = 1032;
 const SYS_PIDFD_OPEN = 434;
@@ -31,6 +34,13 @@ export function makeFifo(path: string): { fd: Fd; bytes: number } {
   const fd = openFile(path, { write: true });
   libc.fcntl(fd.number, F_SETPIPE_SZ, FIFO_BYTES); // The usual 64 KiB if refused
   return { fd, bytes: check(libc.fcntl(fd.number, F_GETPIPE_SZ, 0), "fcntl") };
+}
+
+/** Whether anybody has a FIFO open for reading. */
+export function hasReader(path: string): boolean {
+  const fd = libc.open(cString(path), O_WRONLY | O_NONBLOCK | O_CLOEXEC, 0);
+  if (fd >= 0) new Fd(fd).close();
+  return fd >= 0;
 }
 
 /**

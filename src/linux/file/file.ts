@@ -9,10 +9,12 @@ import { Fd } from "../fd.ts";
 import { addressOf, cString, libc, pinnedBuffer } from "../libc.ts";
 
 const O_RDWR = 2;
+const O_CREAT = 0o100;
 const O_EXCL = 0o200;
 const O_CLOEXEC = 0o2000000;
 const O_NONBLOCK = 0o4000;
 const O_NOATIME = 0o1000000;
+const O_NOFOLLOW = Deno.build.arch === "x86_64" ? 0o400000 : 0o100000;
 const O_DIRECT = Deno.build.arch === "x86_64" ? 0o40000 : 0o200000;
 const SEEK_END = 2;
 const FALLOC_FL_KEEP_SIZE = 1;
@@ -29,6 +31,8 @@ export interface OpenOptions {
   nonblocking?: boolean;
   /** Past the page cache. */
   direct?: boolean;
+  /** Create it where there is none, for its owner alone; a link there is not followed. */
+  create?: boolean;
   /** Claim a block device: fails while it is mounted, or another program has claimed it. */
   exclusive?: boolean;
 }
@@ -36,8 +40,11 @@ export interface OpenOptions {
 const SIGXFSZ = 25;
 const SIG_IGN = 1n;
 
+/** Only its owner may read and write a file that is created. */
+const MODE = 0o600;
+
 /**
- * Opens a file that exists. Opening for writing also makes this process ignore
+ * Opens a file. Opening for writing also makes this process ignore
  * SIGXFSZ: a write beyond RLIMIT_FSIZE then fails with EFBIG, and does not end the process.
  *
  * @throws {LinuxError} When it cannot be opened.
@@ -46,12 +53,12 @@ export function openFile(path: string, options: OpenOptions = {}): Fd {
   if (options.write) libc.signal(SIGXFSZ, SIG_IGN);
   const flags = (options.write ? O_RDWR : 0) | O_CLOEXEC |
     (options.nonblocking ? O_NONBLOCK : 0) | (options.direct ? O_DIRECT : 0) |
-    (options.exclusive ? O_EXCL : 0);
+    (options.exclusive ? O_EXCL : 0) | (options.create ? O_CREAT | O_NOFOLLOW : 0);
   const name = cString(path);
   // Keeping the time of access costs something with each read; the file's owner may leave it out.
-  const fd = libc.open(name, flags | O_NOATIME, 0);
+  const fd = libc.open(name, flags | O_NOATIME, MODE);
   if (fd >= 0) return new Fd(fd);
-  return new Fd(retry("open", () => libc.open(name, flags, 0), path));
+  return new Fd(retry("open", () => libc.open(name, flags, MODE), path));
 }
 
 /**
@@ -126,6 +133,8 @@ export interface FileStat {
   blockBytes: number;
   /** The space that it takes on its file system. */
   allocatedBytes: number;
+  /** When its content was last changed (mtime), in seconds since 1970. */
+  modifiedAt: number;
   /** Its last change (ctime), in seconds since 1970. */
   changedAt: number;
 }
@@ -143,7 +152,7 @@ export function readStat(directory: number, path: string, flags: number): FileSt
     "statx",
     path || `file descriptor ${directory}`,
   );
-  // struct statx: stx_blksize, stx_mode, stx_ino, stx_size, stx_blocks, stx_ctime, stx_rdev_*, stx_dev_*
+  // struct statx: stx_blksize, stx_mode, stx_ino, stx_size, stx_blocks, stx_mtime, stx_ctime, stx_rdev_*, stx_dev_*
   const device = `${stat.getUint32(136, true)}:${stat.getUint32(140, true)}`;
   return {
     kind: KINDS[stat.getUint16(28, true) & S_IFMT] ?? "other",
@@ -152,6 +161,7 @@ export function readStat(directory: number, path: string, flags: number): FileSt
     bytes: Number(stat.getBigUint64(40, true)),
     blockBytes: stat.getUint32(4, true),
     allocatedBytes: Number(stat.getBigUint64(48, true)) * STAT_BLOCK_BYTES,
+    modifiedAt: Number(stat.getBigInt64(112, true)) + stat.getUint32(120, true) / 1e9,
     changedAt: Number(stat.getBigInt64(96, true)) + stat.getUint32(104, true) / 1e9,
   };
 }
@@ -198,6 +208,22 @@ export function zeroRange(fd: number, offset: number, bytes: number): number {
     BigInt(offset),
     BigInt(bytes),
   );
+}
+
+/**
+ * Writes bytes at an offset, all of them.
+ *
+ * @throws {LinuxError} When they cannot be written; a part may have been.
+ */
+export function writeBytes(fd: number, offset: number, bytes: Uint8Array): void {
+  const copy = new Uint8Array(pinnedBuffer(bytes.length), 0, bytes.length);
+  copy.set(bytes);
+  const vectors = new IoVectors();
+  for (let done = 0; done < bytes.length;) {
+    vectors.count = 0;
+    vectors.push(addressOf(copy) + done, bytes.length - done);
+    done += retry("pwrite", () => writeVectors(fd, vectors, offset + done));
+  }
 }
 
 /** The most entries of one vectored call: IOV_MAX (readv(2)). */
@@ -301,6 +327,18 @@ export function readVectors(fd: number, vectors: IoVectors, offset: number): num
     return libc.pread(fd, address64[0], vectors.entries[2], offset64[0]);
   }
   return libc.preadv2(fd, vectors.entries, vectors.count, offset64[0], 0);
+}
+
+/**
+ * Reads up to `bytes` bytes at an offset; fewer where the file ends.
+ *
+ * @throws {LinuxError} When it cannot be read.
+ */
+export function readBytes(fd: number, offset: number, bytes: number): Uint8Array<ArrayBuffer> {
+  const buffer = new Uint8Array(pinnedBuffer(bytes));
+  const vectors = new IoVectors();
+  vectors.push(addressOf(buffer), bytes);
+  return buffer.subarray(0, retry("pread", () => readVectors(fd, vectors, offset)));
 }
 
 /**

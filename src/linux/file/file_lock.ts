@@ -27,15 +27,31 @@ function describe(type: number, offset: number, bytes: number): DataView<ArrayBu
   return flock;
 }
 
+function take(type: number, fd: number, offset: number, bytes: number): void {
+  const lock = describe(type, offset, bytes);
+  retry("fcntl", () => libc.fcntl_lock(fd, F_OFD_SETLK, lock), "F_OFD_SETLK");
+}
+
 /**
- * Takes a shared lock on bytes. The file has to be open for reading.
+ * Takes a shared lock on bytes, also in place of one of this open file. The file has to be open for
+ * reading.
  *
  * @throws {LinuxError} EAGAIN when they are locked exclusively; ENOLCK,
  * EINVAL and others where the file system has no locks.
  */
 export function lockShared(fd: number, offset: number, bytes: number): void {
-  const lock = describe(F_RDLCK, offset, bytes);
-  retry("fcntl", () => libc.fcntl_lock(fd, F_OFD_SETLK, lock), "F_OFD_SETLK");
+  take(F_RDLCK, fd, offset, bytes);
+}
+
+/**
+ * Takes an exclusive lock on bytes, also in place of one of this open file. The file has to be open
+ * for writing.
+ *
+ * @throws {LinuxError} EAGAIN when another open file has locked some of them, in any way; others as
+ * for {@linkcode lockShared}.
+ */
+export function lockExclusive(fd: number, offset: number, bytes: number): void {
+  take(F_WRLCK, fd, offset, bytes);
 }
 
 /** Unlocks bytes. */

@@ -14,6 +14,7 @@ const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_EMPTY_PATH = 0x1000;
 const O_WRONLY = 1;
+const O_RDWR = 2;
 const O_CREAT = 0o100;
 const O_EXCL = 0o200;
 const O_PATH = 0o10000000;
@@ -47,7 +48,7 @@ function statAt(path: string): FileStat | undefined {
 }
 
 /** Removes a name, if it exists. */
-function removeName(path: string): void {
+export function removeName(path: string): void {
   if (libc.unlink(cString(path)) >= 0 || errno() === Errno.ENOENT) return;
   throw new LinuxError("unlink", undefined, path);
 }
@@ -161,6 +162,28 @@ export function replaceFile(path: string, text: string): void {
     libc.unlink(cString(made));
     throw error;
   }
+}
+
+/**
+ * Makes a file that only this user may use, where there is none: others see nothing, or the file
+ * as `prepare` leaves it, which then outlives a loss of power.
+ *
+ * @param prepare Writes to the file's descriptor.
+ * @throws {LinuxError} EEXIST when something is there; what keeps it from being made.
+ */
+export function createFile(path: string, prepare: (fd: number) => void): void {
+  const made = `${path}.${crypto.randomUUID().slice(0, 8)}`;
+  const flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
+  using fd = new Fd(check(libc.open(cString(made), flags, OWNERS_ALONE), "open", path));
+  try {
+    prepare(fd.number);
+    check(libc.fdatasync(fd.number), "fdatasync", path);
+    check(libc.link(cString(made), cString(path)), "link", path);
+  } finally {
+    libc.unlink(cString(made));
+  }
+  using folder = openFile(path.includes("/") ? path.slice(0, path.lastIndexOf("/") + 1) : ".");
+  check(libc.fdatasync(folder.number), "fdatasync", path);
 }
 
 /** The text of a symbolic link. */

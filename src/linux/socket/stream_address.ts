@@ -7,7 +7,7 @@
 
 import { check, Errno, LinuxError } from "../errors.ts";
 import { Fd } from "../fd.ts";
-import { cString, errno, libc, pinnedBuffer } from "../libc.ts";
+import { errno, libc, pinnedBuffer, pinnedString } from "../libc.ts";
 import { watch } from "../wait/reactor.ts";
 import { listenOnPath } from "./listen_on_path.ts";
 import { UnixListener } from "./listener.ts";
@@ -64,33 +64,64 @@ export interface StreamAddress {
  * @throws {TypeError} When it is none, or the name cannot be resolved.
  */
 export function streamAddress(text: string, isPassive = false): StreamAddress {
-  const [, bracketed, plain, port] = text.match(/^(?:\[([^\]]*)\]|([^/:]*)):(\d+)$/) ?? [];
-  if (port === undefined) {
+  const place = tcpPlace(text, isPassive);
+  if (place === undefined) {
     const [sockaddr, bytes] = socketAddress(text);
     return { text, path: text, family: AF_UNIX, sockaddr: sockaddr.subarray(0, bytes) };
   }
+  const { host, port, hints, result } = place;
+  return addressOf(place, libc.getaddrinfo(host, port, hints, result));
+}
+
+/**
+ * Looks up the first TCP address of `HOST:PORT` or `[ADDRESS]:PORT`, which may take long, by one of
+ * Deno's threads.
+ *
+ * @throws {TypeError} When it is none, or the name cannot be resolved.
+ */
+export async function lookUpStreamAddress(text: string): Promise<StreamAddress> {
+  const place = tcpPlace(text, false);
+  if (place === undefined) throw new TypeError(`Expected HOST:PORT, got ${JSON.stringify(text)}`);
+  const { host, port, hints, result } = place;
+  const [node, service, hint, res] = [host, port, hints, result].map((buffer) =>
+    buffer && Deno.UnsafePointer.of(buffer)
+  );
+  return addressOf(place, await libc.getaddrinfo_async(node, service, hint, res));
+}
+
+/** A place in TCP, as getaddrinfo takes it: memory that does not move. */
+interface TcpPlace {
+  readonly text: string;
+  readonly host: Uint8Array<ArrayBuffer> | null;
+  readonly port: Uint8Array<ArrayBuffer>;
+  readonly hints: Int32Array<ArrayBuffer>;
+  readonly result: BigUint64Array<ArrayBuffer>;
+}
+
+/** Reads `HOST:PORT`; undefined for anything else. */
+function tcpPlace(text: string, isPassive: boolean): TcpPlace | undefined {
+  const [, bracketed, plain, port] = text.match(/^(?:\[([^\]]*)\]|([^/:]*)):(\d+)$/) ?? [];
+  if (port === undefined) return undefined;
   const host = bracketed ?? plain;
   if (Number(port) < 1 || Number(port) > 65_535 || (host === "" && !isPassive)) {
     throw new TypeError(`Expected a path or HOST:PORT, got ${JSON.stringify(text)}`);
   }
-  const hints = Int32Array.of(
-    isPassive ? AI_PASSIVE : 0,
-    0,
-    SOCK_STREAM,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-  );
-  const result = new BigUint64Array(pinnedBuffer(8), 0, 1);
-  const failure = libc.getaddrinfo(host ? cString(host) : null, cString(port), hints, result);
+  const hints = new Int32Array(pinnedBuffer(48));
+  hints[0] = isPassive ? AI_PASSIVE : 0;
+  hints[2] = SOCK_STREAM;
+  return {
+    ...{ text, hints },
+    host: host ? pinnedString(host) : null,
+    port: pinnedString(port),
+    result: new BigUint64Array(pinnedBuffer(8), 0, 1),
+  };
+}
+
+/** The first address of what getaddrinfo returned. */
+function addressOf({ text, result }: TcpPlace, failure: number): StreamAddress {
   if (failure !== 0) {
     const why = Deno.UnsafePointerView.getCString(libc.gai_strerror(failure)!);
+    const host = text.slice(0, text.lastIndexOf(":"));
     throw new TypeError(`Cannot resolve ${JSON.stringify(host)}: ${why}`);
   }
   // struct addrinfo: ai_flags, ai_family, ai_socktype, ai_protocol, ai_addrlen, ai_addr, …

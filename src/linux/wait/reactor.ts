@@ -41,11 +41,10 @@ export interface ThreadReactor extends Disposable {
   /** Calls what is ready without waiting, and looks only as often as is cheap: for polling. */
   glance(): void;
   /**
-   * Waits once, without blocking the event loop, and runs the callbacks of ready watches.
-   *
-   * @returns Whether the event loop had its turn; not always where something was ready.
+   * Waits once, without blocking the event loop, and runs the callbacks of ready watches. The event
+   * loop has not always its turn where something was ready.
    */
-  turnAsync(): Promise<boolean>;
+  turnAsync(): Promise<void>;
 }
 
 /**
@@ -121,9 +120,8 @@ export class Reactor implements ThreadReactor, Watcher {
     if (++this.#glances % GLANCES_PER_LOOK === 0) this.#dispatch(this.#epoll.wait(0));
   }
 
-  async turnAsync(): Promise<boolean> {
+  async turnAsync(): Promise<void> {
     this.#dispatch(await this.#epoll.waitAsync(-1));
-    return true;
   }
 
   /** Runs while something is watched, without blocking the event loop. */

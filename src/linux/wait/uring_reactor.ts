@@ -202,12 +202,11 @@ export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
     this.#dispatch();
   }
 
-  async turnAsync(): Promise<boolean> {
+  async turnAsync(): Promise<void> {
     this.#epoll ??= this.#makeAsync();
     this.ring.enter(false);
     const isReady = this.ring.hasCompletions || this.#deferred.length > 0;
-    const turns = !isReady || elapsed(this.#loopTurned, microseconds()) >= LOOP_PERIOD_US;
-    if (turns) {
+    if (!isReady || elapsed(this.#loopTurned, microseconds()) >= LOOP_PERIOD_US) {
       this.#isWaiting = true;
       try {
         await this.#epoll.waitAsync(isReady ? 0 : -1);
@@ -217,7 +216,6 @@ export class UringReactor implements ThreadReactor, ThreadIo, Watcher {
       this.#loopTurned = microseconds();
     }
     this.#dispatch();
-    return turns;
   }
 
   #makeAsync(): Epoll {

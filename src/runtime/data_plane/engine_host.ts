@@ -55,6 +55,10 @@ export interface QueueOwner {
   handled: number;
   /** Promises and paused queues, for which the thread's event loop must turn. */
   pending: number;
+  /** A promise is pending. */
+  began(): void;
+  /** A promise has settled. */
+  settled(): void;
   /** Counts a promise among them. */
   keep<T>(promise: Promise<T>): Promise<T>;
 }

@@ -20,10 +20,18 @@ import { viewInflight } from "../session/inflight_area.ts";
 import { type QueueOwner, watchKick } from "./engine_host.ts";
 import { type Handler, isPromise, wrongResult } from "./handler_result.ts";
 import type { RingStart, StartCommand } from "./messages.ts";
+import { PromisedChains } from "./promised_chains.ts";
 import { QueueSpans } from "./queue_spans.ts";
 
-/** How many chains are handled between two publications. */
-const MAX_UNPUBLISHED = 64;
+/**
+ * How many chains are handled between two publications: a driver goes on with the first ones while
+ * the device handles the others. The very first is published by itself, as a driver that sleeps
+ * takes longer to wake up than the device needs for the rest.
+ */
+const MAX_UNPUBLISHED = 16;
+
+/** How many chains are handled between two calls of onBatch. */
+const MAX_BATCH = 64;
 
 // Why a queue takes no chains.
 /** Until the chains in flight are completed. */
@@ -67,8 +75,7 @@ export class EngineQueue implements QueueHandle {
   isPolled = false;
   /** Which start of the ring this is: chains of earlier ones are dropped. */
   #epoch = 0;
-  /** Promises of this start that have not settled. */
-  #pending = 0;
+  readonly #promises: PromisedChains;
   readonly #look = () => this.run();
   readonly #kicked = () => {
     this.#counters.kicked();
@@ -92,6 +99,14 @@ export class EngineQueue implements QueueHandle {
     const handler: unknown = owner.half.queues[name];
     this.#mostPending = mostPending;
     this.#spans = new QueueSpans(owner, this);
+    this.#promises = new PromisedChains(owner, {
+      complete: (chain, written) => this.complete(chain, written),
+      refuse: (chain, error, isCurrent) => {
+        if (isCurrent) this.break(error);
+        this.#abandon(chain);
+      },
+      settled: () => this.#settled(),
+    });
     this.#handler = sender === "device" ? undefined : handler as Handler;
     this.#onBuffers = sender === "device" ? handler as (queue: QueueHandle) => void : undefined;
   }
@@ -121,7 +136,8 @@ export class EngineQueue implements QueueHandle {
     this.#ring = ring;
     this.#epoch++;
     this.isPolled = false;
-    this.#waits = this.#pending = 0;
+    this.#waits = 0;
+    this.#promises.restart();
     this.#spans.start();
     this.#call = command.call;
     this.#err = command.err;
@@ -274,18 +290,15 @@ export class EngineQueue implements QueueHandle {
     budget.begin(now);
     do {
       ring.disarm();
-      let isOver = false, unpublished = 0;
+      let isOver = false, handled = 0;
       let chain: Chain | null;
       this.#isInBatch = true;
       try {
         while (!isOver && this.#waits === 0 && (chain = ring.take()) !== null) {
           this.#handleChain(chain, handler);
           isOver = budget.spend(chain) || host.isAwaited?.() === true;
-          if (++unpublished === MAX_UNPUBLISHED) {
-            unpublished = 0;
-            half.onBatch?.(this);
-            this.#publish();
-          }
+          if (++handled % MAX_BATCH === 0) half.onBatch?.(this);
+          if (handled % MAX_UNPUBLISHED === 1) this.#publish();
         }
         half.onBatch?.(this);
       } finally {
@@ -296,7 +309,7 @@ export class EngineQueue implements QueueHandle {
       if (this.#waits !== 0) return this.#releaseIfDrained();
       if (isOver) return this.#runSoon();
       // While the kernel works for the queue, its completions end the wait by themselves.
-      if (poller.isOn && ring.inFlight === 0) {
+      if (poller.isOn && ring.inFlight === this.#promises.pending) {
         this.isPolled = true;
         return;
       }
@@ -320,7 +333,8 @@ export class EngineQueue implements QueueHandle {
     if (typeof result === "number") {
       if (result !== LATER) this.complete(chain, result);
     } else if (isPromise(result)) {
-      this.#promised(chain, result);
+      this.#promises.add(chain, result);
+      if (this.#promises.pending >= this.#mostPending) this.#waits |= FULL;
     } else {
       this.#abandon(chain);
       throw wrongResult(this, this.#owner.device, chain, result);
@@ -350,23 +364,10 @@ export class EngineQueue implements QueueHandle {
     if (this.#waits === 0) this.#runSoon();
   }
 
-  #promised(chain: Chain, promise: Promise<number>): void {
-    const owner = this.#owner, epoch = this.#epoch;
-    if (++this.#pending >= this.#mostPending) this.#waits |= FULL;
-    owner.keep(promise).then((written) => {
-      this.complete(chain, written);
-      this.flush();
-    }).catch((error) => {
-      if (this.#epoch === epoch) this.break(error);
-      this.#abandon(chain);
-    }).finally(() => {
-      owner.late.returned(chain);
-      this.#stopIfDrained();
-      this.#releaseIfDrained();
-      if (this.#epoch !== epoch) return;
-      this.#pending--;
-      this.#endWait(FULL);
-    });
+  /** Promises settled. */
+  #settled(): void {
+    this.flush();
+    if (this.#promises.pending < this.#mostPending) this.#endWait(FULL);
   }
 
   hold(): void {

@@ -115,17 +115,22 @@ export class Poller {
    *
    * @param glance Does what else the thread waits for, without waiting; returns false when that
    * comes first.
+   * @returns Whether that came first, and requests just before it.
    */
-  poll(glance: () => boolean): void {
+  poll(glance: () => boolean): boolean {
     const { queues } = this;
-    if (!queues.some(isPolled)) return;
-    if (this.begin()) {
-      do {
-        // By index: an iterator would be made at each look until V8 has seen enough of them.
-        for (let i = 0; i < queues.length; i++) queues[i].look();
-      } while (glance() && this.continues());
-      this.end();
-    }
+    if (!queues.some(isPolled) || !this.begin()) return false;
+    do {
+      // By index: an iterator would be made at each look until V8 has seen enough of them.
+      for (let i = 0; i < queues.length; i++) queues[i].look();
+    } while (glance() && this.continues());
+    this.end();
+    return this.#isNew;
+  }
+
+  /** Has drivers notify again: the thread goes to sleep, or turns to something that may take long. */
+  endPolling(): void {
+    const { queues } = this;
     for (let i = 0; i < queues.length; i++) queues[i].endPolling();
   }
 

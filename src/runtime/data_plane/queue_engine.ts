@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type MemoryView, RegionTable } from "../../memory/mod.ts";
+import { RegionTable, type SpanView } from "../../memory/mod.ts";
 import { type AnyDevice, type DataHalf, hasFeature, type QueueHandle } from "../../virtio/mod.ts";
 import { transportFeatures } from "../../virtio/features.ts";
 import { checkHandlers } from "../../virtio/device_names.ts";
@@ -28,7 +28,7 @@ export class QueueEngine implements QueueOwner {
   /** Resolves when it is made. */
   readonly ready: Promise<void>;
   readonly host: EngineHost;
-  readonly memory: MemoryView;
+  readonly memory: SpanView;
   readonly budget = new BatchBudget();
   readonly poller: Poller;
   readonly late: LateChains;
@@ -39,7 +39,7 @@ export class QueueEngine implements QueueOwner {
   readonly #queues: EngineQueue[] = [];
 
   /** Makes the data half of a device. */
-  constructor(device: AnyDevice, setup: EngineSetup, memory: MemoryView, host: EngineHost) {
+  constructor(device: AnyDevice, setup: EngineSetup, memory: SpanView, host: EngineHost) {
     this.device = device;
     this.host = host;
     this.memory = memory;
@@ -89,22 +89,29 @@ export class QueueEngine implements QueueOwner {
   }
 
   /**
-   * A promise settled since this was last cleared, and what awaits it has not run: the event loop
-   * must turn once more.
+   * Promises began or settled since this was last cleared: the event loop must turn once, for those
+   * that settle by themselves and for what awaits them.
    */
-  hasSettled = false;
+  hasPromises = false;
 
   /** Whether the thread's event loop must turn: promises are pending, or queues are paused. */
   get isPending(): boolean {
-    return this.pending > 0 || this.hasSettled;
+    return this.pending > 0 || this.hasPromises;
+  }
+
+  began(): void {
+    this.pending++;
+    this.hasPromises = true;
+  }
+
+  settled(): void {
+    this.pending--;
+    this.hasPromises = true;
   }
 
   keep<T>(promise: Promise<T>): Promise<T> {
-    this.pending++;
-    return Promise.resolve(promise).finally(() => {
-      this.pending--;
-      this.hasSettled = true;
-    });
+    this.began();
+    return Promise.resolve(promise).finally(() => this.settled());
   }
 
   /**
@@ -149,6 +156,7 @@ export class QueueEngine implements QueueOwner {
         return this.#queue(command.queue).stop(done);
       case "cancel":
         host.cancel?.();
+        half.onCancel?.();
         break;
       case "giveUp":
         answer = this.#queue(command.queue).giveUp(command.incident, command.message);

@@ -45,6 +45,7 @@ export class QueueSpans {
 
   /** The device gets a chain, which may be sampled. */
   taken(chain: Chain): void {
+    chain.span = NONE;
     if (--this.#sampler.left === 0) this.#sampler.take(chain, this.#queue.index);
   }
 

@@ -29,7 +29,9 @@ export class RequestSampler {
   #random = 0x2545_f491;
   /** Takes spans while they are traced. */
   #ring: SpanRing | null = null;
-  readonly #spans = new Float64Array(MAX_OPEN * Span.FLOATS);
+  /** By place; a free one has {@linkcode NONE} as its queue. */
+  readonly #spans = new Float64Array(MAX_OPEN * Span.FLOATS).fill(NONE);
+  /** The chain of a span until it is completed, or, in order, until earlier ones are. */
   readonly #chains: (Chain | null)[] = new Array(MAX_OPEN).fill(null);
   /** Of a free span the next free one; of a completed one the next of its queue. */
   readonly #next = Int32Array.from({ length: MAX_OPEN }, (_, i) => i + 1 < MAX_OPEN ? i + 1 : NONE);
@@ -107,6 +109,8 @@ export class RequestSampler {
     if (spans[at + Span.SUBMIT] === 0) spans[at + Span.SUBMIT] = spans[at + Span.COMPLETE];
     spans[at + Span.QUEUE_KIND] += kind * 256;
     this.#next[place] = last;
+    // Its object is soon another chain's.
+    if (this.#chains[place]!.held < 0) this.#letGo(place);
     return place;
   }
 
@@ -127,7 +131,8 @@ export class RequestSampler {
     let waiting = NONE;
     for (let place = last; place !== NONE;) {
       const next = this.#next[place];
-      if (this.#chains[place]!.held >= 0) {
+      const chain = this.#chains[place];
+      if (chain !== null && chain.span === place && chain.held >= 0) {
         this.#next[place] = waiting;
         waiting = place;
       } else {
@@ -147,17 +152,22 @@ export class RequestSampler {
 
   /** Forgets a span. */
   forget(place: number): void {
-    this.#chains[place]!.span = NONE;
-    this.#chains[place] = null;
+    this.#letGo(place);
+    this.#spans[place * Span.FLOATS + Span.QUEUE_KIND] = NONE;
     this.#next[place] = this.#free;
     this.#free = place;
+  }
+
+  #letGo(place: number): void {
+    const chain = this.#chains[place];
+    if (chain !== null && chain.span === place) chain.span = NONE;
+    this.#chains[place] = null;
   }
 
   /** Forgets all spans of a queue. */
   forgetQueue(queue: number): void {
     for (let place = 0; place < MAX_OPEN; place++) {
-      const isItsOwn = this.#spans[place * Span.FLOATS + Span.QUEUE_KIND] % 256 === queue;
-      if (isItsOwn && this.#chains[place] !== null) this.forget(place);
+      if (this.#spans[place * Span.FLOATS + Span.QUEUE_KIND] % 256 === queue) this.forget(place);
     }
   }
 }

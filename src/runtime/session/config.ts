@@ -112,7 +112,7 @@ export class SessionConfig {
         this.#changed = false;
         // No acknowledgement is asked for: QEMU gives none while it waits for a reply itself.
         const message = backendMessages.encode({ request: "CONFIG_CHANGE_MSG" });
-        wire?.sent(message, 0, "back");
+        wire.sent(message, 0, "back");
         await this.#backChannel.send(message);
         record.configUsed("announcements");
       }

@@ -94,7 +94,7 @@ export class Session {
     for (const ring of this.#state.rings) ring.clear();
     const frontend = frontendProcess(this.#connection);
     record.connected(frontend);
-    wire?.connected(frontend);
+    wire.connected(frontend);
     this.#host.onConfigChange = () => this.#config.deviceChanged();
     this.#host.onEvent = ({ queue, rule, section = null, message, stack }) =>
       record.broken(queue, rule, section, message, stack);
@@ -112,7 +112,7 @@ export class Session {
       await this.#reportIfSlow("the end", this.#state.exclusively(() => this.#cleanUp()));
       memory.onLost = this.#host.onEvent = undefined;
       record.disconnected(reason);
-      wire?.ended(side, reason);
+      wire.ended(side, reason);
     }
   }
 
@@ -133,7 +133,7 @@ export class Session {
     if (message === undefined) return false;
     const { header, payload, fds, fdsLost } = message;
     record.message();
-    wire?.received(header, payload, fdsLost ? undefined : fds.length);
+    wire.received(header, payload, fdsLost ? undefined : fds.length);
     try {
       await this.#state.exclusively(() => this.#answer(header, payload, fdsLost ? null : fds));
     } finally {
@@ -181,7 +181,7 @@ export class Session {
     try {
       const numbers = replyFds.map(({ number }) => number);
       if (reply !== undefined) {
-        this.#host.wire?.sent(reply, numbers.length);
+        this.#host.wire.sent(reply, numbers.length);
         await this.#connection.send(reply, numbers);
       }
     } finally {

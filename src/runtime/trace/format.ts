@@ -85,7 +85,7 @@ export function chromeFormat(subject: TraceSubject, pid: number): TraceFormat {
       `\n],"otherData":{"clock":"CLOCK_MONOTONIC","lostRequests":"${lost}","version":"1"}}\n`,
     span(spans, from) {
       const queue = spans[from + Span.QUEUE_KIND] & 255, kind = spans[from + Span.QUEUE_KIND] >> 8;
-      const head = `"cat":"request","id":${id++},"pid":${pid},"tid":${queue + 1}`;
+      const head = `"cat":"request","id":${++id},"pid":${pid},"tid":${queue + 1}`;
       const begin = spans[from + Span.KICK] || spans[from + Span.TAKE];
       const end = spans[from + Span.NOTIFY] || spans[from + Span.PUBLISH];
       let text = `,\n{"ph":"b",${head},"name":"${kinds[queue][kind]}","ts":${at(begin)}` +

@@ -79,7 +79,7 @@ export class Tracer {
     const { file, otlp, every = TRACED_EVERY, maxBytes = MAX_TRACE_BYTES } = options;
     this.#device = device;
     this.#every = every;
-    this.#target = { file, otlp };
+    this.#target = { file, otlp: otlp === undefined ? undefined : placeOf(otlp) };
     this.#format = otlp !== undefined || file!.endsWith(".jsonl")
       ? otlpFormat(device, epochNs(), crypto.getRandomValues(new BigUint64Array(1))[0] | 1n)
       : chromeFormat(device, Deno.pid);
@@ -189,6 +189,20 @@ export class Tracer {
   }
 }
 
+/** Why a request failed: `fetch` says that, after the URL, in the cause of its error. */
+function reasonOf({ message, cause }: Error): string {
+  const [, reason = message] = /^error sending request for url \(.*?\): (.*)$/s.exec(
+    cause instanceof Error ? cause.message : "",
+  ) ?? [];
+  return reason;
+}
+
+/** A URL without what may be a secret: a password, or a key in its query. */
+function placeOf(url: string): string {
+  const { origin, pathname } = new URL(url);
+  return origin + pathname;
+}
+
 /** What to add to CLOCK_MONOTONIC for nanoseconds since 1970. */
 function epochNs(): bigint {
   const times = new Float64Array(1);
@@ -267,7 +281,7 @@ class CollectorSink implements Sink {
       if (!response.ok) throw new Error(`status ${response.status}`);
       this.bytes += body.length;
     } catch (error) {
-      await this.#refuse(spans.length, (error as Error).message);
+      await this.#refuse(spans.length, reasonOf(error as Error));
     }
     return spans.length;
   }

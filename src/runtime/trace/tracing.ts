@@ -57,11 +57,10 @@ export class Tracing {
     const { stop, ...options } = Object(body) as TraceOptions & { stop?: unknown };
     if (stop === true && Object.keys(options).length === 0) return await this.stop();
     if (stop !== undefined) throw new TypeError('Expected "stop" to be true and alone');
-    if (options.file?.startsWith?.("/") === false) {
-      throw new TypeError(
-        `Expected an absolute path as "file", got ${JSON.stringify(options.file)}`,
-      );
+    const { file } = expectTraceOptions(options);
+    if (file?.startsWith("/") === false) {
+      throw new TypeError(`Expected an absolute path as "file", got ${JSON.stringify(file)}`);
     }
-    return await this.start(expectTraceOptions(options));
+    return await this.start(options);
   }
 }

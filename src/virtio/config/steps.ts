@@ -46,7 +46,10 @@ export class ConfigStepLog {
 
   /** The steps up to now: a copy. */
   get steps(): ConfigSteps {
-    return { total: this.#total, latest: structuredClone(this.#latest) };
+    return {
+      total: this.#total,
+      latest: this.#latest.map((step) => ({ ...step, bits: [...step.bits] })),
+    };
   }
 
   /** The driver's write was accepted. */

@@ -193,7 +193,7 @@ export class PackedRing extends Virtqueue {
     }
     const chain = this.#read(this.#words, first, count);
     this.taken(chain, false);
-    this.#inflight?.taken(chain.slot, this.#words, this.#idAndFlags, first, count);
+    this.#inflight?.taken(chain.id, this.#words, this.#idAndFlags, first, count);
     this.#taken += count;
     this.#next = ahead(place, count, size);
     return chain;
@@ -207,7 +207,7 @@ export class PackedRing extends Virtqueue {
     const count = record.read(entry, this.#copies, this.#idAndFlags);
     const chain = this.#read(this.#copies, 0, count);
     this.taken(chain, true);
-    record.takenAgain(chain.slot, entry);
+    record.takenAgain(chain.id, entry);
     return chain;
   }
 
@@ -251,7 +251,7 @@ export class PackedRing extends Virtqueue {
     const { size } = this;
     const list = this.#idAndFlags;
     // The buffer ID stands in the last descriptor.
-    const chain = this.chainAt(list[count - 1] & 0xffff);
+    const chain = this.chainFor(list[count - 1] & 0xffff);
     chain.ringDescriptors = count;
     for (let i = 0; i < count; i++) {
       const flags = list[i] >>> 16;
@@ -288,18 +288,18 @@ export class PackedRing extends Virtqueue {
 
   protected use(chain: Chain, written: number): void {
     const record = this.#inflight;
-    if (record === null) return this.#write(chain.slot, chain.ringDescriptors, written);
+    if (record === null) return this.#write(chain.id, chain.ringDescriptors, written);
     const at = this.#held++;
-    this.#heldIds[at] = chain.slot;
+    this.#heldIds[at] = chain.id;
     this.#heldDescriptors[at] = chain.ringDescriptors;
     this.#heldWritten[at] = written;
-    record.used(chain.slot);
+    record.used(chain.id);
   }
 
-  protected untaken({ slot, ringDescriptors }: Chain): void {
+  protected untaken({ id, ringDescriptors }: Chain): void {
     this.#next = ahead(this.#next, 2 * this.size - ringDescriptors, this.size);
     this.#taken -= ringDescriptors;
-    this.#inflight?.untaken(slot);
+    this.#inflight?.untaken(id);
   }
 
   /**

@@ -25,6 +25,12 @@ const FLAGS = 0;
 const IDX = 1;
 const RING = 2;
 
+/**
+ * How many entries of the available ring are read at once. The driver goes on writing to the same
+ * line of memory, so each look at it may wait until that comes from the driver's processor.
+ */
+const MAX_HEADS = 16;
+
 /** The bytes that each part of a split ring of `size` descriptors takes: virtio 1.3, 2.7. */
 export function splitRingBytes(size: number): RingBytes {
   return { descriptor: DESCRIPTOR_BYTES * size, available: 6 + 2 * size, used: 6 + 8 * size };
@@ -57,6 +63,10 @@ export class SplitRing extends Virtqueue {
   #next: number;
   /** The available index as last read. */
   #seen: number;
+  /** Entries of the available ring that were read, how many, and the index of the first. */
+  readonly #heads = new Uint16Array(MAX_HEADS);
+  #headCount = 0;
+  #headsFrom = 0;
   /** The next entry of the used ring to fill. */
   #usedNext: number;
   /** The used index of the last publication. */
@@ -134,7 +144,12 @@ export class SplitRing extends Virtqueue {
       }
       this.#seen = index;
     }
-    const head = this.#available[RING + (next & this.#mask)];
+    let place = (next - this.#headsFrom) & 0xffff;
+    if (place >= this.#headCount) {
+      this.#readHeads();
+      place = 0;
+    }
+    const head = this.#heads[place];
     const chain = this.#read(head);
     this.taken(chain, false);
     this.#inflight?.taken(head);
@@ -142,9 +157,18 @@ export class SplitRing extends Virtqueue {
     return chain;
   }
 
+  /** Reads the entries of the available ring that come next. */
+  #readHeads(): void {
+    const next = this.#headsFrom = this.#next;
+    const count = this.#headCount = Math.min((this.#seen - next) & 0xffff, MAX_HEADS);
+    for (let i = 0; i < count; i++) {
+      this.#heads[i] = this.#available[RING + ((next + i) & this.#mask)];
+    }
+  }
+
   /** Reads the descriptors of a chain, each once, and checks them. */
   #read(head: number): Chain {
-    const chain = this.chainAt(head);
+    const chain = this.chainFor(head);
     const table = this.#descriptors;
     for (let at = head;;) {
       const flagsAndNext = table[at * 4 + 3];
@@ -207,15 +231,15 @@ export class SplitRing extends Virtqueue {
 
   protected use(chain: Chain, written: number): void {
     const at = (this.#usedNext & this.#mask) * 2;
-    this.#usedElements[at] = chain.slot;
+    this.#usedElements[at] = chain.id;
     this.#usedElements[at + 1] = written;
     this.#usedNext = (this.#usedNext + 1) & 0xffff;
-    this.#inflight?.used(chain.slot);
+    this.#inflight?.used(chain.id);
   }
 
   protected untaken(chain: Chain): void {
     this.#next = (this.#next - 1) & 0xffff;
-    this.#inflight?.untaken(chain.slot);
+    this.#inflight?.untaken(chain.id);
   }
 
   publish(): boolean {

@@ -5,8 +5,9 @@
  */
 
 /**
- * Applies changes in place: each is the path to a value, then the value. The name `length` sets the
- * length of a list. Changes of what an object inherits are left out.
+ * Applies changes in place: each is the path to a value, then the value. The name `length` makes a
+ * list shorter. Changes of what an object inherits are left out, and those that would leave a gap in
+ * a list.
  */
 export function applyChanges<T extends object>(
   root: T,
@@ -20,7 +21,11 @@ export function applyChanges<T extends object>(
       const inner = at !== undefined && Object.hasOwn(at, name) ? at[name] : undefined;
       at = typeof inner === "object" && inner !== null ? inner as typeof at : undefined;
     }
-    if (at !== undefined && name !== "__proto__") at[name] = value;
+    if (at === undefined || name === "__proto__") continue;
+    if (!Array.isArray(at)) at[name] = value;
+    else if (name === "length" ? Number(value) <= at.length : Number(name) <= at.length) {
+      (at as Record<string, unknown>)[name] = value;
+    }
   }
   return root;
 }

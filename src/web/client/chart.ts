@@ -8,14 +8,18 @@
 
 import type { VNode } from "preact";
 import { html } from "htm/preact";
-import { useEffect, useRef } from "preact/hooks";
-import uPlot from "uplot";
+import { useEffect, useRef, useState } from "preact/hooks";
+import type uPlot from "uplot";
 
 /** What a {@linkcode Chart} shows. */
 export interface ChartProps {
   /** What it shows, for people who do not see it. */
   label: string;
-  /** Times in seconds since 1970, then the values of each line; null where there are none. */
+  /**
+   * Times in seconds since 1970, then the values of each line; null where there are none, which a
+   * line bridges. The same
+   * list is not drawn again.
+   */
   data: (number | null)[][];
   /** The lines' names, and the names of their colours in the style sheet. */
   lines: { label: string; colour: string }[];
@@ -36,7 +40,11 @@ export function Chart(props: ChartProps): VNode {
   const { label, data, lines, format, height = 120, atLeast = 0, theme } = props;
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
+  const [UPlot, setLibrary] = useState<typeof uPlot>();
+  // The page does not wait for it: it is larger than all the rest
+  useEffect(() => void import("uplot").then((module) => setLibrary(() => module.default)), []);
   useEffect(() => {
+    if (UPlot === undefined) return;
     const element = place.current!;
     const colour = (name: string) => {
       // A canvas knows no variables
@@ -49,7 +57,7 @@ export function Chart(props: ChartProps): VNode {
       grid: { stroke: colour("line"), width: 1 },
       ticks: { show: false },
     };
-    const made = plot.current = new uPlot(
+    const made = plot.current = new UPlot(
       {
         width: element.clientWidth,
         height,
@@ -61,6 +69,7 @@ export function Chart(props: ChartProps): VNode {
           ...lines.map(({ colour: name }) => ({
             stroke: colour(name),
             width: 1.5,
+            spanGaps: true,
             points: { show: false },
           })),
         ],
@@ -93,7 +102,7 @@ export function Chart(props: ChartProps): VNode {
       observer.disconnect();
       made.destroy();
     };
-  }, [theme]);
+  }, [theme, UPlot]);
   useEffect(() => plot.current?.setData(data as uPlot.AlignedData), [data]);
   return html`<div class="chart" role="img" aria-label=${label} ref=${place}></div>` as VNode;
 }

@@ -14,11 +14,11 @@ import type { DeviceEntry } from "../device_hub.ts";
 import { Chart } from "./chart.ts";
 import { ConfigSection } from "./config_section.ts";
 import { FeatureSection } from "./feature_section.ts";
-import { bytes, duration, short, whole } from "./format.ts";
-import { historyOf } from "./history.ts";
+import { bytes, duration, latency, short, whole } from "./format.ts";
+import { type History, historyOf } from "./history.ts";
 import type { PanelProps } from "./kit.ts";
 import { QueueSection } from "./queue_section.ts";
-import { Section } from "./section.ts";
+import { Boundary, Section } from "./section.ts";
 import { StatusSection } from "./status_section.ts";
 import { TraceSection } from "./trace_section.ts";
 
@@ -77,21 +77,27 @@ export function DeviceView({ id, entry, control, theme }: ViewProps): VNode {
   ` as VNode;
 }
 
-function RateSection({ lines, theme }: { lines: (number | null)[][]; theme: string }): VNode {
-  const [times, requests, bytesLine, cpu] = lines;
+function RateSection({ lines, theme }: { lines: History["lines"]; theme: string }): VNode {
   const percent = (value: number) => `${value.toFixed(0)} %`;
   return html`
     <${Section} title="Rates" note="the last two minutes">
       <h3>Requests per second</h3>
       <${Chart} label="Requests per second" theme=${theme} format=${short} atLeast=${10}
-        lines=${[{ label: "requests", colour: "blue" }]} data=${[times, requests]} />
+        lines=${[{ label: "requests", colour: "blue" }]} data=${lines.requests} />
       <h3>Bytes per second</h3>
       <${Chart} label="Bytes per second" theme=${theme} format=${bytes} atLeast=${1024}
-        height=${90} lines=${[{ label: "bytes", colour: "green" }]} data=${[times, bytesLine]} />
+        height=${90} lines=${[{ label: "bytes", colour: "green" }]} data=${lines.bytes} />
+      <h3>Latency: median, and 99 % of requests</h3>
+      <${Chart} label="Latency" theme=${theme} format=${latency} atLeast=${10}
+        height=${90}
+        lines=${[
+          { label: "median", colour: "blue" },
+          { label: "99 %", colour: "red" },
+        ]} data=${lines.latency} />
       <h3>Processor, of one</h3>
       <${Chart} label="Processor use in percent" theme=${theme} format=${percent}
         atLeast=${10}
-        height=${90} lines=${[{ label: "processor", colour: "orange" }]} data=${[times, cpu]} />
+        height=${90} lines=${[{ label: "processor", colour: "orange" }]} data=${lines.cpu} />
       <//>
   ` as VNode;
 }
@@ -143,7 +149,12 @@ function Panel({ url, props }: { url: string; props: PanelProps }): VNode {
   const [panel, setPanel] = useState<{ Loaded?: ComponentType<PanelProps>; problem?: string }>({});
   useEffect(() => {
     import(new URL(url, document.baseURI).href).then(
-      ({ default: Loaded }) => setPanel({ Loaded }),
+      ({ default: Loaded }) =>
+        setPanel(
+          typeof Loaded === "function"
+            ? { Loaded }
+            : { problem: "Expected a component as the default export of the panel" },
+        ),
       (error) => setPanel({ problem: String(error) }),
     );
   }, [url]);
@@ -151,7 +162,11 @@ function Panel({ url, props }: { url: string; props: PanelProps }): VNode {
   return html`
     <${Section} title="Device" wide=${true}>
       ${problem && html`<p class="problem">${problem}</p>`}
-      ${Loaded && html`<${Loaded} ...${props} />`}
+      ${Loaded && html`
+        <${Boundary}>
+          <${Loaded} ...${props} />
+          <//>
+      `}
     <//>
   ` as VNode;
 }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { RecordJson } from "../../runtime/record.ts";
 import type { DeviceEntry, PageState } from "../device_hub.ts";
 
 /** Time between two samples. */
@@ -21,6 +22,8 @@ interface Sample {
   cpuSeconds: number;
   requests: number[];
   bytes: number[];
+  /** Measured requests by the upper limit of their latency, in microseconds. */
+  latencies: Map<number, number>;
 }
 
 /** The rates of a device, per second. */
@@ -36,14 +39,22 @@ export interface Rates {
 /** Samples of one device. */
 export class History {
   readonly #samples: Sample[] = [];
-  /** Times in seconds, then requests, bytes and processor use per second. */
-  lines: (number | null)[][] = [[], [], [], []];
+  /**
+   * Times in seconds and, per second, requests, bytes and percent of a processor; of latency the
+   * median and what 99 % do not exceed, in microseconds. New with each sample.
+   */
+  lines: Record<"requests" | "bytes" | "cpu" | "latency", (number | null)[][]> = {
+    requests: [[], []],
+    bytes: [[], []],
+    cpu: [[], []],
+    latency: [[], [], []],
+  };
   rates: Rates = { requests: 0, bytes: 0, cpu: 0, queues: [] };
 
   /** Takes the state of the device, if it is time for a sample. */
   take({ live }: DeviceEntry): void {
     if (live === null) return;
-    const { record: { at, queues, process: { cpuSeconds } } } = live;
+    const { record: { at, queues, process: { cpuSeconds } = { cpuSeconds: 0 } } } = live;
     const last = this.#samples.at(-1);
     if (last !== undefined && at - last.at < PERIOD_MS && at >= last.at) return;
     // A new process counts from 0
@@ -53,12 +64,32 @@ export class History {
       cpuSeconds,
       requests: queues.map(({ requests }) => requests),
       bytes: queues.map(({ bytesRead, bytesWritten }) => bytesRead + bytesWritten),
+      latencies: latenciesOf(queues),
     });
     if (this.#samples.length > RATE_SAMPLES + 1) this.#samples.shift();
     this.rates = this.#ratesNow();
     const { requests, bytes, cpu } = this.rates;
-    const values = [at / 1000, requests, bytes, cpu * 100];
-    this.lines = this.lines.map((line, i) => [...line.slice(1 - SAMPLES), values[i]]);
+    const add = (lines: (number | null)[][], ...values: (number | null)[]) =>
+      lines.map((line, i) => [...line.slice(1 - SAMPLES), [at / 1000, ...values][i]]);
+    this.lines = {
+      requests: add(this.lines.requests, requests),
+      bytes: add(this.lines.bytes, bytes),
+      cpu: add(this.lines.cpu, cpu * 100),
+      latency: add(this.lines.latency, ...this.#percentiles()),
+    };
+  }
+
+  /** The latencies of the latest requests: the median, and what 99 % do not exceed. */
+  #percentiles(): (number | null)[] {
+    const [first, last] = [this.#samples[0], this.#samples[this.#samples.length - 1]];
+    const counts = [...last.latencies].map(([upToUs, count]) =>
+      [upToUs, count - (first.latencies.get(upToUs) ?? 0)] as const
+    ).filter(([, count]) => count > 0).sort(([a], [b]) => a - b);
+    const total = counts.reduce((sum, [, count]) => sum + count, 0);
+    return [0.5, 0.99].map((part) => {
+      let left = total * part;
+      return counts.find(([, count]) => (left -= count) <= 0)?.[0] ?? null;
+    });
   }
 
   #ratesNow(): Rates {
@@ -76,6 +107,17 @@ export class History {
       queues,
     };
   }
+}
+
+/** The latencies of all queues and kinds together. */
+function latenciesOf(queues: RecordJson["queues"]): Map<number, number> {
+  const counts = new Map<number, number>();
+  for (const { latencies = [] } of queues) {
+    for (const [upToUs, count] of latencies.flatMap(({ buckets }) => buckets)) {
+      counts.set(upToUs, (counts.get(upToUs) ?? 0) + count);
+    }
+  }
+  return counts;
 }
 
 const histories = new Map<string, History>();

@@ -11,8 +11,10 @@ import { html, render } from "htm/preact";
 import type { PageState } from "../device_hub.ts";
 import { applyChanges } from "./apply.ts";
 import { DeviceView } from "./device_view.ts";
+import { listen } from "./events.ts";
 import { short } from "./format.ts";
 import { historyOf, sample } from "./history.ts";
+import { Boundary } from "./section.ts";
 
 let state: PageState | undefined;
 let isConnected = false;
@@ -24,7 +26,7 @@ document.documentElement.dataset.updates = "0";
 /** The device that the URL names, or the first. */
 function chosen(): string | undefined {
   const ids = Object.keys(state?.devices ?? {}).sort();
-  const id = decodeURIComponent(location.hash.slice(1));
+  const id = location.hash.slice(1);
   return ids.includes(id) ? id : ids[0];
 }
 
@@ -111,8 +113,10 @@ function Page(): VNode {
           }
         </p>`
           : html`
-            <${DeviceView} key=${id} id=${id} entry=${entry} control=${state!.control}
-              theme=${theme + isDark()} />
+            <${Boundary} key=${`${id} ${entry.live?.record.since}`}>
+              <${DeviceView} id=${id} entry=${entry} control=${state!.control}
+                theme=${theme + isDark()} />
+              <//>
           `}
       </main>
     </div>
@@ -134,22 +138,19 @@ function draw(): void {
   });
 }
 
-const events = new EventSource("events");
-events.onopen = () => {
-  isConnected = true;
-  draw();
-};
-events.onerror = () => {
-  isConnected = false;
-  draw();
-};
-events.onmessage = ({ data }) => {
-  const value = JSON.parse(data);
-  if (Array.isArray(value)) applyChanges(state!, value);
-  else state = value as PageState;
-  sample(state!);
-  draw();
-};
+listen({
+  onConnection(isNow) {
+    isConnected = isNow;
+    draw();
+  },
+  onValue(json) {
+    const value = JSON.parse(json);
+    if (Array.isArray(value)) applyChanges(state!, value);
+    else state = value as PageState;
+    sample(state!);
+    draw();
+  },
+});
 addEventListener("hashchange", draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 draw();

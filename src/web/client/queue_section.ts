@@ -28,7 +28,7 @@ export function QueueSection({ record, rates }: { record: RecordJson; rates: num
 
 function Queue({ queue, rate }: { queue: QueueRecord; rate: number }): VNode {
   const { index, name, size, inFlight, requests, broken, running, enabled, starts } = queue;
-  const { latencies } = queue;
+  const { latencies = [] } = queue;
   const state = broken ? "broken" : !running ? "stopped" : enabled ? "running" : "disabled";
   return html`
     <li class=${`queue ${state}`}>

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { VNode } from "preact";
+import { Component, type ComponentChildren, type VNode } from "preact";
 import { html } from "htm/preact";
 
 /** A section with its heading. */
@@ -22,4 +22,19 @@ export function Section(
       ${children}
     </section>
   ` as VNode;
+}
+
+/** Shows why a part of the page cannot be shown, in its place. */
+export class Boundary extends Component<{ children?: ComponentChildren }, { problem?: string }> {
+  static override getDerivedStateFromError(error: unknown): { problem: string } {
+    return { problem: String(error) };
+  }
+
+  override render(): ComponentChildren {
+    const { problem } = this.state;
+    if (problem === undefined) return this.props.children;
+    return html`
+      <p class="problem" role="alert">Cannot be shown: ${problem}</p>
+    `;
+  }
 }

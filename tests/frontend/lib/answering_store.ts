@@ -55,4 +55,9 @@ export default defineStore({
   },
   flush: (request, state) => state.answer(request),
   discard: (request, state) => state.answer(request),
+  secureErase(request, state) {
+    content.fill(0xee, request.offset, request.offset + request.bytes);
+    return state.answer(request);
+  },
+  lifetime: () => ({ preEolInfo: 2, typeA: 9, typeB: 0 }),
 });

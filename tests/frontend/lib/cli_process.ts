@@ -21,12 +21,14 @@ export interface CliOptions {
   /** Its permission flags. @default {["--allow-all"]} */
   permissions?: readonly string[];
   env?: Record<string, string>;
+  /** The module to run. @default {"main.ts"} */
+  main?: string;
   /** A command that becomes it, such as one that ends in `exec "$@"`. */
   through?: readonly string[];
 }
 
 function command(args: readonly string[], options: CliOptions): Deno.Command {
-  const { permissions = ["--allow-all"], env, through = [] } = options;
+  const { permissions = ["--allow-all"], env, main = "main.ts", through = [] } = options;
   // It ends when this process ends.
   return new Deno.Command("setpriv", {
     args: [
@@ -39,7 +41,7 @@ function command(args: readonly string[], options: CliOptions): Deno.Command {
       "--quiet",
       "--no-prompt",
       ...permissions,
-      "main.ts",
+      main,
       ...args,
     ],
     cwd: ROOT,

@@ -116,7 +116,7 @@ export class NetDriver implements AsyncDisposable {
     }
     const driver = made.use(
       await VirtioDriver.start(socketPath, {
-        ...{ queues: 2 * pairs, timeoutMs: 5000, features, packed, inOrder },
+        ...{ queues: 2 * pairs, features, packed, inOrder },
         ...setup,
       }),
     );

@@ -29,6 +29,7 @@ export default defineNetwork({
   options: {
     greeting: { type: "text", placeholder: "TEXT", about: "What it says first", default: "" },
     fail: { type: "flag", about: "Fail at the beginning" },
+    failAtEnd: { type: "flag", about: "Fail at the end" },
   },
   async open(port) {
     await new Promise((resolve) => setTimeout(resolve, 1));
@@ -72,4 +73,7 @@ export default defineNetwork({
     }
   },
   report: () => ({ count }),
+  close({ options: { failAtEnd } }) {
+    if (failAtEnd) throw new Error("No end today");
+  },
 });

@@ -49,7 +49,7 @@ export class UserNetwork implements AsyncDisposable {
 
   /** The processes of passt in the namespace. */
   passtPids(): number[] {
-    const ours = Deno.readLinkSync(`/proc/${this.namespace.pid}/ns/net`);
+    const ours = Deno.readLinkSync(this.namespace.path);
     return [...Deno.readDirSync("/proc")].filter(({ name }) => /^\d+$/.test(name)).filter(
       ({ name }) => {
         try {

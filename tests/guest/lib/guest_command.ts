@@ -28,18 +28,25 @@ export interface CommandOptions {
   calledIn?: string;
   /** A directory of programs that it finds first. */
   programs?: string;
+  /** Words before the command, such as those that enter a network namespace. */
+  through?: readonly string[];
+  /** Further variables of its environment. */
+  env?: Record<string, string>;
 }
 
 /** Runs the program of `deno task guest`, with its temporary files in `directory`. */
 export async function guest(
   args: string[],
   directory: TemporaryDirectory,
-  { stdin, signalOn, calledIn, programs }: CommandOptions = {},
+  { stdin, signalOn, calledIn, programs, through = [], env }: CommandOptions = {},
 ): Promise<Ended> {
-  const child = spawn(Deno.execPath(), ["run", "--quiet", "--allow-all", MAIN, ...args], {
+  const command = [Deno.execPath(), "run", "--quiet", "--allow-all", MAIN, ...args];
+  const [program, ...words] = [...through, ...command];
+  const child = spawn(program, words, {
     env: {
       ...{ TMPDIR: directory.path, NO_COLOR: "1" },
       ...calledIn && { INIT_CWD: calledIn },
+      ...env,
       ...programs && { PATH: `${programs}:${Deno.env.get("PATH")}` },
     },
     stdin: "piped",

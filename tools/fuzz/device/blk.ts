@@ -4,7 +4,17 @@ import blk from "../../../backends/blk/mod.ts";
 import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS } from "../../../backends/blk/operation.ts";
 import type { Random } from "../../lib/random.ts";
 import type { Tally } from "../frame.ts";
-import { DISCARD, DiskModel, FLUSH, GET_ID, IN, OUT, WRITE_ZEROES } from "./disk_model.ts";
+import {
+  DISCARD,
+  DiskModel,
+  FLUSH,
+  GET_ID,
+  GET_LIFETIME,
+  IN,
+  OUT,
+  SECURE_ERASE,
+  WRITE_ZEROES,
+} from "./disk_model.ts";
 import { accessConfig, divide, divided, expectBroken, type Life, withLife } from "./life.ts";
 
 const SECTOR_BYTES = 512;
@@ -31,9 +41,21 @@ const NAMES: Record<number, string> = {
   [GET_ID]: "GET_ID",
   [DISCARD]: "DISCARD",
   [WRITE_ZEROES]: "WRITE_ZEROES",
+  [SECURE_ERASE]: "SECURE_ERASE",
+  [GET_LIFETIME]: "GET_LIFETIME",
 };
 
-const USUAL_TYPES = [IN, IN, IN, OUT, OUT, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES];
+/** Requests about zones: virtio 1.3, 5.2.6. */
+const ZONE_APPEND = 15, ZONE_REPORT = 16;
+const ZONE_TYPES = [ZONE_APPEND, ZONE_APPEND, ZONE_REPORT, 18, 20, 22, 24, 26];
+
+/** The largest status. */
+const MAX_STATUS = 6;
+
+const USUAL_TYPES = [
+  ...[IN, IN, IN, OUT, OUT, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES],
+  ...[SECURE_ERASE, GET_LIFETIME],
+];
 
 /** Where files are: on a disk, and in memory, where they are mapped. */
 const DISK = "/var/tmp", MEMORY = "/dev/shm";
@@ -49,6 +71,19 @@ const DISKS: { name: string; directory?: string; options: Record<string, unknown
   { name: "file, O_DIRECT", directory: DISK, options: { io: "uring", cache: "none" } },
   { name: "file in memory", directory: MEMORY, options: { io: "auto" } },
   { name: "file in memory, io_uring", directory: MEMORY, options: { io: "uring" } },
+  {
+    name: "memory, zoned",
+    options: {
+      zoned: `host-managed,size=${STRIPE_SECTORS * SECTOR_BYTES},conventional=3,open=4,active=6`,
+    },
+  },
+  {
+    name: "store in TypeScript",
+    options: {
+      blkFile: new URL("memory_store.ts", import.meta.url).pathname,
+      storeOptions: `size=${DISK_BYTES}`,
+    },
+  },
   { name: "file, read-only", directory: DISK, options: { io: "auto", readOnly: true } },
 ];
 
@@ -59,8 +94,9 @@ export async function liveAsDisk(random: Random, cases: number, tally: Tally): P
   try {
     if (path !== undefined) Deno.truncateSync(path, DISK_BYTES);
     const options = {
-      ...disk.options,
       ...path === undefined ? { size: DISK_BYTES } : { blkFile: path },
+      ...disk.options,
+      ...disk.options.blkFile !== undefined && { size: undefined },
       numQueues: 2,
       serial: SERIAL,
     };
@@ -95,9 +131,12 @@ class DiskLife {
       readOnly: has("RO"),
       discard: has("DISCARD"),
       writeZeroes: has("WRITE_ZEROES"),
+      secureErase: has("SECURE_ERASE"),
+      lifetime: has("LIFETIME") ? [1, 2, 3] : undefined,
       serial: SERIAL,
       maxDiscardSectors: MAX_DISCARD_SECTORS,
       maxWriteZeroesSectors: MAX_WRITE_ZEROES_SECTORS,
+      zoned: has("ZONED"),
       remembers: name !== "null",
     });
   }
@@ -112,6 +151,7 @@ class DiskLife {
           await accessConfig(this.life, new Set([WRITEBACK_OFFSET]));
           break;
         case 1:
+          if (this.#model.traits.zoned) break;
           done++;
           await this.#resize();
           break;
@@ -155,7 +195,8 @@ class DiskLife {
     const what = `a request of type ${type} (${
       [...readable.subarray(0, 48)].map((byte) => byte.toString(16)).join(" ")
     }), ${readable.length} bytes to read and ${room} to write`;
-    if (status !== expected.status) {
+    if (status > MAX_STATUS) throw new Error(`Expected a status of ${what}, got ${status}`);
+    if (expected.status !== undefined && status !== expected.status) {
       throw new Error(`Expected status ${expected.status} of ${what}, got ${status}`);
     }
     if (written !== room + 1) {
@@ -182,7 +223,8 @@ class DiskLife {
   #request(stripe: number): Request {
     const { random } = this.life;
     const any = (bytes: number) => new Uint8Array(bytes).map(() => random.u32());
-    const type = random.pick([...USUAL_TYPES, this.#oddType()]);
+    const zoneTypes = this.#model.traits.zoned ? ZONE_TYPES : [];
+    const type = random.pick([...USUAL_TYPES, ...zoneTypes, this.#oddType()]);
     if (random.chance(1, 64)) return { readable: any(random.below(16)), room: random.below(600) };
     const [sector, sectors] = this.#range(stripe);
     const bytes = random.chance(1, 16)
@@ -204,13 +246,28 @@ class DiskLife {
         };
       case DISCARD:
       case WRITE_ZEROES:
+      case SECURE_ERASE: {
+        const segments = this.#segments(stripe, type);
+        // Without any, those of a secure erase are looked for where the device writes
+        const isElsewhere = type === SECURE_ERASE && segments.length === 0;
         return {
-          readable: concat([this.#header(type, 0n), this.#segments(stripe, type)]),
-          room: random.chance(1, 8) ? random.below(40) : 0,
+          readable: concat([this.#header(type, 0n), segments]),
+          room: random.chance(1, 8) && !isElsewhere ? random.below(40) : 0,
         };
+      }
+      case ZONE_APPEND: {
+        const zone = BigInt(stripe * STRIPE_SECTORS + (random.chance(1, 16) ? 1 : 0));
+        return {
+          readable: concat([this.#header(type, zone), any(bytes)]),
+          room: random.chance(1, 8) ? random.below(40) : 8,
+        };
+      }
       default:
         return {
-          readable: concat([this.#header(type, sector), any(random.below(30))]),
+          readable: concat([
+            this.#header(type, random.chance(1, 2) ? sector : BigInt(stripe * STRIPE_SECTORS)),
+            any(random.below(30)),
+          ]),
           room: random.pick([0, 1, 19, 20, 21, 512, random.below(100)]),
         };
     }

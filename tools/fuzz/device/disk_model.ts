@@ -3,6 +3,7 @@
 const SECTOR_BYTES = 512, SEGMENT_BYTES = 16, HEADER_BYTES = 16, ID_BYTES = 20;
 
 export const IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, WRITE_ZEROES = 13;
+export const GET_LIFETIME = 10, SECURE_ERASE = 14;
 
 const OK = 0, IOERR = 1, UNSUPP = 2;
 
@@ -13,16 +14,22 @@ export interface DiskTraits {
   readOnly: boolean;
   discard: boolean;
   writeZeroes: boolean;
+  secureErase: boolean;
+  /** What struct virtio_blk_lifetime holds, if it has that. */
+  lifetime?: readonly number[];
   serial: string;
   maxDiscardSectors: number;
   maxWriteZeroesSectors: number;
+  /** It has zones: what it answers is not known here. */
+  zoned: boolean;
   /** Reads give back what was written; else what they give is not looked at. */
   remembers: boolean;
 }
 
 /** What has to come back. */
 export interface DiskAnswer {
-  status: number;
+  /** Undefined where it may be any. */
+  status: number | undefined;
   /** The bytes before the status; undefined where they may be anything. */
   data: Uint8Array | undefined;
 }
@@ -48,6 +55,7 @@ export class DiskModel {
   /** Carries a request out: its readable bytes, and room for so many before the status. */
   answer(readable: Uint8Array, room: number): DiskAnswer {
     // What a failed request could have filled is zero.
+    if (this.traits.zoned) return { status: undefined, data: undefined };
     const failed = (status: number) => ({ status, data: new Uint8Array(room) });
     if (readable.length < HEADER_BYTES) return failed(IOERR);
     const view = new DataView(readable.buffer, readable.byteOffset, readable.length);
@@ -81,6 +89,16 @@ export class DiskModel {
       case WRITE_ZEROES:
         if (!traits.writeZeroes) return failed(UNSUPP);
         return failed(this.#clear(payload, traits.maxWriteZeroesSectors, 1));
+      case SECURE_ERASE:
+        if (!traits.secureErase) return failed(UNSUPP);
+        return failed(this.#clear(payload, traits.maxDiscardSectors, 0));
+      case GET_LIFETIME: {
+        if (traits.lifetime === undefined) return failed(UNSUPP);
+        if (room < 6) return failed(IOERR);
+        const data = new Uint8Array(room);
+        traits.lifetime.forEach((value, i) => data[2 * i] = value);
+        return { status: OK, data };
+      }
       default:
         return failed(UNSUPP);
     }

@@ -36,7 +36,7 @@ export function playEpisode(random: Random, limit: number, tally: Tally): number
 
 /** A chain that the ring gave. */
 interface Taken {
-  slot: number;
+  id: number;
   descriptors: number;
   /** What was written to it, once it is complete. */
   written: number | undefined;
@@ -50,14 +50,14 @@ interface Used extends Taken {
 class Episode {
   readonly #world: World;
   readonly #ring: Virtqueue;
-  /** What the device has, by slot. */
+  /** What the device has, by ID. */
   readonly #taken = new Map<number, Chain>();
-  /** Slots that may not come again: taken, held back, or given up. */
+  /** IDs that may not come again: taken, held back, or given up. */
   readonly #busy = new Set<number>();
-  /** In order: slots that are not used yet, and what was written to those that are complete. */
+  /** In order: IDs that are not used yet, and what was written to those that are complete. */
   #order: Taken[] = [];
   readonly #known: RingKnowledge;
-  /** What was used since the last publication: where in the ring, and which slot. */
+  /** What was used since the last publication: where in the ring, and which ID. */
   #unpublished: Used[] = [];
   /** Split: the next used element. Packed: its descriptor and wrap counter. */
   #usedNext: number;
@@ -86,6 +86,7 @@ class Episode {
       busy: this.#busy,
       next: base & 0xffff,
       seen: base & 0xffff,
+      heads: [],
       at: base & 0x7fff,
       wrap,
       taken: 0,
@@ -266,11 +267,11 @@ class Episode {
     this.#checkChain(chain);
     if (!isRaced) {
       if (wanted === null || typeof wanted === "string") {
-        throw mismatch(wanted, `the chain of slot ${chain.slot}`);
+        throw mismatch(wanted, `the chain with ID ${chain.id}`);
       }
-      const got = [chain.slot, chain.descriptors, pieces(chain.readable), pieces(chain.writable)];
-      const { slot, descriptors, readable, writable } = wanted;
-      const all = [slot, descriptors, readable, writable];
+      const got = [chain.id, chain.descriptors, pieces(chain.readable), pieces(chain.writable)];
+      const { id, descriptors, readable, writable } = wanted;
+      const all = [id, descriptors, readable, writable];
       if (JSON.stringify(got) !== JSON.stringify(all)) throw mismatch(wanted, JSON.stringify(got));
     }
     this.#note(chain);
@@ -282,10 +283,14 @@ class Episode {
 
   /** What holds for every chain, whatever was written meanwhile. */
   #checkChain(chain: Chain): void {
-    const { slot } = chain;
+    const { slot, id } = chain;
     const { size } = this.#world.options;
-    if (!(slot >= 0 && slot < size)) throw new Error(`Expected a slot below ${size}, got ${slot}`);
-    if (this.#busy.has(slot)) throw new Error(`Slot ${slot} is in flight already`);
+    for (const number of [slot, id]) {
+      if (!(number >= 0 && number < size)) {
+        throw new Error(`Expected a number below ${size}, got ${number}`);
+      }
+    }
+    if (this.#busy.has(id)) throw new Error(`ID ${id} is in flight already`);
     const most = maxChainParts(size);
     if (!(chain.descriptors >= 1 && chain.descriptors <= most)) {
       throw new Error(`Expected 1 to ${most} descriptors, got ${chain.descriptors}`);
@@ -315,11 +320,14 @@ class Episode {
   }
 
   #note(chain: Chain): void {
+    for (const { slot } of this.#taken.values()) {
+      if (slot === chain.slot) throw new Error(`Slot ${slot} is in flight already`);
+    }
     const { size, packed } = this.#world.options;
-    this.#taken.set(chain.slot, chain);
-    this.#busy.add(chain.slot);
+    this.#taken.set(chain.id, chain);
+    this.#busy.add(chain.id);
     this.#order.push({
-      slot: chain.slot,
+      id: chain.id,
       descriptors: packed ? chain.ringDescriptors : 1,
       written: undefined,
     });
@@ -330,6 +338,7 @@ class Episode {
       if (known.at >= size) [known.at, known.wrap] = [known.at - size, !known.wrap];
     } else {
       known.next = (known.next + 1) & 0xffff;
+      known.heads.shift();
     }
     if (this.#ring.inFlight !== this.#taken.size) {
       throw new Error(`Expected ${this.#taken.size} in flight, got ${this.#ring.inFlight}`);
@@ -344,7 +353,7 @@ class Episode {
     const random = this.random;
     const { inOrder } = this.#world.options;
     const chain = random.pick([...this.#taken.values()]);
-    this.#taken.delete(chain.slot);
+    this.#taken.delete(chain.id);
     if (random.chance(1, 64)) {
       this.#ring.abandon(chain);
       this.tally.add("pure: chains given up");
@@ -354,7 +363,7 @@ class Episode {
       ? chain.writableBytes
       : random.below(chain.writableBytes + 1);
     this.#ring.put(chain, written);
-    const entry = this.#order.find(({ slot }) => slot === chain.slot)!;
+    const entry = this.#order.find(({ id }) => id === chain.id)!;
     entry.written = written;
     if (inOrder) {
       while (this.#order.length > 0 && this.#order[0].written !== undefined) {
@@ -373,11 +382,11 @@ class Episode {
   #used(entry: Taken): void {
     const { isApart, options, view } = this.#world;
     const { packed, size, usedIndex } = options;
-    const { slot, descriptors, written } = entry;
-    this.#busy.delete(slot);
+    const { id, descriptors, written } = entry;
+    this.#busy.delete(id);
     this.tally.add("pure: chains used");
     if (packed) {
-      const used = { at: this.#usedNext, slot, descriptors, written };
+      const used = { at: this.#usedNext, id, descriptors, written };
       // Nothing is written before it is published where a record is kept; else everything but the
       // ID of the first one, and the driver may write over it.
       if (this.#isWrittenAtOnce) this.#checkUsed(used, this.#unpublished.length > 0);
@@ -390,10 +399,10 @@ class Episode {
     }
     const at = usedIndex + 4 + (this.#usedNext % size) * 8;
     this.#usedNext = (this.#usedNext + 1) & 0xffff;
-    this.#unpublished.push({ at: this.#usedNext, slot, descriptors, written });
+    this.#unpublished.push({ at: this.#usedNext, id, descriptors, written });
     const got = [view.getUint32(at, true), view.getUint32(at + 4, true)];
-    if (isApart && (got[0] !== slot || got[1] !== written! % 2 ** 32)) {
-      throw new Error(`Expected used ${slot} with ${written} bytes, got ${got}`);
+    if (isApart && (got[0] !== id || got[1] !== written! % 2 ** 32)) {
+      throw new Error(`Expected used ${id} with ${written} bytes, got ${got}`);
     }
   }
 
@@ -411,9 +420,9 @@ class Episode {
         throw new Error(`Expected used index ${this.#usedNext}, got ${index}`);
       }
     } else {
-      const { at, slot } = used[0];
-      const id = view.getUint16(options.descriptorIndex + at * 16 + 12, true);
-      if (id !== slot) throw new Error(`Expected used ${slot} first, got ${id}`);
+      const { at, id } = used[0];
+      const got = view.getUint16(options.descriptorIndex + at * 16 + 12, true);
+      if (got !== id) throw new Error(`Expected used ${id} first, got ${got}`);
       if (!this.#isWrittenAtOnce) { for (const each of used) this.#checkUsed(each, true); }
     }
     this.tally.add("pure: publications");
@@ -424,13 +433,13 @@ class Episode {
   }
 
   /** Looks at a used descriptor of a packed ring. */
-  #checkUsed({ at, slot, written }: Used, withId: boolean): void {
+  #checkUsed({ at, id, written }: Used, withId: boolean): void {
     const { isApart, options, view } = this.#world;
     if (!isApart) return;
     const place = options.descriptorIndex + at * 16;
-    const got = [withId ? view.getUint16(place + 12, true) : slot, view.getUint32(place + 8, true)];
-    if (got[0] !== slot || got[1] !== written! % 2 ** 32) {
-      throw new Error(`Expected used ${slot} with ${written} bytes, got ${got}`);
+    const got = [withId ? view.getUint16(place + 12, true) : id, view.getUint32(place + 8, true)];
+    if (got[0] !== id || got[1] !== written! % 2 ** 32) {
+      throw new Error(`Expected used ${id} with ${written} bytes, got ${got}`);
     }
   }
 
@@ -447,12 +456,12 @@ class Episode {
       this.#busy.clear();
       for (let chain = ring.take(); chain !== null; chain = ring.take()) {
         this.#checkChain(chain);
-        this.#busy.add(chain.slot);
-        // In order, a slot that is answered may still wait for others.
+        this.#busy.add(chain.id);
+        // In order, an ID that is answered may still wait for others.
         if (world.options.inOrder || random.chance(1, 2)) continue;
         ring.put(chain, chain.writableBytes);
         ring.publish();
-        this.#busy.delete(chain.slot);
+        this.#busy.delete(chain.id);
       }
     } catch (error) {
       expectRefusal(error, this.tally);

@@ -9,7 +9,7 @@ export type Pieces = [index: number, bytes: number][];
 
 /** A chain that the device has to get. */
 export interface ExpectedChain {
-  slot: number;
+  id: number;
   /** Descriptors of the ring that it takes. */
   ringDescriptors: number;
   descriptors: number;
@@ -27,6 +27,9 @@ class Broken extends Error {
   }
 }
 
+/** How many entries of the available ring the device reads at once. */
+const HEADS_AT_ONCE = 16;
+
 /** What the device knows of a ring besides its memory. */
 export interface RingKnowledge {
   /** Slots that are in flight, or given up. */
@@ -34,6 +37,8 @@ export interface RingKnowledge {
   /** Split: the next available entry, and the available index as it was last read. */
   next: number;
   seen: number;
+  /** Split: the entries from there on that were read already: a few are read at once. */
+  heads: number[];
   /** Packed: the next descriptor, its wrap counter, and how many are not used yet. */
   at: number;
   wrap: boolean;
@@ -72,8 +77,8 @@ class Collector {
   readonly chain: ExpectedChain;
   #bytes = 0;
 
-  constructor(readonly world: World, slot: number) {
-    this.chain = { slot, ringDescriptors: 0, descriptors: 0, readable: [], writable: [] };
+  constructor(readonly world: World, id: number) {
+    this.chain = { id, ringDescriptors: 0, descriptors: 0, readable: [], writable: [] };
   }
 
   /** @param most How many descriptors there may be up to this one. */
@@ -137,7 +142,14 @@ function splitLook(world: World, known: RingKnowledge): Expected {
     if (((index - known.next) & 0xffff) > size) throw new Broken("available-index");
     known.seen = index;
   }
-  const head = view.getUint16(availableIndex + 4 + 2 * (known.next % size), true);
+  const { heads } = known;
+  if (heads.length === 0) {
+    const count = Math.min((known.seen - known.next) & 0xffff, HEADS_AT_ONCE);
+    for (let next = known.next; heads.length < count; next++) {
+      heads.push(view.getUint16(availableIndex + 4 + 2 * (next % size), true));
+    }
+  }
+  const head = heads[0];
   if (head >= size) throw new Broken("descriptor-index");
   if (known.busy.has(head)) throw new Broken("head-in-flight");
   const collector = new Collector(world, head);

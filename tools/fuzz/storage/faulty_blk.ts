@@ -65,12 +65,14 @@ export default defineDevice({
       ...shared,
       store,
       state: new SharedState(shared.state),
+      zones: undefined,
       features,
       config,
     });
     return {
       queues: { requestq: (chain, queue) => operation.handle(chain, queue) },
       onStart: (queue) => operation.start(queue),
+      onMessage: () => operation.flush(),
       close: () => store.close(),
     };
   },
@@ -104,8 +106,10 @@ class FaultyStore implements Store {
     return this.#answer(request, () => this.#inner.write(request));
   }
   flush(request: StoreRequest): StoreResult {
+    const answer = this.#answer(request, () => this.#inner.flush(request), MAX_STRIPES);
+    // When its order was taken: the next one is another flush's
     Atomics.add(this.orders, FLUSHES, 1);
-    return this.#answer(request, () => this.#inner.flush(request), MAX_STRIPES);
+    return answer;
   }
   discard(request: StoreRequest): StoreResult {
     return this.#answer(request, () => this.#inner.discard(request));

@@ -1,0 +1,93 @@
+/**
+ * Snapshots of a disk that runs: it goes on in a new overlay, and what it had is only read from then
+ * on.
+ *
+ * @module
+ */
+
+import { removeName } from "../../../src/linux/mod.ts";
+import type { BlkOptions } from "../options.ts";
+import type { OpenOverlayStore, OverlayHandle, StoreControl } from "../store.ts";
+import { createDelta } from "./delta_file.ts";
+import { factsOf, layOverlay, MOST_OVERLAYS } from "./open_overlay.ts";
+
+/** What the threads of a disk are told for a snapshot, in this order. */
+export type SnapshotStep =
+  /** Take no requests. */
+  | { readonly snapshot: "pause" }
+  /** Attach to the overlay. */
+  | { readonly snapshot: "prepare"; readonly handle: OverlayHandle }
+  /** Use it. */
+  | { readonly snapshot: "lay" }
+  /** Take requests again. */
+  | { readonly snapshot: "resume" };
+
+/** A disk that runs. */
+export interface RunningDisk {
+  store: StoreControl;
+  /** What the person named it. */
+  name: string;
+  options: BlkOptions;
+  log(message: string): void;
+  /** Tells its threads something. */
+  post(message: SnapshotStep | "flush"): Promise<unknown>;
+  /** Waits for what is in flight. */
+  fence(): Promise<void>;
+  /** Whether a flush has failed. */
+  hasLost(): boolean;
+}
+
+/** The path that the body of a `snapshot` command names. */
+export function overlayOf(body: unknown): string {
+  const { overlay, ...others } = Object(body) as { overlay?: unknown };
+  const [unknown] = Object.keys(others);
+  if (typeof overlay === "string" && overlay !== "" && unknown === undefined) return overlay;
+  throw new TypeError(
+    `Expected {"overlay": "PATH"}, the file for what is written from now on, got ${
+      JSON.stringify(body)
+    }`,
+  );
+}
+
+/**
+ * Has a disk go on in a new overlay.
+ *
+ * @returns The overlay, which ends before the store below it.
+ * @throws {Error} When that cannot be; the disk runs as before then.
+ */
+export async function takeSnapshot(disk: RunningDisk, path: string): Promise<OpenOverlayStore> {
+  const { store, options, log, post } = disk;
+  if (store.abilities.readOnly || !store.abilities.durable) {
+    throw new TypeError("Expected a disk that is written, and outlives this process");
+  }
+  if (overlaysOf(store) >= MOST_OVERLAYS) {
+    throw new TypeError(`Expected less than ${MOST_OVERLAYS} overlays on each other`);
+  }
+  await using opened = new AsyncDisposableStack();
+  try {
+    await post({ snapshot: "pause" });
+    await disk.fence();
+    await post("flush");
+    if (disk.hasLost()) throw new Error("What was written cannot be made durable");
+    const facts = factsOf(store, disk.name);
+    createDelta(path, facts);
+    opened.defer(() => removeName(path));
+    const how = { ...options, readOnly: false };
+    const made = opened.use(
+      layOverlay({ path, options: how, log, base: store, facts }, new AsyncDisposableStack()),
+    );
+    await post({ snapshot: "prepare", handle: made.handle });
+    await post({ snapshot: "lay" });
+    opened.move();
+    return made;
+  } finally {
+    await post({ snapshot: "resume" });
+  }
+}
+
+/** How many overlays a store has on each other. */
+function overlaysOf({ handle }: StoreControl): number {
+  let count = 0;
+  for (let at = handle; at.kind === "overlay"; at = at.base) count++;
+  return count;
+}
