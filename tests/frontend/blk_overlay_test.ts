@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { equals } from "@std/bytes";
 import blk from "../../backends/blk/mod.ts";
+import { readHeader } from "../../backends/blk/overlay/delta_file.ts";
 import { SESSION_OFFSET } from "../../backends/blk/overlay/format.ts";
 import type { AnyOpenStore, Store } from "../../backends/blk/store.ts";
 import { serve } from "../../mod.ts";
@@ -115,6 +116,42 @@ Deno.test("a guest that writes an overlay to its raw disk gets no base that it n
     await using open = await openDisk({ ...both, overlay: `${above}.2`, format: "overlay" });
     const sector = random.below(SECTORS);
     assertEquals(await (await attachDisk(open)).read(sector, 1), sectorOf(sector, 0));
+  }));
+
+Deno.test("a raw base that begins like an overlay stays raw when the host resizes it", () =>
+  withBase(async ({ base: secret, overlay: above }) => {
+    const disk = `${above}.raw`;
+    await close(await openDisk({ overlay: disk, blkFile: secret })); // as the guest writes it
+    const { size } = Deno.statSync(disk);
+    const resize = (bytes: number) => {
+      Deno.truncateSync(disk, bytes);
+      Deno.utimeSync(disk, 1, 1);
+    };
+    resize(SECTORS * 512);
+    await close(await openDisk({ overlay: above, blkFile: disk, format: "raw" }));
+    resize(size); // to that of the overlay that it looks like
+    await assertRejects(
+      () => openDisk({ overlay: above }),
+      Error,
+      `with which it would be a mix; restore its base`,
+    );
+  }));
+
+Deno.test("an overlay keeps what its base is, and takes no other word of it", () =>
+  withBase(async ({ base, overlay }) => {
+    const above = `${overlay}.above`;
+    await close(await openDisk({ overlay, blkFile: base }));
+    await close(await openDisk({ overlay: above, blkFile: overlay, format: "overlay" }));
+    for (const [path, is, other] of [[above, "overlay", "raw"], [overlay, "raw", "overlay"]]) {
+      const { name, format } = readHeader(path).base;
+      assertEquals(format, is);
+      await close(await openDisk({ overlay: path, blkFile: name, format: is as "raw" }));
+      await assertRejects(
+        () => openDisk({ overlay: path, blkFile: name, format: other as "raw" }),
+        Error,
+        `it was made with --format=${is}, got --format=${other}; leave that out`,
+      );
+    }
   }));
 
 Deno.test("an overlay that lost power has what was flushed, or what was written since", () =>

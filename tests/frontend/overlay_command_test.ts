@@ -1,8 +1,9 @@
 /** What `vhostd overlay` does with the files of overlays. */
+import { crc32 } from "node:zlib";
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import command from "../../backends/blk/overlay/command.ts";
 import { loadMap, readHeader, writeHeader } from "../../backends/blk/overlay/delta_file.ts";
-import { layoutOf } from "../../backends/blk/overlay/format.ts";
+import { HEADER_BYTES, layoutOf } from "../../backends/blk/overlay/format.ts";
 import { openFile } from "../../src/linux/mod.ts";
 import { Random } from "../../tools/lib/random.ts";
 import { mounted } from "./lib/block_devices.ts";
@@ -179,6 +180,12 @@ Deno.test("vhostd overlay says in one line what is wrong", () =>
       bytes[place] ^= 255;
       return bytes;
     };
+    const old = (bytes: Uint8Array) => {
+      const view = new DataView(bytes.buffer);
+      view.setUint32(8, 1, true);
+      view.setUint32(HEADER_BYTES - 4, crc32(bytes.subarray(0, HEADER_BYTES - 4)), true);
+      return bytes;
+    };
     const cases: [args: string[], message: string, status: number][] = [
       [[], "Expected one of info, commit, rebase, got none", 2],
       [["mend", overlay], "Expected one of info, commit, rebase, got mend", 2],
@@ -187,6 +194,7 @@ Deno.test("vhostd overlay says in one line what is wrong", () =>
       [["commit", overlay, "--json"], "Expected --json of info only", 2],
       [["info", `${base}.none`], "it does not exist", 1],
       [["info", base], "it is not an overlay", 1],
+      [["info", torn("old", old)], "version 1, and this program reads version 2; commit it by", 1],
       [["info", torn("header", at(20))], "its header is damaged", 1],
       [["info", torn("short", (bytes) => bytes.subarray(0, 9000))], "it is cut off", 1],
       [["rebase", overlay, `${base}.none`], "it does not exist", 1],
@@ -213,12 +221,11 @@ Deno.test("vhostd overlay says in one line what is wrong", () =>
       assertStringIncludes(stderr, `${base}: another program does not allow others to write`);
       assertEquals([status, stderr.trimEnd().split("\n").length], [1, 1], stderr);
     }
-    assertStringIncludes(
-      (await runCli(["overlay", "info", overlay])).stdout,
-      "disk       1022.5 KiB",
-    );
+    const text = (await runCli(["overlay", "info", overlay])).stdout;
+    assertStringIncludes(text, "disk       1022.5 KiB");
+    assertStringIncludes(text, `base       ${base} (raw, 1022.5 KiB)`);
     await verify(load, overlay);
     const { stdout, status } = await runCli(["overlay", "info", overlay, "--json"]);
-    const { diskBytes, base: { name } } = JSON.parse(stdout);
-    assertEquals([status, diskBytes, name], [0, SECTORS * 512, base]);
+    const { diskBytes, base: { name, format } } = JSON.parse(stdout);
+    assertEquals([status, diskBytes, name, format], [0, SECTORS * 512, base, "raw"]);
   }));

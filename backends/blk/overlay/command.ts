@@ -24,7 +24,6 @@ import {
   beginsAsOverlay,
   expectSameBase,
   factsOf,
-  formatOf,
   kernelPath,
   openBase,
   openDelta,
@@ -108,7 +107,7 @@ function info(path: string, isJson: boolean): void {
     disk: formatBytes(facts.diskBytes),
     allocated: formatBytes(facts.allocatedBytes),
     state: facts.state,
-    base: `${facts.base.name} (${formatBytes(facts.base.bytes)})`,
+    base: `${facts.base.name} (${facts.base.format}, ${formatBytes(facts.base.bytes)})`,
   };
   console.log(Object.entries(rows).map(([name, value]) => `${name.padEnd(11)}${value}`).join("\n"));
 }
@@ -128,7 +127,7 @@ async function commit(path: string): Promise<void> {
   const { base: recorded, isCommitting: isRepeated } = readHeader(path);
   const { name } = recorded;
   if (isModule(name)) throw new Error(`Cannot commit ${path}: its base ${name} is a program`);
-  const options: BlkOptions = { ...diskOptions(), format: formatOf(name, recorded) };
+  const options: BlkOptions = { ...diskOptions(), format: recorded.format };
   await using opened = new AsyncDisposableStack();
   const { header, delta, map } = openDelta(path, options, OPENING.log, opened);
   const { live } = map;
@@ -192,7 +191,7 @@ async function openToWrite(path: string, name: string, options: BlkOptions): Pro
   await using opened = new AsyncDisposableStack();
   const base = opened.use(
     options.format === "overlay"
-      ? await openOverlayStore({ ...options, overlay: name }, OPENING, openStore)
+      ? await openOverlayStore({ ...options, overlay: name, format: undefined }, OPENING, openStore)
       : await openStore({ ...options, blkFile: name }, OPENING),
   );
   if (base.abilities.readOnly) throw new Error(`Cannot commit ${path}: ${name} can only be read`);

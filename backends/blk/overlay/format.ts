@@ -39,20 +39,29 @@ const DATA_ALIGN_BYTES = 2 ** 20;
 
 /** What the file begins with. */
 export const OVERLAY_MAGIC = "vhostdov";
-const VERSION = 1;
+/** Version 1 did not say what its base is. */
+const VERSION = 2;
 
 // Places in the header.
 const AT_VERSION = 8, AT_SEQUENCE = 12, AT_DISK = 16, AT_ROOM = 24, AT_BASE = 32;
-const AT_STATE = 40, AT_NAME_LENGTH = 44, AT_IDENTITY_LENGTH = 46, AT_TEXT = 64;
+const AT_STATE = 40, AT_NAME_LENGTH = 44, AT_IDENTITY_LENGTH = 46, AT_FORMAT = 48, AT_TEXT = 64;
 const AT_CHECKSUM = HEADER_BYTES - 4;
 
 /** The most bytes of the base's name and of its identity together. */
 const TEXT_BYTES = AT_CHECKSUM - AT_TEXT;
 
+/** What a base can be, as numbered in the header: 0 is none. */
+const FORMATS = [undefined, "raw", "overlay"] as const;
+
 /** What a base must be for its overlay to be used. */
 export interface BaseFacts {
   /** The base as it was named, a file by its whole path. */
   readonly name: string;
+  /**
+   * Whether it is an overlay too. Only the person who names it decides that: a guest can write to
+   * its raw disk what an overlay begins with, and name any base there.
+   */
+  readonly format: "raw" | "overlay";
   /** Its size. */
   readonly bytes: number;
   /** What changes when its content does; empty where nothing tells. */
@@ -117,6 +126,7 @@ export function encodeHeader(header: OverlayHeader): Uint8Array<ArrayBuffer> {
   view.setUint32(AT_STATE, Number(header.isCommitting), true);
   view.setUint16(AT_NAME_LENGTH, name.length, true);
   view.setUint16(AT_IDENTITY_LENGTH, identity.length, true);
+  view.setUint32(AT_FORMAT, FORMATS.indexOf(base.format), true);
   bytes.set(name, AT_TEXT);
   bytes.set(identity, AT_TEXT + name.length);
   view.setUint32(AT_CHECKSUM, crc32(bytes.subarray(0, AT_CHECKSUM)), true);
@@ -163,7 +173,12 @@ function isWhole(bytes: Uint8Array<ArrayBuffer>): boolean {
 function decodeCopy(bytes: Uint8Array<ArrayBuffer>): OverlayHeader {
   const view = new DataView(bytes.buffer, bytes.byteOffset, HEADER_BYTES);
   const version = view.getUint32(AT_VERSION, true);
-  if (version !== VERSION) throw new Error(`it is of version ${version}, this program reads 1`);
+  if (version !== VERSION) {
+    throw new Error(
+      `it is of version ${version}, and this program reads version ${VERSION}; ` +
+        "commit it by the vhostd that made it, and make it again",
+    );
+  }
   const size = (at: number, name: string, least: number, most: number) => {
     const value = Number(view.getBigUint64(at, true));
     if (value % 512 === 0 && value >= least && value <= most) return value;
@@ -175,7 +190,10 @@ function decodeCopy(bytes: Uint8Array<ArrayBuffer>): OverlayHeader {
   const state = view.getUint32(AT_STATE, true);
   const nameEnd = AT_TEXT + view.getUint16(AT_NAME_LENGTH, true);
   const identityEnd = nameEnd + view.getUint16(AT_IDENTITY_LENGTH, true);
-  if (identityEnd > AT_CHECKSUM || state > 1) throw new Error("its header is damaged");
+  const format = FORMATS[view.getUint32(AT_FORMAT, true)];
+  if (identityEnd > AT_CHECKSUM || state > 1 || format === undefined) {
+    throw new Error("its header is damaged");
+  }
   const text = (from: number, to: number) => {
     const text = new TextDecoder().decode(bytes.subarray(from, to));
     if (UNREADABLE.test(text)) {
@@ -187,6 +205,6 @@ function decodeCopy(bytes: Uint8Array<ArrayBuffer>): OverlayHeader {
   return {
     sequence: view.getUint32(AT_SEQUENCE, true),
     ...{ diskBytes, roomBytes, isCommitting: state === 1 },
-    base: { name, bytes: baseBytes, identity: text(nameEnd, identityEnd) },
+    base: { name, format, bytes: baseBytes, identity: text(nameEnd, identityEnd) },
   };
 }

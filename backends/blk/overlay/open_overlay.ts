@@ -4,14 +4,7 @@
  * @module
  */
 
-import {
-  fileBytes,
-  fileKind,
-  kindAt,
-  openFile,
-  readBytes,
-  readLink,
-} from "../../../src/linux/mod.ts";
+import { fileKind, kindAt, openFile, readBytes, readLink } from "../../../src/linux/mod.ts";
 import { dataSync, LinuxError } from "../../../src/linux/mod.ts";
 import { openFileStore } from "../file_store.ts";
 import type { BlkOptions } from "../options.ts";
@@ -73,7 +66,13 @@ export async function openOverlayStore(
         `name it: vhostd blk --overlay=${path} ${name}`,
     );
   }
-  const format = recorded === undefined ? options.format : formatOf(name, recorded);
+  if (recorded !== undefined && (options.format ?? recorded.format) !== recorded.format) {
+    throw new Error(
+      `Cannot open overlay ${path}: it was made with --format=${recorded.format}, got ` +
+        `--format=${options.format}; leave that out`,
+    );
+  }
+  const format = recorded?.format ?? options.format;
   const base = opened.use(await openBase(name, { ...options, format }, opening, open, above));
   const facts = factsOf(base, name);
   if (isNew) createDelta(path, facts);
@@ -156,8 +155,7 @@ export function layOverlay(
 
 /**
  * Opens what lies below an overlay, to be read: any disk, or where `options.format` says so, another
- * overlay. A guest can write to a raw disk what an overlay begins with, and name any base in it: so
- * what the file begins with does not decide.
+ * overlay.
  */
 export async function openBase(
   name: string,
@@ -169,22 +167,12 @@ export async function openBase(
   const below = { ...options, readOnly: true };
   return options.format === "overlay"
     ? await openOverlayStore(
-      { ...below, overlay: name, blkFile: undefined },
+      { ...below, overlay: name, blkFile: undefined, format: undefined },
       opening,
       open,
       above + 1,
     )
     : await open({ ...below, overlay: undefined, blkFile: name }, opening);
-}
-
-/**
- * The format of a base on which an overlay was made. The file of an overlay is larger than its disk,
- * which has the size that is recorded.
- */
-export function formatOf(name: string, recorded: BaseFacts): "raw" | "overlay" {
-  if (!beginsAsOverlay(name)) return "raw";
-  using file = openFile(name, { nonblocking: true });
-  return fileBytes(file.number) === recorded.bytes ? "raw" : "overlay";
 }
 
 /** Opens the file of an overlay, and reads its maps. */
@@ -229,6 +217,7 @@ export function factsOf(base: StoreControl, name: string): BaseFacts {
   const file = handle.kind === "overlay" ? handle.delta : handle;
   return {
     name: file.kind === "file" ? pathOf(file.fd) : name,
+    format: handle.kind === "overlay" ? "overlay" : "raw",
     bytes,
     identity: base.identity?.() ?? "",
   };
