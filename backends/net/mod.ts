@@ -10,10 +10,11 @@
 
 import { defineDevice } from "../../mod.ts";
 import { countMemory, PacketCounts } from "./counts.ts";
+import { impairmentFrom } from "./impairment/impairment.ts";
 import { netOptions } from "./options.ts";
 import { ALL_OFFLOADS, type Offload } from "./packet.ts";
 import type { Network } from "./port.ts";
-import { openNetwork, openPort } from "./ports.ts";
+import { checkPort, openNetwork, openPort } from "./ports.ts";
 import { type PairContext, QueuePair } from "./queue_pair.ts";
 import { rarpPacket } from "./rarp.ts";
 import { Traffic, type TrafficMessage, type TrafficOptions } from "./traffic.ts";
@@ -57,6 +58,11 @@ export default defineDevice({
   },
 
   options: netOptions,
+
+  checkOptions([options]) {
+    checkPort(options);
+    impairmentFrom(options);
+  },
 
   async open({ options, log, post }) {
     await using made = new AsyncDisposableStack();

@@ -23,7 +23,6 @@ const MAX_FORWARDS = 64;
 export interface UserOptions {
   readonly forward?: string;
   readonly mtu?: number;
-  readonly queuePairs: number;
 }
 
 /**
@@ -33,10 +32,9 @@ export interface UserOptions {
  * @throws {OptionError} When it cannot be started.
  */
 export async function openUserNetwork(
-  { forward, mtu = DEFAULT_MTU, queuePairs }: UserOptions,
+  { forward, mtu = DEFAULT_MTU }: UserOptions,
   log: (message: string) => void,
 ): Promise<Network> {
-  if (queuePairs > 1) throw new OptionError("--user has one pair of queues: passt has one socket");
   const args = ["--quiet", "--mtu", `${mtu}`, ...forwardArguments(forward)];
   let first: Fd | undefined = await startPasst(args, new AbortController().signal);
   return new StreamNetwork({

@@ -144,7 +144,6 @@ export interface StreamOptions {
   readonly stream?: string;
   readonly streamListen?: string;
   readonly mtu?: number;
-  readonly queuePairs: number;
 }
 
 /**
@@ -153,11 +152,10 @@ export interface StreamOptions {
  * @throws {OptionError} When it cannot be had.
  */
 export function openStreamNetwork(
-  { stream, streamListen, mtu = 1500, queuePairs }: StreamOptions,
+  { stream, streamListen, mtu = 1500 }: StreamOptions,
   log: (message: string) => void,
 ): Network {
   const flag = stream === undefined ? `--stream-listen=${streamListen}` : `--stream=${stream}`;
-  if (queuePairs > 1) throw new OptionError(`${flag} has one pair of queues: it is one socket`);
   try {
     const address = streamAddress(stream ?? streamListen!, stream === undefined);
     const source = stream === undefined ? listening(address, mtu) : connecting(address, mtu);

@@ -216,7 +216,7 @@ export function openTapNetwork(options: TapOptions, log: (message: string) => vo
         fds.push(resources.use(openTap(tap, HEADER_BYTES, queuePairs > 1)));
       }
     } else {
-      const numbers = parseFds(tapFd!, queuePairs);
+      const numbers = parseTapFds(tapFd!, queuePairs);
       for (const fd of numbers) {
         const adopted = adoptTap(fd, HEADER_BYTES);
         name ??= adopted;
@@ -352,12 +352,20 @@ function change(
   }
 }
 
-function parseFds(text: string, count: number): number[] {
+/**
+ * The descriptors of `--tap-fd`, one for each pair of queues.
+ *
+ * @throws {OptionError} When there are others.
+ */
+export function parseTapFds(text: string, count: number): number[] {
   const fds = text.split(",").map((word) => /^\d{1,6}$/.test(word) ? Number(word) : -1);
   if (fds.includes(-1) || fds.length !== count) {
     throw new OptionError(
       `--tap-fd takes one descriptor per pair (${count}), such as 3,4; got ${JSON.stringify(text)}`,
     );
+  }
+  if (new Set(fds).size < fds.length) {
+    throw new OptionError(`--tap-fd takes a descriptor once, got ${JSON.stringify(text)}`);
   }
   return fds;
 }

@@ -12,7 +12,13 @@ import type { Instance, ServerGroup } from "../runtime/server_group.ts";
 import type { TraceOptions } from "../runtime/trace/options.ts";
 import { shownJson } from "../runtime/shown.ts";
 import type { WireCapture } from "../runtime/wire_capture.ts";
-import { type AnyDevice, expectEffect, nameFeatures, parseOption } from "../virtio/mod.ts";
+import {
+  type AnyDevice,
+  deviceOptions,
+  expectEffect,
+  nameFeatures,
+  parseOption,
+} from "../virtio/mod.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { endpointOf, type EndpointValues, instancesOf, type InstanceValue } from "./endpoint.ts";
@@ -156,19 +162,22 @@ class Service {
     return await Promise.race([ended, this.#ending.promise.then(() => this.#tooLong(server))]);
   }
 
-  /** Opens the sockets, and the capture of their messages. */
+  /** Checks the device's options, then opens the sockets, and the capture of their messages. */
   async #open(): Promise<Instance[]> {
+    const given = this.#places.map(({ value }) => ({
+      ...this.#options.options,
+      ...value !== undefined && { [this.#device.instances!]: value },
+    }));
+    deviceOptions(this.#device, given);
     using opened = new DisposableStack();
-    const instances = this.#places.map(({ name, endpoint, value }): Instance => {
+    const instances = this.#places.map(({ name, endpoint }, i): Instance => {
       const title = titleOf(this.#device, name);
       const log = (message: string, stack?: string) => {
         say(`${title}: ${message}`);
         if (stack !== undefined && wantsTrace()) sayStack(stack);
       };
       const source = opened.use(openEndpoint(endpoint, log));
-      const own = value === undefined ? {} : { [this.#device.instances!]: value };
-      const options = { ...this.#options, log, options: { ...this.#options.options, ...own } };
-      return { name, source, options };
+      return { name, source, options: { ...this.#options, log, options: given[i] } };
     });
     this.#wire = await this.#openWire();
     opened.move();

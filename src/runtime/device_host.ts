@@ -16,8 +16,7 @@ import {
   type ConfigLayout,
   ConfigSpace,
   DEFAULT_QUEUE_SIZE,
-  defaultOptions,
-  expectEffect,
+  deviceOptions,
   featureMask,
   type Features,
   type OpenDevice,
@@ -26,7 +25,6 @@ import {
   transportMask,
 } from "../virtio/mod.ts";
 import { checkOpenDevice } from "../virtio/device_names.ts";
-import { expectNames } from "../virtio/names.ts";
 import { layOutQueues } from "../virtio/queue_layout.ts";
 import { counterMemory, QueueCounters } from "./counters.ts";
 import { Latencies, latencyMemory } from "./latency.ts";
@@ -253,10 +251,7 @@ export class DeviceHost implements AsyncDisposable {
     if (device.threads === "main" && plane === "thread") {
       throw new TypeError(`Device ${device.name} runs on the main thread only`);
     }
-    const known = Object.keys(device.options ?? {});
-    expectNames(`options of ${device.name}`, Object.keys(options.options ?? {}), known);
-    expectEffect(device.options ?? {}, options.options ?? {});
-    const values = { ...defaultOptions(device.options ?? {}), ...options.options };
+    const [values] = deviceOptions(device, [options.options ?? {}]);
     const layout: ConfigLayout = device.config ?? packed({});
     const configMemory = new SharedArrayBuffer(layout.size);
     const config = new ConfigSpace(layout, configMemory);

@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { AnyDevice } from "../virtio/mod.ts";
+import { type AnyDevice, deviceOptions } from "../virtio/mod.ts";
 import type { DeviceHostOptions } from "./device_host.ts";
 import type { FrontendSource } from "./endpoint.ts";
 import type { RecordJson } from "./record.ts";
@@ -54,8 +54,9 @@ export class ServerGroup implements AsyncDisposable {
   static async start(device: AnyDevice, instances: readonly Instance[]): Promise<ServerGroup> {
     const servers = new Map<string, DeviceServer>();
     await using owned = new AsyncDisposableStack();
-    const thread = owned.use(new QueueThread(device.name));
     for (const { source } of instances) owned.defer(() => source[Symbol.dispose]());
+    deviceOptions(device, instances.map(({ options }) => options.options ?? {}));
+    const thread = owned.use(new QueueThread(device.name));
     for (const [instance, { name, source, options }] of instances.entries()) {
       const shared = { thread, instance, name };
       servers.set(name, owned.use(await DeviceServer.start(source, device, options, shared)));

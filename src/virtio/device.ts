@@ -436,6 +436,13 @@ export interface DeviceDefinition<
    * @default {none: the device has one instance}
    */
   readonly instances?: string;
+  /**
+   * Checks the options before anything is opened, a socket for the device included: those of each
+   * instance, in their order, or of the only one.
+   *
+   * @throws {OptionError} When options contradict each other, or those of another instance.
+   */
+  checkOptions?(instances: readonly OptionValues<NoInfer<O>>[]): void;
   /** Opens the control half. An error is shown to the person who runs the device. */
   open?(
     context: ControlContext<L, O>,

@@ -30,6 +30,7 @@ const DEFINITION_MEMBERS: Readonly<Record<keyof DeviceDefinition, true>> = {
   threads: true,
   instances: true,
   operand: true,
+  checkOptions: true,
   open: true,
   handlers: true,
 };

@@ -15,6 +15,7 @@ export type { ConfigStep, ConfigSteps } from "./config/steps.ts";
 export type * from "./config/write.ts";
 export * from "./define_device.ts";
 export * from "./device.ts";
+export * from "./device_options.ts";
 export type * from "./device_requests.ts";
 export * from "./features.ts";
 export * from "./format_bytes.ts";

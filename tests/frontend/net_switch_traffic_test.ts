@@ -1,5 +1,11 @@
 /** Impairments and captures of a switch: of all ports, of one, and of the uplink. */
-import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import { OptionError } from "../../mod.ts";
 import { StreamPeer } from "../../tools/lib/stream_peer.ts";
 import type { NetDriver } from "./lib/net_driver.ts";
@@ -138,7 +144,51 @@ Deno.test("switch refuses settings of a port or the uplink that there are not", 
       message,
     );
   }
-  const ports = Array.from({ length: 17 }, (_, i) => `--port=/tmp/never${i}.sock`);
-  const { status, stderr } = await runCli(["switch", ...ports]);
-  assertEquals([status, stderr], [2, "vhostd: --port is for up to 16 guests\n"]);
+});
+
+Deno.test("vhostd refuses flags of a switch or a card that contradict each other before it opens anything", async () => {
+  // Opening would fail, since there is no such directory.
+  const port = "--port=/nowhere/a.sock", card = ["net", "--socket-path=/nowhere/net.sock"];
+  const ports = Array.from({ length: 17 }, (_, i) => `--port=/nowhere/${i}.sock`);
+  for (
+    const [args, message] of [
+      [["switch", ...ports], "--port is for up to 16 guests, got 17"],
+      [
+        [
+          ...["switch", `${port},mac=52:54:00:00:00:0a`, "--port=/nowhere/b.sock"],
+          "--port=/nowhere/c.sock,mac=52:54:00:00:00:0A",
+        ],
+        "Expected another mac= for each --port, got 52:54:00:00:00:0A for " +
+        "/nowhere/a.sock,mac=52:54:00:00:00:0a and /nowhere/c.sock,mac=52:54:00:00:00:0A",
+      ],
+      [["switch", port, "--port=/nowhere/b.sock,mac=5"], "mac= of --port takes the address of one"],
+      [["switch", port, "--port=/nowhere/b.sock,jitter=3ms"], "--jitter may be at most --delay"],
+      [["switch", port, "--isolate"], "--isolate has no effect without --uplink"],
+      [["switch", port, "--pcap-max=1M"], "--pcap-max has no effect without --pcap"],
+      [["switch", port, "--uplink=null"], "--uplink takes tap:NAME"],
+      [
+        ["switch", port, "--uplink=tap:tap0", "--uplink-options=jitter=3ms"],
+        "--jitter may be at most --delay",
+      ],
+      [card, "got none"],
+      [[...card, "--null", "--bridge=br0"], "--bridge is for --tap, got --null"],
+      [[...card, "--tap=tap0", "--delay=1ms", "--jitter=2ms"], "--jitter may be at most --delay"],
+      [[...card, "--tap-fd=3,3", "--queue-pairs=2"], "--tap-fd takes a descriptor once"],
+      [[...card, "--user", "--queue-pairs=2"], "--user has one pair of queues: passt has one"],
+      [[...card, "--user", "--forward=ssh"], "--forward takes"],
+      [[...card, "--handler=none.ts", "--queue-pairs=2"], "--handler has one pair of queues"],
+    ] as const
+  ) {
+    const { status, stderr } = await runCli(args);
+    assertEquals([status, stderr.trimEnd().split("\n").length], [2, 1]);
+    assertStringIncludes(stderr, message);
+  }
+});
+
+Deno.test("serveInstances() refuses options of instances that contradict each other", async () => {
+  await assertRejects(
+    () => Switched.create([1, 2].map(() => ({ flags: ",mac=52:54:00:00:00:0a" }))),
+    OptionError,
+    "Expected another mac= for each --port",
+  );
 });

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { loadDefault, OptionError, parseOptionList, type Parts } from "../../../mod.ts";
+import { loadDefault, parseOptionList, type Parts } from "../../../mod.ts";
 import { addressOf, pinnedBuffer } from "../../../src/linux/mod.ts";
 import { Drop, FULL, HEADER_BYTES, MIN_FRAME_BYTES, SENT } from "../packet.ts";
 import type { HandlerPlan, Network, Port, PortOwner } from "../port.ts";
@@ -176,15 +176,8 @@ export class HandlerPort implements Port {
  */
 export async function openHandlerNetwork(
   handler: string,
-  { handlerOptions = "", queuePairs, mtu = 1500 }: {
-    handlerOptions?: string;
-    queuePairs: number;
-    mtu?: number;
-  },
+  { handlerOptions = "", mtu = 1500 }: { handlerOptions?: string; mtu?: number },
 ): Promise<Network> {
-  if (queuePairs > 1) {
-    throw new OptionError("--handler sees all packets by one pair; leave --queue-pairs out");
-  }
   const { url, value } = await loadDefault("network", handler);
   const network = value as Partial<NetworkDefinition> | undefined;
   if (typeof network?.packet !== "function") {

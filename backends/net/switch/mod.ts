@@ -7,15 +7,15 @@
  * @module
  */
 
-import { defaultOptions, defineDevice, OptionError } from "../../../mod.ts";
+import { defaultOptions, defineDevice } from "../../../mod.ts";
 import net, { openCard } from "../mod.ts";
 import { netOptions } from "../options.ts";
 import { ALL_OFFLOADS } from "../packet.ts";
 import type { Network } from "../port.ts";
 import { openPort } from "../ports.ts";
 import type { TrafficMessage } from "../traffic.ts";
-import { portOptions, switchOptions } from "./options.ts";
-import { MAX_GUESTS, theSwitch } from "./switch.ts";
+import { checkSwitchOptions, portOptions, switchOptions } from "./options.ts";
+import { theSwitch } from "./switch.ts";
 import { Uplink } from "./uplink.ts";
 import { UplinkControl, type UplinkMessage } from "./uplink_control.ts";
 
@@ -32,11 +32,11 @@ export default defineDevice({
   queues: net.queues,
   features: net.features,
   options: switchOptions,
+  checkOptions: checkSwitchOptions,
   threads: "one",
   instances: "port",
 
   async open({ options, instance: { number, name }, log, post }) {
-    if (number >= MAX_GUESTS) throw new OptionError(`--port is for up to ${MAX_GUESTS} guests`);
     const { mac, traffic } = portOptions(options, number);
     const { mtu = 1500, isolate: isIsolated } = options;
     await using made = new AsyncDisposableStack();

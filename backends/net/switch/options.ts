@@ -12,8 +12,11 @@ import {
   parseSettings,
 } from "../../../mod.ts";
 import { captureOptions } from "../capture/recorder.ts";
-import { impairmentOptions } from "../impairment/impairment.ts";
+import { impairmentFrom, impairmentOptions } from "../impairment/impairment.ts";
+import { netOptions } from "../options.ts";
+import { checkPort } from "../ports.ts";
 import type { TrafficOptions } from "../traffic.ts";
+import { MAX_GUESTS } from "./switch.ts";
 
 /** What each port of a switch can have for itself. */
 const trafficSettings = { pcap: captureOptions.pcap, ...impairmentOptions };
@@ -46,7 +49,11 @@ export const switchOptions = {
     about: "Impair and capture the uplink: delay=20ms,pcap=FILE and so on",
     needs: "uplink",
   },
-  isolate: { type: "flag", about: "Let guests reach the uplink only, and not each other" },
+  isolate: {
+    type: "flag",
+    about: "Let guests reach the uplink only, and not each other",
+    needs: "uplink",
+  },
   mtu: {
     type: "number",
     placeholder: "BYTES",
@@ -87,6 +94,44 @@ export function portOptions(
 }
 
 /**
+ * Checks what the flags alone tell of a switch and its ports.
+ *
+ * @param instances The flags of each port.
+ * @throws {OptionError} When one is wrong, or they contradict each other.
+ */
+export function checkSwitchOptions(instances: readonly SwitchOptions[]): void {
+  if (instances.length > MAX_GUESTS) {
+    throw new OptionError(`--port is for up to ${MAX_GUESTS} guests, got ${instances.length}`);
+  }
+  const owners = new Map<string, string | undefined>();
+  const ofPorts: TrafficOptions[] = [];
+  for (const [number, options] of instances.entries()) {
+    const { mac, traffic } = portOptions(options, number);
+    impairmentFrom(traffic);
+    ofPorts.push(traffic);
+    if (mac === undefined) continue;
+    const key = mac.words.join();
+    if (owners.has(key)) {
+      throw new OptionError(
+        `Expected another mac= for each --port, got ${mac.text} for ${owners.get(key)} and ` +
+          options.port,
+      );
+    }
+    owners.set(key, options.port);
+  }
+  const { uplink, mtu, pcapMax } = instances[0];
+  const ofUplink = uplink === undefined ? undefined : uplinkTraffic(instances[0]);
+  if (uplink !== undefined) checkPort(uplinkOptions(uplink, mtu));
+  if (ofUplink !== undefined) impairmentFrom(ofUplink);
+  const captures = [...ofPorts, ofUplink].some((traffic) => traffic?.pcap !== undefined);
+  if (!captures && pcapMax !== captureOptions.pcapMax.default) {
+    throw new OptionError(
+      "--pcap-max has no effect without --pcap; leave it out, or add --pcap=FILE",
+    );
+  }
+}
+
+/**
  * What the uplink is to have. Impairments for all are those of guests.
  *
  * @throws {OptionError} When it is given anything else.
@@ -121,8 +166,16 @@ function parseMac(text: string): Mac {
   return { text, words: [a | b << 8, c | d << 8, e | f << 8] };
 }
 
-/** The flags of `net` for a value of `--uplink`. */
-export function uplinkOptions(uplink: string): Record<string, unknown> {
+/**
+ * The options of `net` for a value of `--uplink`.
+ *
+ * @throws {OptionError} When it is no uplink.
+ */
+export function uplinkOptions(uplink: string, mtu?: number): OptionValues<typeof netOptions> {
+  return { ...defaultOptions(netOptions), mtu, ...uplinkFlags(uplink) };
+}
+
+function uplinkFlags(uplink: string): Record<string, unknown> {
   const [, kind, place] = /^(tap|user|stream|handler)(?::(.+))?$/.exec(uplink) ?? [];
   if (kind === "handler" && place !== undefined) {
     const [, handler, handlerOptions] = /^([^,]*),?(.*)$/.exec(place)!;

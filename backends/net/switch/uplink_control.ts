@@ -4,8 +4,7 @@
  * @module
  */
 
-import { defaultOptions, type DeviceCommand } from "../../../mod.ts";
-import { netOptions } from "../options.ts";
+import type { DeviceCommand } from "../../../mod.ts";
 import { ALL_OFFLOADS, type Offload } from "../packet.ts";
 import type { Network, PortPlan } from "../port.ts";
 import { openNetwork } from "../ports.ts";
@@ -49,10 +48,7 @@ export class UplinkControl implements AsyncDisposable {
   ): Promise<UplinkControl> {
     await using made = new AsyncDisposableStack();
     const network = made.use(
-      await openNetwork({
-        ...{ ...defaultOptions(netOptions), queuePairs: 1, mtu: options.mtu },
-        ...uplinkOptions(options.uplink),
-      }, log),
+      await openNetwork(uplinkOptions(options.uplink, options.mtu), log),
     );
     const all = Object.fromEntries(ALL_OFFLOADS.map((name) => [name, true]));
     network.onFeatures?.(all as Record<Offload, boolean>);
