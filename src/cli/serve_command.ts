@@ -4,6 +4,7 @@
  * @module
  */
 
+import { keepNewFiles, noteNewFiles, removeNewFiles } from "../linux/file/new_files.ts";
 import { replaceFile } from "../linux/file/path.ts";
 import { openEndpoint } from "../runtime/endpoint.ts";
 import { type DeviceHost, type DeviceHostOptions, DeviceServer } from "../runtime/mod.ts";
@@ -118,7 +119,8 @@ class Service {
   /** Resolves when closing begins. */
   readonly #ending = Promise.withResolvers<void>();
   #isStopping = false;
-  #canWriteRecord = false;
+  /** Whether the start has succeeded. */
+  #hasStarted = false;
 
   constructor(
     device: AnyDevice,
@@ -142,6 +144,16 @@ class Service {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       Deno.addSignalListener(signal, () => this.#onStop());
     }
+    noteNewFiles();
+    try {
+      return await this.#run();
+    } finally {
+      await this.#wire?.[Symbol.asyncDispose]();
+      removeNewFiles();
+    }
+  }
+
+  async #run(): Promise<number> {
     const instances = await this.#open();
     const [{ source, options }] = instances;
     const serving = this.#device.instances === undefined
@@ -150,7 +162,6 @@ class Service {
     if (await Promise.race([serving, this.#stop.promise]) === "stop") {
       // Opening may take long; only the sockets exist yet
       for (const { source } of instances) source.stop();
-      await this.#wire?.[Symbol.asyncDispose]();
       return 0;
     }
     const server = await serving;
@@ -207,11 +218,10 @@ class Service {
   }
 
   async #serve(server: Served): Promise<void> {
+    await using _control = await this.#openControl(server);
+    await this.#startTraces(server);
     // Fail now, rather than at the end, if the file cannot be written
     this.#writeRecord(server);
-    this.#canWriteRecord = true;
-    await this.#startTraces(server);
-    await using _control = await this.#openControl(server);
     // A bug in a device must not end its guests
     globalThis.addEventListener("unhandledrejection", (event) => {
       event.preventDefault();
@@ -228,11 +238,18 @@ class Service {
     for (const [i, host] of hostsOf(server).entries()) say(this.#greeting(this.#places[i], host));
     if (isBehindNpx()) say(directCommand());
     try {
-      const ready = hostsOf(server).map(({ ready }) => ready.then(() => never));
-      await Promise.race([server.finished, this.#stop.promise, ...ready]);
+      const ready = Promise.all(hostsOf(server).map(({ ready }) => ready))
+        .then(() => this.#onStarted());
+      await Promise.race([server.finished, this.#stop.promise, ready.then(() => never)]);
+      this.#onStarted();
     } finally {
       this.#ending.resolve();
     }
+  }
+
+  #onStarted(): void {
+    this.#hasStarted = true;
+    keepNewFiles();
   }
 
   async #startTraces(server: Served): Promise<void> {
@@ -291,8 +308,7 @@ class Service {
 
   async #close(server: Served): Promise<void> {
     await server.close();
-    await this.#wire?.[Symbol.asyncDispose]();
-    if (this.#canWriteRecord) this.#writeRecord(server);
+    if (this.#hasStarted) this.#writeRecord(server);
   }
 
   /** Reports what hangs, and writes the record as it is. */
@@ -307,7 +323,7 @@ class Service {
       }`,
     );
     try {
-      if (this.#canWriteRecord) this.#writeRecord(server);
+      if (this.#hasStarted) this.#writeRecord(server);
     } catch (error) {
       tellFailure(error);
     }

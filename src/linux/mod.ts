@@ -74,6 +74,7 @@ export {
 export { AppendedFile } from "./file/appended_file.ts";
 export * from "./file/file_lease.ts";
 export * from "./file/file_lock.ts";
+export { noteNewFile } from "./file/new_files.ts";
 export {
   createFile,
   kindAt,

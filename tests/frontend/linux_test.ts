@@ -4,6 +4,7 @@ import {
   closeAll,
   countSignals,
   createEventfd,
+  createFile,
   createMemfd,
   createTimerfd,
   drainEventfd,
@@ -13,6 +14,7 @@ import {
   inspectSocket,
   IoVectors,
   LinuxError,
+  lockShared,
   MAX_SOCKET_PATH_BYTES,
   openFile,
   punchHole,
@@ -25,6 +27,8 @@ import {
   watchesEnded,
   writeVectors,
 } from "../../src/linux/mod.ts";
+import { keepNewFiles, noteNewFiles, removeNewFiles } from "../../src/linux/file/new_files.ts";
+import { replaceFile } from "../../src/linux/file/path.ts";
 import { Signaller } from "../../src/linux/wait/signaller.ts";
 import { addressOf, libc, pinnedBuffer } from "../../src/linux/libc.ts";
 import { processState } from "../../tools/lib/process_state.ts";
@@ -249,4 +253,28 @@ Deno.test("punchHole() frees space and leaves zeroes", () => {
   assertEquals(readVectors(file.number, vectors, 0), 65536);
   assertEquals(memory.reduce((sum, byte) => sum + byte, 0), 65536 - 8192);
   assertEquals(fileBytes(file.number), 65536);
+});
+
+Deno.test("removeNewFiles() leaves files that were there, that others lock or that took their place", () => {
+  const directory = Deno.makeTempDirSync();
+  const path = (name: string) => `${directory}/${name}`;
+  replaceFile(path("earlier"), "earlier");
+  noteNewFiles();
+  replaceFile(path("earlier"), "later");
+  for (const name of ["gone", "locked", "replaced", "new"]) createFile(path(name), () => {});
+  Deno.removeSync(path("gone"));
+  replaceFile(path("replaced"), "by another");
+  {
+    using other = openFile(path("locked"));
+    lockShared(other.number, 100, 1);
+    removeNewFiles();
+  }
+  const left = [...Deno.readDirSync(directory)].map(({ name }) => name).sort();
+  assertEquals(left, ["earlier", "locked", "replaced"]);
+  noteNewFiles();
+  replaceFile(path("kept"), "");
+  keepNewFiles();
+  removeNewFiles();
+  assertEquals(Deno.readTextFileSync(path("kept")), "");
+  Deno.removeSync(directory, { recursive: true });
 });

@@ -24,6 +24,7 @@ import {
   LinuxError,
   lockExclusive,
   lockShared,
+  noteNewFile,
   openFile,
   pinnedBuffer,
   punchHole,
@@ -172,6 +173,7 @@ export function openCacheFile(path: string, chunks: number): Fd {
       pause(PAUSE_MS);
       continue;
     }
+    if (fileBytes(fd.number) === 0) noteNewFile(path, fd.number);
     resizeFile(fd.number, chunks * (CHUNK_BYTES + CHECKSUM_BYTES));
     return new Fd(fd.release());
   }

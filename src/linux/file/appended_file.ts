@@ -8,10 +8,12 @@ import { check, Errno, LinuxError } from "../errors.ts";
 import { Fd, writeNow } from "../fd.ts";
 import { fileStat } from "./file.ts";
 import { lockExclusive } from "./file_lock.ts";
+import { noteNewFile } from "./new_files.ts";
 import { cString, libc, pinnedBuffer } from "../libc.ts";
 
 const O_WRONLY = 1;
 const O_CREAT = 0o100;
+const O_EXCL = 0o200;
 const O_CLOEXEC = 0o2000000;
 const O_NONBLOCK = 0o4000;
 /** Only its owner may read and write it. */
@@ -45,7 +47,11 @@ export class AppendedFile implements Disposable {
   constructor(path: string) {
     // Opening a pipe would wait for its reader.
     const flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK;
-    using fd = new Fd(check(libc.open(cString(path), flags, MODE), "open", path));
+    const made = libc.open(cString(path), flags | O_EXCL, MODE);
+    using fd = new Fd(
+      made >= 0 ? made : check(libc.open(cString(path), flags, MODE), "open", path),
+    );
+    if (made >= 0) noteNewFile(path, made);
     const { kind } = fileStat(fd.number);
     if (kind !== "file") {
       const what = kind === "other" ? "device" : kind;

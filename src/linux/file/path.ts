@@ -8,6 +8,7 @@
 import { check, Errno, LinuxError, retry } from "../errors.ts";
 import { Fd } from "../fd.ts";
 import { type FileKind, type FileStat, fileStat, openFile, readStat } from "./file.ts";
+import { noteNewFile } from "./new_files.ts";
 import { cString, errno, libc, pinnedBuffer } from "../libc.ts";
 
 const AT_FDCWD = -100;
@@ -158,6 +159,7 @@ export function replaceFile(path: string, text: string): void {
       at += retry("write", () => libc.write(fd.number, rest, rest.length), made);
     }
     check(libc.rename(cString(made), cString(path)), "rename", path);
+    if (kind === undefined) noteNewFile(path, fd.number);
   } catch (error) {
     libc.unlink(cString(made));
     throw error;
@@ -179,6 +181,7 @@ export function createFile(path: string, prepare: (fd: number) => void): void {
     prepare(fd.number);
     check(libc.fdatasync(fd.number), "fdatasync", path);
     check(libc.link(cString(made), cString(path)), "link", path);
+    noteNewFile(path, fd.number);
   } finally {
     libc.unlink(cString(made));
   }
