@@ -32,7 +32,7 @@ import { Engine, type Transport } from "./engine.ts";
 import { EnginePool } from "./engine_pool.ts";
 import { LateCode } from "./late_code.ts";
 import { Notices } from "./notices.ts";
-import { Patience } from "./patience.ts";
+import { noteSlow, Patience } from "./patience.ts";
 import type {
   BrokenEvent,
   EngineCommand,
@@ -263,7 +263,7 @@ export class DeviceHost implements AsyncDisposable {
       : undefined;
     using _unused = { [Symbol.dispose]: () => thread?.[Symbol.dispose]() };
     let host: DeviceHost | undefined;
-    const control = await device.open?.({
+    const opening = device.open?.({
       options: values,
       config: config.view,
       instance: { number: shared?.instance ?? 0, name: shared?.name ?? device.name },
@@ -278,7 +278,8 @@ export class DeviceHost implements AsyncDisposable {
       },
       log,
       watch,
-    }) ?? {};
+    });
+    const control = await noteSlow(opening, `open() of ${device.name}`, log) ?? {};
     checkOpenDevice(device, control);
     if (control.config !== undefined) layout.assign(configMemory, control.config as object);
     const pollUs = plane === "main" ? 0 : options.pollUs ?? DEFAULT_POLL_US;

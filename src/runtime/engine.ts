@@ -14,7 +14,7 @@
  */
 
 import type { QueueSlot } from "../virtio/queue_layout.ts";
-import { type Patience, STOP_LIMIT_MS } from "./patience.ts";
+import { noteSlow, type Patience, STOP_LIMIT_MS } from "./patience.ts";
 import type { AnswerTo, EngineCommand } from "./data_plane/messages.ts";
 
 /** A stop that takes longer, in milliseconds, is told of. */
@@ -79,7 +79,7 @@ export class Engine {
   constructor(transport: Transport, options: EngineOptions) {
     this.#transport = transport;
     this.#options = options;
-    this.ready = transport.ready;
+    this.ready = noteSlow(transport.ready, `handlers() of ${options.device}`, options.log);
     const ended = (error: Error) => {
       if (this.failure !== undefined) return;
       this.failure = error;

@@ -14,6 +14,32 @@ export const STOP_LIMIT_MS = 30_000;
 /** Time that it has when the device ends, in milliseconds. */
 export const CLOSE_LIMIT_MS = 1_500;
 
+/** Time after which a device that is still opening is told of, in milliseconds. */
+const OPENING_NOTE_MS = 30_000;
+
+/**
+ * Tells the person who runs a device that a promise of its code has not settled for long. What a
+ * device opens may take as long as it likes, but not without a word.
+ *
+ * @param what What is waited for: `open() of blk`.
+ */
+export async function noteSlow<T>(
+  work: Promise<T> | T,
+  what: string,
+  log: (message: string) => void,
+  noteMs: number = OPENING_NOTE_MS,
+): Promise<T> {
+  const timer = setTimeout(
+    () => log(`Expected ${what} to end within ${noteMs / 1000} s; still waiting`),
+    noteMs,
+  );
+  try {
+    return await work;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Time limits, which become shorter when the device closes, also for pending waits. */
 export class Patience {
   /** Time that a device has to complete its chains. */

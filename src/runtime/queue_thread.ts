@@ -18,6 +18,7 @@ import type {
   ThreadStart,
 } from "./thread_transport.ts";
 import type { EngineCommand } from "./data_plane/messages.ts";
+import { loadDefault } from "./load_default.ts";
 import { Poller } from "./data_plane/poller.ts";
 import { QueueEngine } from "./data_plane/queue_engine.ts";
 
@@ -66,7 +67,7 @@ async function run({ wakeFd, posted }: ThreadStart): Promise<EngineMessage> {
   const send = (message: ThreadMessage) => self.postMessage(message);
 
   const begin = async ({ engine, module, setup, memory }: EngineStart) => {
-    const { default: device } = await import(module) as { default?: AnyDevice };
+    const device = (await loadDefault("device", module)).value as AnyDevice | undefined;
     if (device?.handlers === undefined) {
       throw new TypeError(`Expected a device as the default export of ${module}`);
     }

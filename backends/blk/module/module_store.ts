@@ -116,9 +116,8 @@ export async function openModuleStore(
 
 /** Attaches the queue thread to the store of a module. */
 export async function attachModuleStore(handle: ModuleHandle, host: ThreadHost): Promise<Store> {
-  const { default: store } = await import(handle.url) as {
-    default: StoreDefinition<Record<never, never>, unknown>;
-  };
+  const { value } = await loadDefault("store", handle.url);
+  const store = value as StoreDefinition<Record<never, never>, unknown>;
   const { options, shared, blockBytes, isOurs } = handle;
   const answers = isOurs ? undefined : new LaterAnswers(host);
   if (!isOurs && "WorkerGlobalScope" in globalThis) outliveErrors(host);

@@ -53,7 +53,7 @@ export class HandlerPort implements Port {
 
   async #open(module: string): Promise<void> {
     try {
-      const { default: network } = await import(module) as { default: NetworkDefinition };
+      const network = (await loadDefault("network", module)).value as NetworkDefinition;
       if (network.open !== undefined) {
         void this.#owner.keep(this.#closed.promise);
         await network.open(this.#end);
