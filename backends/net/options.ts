@@ -19,7 +19,8 @@ export const netOptions = {
   tapFd: {
     type: "text",
     placeholder: "FD[,FD]",
-    about: "Use an inherited TAP, or a packet socket, one descriptor per pair of queues",
+    about: "Use an inherited TAP, or a connected socket that keeps packets apart, one descriptor " +
+      "per pair of queues",
   },
   bridge: {
     type: "text",

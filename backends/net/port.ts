@@ -81,6 +81,8 @@ export interface TapPlan {
   readonly kind: "tap";
   /** The descriptor of each pair's queue. */
   readonly fds: readonly number[];
+  /** They are TAPs, and not sockets in their place. */
+  readonly isTap: boolean;
   /** Its queues can be detached. */
   readonly isMultiQueue: boolean;
   /** The eventfd by which a port says that its TAP is gone; undefined when it cannot come back. */

@@ -14,6 +14,7 @@ import {
   errno,
   errnoName,
   Fd,
+  hasHungUp,
   IoVectors,
   isPacketSocket,
   LinuxError,
@@ -39,6 +40,7 @@ const MAX_TRIES = 64;
 /** The port of a pair: one queue of the TAP. The descriptor stays the control half's. */
 export class TapPort implements Port {
   readonly #fd: number;
+  readonly #isTap: boolean;
   readonly #isMultiQueue: boolean;
   readonly #owner: PortOwner;
   readonly #vectors = new IoVectors();
@@ -52,6 +54,7 @@ export class TapPort implements Port {
 
   constructor(plan: TapPlan, owner: PortOwner, pair: number) {
     this.#fd = plan.fds[pair];
+    this.#isTap = plan.isTap;
     this.#isMultiQueue = plan.isMultiQueue;
     this.#owner = owner;
     this.#lost = plan.lost;
@@ -91,15 +94,15 @@ export class TapPort implements Port {
     this.#owner.writable();
   }
 
-  /** The interface was deleted. The descriptor reports an error for ever. */
+  /** The interface was deleted, or the socket's peer is gone: the descriptor says so for ever. */
   #lose(why: string): void {
     this.#isGone = true;
     this.#unwatch();
     this.#owner.notice({
-      what: "The TAP is gone",
+      what: this.#isTap ? "The TAP is gone" : "The peer of the inherited socket is gone",
       why,
       remedy: this.#lost === undefined
-        ? "Start vhostd again when the interface is back"
+        ? `Start vhostd again ${this.#isTap ? "when the interface is back" : "with another socket"}`
         : "It is joined again when it is back",
     });
     if (this.#lost !== undefined) signalEventfd(this.#lost);
@@ -144,9 +147,13 @@ export class TapPort implements Port {
       const bytes = readList(this.#fd, window.address, window.listed);
       if (bytes > HEADER_BYTES) return bytes;
       if (bytes > 0) continue; // no frame behind the header
+      // A socket's end looks like an empty packet, and comes after the last packet, again and again.
+      if (bytes === 0 && (tries < MAX_TRIES - 1 || !hasHungUp(this.#fd))) continue;
       const code = bytes === 0 ? 0 : errno();
       if (code === Errno.EAGAIN) return 0;
       if (code === Errno.EINTR) continue;
+      // A socket reports that a packet before did not reach its peer, which may come back.
+      if (code === Errno.ECONNREFUSED || code === Errno.ECONNRESET) continue;
       if (code === Errno.EFAULT) { // the driver's memory is gone, and so is the packet
         this.#owner.dropped(Drop.REFUSED);
         continue;
@@ -248,7 +255,7 @@ export function openTapNetwork(options: TapOptions, log: (message: string) => vo
     const opened = resources.move();
     return {
       plan: {
-        ...{ kind: "tap", fds: fds.map(({ number }) => number), isMultiQueue },
+        ...{ kind: "tap", fds: fds.map(({ number }) => number), isTap, isMultiQueue },
         lost: returning?.lost.number,
         back: returning?.back.map(({ number }) => number),
       },
@@ -373,7 +380,9 @@ export function parseTapFds(text: string, count: number): number[] {
 /** A socket that keeps packets apart takes the place of a TAP; its peer sees virtio-net headers. */
 function expectPacketSocket(fd: number): void {
   if (!isPacketSocket(fd)) {
-    throw new TypeError(`Expected a TAP or a packet socket, got another descriptor`);
+    throw new TypeError(
+      "Expected a TAP, or a connected socket that keeps packets apart, got another descriptor",
+    );
   }
   setNonblocking(fd, true);
 }

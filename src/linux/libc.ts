@@ -56,6 +56,7 @@ const symbols = {
   accept4: { parameters: ["i32", "pointer", "pointer", "i32"], result: "i32" }, // sockfd, addr, addrlen, flags
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // sockfd, addr, addrlen
   shutdown: { parameters: ["i32", "i32"], result: "i32" }, // sockfd, how
+  getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" }, // fd, addr, addrlen
   getsockopt: {
     parameters: ["i32", "i32", "i32", "buffer", "buffer"],
     result: "i32",

@@ -102,6 +102,7 @@ export {
   streamAddress,
 } from "./socket/stream_address.ts";
 export {
+  hasHungUp,
   type InheritedSocket,
   inspectSocket,
   isPacketSocket,

@@ -157,7 +157,7 @@ Deno.test("net --tap says what is wrong with a TAP", async () => {
     ],
     [["--tap=tap0", "--bridge=lo"], "--bridge=lo: that interface is no bridge"],
     [["--tap=single", "--mtu=65535"], "--mtu=65535: a TAP takes 68 to 65521"],
-    [["--tap-fd=0"], "Expected a TAP or a packet socket"],
+    [["--tap-fd=0"], "Expected a TAP, or a connected socket"],
     [["--tap-fd=0,1"], "one descriptor per pair"],
   ];
   for (const [flags, text] of cases) await refused(host.through, flags, text);

@@ -1,11 +1,16 @@
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import net from "../../backends/net/mod.ts";
 import { OptionError, serve } from "../../mod.ts";
+import { libc } from "../../src/linux/libc.ts";
 import { pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
 import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
-import { packetSockets } from "../../tools/lib/packet_sockets.ts";
+import { packetSockets, SOCK_DGRAM, SOCK_SEQPACKET } from "../../tools/lib/packet_sockets.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
+
+const AF_INET = 2;
 
 const RINGS = [
   { name: "split", packed: false, inOrder: false },
@@ -231,6 +236,73 @@ Deno.test("net receives a packet behind many that have no frame", async () => {
   assertEquals((await setUp.receive()).frame, frame(60, 1));
 });
 
+for (const [name, kind] of Object.entries({ SOCK_DGRAM, SOCK_SEQPACKET })) {
+  Deno.test(`net takes an empty packet of an inherited ${name} for no end`, async () => {
+    const [fd, peer] = packetSockets(kind);
+    const gone = Promise.withResolvers<void>();
+    const log = (line: string) => {
+      if (line.includes("The peer of the inherited socket is gone")) gone.resolve();
+    };
+    await using setUp = await NetDriver.create({ tapFd: `${fd}` }, { buffer: [512] }, log);
+    for (let i = 0; i < 5; i++) {
+      assertEquals(writeNow(peer.number, new Uint8Array(0)), 0);
+      writeNow(peer.number, packet(frame(60, i)));
+    }
+    // Those behind its last packet are no packet either.
+    assertEquals(writeNow(peer.number, new Uint8Array(0)), 0);
+    peer.close();
+    setUp.post(6);
+    for (let i = 0; i < 5; i++) assertEquals((await setUp.receive()).frame, frame(60, i));
+    await setUp.send(packet(frame(60)));
+    assertEquals(setUp.report.sent.drops, { refused: 1 });
+    // Datagrams have no end.
+    if (kind === SOCK_SEQPACKET) await gone.promise;
+  });
+}
+
+Deno.test("net goes on when the peer of an inherited UDP socket was away", async () => {
+  const peerOn = async (port: number) => {
+    const peer = createSocket("udp4");
+    peer.bind(port, "127.0.0.1");
+    await once(peer, "listening");
+    return peer;
+  };
+  const peer = await peerOn(0);
+  const { port } = peer.address();
+  const fd = libc.socket(AF_INET, SOCK_DGRAM, 0);
+  await assertRejects(
+    () => serve(net, { socketPath: "/nowhere", options: { tapFd: `${fd}` } }),
+    OptionError,
+    "Expected a TAP, or a connected socket",
+  );
+  const address = Uint8Array.of(
+    AF_INET,
+    0,
+    port >> 8,
+    port & 255,
+    127,
+    0,
+    0,
+    1,
+    ...Array(8).fill(0),
+  );
+  assertEquals(libc.connect(fd, address, address.length), 0);
+  await using setUp = await NetDriver.create({ tapFd: `${fd}` }, { buffer: [512] });
+  setUp.post(1);
+  const packets = once(peer, "message");
+  await setUp.send(packet(frame(60, 1)));
+  const [, from] = await packets;
+  peer.close();
+  await once(peer, "close");
+  // The first is sent, and the kernel hears that there is nobody.
+  for (let i = 0; i < 10; i++) await setUp.send(packet(frame(60, 2)));
+  const again = await peerOn(port);
+  again.send(packet(frame(60, 3)), from.port, from.address);
+  assertEquals((await setUp.receive()).frame, frame(60, 3));
+  again.close();
+  await once(again, "close");
+});
+
 Deno.test("net keeps num_buffers from a legacy driver without MRG_RXBUF", async () => {
   const [fd, peer] = packetSockets();
   using _peer = peer;
@@ -336,7 +408,7 @@ Deno.test("net says that the peer of its socket is gone, and goes on", async () 
   setUp.post(10);
   await setUp.send(packet(frame(60)));
   peer.close();
-  while (!lines.some((line) => line.includes("The TAP is gone"))) {
+  while (!lines.some((line) => line.includes("The peer of the inherited socket is gone"))) {
     await setUp.send(packet(frame(60)));
   }
   assert(setUp.report.sent.drops.refused > 0);

@@ -20,6 +20,7 @@ export const SO_ERROR = 4;
 export const SO_PEERCRED = 17;
 const SO_ACCEPTCONN = 30;
 const SO_DOMAIN = 39;
+const POLLRDHUP = 0x2000;
 
 /** The longest path of a Unix socket, in bytes: sun_path less its final zero. */
 export const MAX_SOCKET_PATH_BYTES = 107;
@@ -62,13 +63,25 @@ export function socketOption(fd: number, name: number, bytes = 4): number {
   return optionValue[0];
 }
 
-/** Whether a descriptor is a socket that keeps packets apart. */
+/** Whether a descriptor is a connected socket that keeps packets apart. */
 export function isPacketSocket(fd: number): boolean {
   try {
-    return [SOCK_DGRAM, SOCK_SEQPACKET].includes(socketOption(fd, SO_TYPE));
+    if (![SOCK_DGRAM, SOCK_SEQPACKET].includes(socketOption(fd, SO_TYPE))) return false;
   } catch {
     return false;
   }
+  // Of the address only the length matters, which may be 0
+  const length = Int32Array.of(0);
+  return libc.getpeername(fd, new Uint8Array(1), length) === 0;
+}
+
+const pollfd = new DataView(new ArrayBuffer(8)); // struct pollfd: fd, events, revents
+
+/** Whether the peer of a socket sends nothing more; packets may be left. */
+export function hasHungUp(fd: number): boolean {
+  pollfd.setInt32(0, fd, true);
+  pollfd.setInt32(4, POLLRDHUP, true);
+  return libc.poll(pollfd, 1, 0) > 0;
 }
 
 /** What an inherited descriptor is. */
