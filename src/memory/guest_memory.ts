@@ -22,10 +22,12 @@ import { type MemoryHandle, SCRATCH_BYTES } from "./span_view.ts";
 
 /**
  * How many addresses a guest's span covers. A region whose guest addresses do
- * not fit is placed where there is room. Addresses cost nothing: the 47 bits of
- * a process hold 32 such spans.
+ * not fit is placed where there is room. Addresses cost nothing, but a process
+ * has few: V8 scatters its heap over the lower 64 TiB, and Deno's own code
+ * divides the rest. 16 guests of a switch have to fit there: of spans of 4 TiB
+ * only 15 do.
  */
-export const SPAN_BYTES: number = 2 ** 42;
+export const SPAN_BYTES: number = 2 ** 41;
 
 /** Where guests write early, from the start of a region: real mode's tables, 1 MiB, a kernel. */
 const GUEST_PLACES = [0, 2 ** 20, 2 ** 24];

@@ -1,5 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
+import { MAX_GUESTS } from "../../backends/net/switch/switch.ts";
 import { createMemfd, type Fd } from "../../src/linux/mod.ts";
+import { libc } from "../../src/linux/libc.ts";
 import { sealOwn } from "../../src/linux/file/memory_file.ts";
 import { GuestMemory, RegionError, type RegionRequest, viewMemory } from "../../src/memory/mod.ts";
 import { processState } from "../../tools/lib/process_state.ts";
@@ -148,6 +150,19 @@ Deno.test("GuestMemory.withdraw() moves regions away from late users of their ol
   memory.remove(region(0, MiB));
   memory.add(region(0, MiB), low.number);
   assertEquals(memory.regions.translate(0x3000, 1), 0x3000);
+});
+
+Deno.test("GuestMemory has room for each guest of a switch, wherever V8 has put its heap", () => {
+  const TiB = 2n ** 40n, PAGE_BYTES = 4096n;
+  const PROT_NONE = 0, MAP_PRIVATE = 2, MAP_ANONYMOUS = 0x20, MAP_FIXED_NOREPLACE = 0x10_0000;
+  using stack = new DisposableStack();
+  // V8 takes random addresses below 64 TiB.
+  for (let address = TiB; address < 64n * TiB; address += TiB) {
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    const mapped = libc.mmap(address, PAGE_BYTES, PROT_NONE, flags, -1, 0n);
+    if (mapped === address) stack.defer(() => libc.munmap(address, PAGE_BYTES));
+  }
+  for (let guest = 0; guest < MAX_GUESTS; guest++) stack.use(new GuestMemory());
 });
 
 Deno.test("GuestMemory leaves no mapping behind", () => {
