@@ -59,9 +59,11 @@ Deno.test("kill -9 of vhostd on an NBD disk loses nothing", async () => {
     const load = new VerifiedLoad(driver, SHAPE);
     for (let kill = 0; kill < KILLS; kill++) {
       await load.progress(1 + random.below(300));
+      const resume = load.pause();
       await vhostd[Symbol.asyncDispose]();
       vhostd = await place.serve();
       await driver.reconnect();
+      resume();
     }
     await load.progress(50);
     await load.end();

@@ -46,6 +46,7 @@ export class VerifiedLoad {
   readonly #lanes: Promise<void>;
   readonly #generations: number[];
   #stopping = false;
+  #isOpen = Promise.resolve();
   #verified = 0;
   #onProgress: (() => void)[] = [];
 
@@ -69,11 +70,23 @@ export class VerifiedLoad {
     for (let round = 0; !this.#stopping; round++) {
       const block = lane * BLOCKS_PER_LANE + round % BLOCKS_PER_LANE;
       const sector = block * SECTORS_PER_BLOCK;
+      await this.#isOpen;
       const data = contents(block, ++this.#generations[block]);
       const { status } = await this.#disk.write(sector, data, { queue });
       assertEquals(status, blkStatus.OK);
+      await this.#isOpen;
       await this.#expect(block, queue);
     }
+  }
+
+  /**
+   * Makes no request until the returned function is called: while the driver is stopped, requests
+   * from before may still complete.
+   */
+  pause(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#isOpen = promise;
+    return resolve;
   }
 
   async #expect(block: number, queue: number): Promise<void> {
