@@ -5,6 +5,7 @@ import { rarpPacket } from "../../backends/net/rarp.ts";
 import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { Random } from "../../tools/lib/random.ts";
+import { freePort } from "./lib/free_port.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
 import { type IpFrame, ipFrame } from "../unit/lib/ip_frames.ts";
 import { record, StreamPeer } from "../../tools/lib/stream_peer.ts";
@@ -312,9 +313,7 @@ Deno.test("net forgets the part of a frame that a peer began", async () => {
 Deno.test("net listens for one peer after the other, on a path and on TCP", async () => {
   using directory = place();
   listen(directory.path).close(); // a stale socket file
-  using free = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = free.addr as Deno.NetAddr;
-  free.close();
+  const port = freePort();
   const ways = [
     {
       streamListen: directory.path,

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { freePort } from "./free_port.ts";
+
 /** What a test makes of a request; undefined: the plain answer. */
 export type Script = (
   request: Request,
@@ -30,12 +32,11 @@ export class DiskServer implements AsyncDisposable {
   #server: Deno.HttpServer<Deno.NetAddr>;
   #stop = new AbortController();
 
-  /** @param port 0: any. */
-  constructor(bytes: number, { port = 0, tls }: ServerOptions = {}) {
+  constructor(bytes: number, { port = freePort(), tls }: ServerOptions = {}) {
     this.content = diskContent(bytes);
     this.#tls = tls;
+    this.#port = port;
     this.#server = this.#serve(port);
-    this.#port = this.#server.addr.port;
   }
 
   #serve(port: number): Deno.HttpServer<Deno.NetAddr> {
@@ -102,6 +103,7 @@ export class DiskServer implements AsyncDisposable {
 }
 
 interface ServerOptions {
+  /** @default {one that nobody takes while the server is stopped} */
   port?: number;
   tls?: { key: string; cert: string };
 }
@@ -119,7 +121,7 @@ export class DiskServerProcess {
   }
 
   /** Starts one, on the port that an earlier one had. */
-  static async start(bytes: number, port = 0): Promise<DiskServerProcess> {
+  static async start(bytes: number, port = freePort()): Promise<DiskServerProcess> {
     const child = new Deno.Command("setpriv", {
       args: [
         ...["--pdeathsig", "KILL", "--", Deno.execPath(), "run", "--quiet", "--no-check"],
