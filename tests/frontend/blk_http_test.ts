@@ -83,12 +83,20 @@ Deno.test("whatever else a web server sends is an I/O error, never data", async 
   await disk.line("The web server does not send the disk that was opened: the file has changed");
 });
 
-const troubles: [name: string, script: (server: DiskServer, attempt: number) => Script][] = [
+const troubles: [
+  name: string,
+  /** In seconds. */
+  timeout: number,
+  script: (server: DiskServer, attempt: number) => Script,
+  line: string,
+][] = [
   [
     "503 first",
+    60,
     (_, attempt) => () => attempt < 2 ? new Response(null, { status: 503 }) : undefined,
+    "Expected 206, got 503",
   ],
-  ["short bodies", (server, attempt) => (request, { from, end }) => {
+  ["short bodies", 60, (server, attempt) => (request, { from, end }) => {
     if (attempt > 2) return undefined;
     const whole = server.part(request, from, end);
     const piece = server.content.subarray(from, from + 70_000);
@@ -102,41 +110,46 @@ const troubles: [name: string, script: (server: DiskServer, attempt: number) => 
       }),
       { status: 206, headers },
     );
-  }],
-  ["a body that gets stuck", (server, attempt) => (_, { from, end }) => {
+  }, ""],
+  ["a body that gets stuck", 1, (server, attempt) => (_, { from, end }) => {
     if (attempt > 0) return undefined;
     return new Response(
       new ReadableStream({ start: (stream) => stream.enqueue(server.content.subarray(from, 99)) }),
       { status: 206, headers: server.fields(from, end) },
     );
-  }],
+  }, "nothing came for 1000 ms"],
   [
     "no answer",
+    1,
     (_, attempt) => ({ signal }) =>
       attempt > 0 ? undefined : new Promise<Response>((resolve) => {
         signal.addEventListener("abort", () => resolve(new Response()));
       }),
+    "nothing came for 1000 ms",
   ],
 ];
 Deno.test("failed requests to a web server are repeated", async (t) => {
   await using server = new DiskServer((troubles.length + 1) * MIB);
-  await using disk = await HttpDisk.start(server, { storeOptions: "timeout=1,retry=60" });
   let at = 0;
-  for (const [name, script] of troubles) {
+  for (const [name, timeout, script, line] of troubles) {
     await t.step(name, async () => {
+      await using disk = await HttpDisk.start(server, {
+        storeOptions: `timeout=${timeout},retry=60`,
+      });
       let attempt = 0;
       server.script = (request, range) => script(server, attempt++)(request, range);
       await disk.expectRead(at += MIB, 299_008);
       server.script = undefined;
+      await disk.line(`A request to the web server failed: ${line}`);
     });
   }
-  await disk.line("A request to the web server failed: Expected 206, got 503");
 });
 
 Deno.test("a part of a file that trickles is given up in the end", async () => {
   await using server = new DiskServer(MIB);
+  using patient = new RemoteFile({ ...ACCESS, url: server.url });
+  const { version } = await patient.first(512);
   using file = new RemoteFile({ ...ACCESS, url: server.url, partMs: 500 });
-  const { version } = await file.first(512);
   let timer: ReturnType<typeof setInterval>;
   server.script = (_, { from, end }) => {
     const stream = new ReadableStream({

@@ -39,18 +39,17 @@ async function withDisk(
   }
 }
 
-/** Reads with so many lanes on each queue for some time; returns reads per queue in that time. */
+/** Reads with so many lanes on each queue until a time; returns reads per queue until then. */
 async function load(
   disk: BlkDriver,
-  { lanes, bytes, ms }: { lanes: readonly number[]; bytes: number; ms: number },
+  { lanes, bytes, end }: { lanes: readonly number[]; bytes: number; end: number },
 ): Promise<number[]> {
   const reads = lanes.map(() => 0);
-  const begin = performance.now();
   await Promise.all(lanes.flatMap((count, queue) =>
     Array.from({ length: count }, async () => {
       for (;;) {
         assertEquals((await disk.read(0, bytes, { queue })).status, blkStatus.OK);
-        if (performance.now() - begin > ms) return;
+        if (performance.now() > end) return;
         reads[queue]++;
       }
     })
@@ -58,44 +57,71 @@ async function load(
   return reads;
 }
 
+/**
+ * Expects a measurement to be as wanted in one of several rounds: a busy machine makes the driver
+ * late, so that it does not use all that it may.
+ */
+async function expectOnce(
+  measure: () => Promise<{ isMet: boolean; shown: string }>,
+): Promise<void> {
+  const all: string[] = [];
+  while (all.length < 10) {
+    const { isMet, shown } = await measure();
+    if (isMet) return;
+    all.push(shown);
+  }
+  assert(false, all.join("; "));
+}
+
 for (const threads of [1, 2]) {
   Deno.test(`Queues of ${threads} threads with unequal load share --iops, and meet it`, () =>
     withDisk({ iops: "1000", numQueues: QUEUES }, threads, async ({ disk, limit, server }) => {
-      await limit({ iops: "1000/500" }); // from now on
-      const reads = await load(disk, { lanes: [8, 64], bytes: 4096, ms: 2000 });
-      assert(Math.abs(reads[0] + reads[1] - 2000) < 40, `${reads}`);
-      assert(Math.abs(reads[0] / reads[1] - 1) < 0.1, `${reads}`);
-      const { limits } = server.record().report as { limits: { waits: number } };
-      assert(limits.waits > 0 && limits.waits < 4100, `${limits.waits}`);
+      const waits = () => (server.record().report as { limits: { waits: number } }).limits.waits;
+      await expectOnce(async () => {
+        const end = performance.now() + 2000;
+        await limit({ iops: "1000/500" }); // from now on
+        const before = waits();
+        const reads = await load(disk, { lanes: [8, 64], bytes: 4096, end });
+        const shown = `${reads}, ${waits() - before} waits`;
+        assert(reads[0] + reads[1] < 2040, shown);
+        assert(waits() > before && waits() - before < 4100, shown);
+        const isMet = reads[0] + reads[1] > 1960 && Math.abs(reads[0] / reads[1] - 1) < 0.1;
+        return { isMet, shown };
+      });
     }));
 }
 
 Deno.test("A limit of bytes holds for requests of different sizes, and a large one passes", () =>
   withDisk({ numQueues: QUEUES }, 2, async ({ disk, limit }) => {
-    await limit({ bandwidth: "8M/4M" });
-    const loads = await Promise.all(
-      [4096, 65_536].map((bytes, queue) =>
-        load(disk, { lanes: [0, 0].with(queue, 16), bytes, ms: 2000 })
-      ),
-    );
-    const bytes = loads[0][0] * 4096 + loads[1][1] * 65_536;
-    assert(Math.abs(bytes / 2 ** 24 - 1) < 0.02, `${bytes}`);
+    await expectOnce(async () => {
+      const end = performance.now() + 2000;
+      await limit({ bandwidth: "8M/4M" });
+      const loads = await Promise.all(
+        [4096, 65_536].map((bytes, queue) =>
+          load(disk, { lanes: [0, 0].with(queue, 16), bytes, end })
+        ),
+      );
+      const bytes = loads[0][0] * 4096 + loads[1][1] * 65_536;
+      assert(bytes / 2 ** 24 < 1.02, `${bytes}`);
+      return { isMet: bytes / 2 ** 24 > 0.98, shown: `${bytes}` };
+    });
     assertEquals((await disk.read(0, 2 ** 19)).status, blkStatus.OK);
   }));
 
 Deno.test("A queue that waits for its limit stops, resets, and continues with other limits", () =>
   withDisk({ iops: "1", numQueues: QUEUES }, 1, async ({ driver, disk, limit }) => {
-    const waiting = Array.from({ length: 8 }, (_, i) => disk.read(8 * i, 4096, { queue: i % 2 }));
+    // A minute's
+    const waiting = Array.from({ length: 64 }, (_, i) => disk.read(8 * i, 4096, { queue: i % 2 }));
     await waiting[0];
     await driver.stop();
     await driver.restart();
     const begin = performance.now();
     await limit({ iops: 100_000 });
     const answers = await Promise.all([...waiting, disk.flush()]);
-    assertEquals(answers.map(({ status }) => status), Array(9).fill(blkStatus.OK));
-    assert(performance.now() - begin < 5000);
+    assertEquals(answers.map(({ status }) => status), Array(65).fill(blkStatus.OK));
+    assert(performance.now() - begin < 30_000);
     await limit({});
-    await load(disk, { lanes: [1, 1], bytes: 512, ms: 1 });
+    await load(disk, { lanes: [1, 1], bytes: 512, end: 0 });
   }));
 
 Deno.test("vhostd blk explains what is wrong with a limit", async () => {

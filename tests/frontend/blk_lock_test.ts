@@ -50,7 +50,7 @@ async function startPeer(image: string, directory: string, readOnly: boolean) {
   return {
     /** Waits until it listens. */
     async started(): Promise<void> {
-      await (await connectUnix(socket, 10_000)).close();
+      await (await connectUnix(socket, 60_000)).close();
     },
     /** Its stderr, once it has ended. */
     async end(signal?: Deno.Signal): Promise<string> {

@@ -23,7 +23,7 @@ import {
 /** Runs a test with a front-end's connection and the other end of its socket. */
 async function withPair(
   test: (connection: FrontendConnection, backend: UnixConnection) => Promise<void>,
-  timeoutMs = 200,
+  timeoutMs = 60_000,
 ): Promise<void> {
   const [ours, theirs] = UnixConnection.pair();
   try {

@@ -400,7 +400,7 @@ Deno.test("events are read from standard input, and the guest's status events ar
 
     const driver = await VirtioDriver.start(path, {
       queues: QUEUES,
-      connectMs: 20_000,
+      connectMs: 60_000,
     });
     const events = [driver.request(EVENTQ, [], [8]), driver.request(EVENTQ, [], [8])];
     await say('{"key":"a"\n');

@@ -84,7 +84,9 @@ Deno.test("net --pcap-snap captures beginnings, and --pcap comments on what is d
     await using setUp = await NetDriver.create(options, { buffer: [700] });
     setUp.post(10);
     writeNow(peer.number, packet(frame(1000, 1)));
-    while (setUp.report.received.drops.loss === undefined) await setUp.send(packet(frame(99, 2)));
+    do await setUp.send(packet(frame(99, 2))); while (
+      setUp.report.received.drops.loss === undefined
+    );
     await setUp.command("link", { up: false });
     await setUp.send(packet(frame(101, 3)));
     assertEquals(setUp.report.sent.drops, { "link down": 1 });

@@ -96,7 +96,11 @@ Deno.test("a network whose timers and promises fail goes on, and so does the car
 
 Deno.test("a network that fails on a packet drops it, is told of once, and goes on", async () => {
   const lines: string[] = [];
-  await using setUp = await create({}, {}, (line) => lines.push(line));
+  const failed = Promise.withResolvers<void>();
+  await using setUp = await create({}, {}, (line) => {
+    lines.push(line);
+    if (line.includes("network failed")) failed.resolve();
+  });
   for (const what of [Ask.THROW, Ask.REJECT, Ask.NO_FRAME, Ask.THROW]) {
     await setUp.send(packet(ask(what)));
   }
@@ -107,6 +111,7 @@ Deno.test("a network that fails on a packet drops it, is told of once, and goes 
   const { sent, received } = setUp.report;
   assertEquals([sent.packets, sent.drops], [2, { handler: 4 }]);
   assertEquals([received.packets, received.drops], [1, { tiny: 1, oversize: 1 }]);
+  await failed.promise;
   const told = lines.filter((line) => line.includes("network failed"));
   assertEquals(told.length, 1);
   assertStringIncludes(told[0], "No packets today");
@@ -164,12 +169,12 @@ Deno.test("a network that fails as it ends is told of", async () => {
 });
 
 Deno.test("a network that cannot begin drops all packets", async () => {
-  const lines: string[] = [];
+  const failed = Promise.withResolvers<string>();
   const options = { handlerOptions: "fail" };
-  await using setUp = await create({}, options, (line) => lines.push(line));
+  await using setUp = await create({}, options, failed.resolve);
   for (let i = 0; i < 3; i++) await setUp.send(packet(ask(Ask.ECHO)));
   assertEquals(setUp.report.sent.drops, { handler: 3 });
-  assertStringIncludes(lines.join("\n"), "The network cannot begin: RangeError: Not today");
+  assertStringIncludes(await failed.promise, "The network cannot begin: RangeError: Not today");
 });
 
 Deno.test("net says what is wrong with a network in one line", async () => {

@@ -45,7 +45,7 @@ async function replayed(file: Uint8Array, device: Device, options: Partial<Serve
   using directory = scratch();
   const socketPath = `${directory.path}/s`;
   await using server = await serve(device, { ...options, socketPath });
-  await using replay = new Replay(socketPath, 5000);
+  await using replay = new Replay(socketPath, 60_000);
   for (const connection of readRecording(file)) {
     const difference = await replay.play(connection);
     if (difference !== undefined) return { difference, record: server.record() };

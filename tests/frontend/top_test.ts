@@ -31,7 +31,9 @@ Deno.test("vhostd top and metrics show devices while they run", async () => {
       control.use(new ControlSocket(server.host, path));
       await using driver = await VirtioDriver.start(socketPath);
       await driver.request(0, [], [16]);
-      const text = await scrape();
+      // A request's time is known after the driver's notification
+      let text;
+      do text = await scrape(); while (!text.includes("vhostd_request_duration_seconds_count"));
       assertStringIncludes(text, `vhostd_up{socket="${path}"} 1\n`);
       const labels = `socket="${path}",device="rng",queue="0",name="requestq"`;
       assertStringIncludes(text, `\nvhostd_queue_requests_total{${labels}} 1\n`);

@@ -18,6 +18,8 @@ export interface MappedOrder {
   seed: number;
   /** Word 0 is set to end it. */
   control: SharedArrayBuffer;
+  /** Of the words that count its requests, and those that had no space. */
+  words: { requests: number; full: number };
 }
 
 /** The number of requests by errno. */
@@ -36,7 +38,7 @@ declare const self: {
   postMessage(message: MappedMessage): void;
 };
 
-self.onmessage = ({ data: { handle, bytes, seed, control } }) => {
+self.onmessage = ({ data: { handle, bytes, seed, control, words } }) => {
   const store = attachLocalStore(handle, {
     memory: { u8, base: addressOf(u8) },
     io: undefined,
@@ -67,6 +69,8 @@ self.onmessage = ({ data: { handle, bytes, seed, control } }) => {
       ? store.discard(request)
       : store.writeZeroes(request, true);
     outcomes[outcome as number] = (outcomes[outcome as number] ?? 0) + 1;
+    if (outcome === 0) Atomics.add(stop, words.requests, 1);
+    if (outcome === Errno.ENOSPC) Atomics.add(stop, words.full, 1);
     if (random.chance(1, 16)) store.submit?.();
     // Pauses after a failure.
     if (outcome === Errno.ENOSPC) Atomics.wait(stop, 0, 0, 1);

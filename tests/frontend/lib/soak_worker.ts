@@ -33,7 +33,7 @@ const ID_BYTES = 20;
 /** Offsets of the parts of a small request. */
 const SMALL_ID = 64, SMALL_STATUS = 128;
 const GUARD = 0xa5, NO_STATUS = 0xff;
-const LOST_AFTER_MS = 5000;
+const LOST_AFTER_MS = 20_000;
 /** Some milliseconds of polling. */
 const MOST_SPINS = 100_000;
 

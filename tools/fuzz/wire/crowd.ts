@@ -5,8 +5,8 @@ import type { Tally } from "../frame.ts";
 
 /** How long the back-end may read on while its answers are not read. */
 const FLOOD_MS = 50;
-/** More than a socket holds. */
-const FLOOD_MESSAGES = 20_000;
+/** Fewer than a socket holds, and more. */
+const FEW_MESSAGES = 100, FLOOD_MESSAGES = 20_000;
 /** More than a backlog holds. */
 const STORM_CONNECTIONS = 400;
 
@@ -26,9 +26,11 @@ export async function flood(path: string, tally: Tally): Promise<void> {
     flags: 0,
     data: new Uint8Array(5),
   });
+  let timer: ReturnType<typeof setTimeout> | undefined;
   const asking = (async () => {
     try {
       for (let i = 0; i < FLOOD_MESSAGES; i++) {
+        if (i === FEW_MESSAGES) timer = setTimeout(() => connection.shutdown(), FLOOD_MS);
         await connection.send(question);
         tally.add("flood: questions");
       }
@@ -37,7 +39,6 @@ export async function flood(path: string, tally: Tally): Promise<void> {
       return false; // the connection was ended below
     }
   })();
-  const timer = setTimeout(() => connection.shutdown(), FLOOD_MS);
   if (await asking) throw new Error("Expected the back-end to stop reading, got it reading on");
   clearTimeout(timer);
   await connection.close();
