@@ -20,6 +20,7 @@ import {
 } from "../../mod.ts";
 import { Errno, errnoName } from "../../src/linux/mod.ts";
 import { CacheMode, WRITE_BACK, WRITE_THROUGH } from "./cache_mode.ts";
+import { checkBlkOptions } from "./check_options.ts";
 import { FaultControl } from "./faults/fault_control.ts";
 import type { FaultPlan } from "./faults/fault_plan.ts";
 import { Limiter } from "./limits/limiter.ts";
@@ -135,6 +136,7 @@ export default defineDevice({
 
   options: blkOptions,
   operand: "blkFile",
+  checkOptions: ([options], [given]) => checkBlkOptions(options, given),
 
   // virtio 1.3, 5.2.5 Device Initialization
   async open({ options, config, announceConfig, fence, post, log }) {
@@ -453,7 +455,7 @@ function expectSerial(serial: string): void {
 /** Whether the options say that a disk begins write-through. */
 function startsWriteThrough({ cache }: BlkOptions, { kind, abilities }: StoreControl): boolean {
   if (cache !== "writethrough" && cache !== "directsync") return false;
-  if (abilities.durable || abilities.readOnly) return true;
+  if (abilities.durable) return true;
   throw new Error(`--cache=${cache} needs a store that can flush, which the ${kind} cannot`);
 }
 

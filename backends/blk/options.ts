@@ -27,7 +27,6 @@ export const blkOptions = {
   storeOptions: {
     type: "text",
     placeholder: "NAME=VALUE,…",
-    needs: "blkFile",
     about: "Options of the module's store or of the disk elsewhere",
   },
   format: {
@@ -63,19 +62,18 @@ export const blkOptions = {
     placeholder: "auto|uring|sync",
     choices: ["auto", "uring", "sync"],
     default: "auto",
-    needs: "blkFile",
     about: "How files are read and written: what the page cache has at once, the rest by " +
-      "io_uring, files on tmpfs by copying (auto); all by io_uring; or by a system call each",
+      "io_uring, files on tmpfs by copying (auto); all by io_uring; or by a system call each. " +
+      "For a file, a block device or an --overlay",
   },
   cache: {
     type: "text",
     placeholder: "MODE",
     choices: ["writeback", "none", "writethrough", "directsync"],
     default: "writeback",
-    needs: "blkFile",
     about: "Whether files go through the host's page cache (writeback) or not (none: O_DIRECT); " +
       "with writethrough or directsync too, and each write is durable when it is completed, " +
-      "until the guest chooses write-back",
+      "until the guest chooses write-back. Disks that are no files but can flush take writethrough",
   },
   readOnly: { type: "flag", about: "Refuse writes" },
   lock: {
@@ -83,8 +81,8 @@ export const blkOptions = {
     placeholder: "on|off",
     choices: ["on", "off"],
     default: "on",
-    needs: "blkFile",
-    about: "Whether others are kept from writing to the file, by the locks that QEMU uses too",
+    about: "Whether others are kept from writing to the file, by the locks that QEMU uses too. " +
+      "For a file, a block device or an --overlay",
   },
   numQueues: {
     type: "number",

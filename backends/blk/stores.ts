@@ -19,7 +19,7 @@ import type {
   StoreHost,
   ThreadHost,
 } from "./store.ts";
-import { isModule } from "./store_name.ts";
+import { isModule, uriStore } from "./store_name.ts";
 import { UringStore } from "./uring_store.ts";
 
 /** What a store is opened with, beside the options. */
@@ -31,45 +31,23 @@ export interface Opening {
 }
 
 /**
- * Stores that a URI names. Each is a module like a user's, which `name` is given to, and is loaded
- * when it is needed.
- */
-const URI_STORES: readonly { readonly begins: RegExp; readonly module: string }[] = [
-  { begins: /^nbds?(\+unix)?:/i, module: import.meta.resolve("./nbd/mod.ts") },
-  // One that ends in .ts is a module
-  { begins: /^https?:\/\/(?!.*\.[cm]?[jt]s$)/i, module: import.meta.resolve("./http/mod.ts") },
-  { begins: /^rbd:/, module: import.meta.resolve("./rbd/mod.ts") },
-];
-
-/**
- * Opens the store that the options ask for.
+ * Opens the store that the options ask for, which `check_options.ts` has checked.
  *
- * @throws {OptionError} When they ask for none or for several.
+ * @throws {OptionError} When they do not fit the disk.
  * @throws {Error} When it cannot be had.
  */
 export async function openStore(
   options: BlkOptions,
   opening: Opening,
 ): Promise<AnyOpenStore> {
-  const { blkFile, size, null: isNull, readOnly, format } = options;
+  const { blkFile, size, null: isNull, readOnly } = options;
   if (options.overlay !== undefined) {
-    if (isNull || size !== undefined) {
-      throw new OptionError("--overlay needs a disk below it, and neither --size nor --null");
-    }
     const { openOverlayStore } = await import("./overlay/open_overlay.ts");
     return await openOverlayStore(options, opening, openStore);
   }
-  if (format === "overlay") {
-    throw new OptionError(
-      `--format=overlay is for a disk below an --overlay; serve it by --overlay=${blkFile}`,
-    );
-  }
   if (blkFile !== undefined) {
-    if (isNull) throw new OptionError("--blk-file and --null exclude each other");
-    if (size !== undefined) {
-      throw new OptionError("--blk-file and --size exclude each other: a file has its own size");
-    }
-    const ours = URI_STORES.find(({ begins }) => begins.test(blkFile))?.module;
+    const format = options.format === "overlay" ? undefined : options.format;
+    const ours = uriStore(blkFile);
     if (ours !== undefined || isModule(blkFile)) {
       const { openModuleStore } = await import("./module/module_store.ts");
       const how = { readOnly, format, ...opening };
@@ -95,14 +73,7 @@ export async function openStore(
       log: opening.log,
     });
   }
-  if (size === undefined) {
-    throw new OptionError(
-      isNull
-        ? "--null needs a size, such as --null --size=1G"
-        : "Expected what to serve: --blk-file=PATH, --size=SIZE (memory) or --null --size=SIZE",
-    );
-  }
-  return isNull ? openNullStore(size, { readOnly }) : openMemoryStore(size, { readOnly });
+  return isNull ? openNullStore(size!, { readOnly }) : openMemoryStore(size!, { readOnly });
 }
 
 /** Attaches a queue thread to a store. */

@@ -440,9 +440,13 @@ export interface DeviceDefinition<
    * Checks the options before anything is opened, a socket for the device included: those of each
    * instance, in their order, or of the only one.
    *
+   * @param given Those of them that were given, without defaults.
    * @throws {OptionError} When options contradict each other, or those of another instance.
    */
-  checkOptions?(instances: readonly OptionValues<NoInfer<O>>[]): void;
+  checkOptions?(
+    instances: readonly OptionValues<NoInfer<O>>[],
+    given: readonly Partial<OptionValues<NoInfer<O>>>[],
+  ): void;
   /** Opens the control half. An error is shown to the person who runs the device. */
   open?(
     context: ControlContext<L, O>,

@@ -26,6 +26,6 @@ export function deviceOptions(
     expectEffect(options, one);
     return { ...defaultOptions(options), ...one };
   });
-  device.checkOptions?.(values);
+  device.checkOptions?.(values, given);
   return values;
 }

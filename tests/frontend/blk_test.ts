@@ -638,8 +638,14 @@ const mistakes: [options: Record<string, unknown>, message: string][] = [
   [{ blkFile: image("odd.img", 1000) }, "multiple of 512 bytes, got 1000; truncate -s %512 makes"],
   [{ blkFile: image("a.img", 512), blockSize: 4096 }, "a multiple of 4096"],
   [{ size: 1000 }, "a multiple of 512 bytes, got 1000; the next larger one is 1024"],
-  [{ size: 1024, cache: "none" }, "--cache has no effect without --blk-file"],
-  [{ null: true, size: 1024, io: "sync" }, "--io has no effect without --blk-file"],
+  [
+    { size: 1024, cache: "none" },
+    "--cache=none is for a file, a block device or an --overlay, got",
+  ],
+  [
+    { null: true, size: 1024, io: "sync" },
+    "--io is for a file, a block device or an --overlay, got --null",
+  ],
   [{ size: 4096, blockSize: 1000 }, "--block-size takes a power of 2, got 1000"],
   [{ size: 4096, serial: "123456789012345678901" }, "--serial takes up to 20"],
   [{ size: 4096, serial: "ü" }, "--serial takes up to 20"],
