@@ -211,11 +211,25 @@ function optionText(definition: OptionDefinition): string {
     const { unit, least, most } = definition;
     if (unit === "bytes") notes.push("bytes, or with K, M, G or T");
     const name = unit === "ms" ? " ms" : "";
-    if (most !== undefined && most < 2 ** 31 - 1) notes.push(`${least ?? 0} to ${most}${name}`);
-    else if (unit === "ms") notes.push("ms");
-  }
-  if (definition.type !== "flag" && definition.default !== undefined) {
+    const text = unit === "bytes" ? sizeText : String;
+    if (most !== undefined && most < 2 ** 31 - 1) {
+      notes.push(`${text(least ?? 0)} to ${text(most)}${name}`);
+    } else if (unit === "ms") notes.push("ms");
+    if (definition.default !== undefined) notes.push(`default ${text(definition.default)}`);
+  } else if (definition.type === "text" && definition.default !== undefined) {
     notes.push(`default ${definition.default}`);
   }
   return definition.about + (notes.length > 0 ? ` (${notes.join("; ")})` : "");
 }
+
+/** A size as a flag takes it: `64M`. */
+function sizeText(bytes: number): string {
+  let unit = 0;
+  while (bytes > 0 && bytes % 1024 === 0 && unit < SIZE_UNITS.length - 1) {
+    bytes /= 1024;
+    unit++;
+  }
+  return `${bytes}${SIZE_UNITS[unit]}`;
+}
+
+const SIZE_UNITS = ["", "K", "M", "G", "T"];

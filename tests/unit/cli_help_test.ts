@@ -33,6 +33,12 @@ Deno.test("deviceHelp() has each option of each device", async () => {
   }
 });
 
+Deno.test("deviceHelp() has sizes as flags take them", async () => {
+  const help = deviceHelp(await loadDevice(devices, "blk"), "blk").replace(/\s+/g, " ");
+  assertStringIncludes(help, "512 to 64K)"); // --block-size
+  assertStringIncludes(help, "default 256M)"); // --trace-max
+});
+
 Deno.test("programHelp() names every device", () => {
   for (const name of deviceNames) assertStringIncludes(programHelp(deviceNames), name);
   for (const width of [40, 60, 80]) {
