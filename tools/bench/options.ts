@@ -76,9 +76,9 @@ With CELLs only these are measured, and nothing beside them.
 
 With net, the network device is measured instead: packets of DPDK's testpmd
 against testpmd's own back-end, packets through a switch, and, as root, TCP over
-a TAP: between two network stacks against passt, and between a guest and the host
-against QEMU's own TAP. There a CELL is a part of a name, such as null or packed;
---list prints the names.
+a TAP: between two network stacks against passt, and against testpmd as a relay,
+and between a guest and the host against QEMU's own TAP. There a CELL is a part
+of a name, such as null or packed; --list prints the names.
 `,
   options: OPTIONS,
   notes: `\

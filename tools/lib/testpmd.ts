@@ -19,6 +19,8 @@ export interface TestpmdOptions {
   queues?: number;
   /** The processor that sends and receives packets. @default {1} */
   processor?: number;
+  /** Words before its command, such as those that enter a network namespace. */
+  through?: readonly string[];
 }
 
 /** The counts of all devices together. */
@@ -37,10 +39,13 @@ export class Testpmd implements AsyncDisposable {
   readonly #stdout: ReadableStreamDefaultReader<string>;
   readonly #stderr: Promise<string>;
 
-  private constructor({ program, devices, queues = 1, processor = 1 }: TestpmdOptions) {
-    this.#child = spawn("stdbuf", [
-      ...["-o0", program],
-      ...["virtio", "vhost"].flatMap((name) => ["-d", `librte_net_${name}.so`]),
+  private constructor(
+    { program, devices, queues = 1, processor = 1, through = [] }: TestpmdOptions,
+  ) {
+    const [first, ...words] = [...through, "stdbuf", "-o0", program];
+    this.#child = spawn(first, [
+      ...words,
+      ...["virtio", "vhost", "tap"].flatMap((name) => ["-d", `librte_net_${name}.so`]),
       ...devices.flatMap((device) => ["--vdev", device]),
       ...["-d", "librte_mempool_ring.so", "-m", "256"],
       ...["--no-pci", "--no-huge", "--no-shconf", "--no-telemetry"],

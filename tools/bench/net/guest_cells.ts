@@ -5,12 +5,11 @@
 import { qemuFrontend } from "../../../src/cli/qemu.ts";
 import { Guest } from "../../guest/guest.ts";
 import { programImage } from "../../guest/program_image.ts";
-import { networkProgram } from "../../guest/programs.ts";
 import type { MachineOptions } from "../../guest/qemu.ts";
 import { NetworkNamespace } from "../../lib/network_namespace.ts";
 import { ToolError } from "../../lib/tool_error.ts";
 import type { NetCell, NetSide } from "./cell.ts";
-import { HOST_ADDRESS, MACHINE, MAX_SECONDS, OWN, Process } from "./tap_cells.ts";
+import { HOST_ADDRESS, iperfServer, MACHINE, makeTap, MAX_SECONDS, OWN } from "./tap_cells.ts";
 
 /** QEMU's own back-end on the same TAP. */
 const QEMU_TAP = [
@@ -38,26 +37,17 @@ function side(name: string, isOwn: boolean, isReversed: boolean): NetSide {
     async measure(bench) {
       await using made = new AsyncDisposableStack();
       const host = made.use(await NetworkNamespace.create());
-      await OWN.prepare(host);
-      const start = async (command: readonly string[], text: string) => {
-        const process = made.use(new Process([...host.through, ...command]));
-        await process.until(text);
-        return process;
-      };
-      const server = await start(
-        [await networkProgram("iperf3"), "--server", "--forceflush"],
-        "Server listening",
-      );
+      const server = await iperfServer(host, made);
       const disk = `if=virtio,format=raw,read-only=on,file=${await programImage("iperf3")}`;
       const options: MachineOptions = { qemuArguments: ["-drive", disk] };
       const pids: number[] = [];
       if (isOwn) {
         const socketPath = bench.socketPath();
-        const command = await OWN.command(socketPath, bench.options.own.flags);
-        pids.push((await start(command, OWN.ready)).pid);
+        pids.push(await OWN.start(host, socketPath, made, bench.options.own.flags));
         const frontend = qemuFrontend({ name: "net", deviceId: 1, configBytes: 0, queues: 2 });
         options.devices = [{ kind: "net", socketPath, frontend }];
       } else {
+        await makeTap(host);
         options.qemuArguments!.push(...QEMU_TAP);
       }
       const guest = made.use(await Guest.boot({ ...options, through: host.through }));

@@ -6,6 +6,7 @@ import { networkProgram } from "../../guest/programs.ts";
 import { vhostdCommand } from "../../lib/backend.ts";
 import { NetworkNamespace } from "../../lib/network_namespace.ts";
 import { kill, spawn, withTimeout } from "../../lib/process.ts";
+import { Testpmd } from "../../lib/testpmd.ts";
 import { ToolError } from "../../lib/tool_error.ts";
 import type { NetCell, NetSide } from "./cell.ts";
 
@@ -26,7 +27,7 @@ export const MAX_SECONDS = 3600;
 const MAX_TEXT = 2000;
 
 /** A process that ends with the block. */
-export class Process implements AsyncDisposable {
+class Process implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #reading: Promise<void>;
   #text = "";
@@ -72,58 +73,103 @@ export class Process implements AsyncDisposable {
   }
 }
 
+/** What joins the machine's interface to the host's network. */
 interface Backend {
   name: string;
-  command(socketPath: string, flags: readonly string[]): Promise<string[]>;
-  /** What it says when it listens. */
-  ready: string;
   /** What it has the machine use. */
   mtu: number;
-  /** The host's interface, its address and what else it needs before the back-end starts. */
-  prepare(host: NetworkNamespace): Promise<void>;
+  /** Starts it, with all that it needs of the host; it ends with `made`. Returns its process. */
+  start(
+    host: NetworkNamespace,
+    path: string,
+    made: Made,
+    flags: readonly string[],
+  ): Promise<number>;
+}
+
+type Made = AsyncDisposableStack;
+
+/** Starts a process, and waits until it has said a text. */
+export async function started(
+  made: Made,
+  command: readonly string[],
+  text: string,
+): Promise<Process> {
+  const process = made.use(new Process(command));
+  await process.until(text);
+  return process;
+}
+
+/** Starts iperf3 on the host. */
+export async function iperfServer(host: NetworkNamespace, made: Made): Promise<Process> {
+  const command = [await networkProgram("iperf3"), "--server", "--forceflush"];
+  return await started(made, [...host.through, ...command], "Server listening");
+}
+
+/** Makes the host's interface. */
+export async function makeTap(host: NetworkNamespace): Promise<void> {
+  await host.ip("tuntap", "add", "tap0", "mode", "tap", "vnet_hdr");
+  await host.address("tap0", HOST);
 }
 
 export const OWN: Backend = {
   name: "vhostd",
-  ready: "listens on",
   mtu: 1500,
-  async prepare(host) {
-    await host.ip("tuntap", "add", "tap0", "mode", "tap", "vnet_hdr");
-    await host.address("tap0", HOST);
+  async start(host, path, made, flags) {
+    await makeTap(host);
+    const command = vhostdCommand(["net", `--socket-path=${path}`, "--tap=tap0", ...flags]);
+    return (await started(made, [...host.through, ...command], "listens on")).pid;
   },
-  command: (path, flags) =>
-    Promise.resolve(vhostdCommand(["net", `--socket-path=${path}`, "--tap=tap0", ...flags])),
 };
 
 const PASST: Backend = {
   name: "passt --vhost-user",
-  ready: "start qemu",
   mtu: 65_520, // its default: it has no offloads
-  // passt gives the machine the addresses of an interface.
-  async prepare(host) {
+  async start(host, path, made) {
+    // passt gives the machine the addresses of an interface.
     await host.ip("tuntap", "add", "lan0", "mode", "tap");
     await host.address("lan0", MACHINE);
     await host.ip("route", "add", "default", "via", HOST_ADDRESS);
-  },
-  async command(path) {
-    const program = await networkProgram("passt");
     const user = Deno.uid() === 0 ? ["--runas", "0"] : [];
-    return [program, "--vhost-user", "--foreground", "-4", "-i", "lan0", ...user, "-s", path];
+    const options = ["--vhost-user", "--foreground", "-4", "-i", "lan0", ...user, "-s", path];
+    const command = [await networkProgram("passt"), ...options];
+    return (await started(made, [...host.through, ...command], "start qemu")).pid;
+  },
+};
+
+/** A relay in C: DPDK's, which polls. */
+const TESTPMD: Backend = {
+  name: "testpmd's relay",
+  mtu: 1500,
+  async start(host, path, made) {
+    const testpmd = made.use(
+      await Testpmd.start({
+        program: await networkProgram("dpdk-testpmd"),
+        devices: [`net_vhost0,iface=${path}`, "net_tap0,iface=tap0"],
+        through: host.through,
+      }),
+    );
+    await host.address("tap0", HOST);
+    await testpmd.forward("io");
+    return testpmd.pid;
   },
 };
 
 /** TCP from the machine to the host, and the other way. */
 export function tapCells(): NetCell[] {
-  return ["sends", "receives"].map((way) => ({
-    name: `tap/tcp/${way}`,
-    unit: "Mbit",
-    own: side(OWN, way === "receives"),
-    peer: side(PASST, way === "receives"),
-    goals: {
-      rate: { is: "at least", limit: 10_000 },
-      ratio: { is: "at least", limit: 1 },
-    },
-  }));
+  const ways = ["sends", "receives"];
+  const cells = (peer: Backend, variant: string) =>
+    ways.map((way): NetCell => ({
+      name: `tap/tcp/${way}${variant}`,
+      unit: "Mbit",
+      own: side(OWN, way === "receives"),
+      peer: side(peer, way === "receives"),
+      goals: {
+        rate: { is: "at least", limit: 10_000 },
+        ratio: { is: "at least", limit: 1 },
+      },
+    }));
+  return [...cells(PASST, ""), ...cells(TESTPMD, "/relay")];
 }
 
 function side(backend: Backend, isReversed: boolean): NetSide {
@@ -131,25 +177,17 @@ function side(backend: Backend, isReversed: boolean): NetSide {
     name: backend.name,
     async measure(bench, withSystemCalls) {
       await using made = new AsyncDisposableStack();
-      const start = async (command: readonly string[], text: string) => {
-        const process = made.use(new Process(command));
-        await process.until(text);
-        return process;
-      };
       const host = made.use(await NetworkNamespace.create());
       const machine = made.use(await NetworkNamespace.create());
-      const iperf3 = await networkProgram("iperf3");
       const socketPath = bench.socketPath();
-      await backend.prepare(host);
-      const command = await backend.command(socketPath, bench.options.own.flags);
-      const { pid } = await start([...host.through, ...command], backend.ready);
+      const pid = await backend.start(host, socketPath, made, bench.options.own.flags);
       await machine.join(socketPath);
       await machine.ip("link", "set", "eth0", "mtu", `${backend.mtu}`);
       await machine.address("eth0", MACHINE);
-      await start([...host.through, iperf3, "--server", "--forceflush"], "Server listening");
-      const client = [iperf3, "--client", HOST_ADDRESS, "--time", `${MAX_SECONDS}`, "--forceflush"];
-      const reverse = isReversed ? ["--reverse"] : [];
-      await start([...machine.through, ...client, ...reverse], "connected to");
+      await iperfServer(host, made);
+      const client = [await networkProgram("iperf3"), "--client", HOST_ADDRESS, "--forceflush"];
+      const how = ["--time", `${MAX_SECONDS}`, ...isReversed ? ["--reverse"] : []];
+      await started(made, [...machine.through, ...client, ...how], "connected to");
       return await bench.sample([pid], withSystemCalls, () => machine.megabits("eth0"));
     },
   };
