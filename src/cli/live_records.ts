@@ -7,6 +7,7 @@
 import type { RecordJson } from "../runtime/record.ts";
 import { controlSocketsIn } from "../web/device_hub.ts";
 import { openRecordSource } from "./record_file.ts";
+import { say } from "./failure.ts";
 import { UsageError } from "./usage_error.ts";
 
 /** The most control sockets that are read. */
@@ -23,6 +24,7 @@ export interface LiveRead {
 /** Reads the records of control sockets, and of those in directories whose names end in .ctl. */
 export class LiveRecords {
   readonly #paths: readonly string[];
+  #hasTold = false;
   #reading: Promise<LiveRead> | undefined;
 
   /**
@@ -51,22 +53,35 @@ export class LiveRecords {
     return this.#reading ??= this.#read().finally(() => this.#reading = undefined);
   }
 
+  /** Says once that there are more sockets than are read. */
+  #tellLeftOut(sockets: readonly string[]): void {
+    if (sockets.length === 0 || this.#hasTold) return;
+    this.#hasTold = true;
+    say(
+      `Reads up to ${MAX_SOCKETS} control sockets; leaves out ${sockets.length}, such as ` +
+        `${sockets[0]}. Give fewer paths, or start another vhostd for them`,
+    );
+  }
+
   async #read(): Promise<LiveRead> {
     const sockets = (await Promise.all(this.#paths.map(async (path) => {
       const isDirectory = (await Deno.stat(path).catch(() => undefined))?.isDirectory;
       if (!isDirectory) return [path];
       return (await controlSocketsIn(path)).map((name) => `${path}/${name}`);
-    }))).flat().slice(0, MAX_SOCKETS);
+    }))).flat();
+    this.#tellLeftOut(sockets.slice(MAX_SOCKETS));
     const silent: string[] = [];
-    const records = await Promise.all([...new Set(sockets)].map(async (socket) => {
-      try {
-        const source = await openRecordSource(socket);
-        return (await source.read()).records.map((record) => ({ socket, record }));
-      } catch {
-        silent.push(socket);
-        return [];
-      }
-    }));
+    const records = await Promise.all(
+      [...new Set(sockets.slice(0, MAX_SOCKETS))].map(async (socket) => {
+        try {
+          const source = await openRecordSource(socket);
+          return (await source.read()).records.map((record) => ({ socket, record }));
+        } catch {
+          silent.push(socket);
+          return [];
+        }
+      }),
+    );
     return { records: records.flat(), silent };
   }
 }

@@ -57,6 +57,7 @@ export async function run(args: readonly string[]): Promise<number> {
     ...address,
     paths,
     control: values.control === true,
+    log: say,
   }).catch((cause) => {
     throw listenFailure(String(values.listen ?? options.listen.default), cause);
   });

@@ -13,8 +13,11 @@ import { applyChanges } from "./client/apply.ts";
 import { changeLines } from "./change_lines.ts";
 import { MAX_LINE_CHARACTERS, textOf } from "./lines.ts";
 
-/** Number of devices; further ones are not shown. */
+/** Number of devices; the page names further ones as left out. */
 export const MAX_DEVICES = 64;
+
+/** Number of devices that are left out by name; further ones are only counted. */
+const MAX_NAMED = 64;
 
 /** Number of queries and commands at a time, those with endless answers too. */
 export const MAX_ASKED = 32;
@@ -124,12 +127,17 @@ export interface DeviceEntry {
   live: LiveJson | null;
 }
 
+/** Where a device is. */
+type Place = Pick<DeviceEntry, "path" | "instance">;
+
 /** The root of what browsers get. */
 export interface PageState {
   /** Whether devices take commands from the page. */
   control: boolean;
   /** The devices by their names in URLs. */
   devices: Record<string, DeviceEntry>;
+  /** Devices that answer and have no place here: how many, and the first of them by their paths. */
+  leftOut: { count: number; names: string[] };
 }
 
 /** Settings of a {@linkcode DeviceHub}. */
@@ -137,6 +145,8 @@ export interface DeviceHubOptions {
   control: boolean;
   /** Turns the URL of a panel's module into one of the page. */
   servePanel(url: string): string | null;
+  /** Prints a line for the person who runs the page. */
+  log(message: string): void;
 }
 
 /** Follows devices while anyone listens. */
@@ -144,6 +154,10 @@ export class DeviceHub {
   readonly state: PageState;
   readonly #paths: readonly string[];
   readonly #servePanel: DeviceHubOptions["servePanel"];
+  readonly #log: DeviceHubOptions["log"];
+  /** The names of devices that are left out, each with its socket's path. */
+  readonly #leftOut = new Map<string, string>();
+  #hasLogged = false;
   readonly #listeners = new Set<(changes: string) => void>();
   readonly #followed = new Set<string>();
   /** Number of requests whose answers have not ended. */
@@ -156,10 +170,11 @@ export class DeviceHub {
   #preparing: ReturnType<typeof setTimeout> | undefined;
 
   /** @param paths Control sockets, and directories of them. */
-  constructor(paths: readonly string[], { control, servePanel }: DeviceHubOptions) {
+  constructor(paths: readonly string[], { control, servePanel, log }: DeviceHubOptions) {
     this.#paths = paths;
     this.#servePanel = servePanel;
-    this.state = { control, devices: {} };
+    this.#log = log;
+    this.state = { control, devices: {}, leftOut: { count: 0, names: [] } };
   }
 
   /**
@@ -197,6 +212,8 @@ export class DeviceHub {
     this.#update.resolve();
     this.#changes = [];
     this.state.devices = {};
+    this.#leftOut.clear();
+    this.state.leftOut = { count: 0, names: [] };
   }
 
   /** Sends a request to a device; undefined if there is no such device or request. */
@@ -263,6 +280,7 @@ export class DeviceHub {
         attempt.abort();
       }
       if (signal.aborted) return;
+      for (const [name, at] of this.#leftOut) if (at === path) this.#takeIn(name);
       const known = Object.entries(this.state.devices).filter(([, entry]) => entry.path === path);
       if (known.length === 0) this.#add({ path, instance: null }, { problem });
       for (const [id] of known) {
@@ -285,11 +303,19 @@ export class DeviceHub {
     return index;
   }
 
-  async #followDevice(
-    place: Pick<DeviceEntry, "path" | "instance">,
+  /** Follows a device until it is gone; one that is left out is tried again and again. */
+  async #followDevice(place: Place, index: Index, signal: AbortSignal): Promise<void> {
+    const name = place.instance === null ? place.path : `${place.path} (${place.instance})`;
+    while (!await this.#followShown(place, name, index, signal)) await delay(RETRY_MS, signal);
+  }
+
+  /** Follows a device until it is gone; returns whether there was a place for it. */
+  async #followShown(
+    place: Place,
+    name: string,
     index: Index,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const prefix = prefixOf(place.instance);
     // A trace writes files, which is not for whoever has the page
     const names = (method: string) =>
@@ -326,8 +352,36 @@ export class DeviceHub {
         commands: names("POST"),
         live: value,
       });
-      if (id === undefined) throw new RangeError(`Expected at most ${MAX_DEVICES} devices`);
+      if (signal.aborted) return true;
+      if (id === undefined) {
+        this.#leaveOut(name, place.path);
+        return false;
+      }
+      this.#takeIn(name);
     }
+    return true;
+  }
+
+  #leaveOut(name: string, path: string): void {
+    if (this.#leftOut.has(name)) return;
+    this.#leftOut.set(name, path);
+    this.#tellLeftOut();
+    if (this.#hasLogged) return;
+    this.#hasLogged = true;
+    this.#log(
+      `The page shows up to ${MAX_DEVICES} devices; it leaves out ${name}, and names others that ` +
+        "it leaves out. Give fewer paths, or start another vhostd web for them",
+    );
+  }
+
+  /** The device is shown, or is gone. */
+  #takeIn(name: string): void {
+    if (this.#leftOut.delete(name)) this.#tellLeftOut();
+  }
+
+  #tellLeftOut(): void {
+    const names = [...this.#leftOut.keys()].slice(0, MAX_NAMED);
+    this.#change([["leftOut", { count: this.#leftOut.size, names }]]);
   }
 
   /** @throws {RangeError} When changes have left no state of a device; browsers get none then. */
@@ -346,7 +400,7 @@ export class DeviceHub {
    * @returns Its name in URLs; undefined if there are too many.
    */
   #add(
-    { path, instance }: Pick<DeviceEntry, "path" | "instance">,
+    { path, instance }: Place,
     parts: Partial<DeviceEntry>,
   ): string | undefined {
     const { devices } = this.state;

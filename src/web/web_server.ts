@@ -45,6 +45,12 @@ export interface WebServerOptions {
   control: boolean;
   /** Control sockets, and directories of them. */
   paths: readonly string[];
+  /**
+   * Prints a line for the person who runs the server.
+   *
+   * @default {Nothing is printed}
+   */
+  log?(message: string): void;
 }
 
 /** A running server. */
@@ -62,9 +68,15 @@ export class WebServer implements AsyncDisposable {
   #requests = 0;
   readonly #ending = new AbortController();
 
-  private constructor(files: PageFiles, { hostname, port, control, paths }: WebServerOptions) {
+  private constructor(
+    files: PageFiles,
+    { hostname, port, control, paths, log = () => {} }: WebServerOptions,
+  ) {
     this.#files = files;
-    this.#hub = new DeviceHub(paths, { control, servePanel: (url) => files.servePanel(url) });
+    this.#hub = new DeviceHub(paths, {
+      ...{ control, log },
+      servePanel: (url) => files.servePanel(url),
+    });
     const token = crypto.getRandomValues(new Uint8Array(16))
       .toBase64({ alphabet: "base64url", omitPadding: true });
     // No cross-origin-opener-policy: other sites cannot open the page anyway (refusal.ts), and a

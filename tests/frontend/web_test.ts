@@ -269,7 +269,11 @@ Deno.test("devices beyond the limit take the places of those that are gone", asy
     Deno.writeTextFileSync(`${devices.directory}/gone${i}.ctl`, "");
   }
   await using _device = await devices.open("last.ctl");
-  const hub = new DeviceHub([devices.directory], { control: false, servePanel: () => null });
+  const hub = new DeviceHub([devices.directory], {
+    control: false,
+    servePanel: () => null,
+    log() {},
+  });
   const live = Promise.withResolvers<void>();
   const leave = hub.listen(() => {
     const { last, ...others } = hub.state.devices;
@@ -279,10 +283,50 @@ Deno.test("devices beyond the limit take the places of those that are gone", asy
   leave();
 });
 
+Deno.test("the page counts and names devices beyond the limit, and shows them when there is room", async () => {
+  await using devices = await new Devices();
+  await using opened = new AsyncDisposableStack();
+  // One device with many sockets: a process has no room for so much guest memory.
+  const host = opened.use(await DeviceHost.open(sensor, { log() {} }));
+  const names = Array.from({ length: MAX_DEVICES + 2 }, (_, i) => `d${i}.ctl`);
+  const sockets = names.map((name) =>
+    opened.use(new ControlSocket(host, `${devices.directory}/${name}`))
+  );
+  const logged: string[] = [];
+  await using page = await WebPage.start({
+    paths: [devices.directory],
+    log: (line) => logged.push(line),
+  });
+  const ended = new AbortController();
+  const states = events(page, ended.signal);
+  const { devices: shown, leftOut } = await until(
+    states,
+    (state) => Object.keys(state.devices).length + state.leftOut.count === names.length,
+  );
+  const paths = Object.values(shown).map(({ path }) => path);
+  assertEquals(paths.length, MAX_DEVICES);
+  assertEquals(
+    [...paths, ...leftOut.names].sort(),
+    names.map((name) => `${devices.directory}/${name}`).sort(),
+  );
+  assertEquals(logged.length, 1);
+  assertStringIncludes(logged[0], "The page shows up to 64 devices; it leaves out ");
+  // The place of a device that is gone is for one of the others.
+  await sockets[names.findIndex((name) => paths[0].endsWith(`/${name}`))][Symbol.asyncDispose]();
+  const { devices: now } = await until(states, (state) => state.leftOut.count === 1);
+  assertEquals(Object.values(now).filter(({ isLive }) => isLive).length, MAX_DEVICES);
+  ended.abort();
+  await states.return(undefined);
+});
+
 Deno.test("devices are followed again at once after the last browser has left", async () => {
   await using devices = await new Devices();
   await using _device = await devices.open("sensor.ctl");
-  const hub = new DeviceHub([devices.directory], { control: false, servePanel: () => null });
+  const hub = new DeviceHub([devices.directory], {
+    control: false,
+    servePanel: () => null,
+    log() {},
+  });
   hub.listen(() => {})(); // While the directory is still being read
   const live = Promise.withResolvers<void>();
   const leave = hub.listen(() => hub.state.devices.sensor?.isLive && live.resolve());

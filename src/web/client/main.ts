@@ -80,7 +80,24 @@ function List({ current }: { current: string | undefined }): VNode {
           </a>
         `;
       })}
+      <${LeftOut} />
     </nav>
+  ` as VNode;
+}
+
+/** Devices that answer and have no place on the page. */
+function LeftOut(): VNode | null {
+  const { count, names } = state?.leftOut ?? { count: 0, names: [] };
+  if (count === 0) return null;
+  const shown = Object.keys(state!.devices).length;
+  return html`
+    <details class="left-out">
+      <summary>${count} left out: the page shows ${shown}</summary>
+      <ul>
+        ${names.map((name) => html`<li key=${name}>${name}</li>`)}
+        ${count > names.length && html`<li key="">and ${count - names.length} more</li>`}
+      </ul>
+    </details>
   ` as VNode;
 }
 
