@@ -362,7 +362,7 @@ export default defineDevice({
     );
     const operation = new Operation({
       ...shared,
-      store: stack.store,
+      ...{ store: stack.store, keep },
       state,
       features,
       config,

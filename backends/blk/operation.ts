@@ -80,6 +80,8 @@ export interface OperationOptions {
   writeThrough: boolean;
   /** The zones of a host-managed disk. */
   zones?: Zones;
+  /** See `ThreadHost`. */
+  keep<T>(promise: Promise<T>): Promise<T>;
   /** Told of a driver that does not know zones. */
   onNotZoned?(): void;
   /** Told of a request of a type that failed with an errno. */
@@ -297,6 +299,7 @@ export class Operation {
   /** Continues a request outside a batch, after a promise of its store. */
   #resume(request: Request, outcome: number): HandlerResult {
     const next = this.#advance(request, outcome);
+    if (next === LATER) return Promise.resolve(this.#outcome(request, next)).then(request.settled);
     if (typeof next !== "number") this.#store.submit?.();
     return next;
   }
@@ -339,9 +342,12 @@ export class Operation {
   /** The outcome of a store operation outside a batch, however the store tells it. */
   #outcome(request: Awaited, result: StoreResult): number | Promise<number> {
     if (typeof result === "number" && result !== LATER) return result;
+    // First, as submit() may call done()
+    const outcome = typeof result === "number"
+      ? new Promise<number>((resolve) => request.onDone = resolve)
+      : result.catch(errnoOf);
     this.#store.submit?.();
-    if (typeof result !== "number") return result.catch(errnoOf);
-    return new Promise<number>((resolve) => request.onDone = resolve);
+    return outcome;
   }
 
   #finish(request: Request, outcome: number): number {
@@ -366,11 +372,16 @@ export class Operation {
       return onDone(result);
     }
     const written = this.#advance(request, result);
-    if (typeof written !== "number") {
-      throw new TypeError("A store that answers LATER answered with a promise");
+    if (written !== LATER && typeof written === "number") {
+      return request.queue.complete(request.chain, written);
     }
-    if (written === LATER) this.#store.submit?.();
-    else request.queue.complete(request.chain, written);
+    this.#store.submit?.();
+    if (typeof written === "number") return;
+    // A store may answer a write by done(), and the flush after it by a promise
+    void this.#options.keep(written.then((bytes) => {
+      request.queue.complete(request.chain, bytes);
+      request.queue.flush();
+    }));
   }
 }
 

@@ -34,8 +34,7 @@ export interface StoreRequest {
  * store will tell by {@linkcode StoreHost.done}. Or a promise of 0 or an errno; one that is
  * rejected counts as EIO.
  *
- * A store may answer each request at once or not as it sees fit, but what it does not answer at
- * once it answers always by promises or always by `done`.
+ * A store may answer each request in another way.
  */
 export type StoreResult = number | Promise<number>;
 

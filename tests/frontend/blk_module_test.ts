@@ -1,4 +1,5 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import { equals } from "@std/bytes";
 import blk from "../../backends/blk/mod.ts";
 import { serve } from "../../mod.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
@@ -85,6 +86,25 @@ for (const manner of ["throw", "reject"]) {
         assertStringIncludes(await log, "The store failed on a request");
       },
     ));
+}
+
+for (const promises of ["write", "flush"]) {
+  const storeOptions = `promises=${promises}`, cache = "writethrough";
+  const options = { blkFile: store("batching"), storeOptions, cache, numQueues: 2 };
+  Deno.test(`a store in TypeScript answers in submit(), and each ${promises} by a promise`, () =>
+    withStore(options, async (disk) => {
+      // The larger one is done by pieces
+      for (const bytes of [4096, 20 * 2 ** 20]) {
+        const data = new Uint8Array(bytes).map((_, i) => i * 7 + (i >> 9));
+        assertEquals((await disk.write(8, data)).status, OK);
+        // The buffer may be where the data was
+        const nothing = new Uint8Array(bytes);
+        assertEquals((await disk.write(8 + bytes / 512, nothing)).status, OK);
+        const read = await disk.read(8, bytes, { queue: 1 });
+        assertEquals([read.status, equals(read.data, data)], [OK, true]);
+      }
+      assertEquals((await disk.flush()).status, OK);
+    }));
 }
 
 Deno.test("a store in TypeScript that breaks the contract fails its requests, and nothing else", () =>

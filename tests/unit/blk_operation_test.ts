@@ -99,6 +99,7 @@ function setUp(setup: Setup = {}) {
       secureErase: !setup.lacks?.includes("secureErase"),
       lifetime: !setup.lacks?.includes("lifetime"),
       serial: setup.serial ?? "",
+      keep: (promise) => promise,
     });
     operation.start(queue);
     return operation;
@@ -356,7 +357,7 @@ Deno.test("Operation finds the segments of a secure erase where Linux puts them"
   u8.set(segment(1, 8), chain.writable.index(0));
   const operation = new Operation({
     ...{ store, state, features, config, serial: "", readOnly: false, discard: true, unmap: true },
-    ...{ writeThrough: false, secureErase: true, lifetime: true },
+    ...{ writeThrough: false, secureErase: true, lifetime: true, keep: (promise) => promise },
   });
   operation.start(queue);
   assertEquals(operation.handle(chain, queue), 17);

@@ -11,9 +11,9 @@ import type { StoreRequest } from "../store.ts";
 
 /**
  * What became of a request: nothing or 0 when it is done, an errno when it failed, `LATER` when
- * {@linkcode StoreContext.done} will tell, or a promise of one of the first two. A store that does
- * not answer at once answers always by promises or always by `done`. An error that it throws, or
- * rejects a promise with, is EIO for the guest, and printed; so is an answer that is none of these.
+ * {@linkcode StoreContext.done} will tell, or a promise of one of the first two. Each request may be
+ * answered in another way. An error that it throws, or rejects a promise with, is EIO for the guest,
+ * and printed; so is an answer that is none of these.
  */
 export type StoreAnswer = number | void | Promise<number | void>;
 

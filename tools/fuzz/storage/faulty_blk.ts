@@ -48,7 +48,7 @@ export default defineDevice({
     const orders = new SharedArrayBuffer((FLUSHES + 1) * 4);
     return { ...opened, shared: { ...opened.shared!, orders } };
   },
-  handlers({ options, shared, features, config, memory, queues, watch, io }) {
+  handlers({ options, shared, features, config, memory, queues, watch, keep, io }) {
     const store = new FaultyStore(
       {
         memory,
@@ -63,7 +63,7 @@ export default defineDevice({
     );
     const operation = new Operation({
       ...shared,
-      store,
+      ...{ store, keep },
       state: new SharedState(shared.state),
       zones: undefined,
       features,
