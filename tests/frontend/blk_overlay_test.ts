@@ -1,12 +1,15 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { equals } from "@std/bytes";
 import blk from "../../backends/blk/mod.ts";
+import { type BlkOptions, blkOptions } from "../../backends/blk/options.ts";
 import { readHeader } from "../../backends/blk/overlay/delta_file.ts";
 import { SESSION_OFFSET } from "../../backends/blk/overlay/format.ts";
+import { takeSnapshot } from "../../backends/blk/overlay/snapshot.ts";
 import type { AnyOpenStore, Store } from "../../backends/blk/store.ts";
 import { serve } from "../../mod.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
+import { defaultOptions } from "../../src/virtio/mod.ts";
 import { Random } from "../../tools/lib/random.ts";
 import { CliProcess } from "./lib/cli_process.ts";
 import { attachDisk, openDisk } from "./lib/overlay_disk.ts";
@@ -388,6 +391,28 @@ Deno.test("a snapshot under load is consistent, and the disk goes on in the over
     for (let at = 0; at < contents.length; at += 4096) {
       assertEquals(await disk.read(at / 512, 8), contents.subarray(at, at + 4096));
     }
+  }));
+
+Deno.test("a snapshot stays where a thread is late to lay it", () =>
+  withBase(async ({ overlay }) => {
+    const blkFile = `${overlay}.disk`;
+    Deno.writeFileSync(blkFile, untouched(SECTORS));
+    await using store = await openDisk({ blkFile });
+    const options = { ...defaultOptions(blkOptions), blkFile } as BlkOptions;
+    const late = ["lay", "resume"];
+    await using made = await takeSnapshot({
+      ...{ store, name: blkFile, options, log() {}, hasLost: () => false },
+      fence: () => Promise.resolve(),
+      post: (message) =>
+        late.includes(Object(message).snapshot)
+          ? Promise.reject(new Error("Expected an answer within 30 s, got none"))
+          : Promise.resolve(),
+    }, overlay);
+    // Its file is open, and at its place
+    const disk = await attachDisk(made);
+    await disk.write(3, sectorOf(3, 1));
+    await disk.flush();
+    assertEquals(readHeader(overlay).base.name, blkFile);
   }));
 
 Deno.test("a snapshot of a disk by promises, with faults: they are the whole disk's before and after", () =>

@@ -29,7 +29,7 @@ export interface RunningDisk {
   name: string;
   options: BlkOptions;
   log(message: string): void;
-  /** Tells its threads something. */
+  /** Tells its threads something, and prints what fails. */
   post(message: SnapshotStep | "flush"): Promise<unknown>;
   /** Waits for what is in flight. */
   fence(): Promise<void>;
@@ -77,11 +77,12 @@ export async function takeSnapshot(disk: RunningDisk, path: string): Promise<Ope
       layOverlay({ path, options: how, log, base: store, facts }, new AsyncDisposableStack()),
     );
     await post({ snapshot: "prepare", handle: made.handle });
-    await post({ snapshot: "lay" });
+    // A thread that does not answer in time lays it later: from here on it stays
     opened.move();
+    await post({ snapshot: "lay" }).catch(() => {});
     return made;
   } finally {
-    await post({ snapshot: "resume" });
+    await post({ snapshot: "resume" }).catch(() => {});
   }
 }
 
