@@ -8,6 +8,7 @@ export * from "./src/virtio/mod.ts";
 export { Chain } from "./src/virtqueue/chain.ts";
 export { Parts, type VectorSink } from "./src/virtqueue/parts.ts";
 export { loadDefault, type LoadedDefault } from "./src/runtime/load_default.ts";
+export { shown, shownJson } from "./src/runtime/shown.ts";
 export { serve, serveInstances } from "./src/runtime/serve.ts";
 export { EndpointError } from "./src/linux/mod.ts";
 export type { DeviceHostOptions } from "./src/runtime/device_host.ts";

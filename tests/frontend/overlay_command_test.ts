@@ -173,6 +173,21 @@ Deno.test("overlay rebase keeps the content of an overlay on another disk", () =
     await verify(load, overlay);
   }));
 
+Deno.test("overlay info shows nothing that a terminal would obey, or that reverses a name", async () => {
+  const directory = Deno.makeTempDirSync();
+  const base = `${directory}/\u009b2J\u202egnp.img`, overlay = `${directory}/overlay.img`;
+  Deno.writeFileSync(base, new Uint8Array(4096));
+  await (await openDisk({ overlay, blkFile: base }) as AsyncDisposable)[Symbol.asyncDispose]();
+  const { stdout } = await runCli(["overlay", "info", overlay]);
+  assertStringIncludes(stdout, `${directory}/\\x9b2J\\u{202e}gnp.img (raw, 4.0 KiB)`);
+  const json = await runCli(["overlay", "info", "--json", overlay]);
+  assertStringIncludes(json.stdout, "/\\u009b2J\\u202egnp.img");
+  assertEquals(JSON.parse(json.stdout).base.name, base);
+  const { stderr } = await runCli(["overlay", "commit", overlay]);
+  assertStringIncludes(stderr, `is committed to ${directory}/\\x9b2J\\u{202e}gnp.img, and empty`);
+  Deno.removeSync(directory, { recursive: true });
+});
+
 Deno.test("vhostd overlay says in one line what is wrong", () =>
   withOverlay(async ({ base, overlay, load }) => {
     const torn = (name: string, change: (bytes: Uint8Array) => Uint8Array) => {

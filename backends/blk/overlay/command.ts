@@ -4,7 +4,7 @@
  * @module
  */
 
-import { formatBytes, parseOptionList } from "../../../mod.ts";
+import { formatBytes, parseOptionList, shown, shownJson } from "../../../mod.ts";
 import {
   dataSync,
   kindAt,
@@ -30,7 +30,7 @@ import {
   openOverlayStore,
 } from "./open_overlay.ts";
 
-const OPENING = { log: (message: string) => console.error(message), resized() {} };
+const OPENING = { log: say, resized() {} };
 
 const options = {
   json: { type: "flag", about: "Of info: as JSON" },
@@ -101,7 +101,7 @@ function factsAt(path: string) {
 
 function info(path: string, isJson: boolean): void {
   const facts = factsAt(path);
-  if (isJson) return console.log(JSON.stringify(facts, undefined, 2));
+  if (isJson) return console.log(shownJson(facts, 2));
   const rows = {
     file: facts.file,
     disk: formatBytes(facts.diskBytes),
@@ -109,7 +109,14 @@ function info(path: string, isJson: boolean): void {
     state: facts.state,
     base: `${facts.base.name} (${facts.base.format}, ${formatBytes(facts.base.bytes)})`,
   };
-  console.log(Object.entries(rows).map(([name, value]) => `${name.padEnd(11)}${value}`).join("\n"));
+  for (const [name, value] of Object.entries(rows)) {
+    console.log(`${name.padEnd(11)}${shown(value)}`);
+  }
+}
+
+/** Prints a line: the names in an overlay from somebody else can have anything in them. */
+function say(line: string): void {
+  console.error(shown(line));
 }
 
 /** A commit has failed: says so, and if it had begun, that it is to be repeated. */
@@ -219,7 +226,7 @@ async function rebase(
       ...header,
       ...{ sequence: header.sequence + 1, base: facts, isCommitting: false },
     });
-    console.error(`${path} lies on ${facts.name}`);
+    say(`${path} lies on ${facts.name}`);
     return;
   }
   const overlay = opened.use(
@@ -269,6 +276,6 @@ class Progress {
 
   end(message: string): void {
     if (this.#shown >= 0) Deno.stderr.writeSync(new TextEncoder().encode("\r"));
-    console.error(message);
+    say(message);
   }
 }

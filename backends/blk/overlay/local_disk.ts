@@ -4,7 +4,7 @@
  * @module
  */
 
-import { LATER, Parts } from "../../../mod.ts";
+import { LATER, Parts, shown } from "../../../mod.ts";
 import { addressOf, errnoName, pinnedBuffer, watch } from "../../../src/linux/mod.ts";
 import type { Store, StoreHandle, StoreRequest } from "../store.ts";
 import { attachStore } from "../stores.ts";
@@ -45,7 +45,7 @@ export class LocalDisk implements Disposable {
     const store = await attachStore(handle, {
       memory: { u8, base: addressOf(u8), scratch: () => PIECE_BYTES },
       ...{ io: undefined, watch, keep: (promise) => promise, flush() {} },
-      notice: ({ what, why }) => console.error(`${name}: ${what}: ${why}`),
+      notice: ({ what, why }) => console.error(shown(`${name}: ${what}: ${why}`)),
       done: (_request, result) => results.done!(result),
     });
     return new LocalDisk(name, store, u8, results);
