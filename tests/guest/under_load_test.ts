@@ -12,7 +12,7 @@ import {
   temporary,
 } from "./lib/helpers.ts";
 
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 60_000;
 
 Deno.test("a guest notices none of QEMU's changes to running rings", async (t) => {
   using directory = temporary();
@@ -77,9 +77,14 @@ Deno.test("a guest notices none of QEMU's changes to running rings", async (t) =
         Deno.kill(guest.pid, "SIGSTOP");
         await disk.until(({ queues }) => queues.every(({ inFlight }) => inFlight === 0));
         const requests = async () => (await disk.record()).queues.map(({ requests }) => requests);
-        const before = await requests();
-        await new Promise((resolve) => setTimeout(resolve, 2000));
-        assertEquals(await requests(), before);
+        let before, after = await requests();
+        // On a busy machine a thread may still have to take what QEMU made available
+        for (let i = 0; i < 10 && `${before}` !== `${after}`; i++) {
+          before = after;
+          await new Promise((resolve) => setTimeout(resolve, 2000));
+          after = await requests();
+        }
+        assertEquals(after, before);
         Deno.kill(guest.pid, "SIGCONT");
         await expectProgress(guest);
       },

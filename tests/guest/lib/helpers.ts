@@ -13,7 +13,7 @@ import type { GuestDevice } from "../../../tools/guest/qemu.ts";
 import { CliProcess } from "../../frontend/lib/cli_process.ts";
 
 /** Time limit for a process, an answer or a change in the guest. */
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 60_000;
 
 /** The log line of a back-end that waits for QEMU. */
 const CONNECTS = /^vhostd: \w+: (Waits for a front-end|Connected to the front-end) .*\n/gm;
@@ -238,7 +238,7 @@ export async function fails(guest: Guest, command: string): Promise<string> {
 /** Waits in the guest until a command prints a text. */
 export async function eventually(guest: Guest, command: string, text: string): Promise<void> {
   const { status } = await guest.run(
-    `timeout 20 sh -c 'until [ "$(${command})" = "${text}" ]; do usleep 50000; done'`,
+    `timeout 50 sh -c 'until [ "$(${command})" = "${text}" ]; do usleep 50000; done'`,
     { timeoutMs: TIMEOUT_MS },
   );
   if (status !== 0) assertEquals((await guest.run(command)).output.trimEnd(), text);
