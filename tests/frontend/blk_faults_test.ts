@@ -152,7 +152,8 @@ withDisks(
     }
     const begin = performance.now();
     await server.close();
-    assert(performance.now() - begin < 10_000);
+    // Below the limit of any other stop
+    assert(performance.now() - begin < 25_000);
   },
   ["memory"],
 );

@@ -666,7 +666,7 @@ forBothPlanes("Descriptors of a message that takes none are closed", async (serv
 
 forBothPlanes("A second front-end waits for its turn", async (_server, path) => {
   const first = await start(path);
-  const second = start(path, { timeoutMs: 20_000 });
+  const second = start(path);
   assertEquals((await first.request(0, [Uint8Array.of(0, 1)], [2])).data[0][1], 1);
   await first.close();
   await using driver = await second;

@@ -10,7 +10,7 @@ import { Scratch } from "./scratch.ts";
 const COMMAND = new URL("ceph_command.ts", import.meta.url).pathname;
 
 /** How long the store may take to end, in milliseconds: it saves what it has. */
-const END_LIMIT_MS = 20_000;
+const END_LIMIT_MS = 60_000;
 
 /** The users, and what they may do. */
 const USERS: Record<string, Record<string, string>> = {

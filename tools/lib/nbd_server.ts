@@ -4,7 +4,7 @@ import { kill, spawn, withTimeout } from "./process.ts";
 import { ToolError } from "./tool_error.ts";
 
 /** How long a server may take to listen, in milliseconds. */
-const LISTEN_MS = 20_000;
+const LISTEN_MS = 60_000;
 
 /** What nbdkit serves. */
 export interface NbdkitOptions {
