@@ -24,6 +24,7 @@ import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import { type DeviceTable, loadDevice } from "./devices.ts";
 import { endpointOf, type EndpointValues, instancesOf, type InstanceValue } from "./endpoint.ts";
 import { EXIT_FAILURE, say, sayStack, tellFailure, wantsTrace } from "./failure.ts";
+import { expectOwnFiles } from "./own_files.ts";
 import { capabilities, qemuHint, shellWord } from "./qemu.ts";
 import { optionsOf, sharedOptions, type SharedValues } from "./shared_options.ts";
 import { traceOf } from "./trace_options.ts";
@@ -66,6 +67,7 @@ export async function serveCommand(
   );
   takeOperand(device, name, positional, values);
   expectEffect(sharedOptions, values);
+  expectOwnFiles(values);
   const places: Place[] = device.instances === undefined
     ? [{ name: "", endpoint: endpointOf(values as EndpointValues, name) }]
     : instancesOf(repeated, values as EndpointValues, device.instances, name);

@@ -31,8 +31,9 @@ function directory(): { path: string; names(): string[] } & Disposable {
 
 /** Flags that each make a file, in the directory `@`. */
 const ALL = "--wire=@/wire.pcapng --trace=@/trace.json --record=@/new.json --control-path=@/c.sock";
-const OVERLAY = `blk --socket-path=@/s.sock --overlay=@/delta.img --wire=@/wire.pcapng`;
-const NET = "net --null --socket-path=@/s.sock --pcap=@/net.pcapng";
+const SOCKET = "--socket-path=@/s.sock";
+const OVERLAY = `blk ${SOCKET} --overlay=@/delta.img --wire=@/wire.pcapng`;
+const NET = `net --null ${SOCKET} --pcap=@/net.pcapng`;
 const SWITCH = "switch --port=@/a.sock,pcap=@/a.pcapng";
 const BAD_TRACE = "--trace=@/no/trace.json", NO_TRACE = "Cannot write the trace";
 
@@ -48,6 +49,10 @@ const cases: [what: string, command: string, line: string][] = [
     `${OVERLAY} @/base.img --record=@/record.json ${BAD_TRACE}`,
     NO_TRACE,
   ],
+  ["a wire that is its disk", `blk ${SOCKET} @/base.img --wire=@/base.img`, "that of --blk-file"],
+  ["a record that is its trace", `rng ${SOCKET} --record=@/a --trace=@/a`, "that of --trace"],
+  ["a record that is its disk", `blk ${SOCKET} @/base.img --record=@/./base.img`, "of --blk-file"],
+  ["a record that is a capture", `${SWITCH} --record=@/a.pcapng`, "which is in use"],
   ["the trace of a network", `${NET} ${BAD_TRACE}`, NO_TRACE],
   ["an impairment", `${NET} --loss=most`, "--loss"],
   ["the socket of a second port", `${SWITCH} --port=@/no/b.sock`, "its directory does not exist"],
@@ -75,7 +80,9 @@ for (const [what, command, line] of cases) {
     assertStringIncludes(stderr, line);
     assert(status !== 0);
     assertEquals(made.names(), Object.keys(FILES).sort());
-    assertEquals(Deno.readTextFileSync(`${made.path}/record.json`), FILES["record.json"]);
+    for (const [name, text] of Object.entries(FILES)) {
+      assert(Deno.readTextFileSync(`${made.path}/${name}`) === text, `${name} is as it was`);
+    }
   });
 }
 

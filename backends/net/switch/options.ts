@@ -157,7 +157,7 @@ interface Mac {
 function parseMac(text: string): Mac {
   const isMac = /^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text);
   const [a, b, c, d, e, f] = isMac ? text.split(":").map((byte) => parseInt(byte, 16)) : [1];
-  if ((a & 1) !== 0) {
+  if ((a & 1) !== 0 || a + b + c + d + e + f === 0) {
     throw new OptionError(
       "mac= of --port takes the address of one card, such as 52:54:00:12:34:56; got " +
         JSON.stringify(text),

@@ -8,6 +8,7 @@
 import { check, Errno, LinuxError, retry } from "../errors.ts";
 import { Fd } from "../fd.ts";
 import { type FileKind, type FileStat, fileStat, openFile, readStat } from "./file.ts";
+import { isLockedElsewhere } from "./file_lock.ts";
 import { noteNewFile } from "./new_files.ts";
 import { cString, errno, libc, pinnedBuffer } from "../libc.ts";
 
@@ -39,9 +40,19 @@ export function kindAt(path: string): FileKind | undefined {
   return statAt(path)?.kind;
 }
 
-function statAt(path: string): FileStat | undefined {
+/** What tells a file from all others, by any of its paths; undefined when there is none. */
+export function identityAt(path: string): string | undefined {
   try {
-    return readStat(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW);
+    return statAt(path, 0)?.identity;
+  } catch (error) {
+    if (error instanceof LinuxError) return undefined;
+    throw error;
+  }
+}
+
+function statAt(path: string, flags = AT_SYMLINK_NOFOLLOW): FileStat | undefined {
+  try {
+    return readStat(AT_FDCWD, path, flags);
   } catch (error) {
     if (error instanceof LinuxError && error.errno === Errno.ENOENT) return undefined;
     throw error;
@@ -148,6 +159,9 @@ export function replaceFile(path: string, text: string): void {
     const what = kind === "link" ? "a symbolic link" : kind === "other" ? "a device" : `a ${kind}`;
     throw new TypeError(`Expected a file or nothing at ${path}, got ${what}`);
   }
+  if (kind === "file" && isInUse(path)) {
+    throw new TypeError(`Expected a file of its own, got ${path}, which is in use`);
+  }
   const made = `${path}.${crypto.randomUUID().slice(0, 8)}`;
   const flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
   using fd = new Fd(check(libc.open(cString(made), flags, OWNERS_ALONE), "open", made));
@@ -162,6 +176,18 @@ export function replaceFile(path: string, text: string): void {
     if (kind === undefined) noteNewFile(path, fd.number);
   } catch (error) {
     libc.unlink(cString(made));
+    throw error;
+  }
+}
+
+/** Whether anyone has locked a file, such as a capture or the image of a disk. */
+function isInUse(path: string): boolean {
+  try {
+    using file = openFile(path, { nonblocking: true });
+    return isLockedElsewhere(file.number, 0, 0);
+  } catch (error) {
+    // It may not be read, or the file system has no locks
+    if (error instanceof LinuxError) return false;
     throw error;
   }
 }
