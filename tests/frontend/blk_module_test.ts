@@ -176,6 +176,14 @@ Deno.test("vhostd blk explains what is wrong with a module", async () => {
       "as blockBytes a power of 2 from 512 to 65536; got { bytes: 512,",
     ],
     [
+      [await module("export default { open: () => ({ bytes: 512, identity: 5 }), read() {} };")],
+      "to return, if any, identity as text and without as a list; got { bytes: 512, identity: 5 }",
+    ],
+    [
+      [await module("export default { open: () => ({ bytes: 512, without: 5 }), read() {} };")],
+      "to return, if any, identity as text and without as a list; got { bytes: 512, without: 5 }",
+    ],
+    [
       [await module("export default { open() { throw new Error('no disk') }, read() {} };")],
       "no disk",
     ],

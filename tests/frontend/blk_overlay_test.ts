@@ -268,6 +268,16 @@ Deno.test("an overlay grows, with zeroes behind its base, and does not shrink", 
     assertEquals(await disk.read(grown - 9, 8), new Uint8Array(8 * 512));
   }));
 
+Deno.test("an overlay knows a module by any path of it", () =>
+  withBase(async ({ overlay }) => {
+    const relative = MODULE.replace(`${Deno.cwd()}/`, "");
+    assertEquals(relative[0], "t");
+    for (const blkFile of [relative, `./${relative}`, MODULE]) {
+      await close(await openDisk({ overlay, blkFile, storeOptions: `sectors=${SECTORS}` }));
+      assertEquals(readHeader(overlay).base.name, MODULE);
+    }
+  }));
+
 Deno.test("an overlay refuses a base that has changed", () =>
   withBase(async ({ base, overlay }) => {
     await close(await openDisk({ overlay, blkFile: base }));

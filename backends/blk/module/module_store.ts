@@ -75,7 +75,15 @@ export async function openModuleStore(
         }`,
     );
   }
-  const { without = [] } = facts;
+  const { without = [], identity } = facts;
+  const isText = identity === undefined || typeof identity === "string";
+  if (!isText || !Array.isArray(facts.without ?? [])) {
+    await facts.close?.();
+    throw new Error(
+      `Expected open() of ${name} to return, if any, identity as text and without as a list; got ` +
+        shown(facts),
+    );
+  }
   const has = (ability: typeof without[number]) =>
     store[ability] !== undefined && !without.includes(ability);
   const canWrite = !readOnly && has("write");
@@ -102,7 +110,7 @@ export async function openModuleStore(
       shared: facts.shared,
     },
     bytes: () => bytes,
-    ...facts.identity !== undefined && { identity: () => facts.identity! },
+    ...identity !== undefined && { identity: () => identity },
     ...facts.resize !== undefined && {
       async resize(wanted: number) {
         await facts.resize!(wanted);

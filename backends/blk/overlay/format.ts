@@ -108,7 +108,10 @@ export function encodeHeader(header: OverlayHeader): Uint8Array<ArrayBuffer> {
   const encoder = new TextEncoder();
   const name = encoder.encode(base.name), identity = encoder.encode(base.identity);
   if (name.length + identity.length > TEXT_BYTES) {
-    throw new RangeError(`Expected a base with a name of at most ${TEXT_BYTES} bytes`);
+    throw new RangeError(
+      `Expected a base whose name and identity have at most ${TEXT_BYTES} bytes, got ` +
+        (name.length + identity.length),
+    );
   }
   const unreadable = [base.name, base.identity].find((text) => UNREADABLE.test(text));
   if (unreadable !== undefined) {

@@ -216,11 +216,16 @@ export function factsOf(base: StoreControl, name: string): BaseFacts {
   const { handle } = base;
   const file = handle.kind === "overlay" ? handle.delta : handle;
   return {
-    name: file.kind === "file" ? pathOf(file.fd) : name,
+    name: file.kind === "file" ? pathOf(file.fd) : isModulePath(name) ? kernelPath(name) : name,
     format: handle.kind === "overlay" ? "overlay" : "raw",
     bytes,
     identity: base.identity?.() ?? "",
   };
+}
+
+/** Whether a name is the path of a module, and not its URL. */
+function isModulePath(name: string): boolean {
+  return isModule(name) && !URL.canParse(name);
 }
 
 /** The path that the kernel knows, whatever the working directory will be. */
