@@ -158,6 +158,8 @@ export class DeviceHub {
   /** The names of devices that are left out, each with its socket's path. */
   readonly #leftOut = new Map<string, string>();
   #hasLogged = false;
+  /** Names of devices of other users, who may fill a directory: ours take their places. */
+  readonly #foreign = new Set<string>();
   readonly #listeners = new Set<(changes: string) => void>();
   readonly #followed = new Set<string>();
   /** Number of requests whose answers have not ended. */
@@ -213,6 +215,7 @@ export class DeviceHub {
     this.#changes = [];
     this.state.devices = {};
     this.#leftOut.clear();
+    this.#foreign.clear();
     this.state.leftOut = { count: 0, names: [] };
   }
 
@@ -351,7 +354,7 @@ export class DeviceHub {
         queries: names("GET"),
         commands: names("POST"),
         live: value,
-      });
+      }, isOurs);
       if (signal.aborted) return true;
       if (id === undefined) {
         this.#leaveOut(name, place.path);
@@ -402,6 +405,7 @@ export class DeviceHub {
   #add(
     { path, instance }: Place,
     parts: Partial<DeviceEntry>,
+    isOurs = false,
   ): string | undefined {
     const { devices } = this.state;
     const base = [path.replace(/^.*\//, "").replace(/\.\w+$/, ""), instance ?? []].flat().join("-")
@@ -412,7 +416,8 @@ export class DeviceHub {
     let id = base || "device";
     for (let n = 2; !isFree(id); n++) id = `${base}-${n}`;
     if (!Object.hasOwn(devices, id) && Object.keys(devices).length >= MAX_DEVICES) {
-      const gone = Object.keys(devices).find((id) => !devices[id].isLive);
+      const gone = Object.keys(devices).find((id) => !devices[id].isLive) ??
+        (isOurs ? Object.keys(devices).find((id) => this.#foreign.has(id)) : undefined);
       // One that is not there takes no place of another
       if (gone === undefined || !parts.isLive) return undefined;
       const { [gone]: _, ...others } = devices;
@@ -423,6 +428,8 @@ export class DeviceHub {
       ...{ fields: [], queries: [], commands: [] },
       ...parts,
     }]]);
+    if (isOurs) this.#foreign.delete(id);
+    else if (parts.isLive) this.#foreign.add(id);
     return id;
   }
 

@@ -319,6 +319,31 @@ Deno.test("the page counts and names devices beyond the limit, and shows them wh
   await states.return(undefined);
 });
 
+Deno.test("devices of other users, however many, leave a place for ours", async () => {
+  await using devices = await new Devices();
+  await using opened = new AsyncDisposableStack();
+  const host = opened.use(await DeviceHost.open(sensor, { log() {} }));
+  const open = (name: string) => {
+    const path = `${devices.directory}/${name}`;
+    opened.use(new ControlSocket(host, path));
+    return path;
+  };
+  for (let i = 0; i < MAX_DEVICES; i++) await Deno.chown(open(`theirs${i}.ctl`), 1, 1);
+  await using page = await WebPage.start({ paths: [devices.directory] });
+  const ended = new AbortController();
+  const states = events(page, ended.signal);
+  const live = (state: PageState) => Object.values(state.devices).filter(({ isLive }) => isLive);
+  await until(states, (state) => live(state).length === MAX_DEVICES);
+  open("ours.ctl");
+  const { leftOut } = await until(
+    states,
+    (state) => state.devices.ours?.isLive && state.leftOut.count === 1,
+  );
+  assertStringIncludes(leftOut.names[0], "/theirs");
+  ended.abort();
+  await states.return(undefined);
+});
+
 Deno.test("devices are followed again at once after the last browser has left", async () => {
   await using devices = await new Devices();
   await using _device = await devices.open("sensor.ctl");
