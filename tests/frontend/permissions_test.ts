@@ -1,8 +1,10 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import blk from "../../backends/blk/mod.ts";
 import input from "../../backends/input/mod.ts";
+import net from "../../backends/net/mod.ts";
 import rng from "../../backends/rng/mod.ts";
-import type { AnyDevice } from "../../mod.ts";
+import sensor from "../../backends/sensor/mod.ts";
+import { type AnyDevice, SelfDescribingDriver } from "../../mod.ts";
 import { type PermissionNeed, permissionsOf } from "../../src/cli/permissions.ts";
 import {
   BlkDriver,
@@ -13,11 +15,14 @@ import {
 import { openFile } from "../../src/linux/mod.ts";
 import { openRecordSource } from "../../src/cli/record_file.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { frame, packet } from "./lib/net_driver.ts";
 
 /** A device, its options, and a request that shows that it works. */
 interface Served {
   device: AnyDevice;
   args: (directory: string) => string[];
+  /** Permissions that its options need besides. */
+  further?: (directory: string) => string[];
   queues: number;
   use: (driver: VirtioDriver) => Promise<void>;
 }
@@ -54,6 +59,26 @@ const served: Served[] = [
     use: async (driver) =>
       void await driver.request(1, [Uint8Array.of(0x11, 0, 0, 0, 1, 0, 0, 0)], []),
   },
+  {
+    device: net,
+    args: () => ["--null"],
+    queues: 2,
+    use: async (driver) => void await driver.request(1, [packet(frame(64))], []),
+  },
+  {
+    device: sensor,
+    args(directory) {
+      Deno.mkdirSync(`${directory}/hwmon`, { recursive: true });
+      Deno.writeTextFileSync(`${directory}/hwmon/temp1_input`, "42000\n");
+      return [`--hwmon=${directory}/hwmon`];
+    },
+    further: (directory) => [`--allow-read=${directory}/hwmon`],
+    queues: 1,
+    async use(driver) {
+      const { data } = (await new SelfDescribingDriver(driver.config).find(3))!;
+      assertEquals(new TextDecoder().decode(data.subarray(0, 6)), "temp1\0");
+    },
+  },
 ];
 
 async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
@@ -73,12 +98,15 @@ function flagsFor(needs: PermissionNeed[], things: string[], paths: Record<strin
     );
 }
 
-for (const { device, args, queues, use } of served) {
+for (const { device, args, further, queues, use } of served) {
   Deno.test(`${device.name} works with exactly its documented permissions, and needs each`, () =>
     withDirectory(async (directory) => {
       const socket = `${directory}/device.sock`;
       const command = [device.name, `--socket-path=${socket}`, ...args(directory)];
-      const permissions = flagsFor(permissionsOf(device), ["always", "queue threads"]);
+      const permissions = [
+        ...flagsFor(permissionsOf(device), ["always", "queue threads"]),
+        ...further?.(directory) ?? [],
+      ];
       {
         await using cli = new CliProcess(command, { permissions });
         await cli.until("listens");

@@ -34,14 +34,27 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
     "src/virtio/",
     "src/frontend/",
     "src/runtime/",
-    "mod.ts",
   ],
   "mod.ts": ["src/linux/", "src/virtqueue/", "src/virtio/", "src/runtime/"],
-  "backends/": ["mod.ts", "src/linux/mod.ts"],
+  "backends/": ["mod.ts", "src/linux/mod.ts", "src/web/client/kit.ts"],
   "main.ts": ["mod.ts", "src/cli/", "backends/"],
   "tools/test.ts": ["src/", "tools/", "tests/"],
   "tools/": ["src/", "backends/", "mod.ts", "main.ts"],
+  "examples/": ["mod.ts", "src/linux/mod.ts", "backends/net/handler/mod.ts"],
 };
+
+/** The modules of this project that have a name, by it. */
+const NAMED: ReadonlyMap<string, string> = namedModules();
+
+function namedModules(): Map<string, string> {
+  const { name, exports } = JSON.parse(Deno.readTextFileSync(new URL("deno.json", ROOT)));
+  return new Map(
+    Object.entries(exports as Record<string, string>).map(([path, file]) => [
+      name + path.slice(1),
+      file.slice(2),
+    ]),
+  );
+}
 
 // Comments are skipped: their examples import too.
 const STATEMENT =
@@ -58,8 +71,12 @@ function importsOf(file: string): string[] {
   const text = Deno.readTextFileSync(new URL(file, ROOT));
   return [...text.matchAll(STATEMENT)]
     .map((match) => match[1] ?? match[2] ?? match[3])
-    .filter((module) => module?.startsWith("."))
-    .map((module) => new URL(module, new URL(file, ROOT)).pathname.slice(ROOT.pathname.length));
+    .filter((module) => module !== undefined)
+    .flatMap((module) =>
+      module.startsWith(".")
+        ? [new URL(module, new URL(file, ROOT)).pathname.slice(ROOT.pathname.length)]
+        : NAMED.get(module) ?? []
+    );
 }
 
 function floorOf(file: string): string {
@@ -67,7 +84,9 @@ function floorOf(file: string): string {
 }
 
 const imports = new Map(
-  ["main.ts", "mod.ts", ...["src/", "backends/", "tools/"].flatMap(sourceFiles)]
+  ["main.ts", "mod.ts", ...["src/", "backends/", "tools/", "examples/"].flatMap(sourceFiles)]
+    // Templates become files of others
+    .filter((file) => !file.startsWith("src/cli/templates/"))
     .map((file) => [file, importsOf(file)]),
 );
 
