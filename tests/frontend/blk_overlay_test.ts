@@ -408,7 +408,7 @@ Deno.test("a snapshot stays where a thread is late to lay it", () =>
     const blkFile = `${overlay}.disk`;
     Deno.writeFileSync(blkFile, untouched(SECTORS));
     await using store = await openDisk({ blkFile });
-    const options = { ...defaultOptions(blkOptions), blkFile } as BlkOptions;
+    const options = { ...defaultOptions(blkOptions), blkFile, io: "sync" } as BlkOptions;
     const late = ["lay", "resume"];
     await using made = await takeSnapshot({
       ...{ store, name: blkFile, options, log() {}, hasLost: () => false },

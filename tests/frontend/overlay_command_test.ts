@@ -188,6 +188,23 @@ Deno.test("overlay info shows nothing that a terminal would obey, or that revers
   Deno.removeSync(directory, { recursive: true });
 });
 
+Deno.test("an overlay that is served from memory can be looked at, and is in use", async () => {
+  const directory = Deno.makeTempDirSync({ dir: "/dev/shm" });
+  const overlay = `${directory}/overlay.img`;
+  Deno.writeFileSync(`${directory}/base.img`, new Uint8Array(4096));
+  const blk = (name: string, ...args: string[]) => [
+    ...["blk", `--socket-path=${directory}/${name}.sock`, `--overlay=${overlay}`, ...args],
+  ];
+  {
+    await using cli = new CliProcess(blk("a", `${directory}/base.img`));
+    await cli.until("listens on");
+    const { stdout, stderr } = await runCli(["overlay", "info", overlay]);
+    assertStringIncludes(stdout + stderr, "allocated  0 B");
+    assertStringIncludes((await runCli(blk("b"))).stderr, "another program writes to it");
+  }
+  Deno.removeSync(directory, { recursive: true });
+});
+
 Deno.test("vhostd overlay says in one line what is wrong", () =>
   withOverlay(async ({ base, overlay, load }) => {
     const torn = (name: string, change: (bytes: Uint8Array) => Uint8Array) => {

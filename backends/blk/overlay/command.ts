@@ -5,19 +5,12 @@
  */
 
 import { formatBytes, parseOptionList, shown, shownJson } from "../../../mod.ts";
-import {
-  dataSync,
-  kindAt,
-  LinuxError,
-  openFile,
-  punchHole,
-  watchesEnded,
-} from "../../../src/linux/mod.ts";
+import { dataSync, kindAt, LinuxError, punchHole, watchesEnded } from "../../../src/linux/mod.ts";
 import { type BlkOptions, blkOptions } from "../options.ts";
 import type { AnyOpenStore } from "../store.ts";
 import { isModule } from "../store_name.ts";
 import { openStore } from "../stores.ts";
-import { clearMaps, loadMap, readHeader, writeHeader } from "./delta_file.ts";
+import { clearMaps, loadMap, openToRead, readHeader, writeHeader } from "./delta_file.ts";
 import { layoutOf, OVERLAY_BLOCK_BYTES, type OverlayHeader } from "./format.ts";
 import { LocalDisk, PIECE_BYTES } from "./local_disk.ts";
 import {
@@ -88,7 +81,7 @@ function diskOptions(): BlkOptions {
 
 function factsAt(path: string) {
   const header = readHeader(path);
-  using file = openFile(path);
+  using file = openToRead(path);
   const map = loadMap(file.number, header, true);
   return {
     file: path,

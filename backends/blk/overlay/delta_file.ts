@@ -10,6 +10,7 @@ import {
   dataSync,
   Errno,
   errno,
+  type Fd,
   fileBytes,
   fileKind,
   LinuxError,
@@ -31,6 +32,7 @@ import {
   type OverlayHeader,
   SESSION_OFFSET,
 } from "./format.ts";
+import { patiently } from "../image_lock.ts";
 import type { FileHandle, OpenStore } from "../store.ts";
 import { OverlayMap } from "./overlay_map.ts";
 
@@ -128,6 +130,11 @@ function wholeBlocks(bytes: number): number {
   return Math.ceil(bytes / OVERLAY_BLOCK_BYTES) * OVERLAY_BLOCK_BYTES;
 }
 
+/** Opens a file to look at it. Another process that serves it in memory first gives up its lease. */
+export function openToRead(path: string): Fd {
+  return patiently(() => openFile(path, { nonblocking: true }));
+}
+
 /**
  * Reads and checks the header of an overlay.
  *
@@ -137,7 +144,7 @@ function wholeBlocks(bytes: number): number {
 export function readHeader(path: string, fd?: number): OverlayHeader {
   try {
     if (fd !== undefined) return decodeHeader(readBytes(fd, 0, 2 * HEADER_BYTES), fileBytes(fd));
-    using file = openFile(path, { nonblocking: true });
+    using file = openToRead(path);
     const kind = fileKind(file.number);
     if (kind !== "file") throw new Error(`it is not a file (${kind})`);
     return readHeader(path, file.number);

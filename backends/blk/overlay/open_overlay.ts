@@ -4,7 +4,7 @@
  * @module
  */
 
-import { fileKind, kindAt, openFile, readBytes, readLink } from "../../../src/linux/mod.ts";
+import { fileKind, kindAt, readBytes, readLink } from "../../../src/linux/mod.ts";
 import { dataSync, LinuxError } from "../../../src/linux/mod.ts";
 import { openFileStore } from "../file_store.ts";
 import type { BlkOptions } from "../options.ts";
@@ -17,7 +17,7 @@ import {
   type StoreControl,
 } from "../store.ts";
 import { isModule } from "../store_name.ts";
-import { createDelta, growDelta, loadMap, readHeader } from "./delta_file.ts";
+import { createDelta, growDelta, loadMap, openToRead, readHeader } from "./delta_file.ts";
 import { type BaseFacts, isOverlay, layoutOf, OVERLAY_BLOCK_BYTES } from "./format.ts";
 import type { OverlayMap } from "./overlay_map.ts";
 
@@ -235,7 +235,7 @@ function pathOf(fd: number): string {
 
 /** As the name in {@linkcode factsOf}, of a file that is not open. */
 export function kernelPath(path: string): string {
-  using file = openFile(path);
+  using file = openToRead(path);
   return pathOf(file.number);
 }
 
@@ -257,7 +257,7 @@ export function expectSameBase(path: string, expected: BaseFacts, base: BaseFact
 /** Whether a file begins as an overlay does; what cannot be opened is reported by who opens it. */
 export function beginsAsOverlay(name: string): boolean {
   try {
-    using fd = openFile(name, { nonblocking: true });
+    using fd = openToRead(name);
     return fileKind(fd.number) === "file" && isOverlay(readBytes(fd.number, 0, 8));
   } catch (error) {
     if (error instanceof LinuxError) return false;
