@@ -18,7 +18,7 @@ import { EV } from "./codes.ts";
 import { EVENTS_AT_ONCE_MAX, type InputEvent, SYN_REPORT } from "./events.ts";
 
 /** The most events that wait; older ones are dropped. */
-export const BACKLOG_EVENTS_MAX: number = EVENTS_AT_ONCE_MAX;
+const BACKLOG_EVENTS_MAX = EVENTS_AT_ONCE_MAX;
 
 /** What became of the events, as numbers. */
 export interface BacklogCounts {

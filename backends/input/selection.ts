@@ -9,7 +9,7 @@ import { codeName, EV, typeName } from "./codes.ts";
 import { ANSWER_BYTES_MAX, type InputModel } from "./profiles.ts";
 
 /** What `select` can ask for: enum virtio_input_config_select. */
-export const Select = {
+const Select = {
   UNSET: 0x00,
   ID_NAME: 0x01,
   ID_SERIAL: 0x02,

@@ -16,7 +16,7 @@ import {
 
 // virtio 1.3, 5.1.6: flags
 /** The checksum of the frame is not complete. */
-export const NEEDS_CSUM = 1;
+const NEEDS_CSUM = 1;
 
 // virtio 1.3, 5.1.6: gso_type
 export const GSO_NONE = 0;

@@ -74,7 +74,7 @@ function packetOf(block: DataView): PacketSummary {
 }
 
 /** The addresses and the protocol of a frame, as far as it goes. */
-export function summaryOf(
+function summaryOf(
   frame: DataView,
 ): Pick<PacketSummary, "protocol" | "source" | "destination"> {
   const has = (bytes: number) => frame.byteLength >= bytes;

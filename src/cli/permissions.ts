@@ -18,17 +18,10 @@ export interface PermissionNeed {
   flags: string[];
 }
 
-/**
- * The permissions that serving a device needs.
- *
- * @param directory The directory of vhostd; undefined if it came over the network, which needs no
- * permission to read.
- */
-export function permissionsOf(
-  device: AnyDevice,
-  directory: string | undefined = vhostdDirectory(),
-): PermissionNeed[] {
+/** The permissions that serving a device needs. */
+export function permissionsOf(device: AnyDevice): PermissionNeed[] {
   const needs: PermissionNeed[] = [{ for: "always", flags: ["--allow-ffi"] }];
+  const directory = vhostdDirectory();
   const modules = [directory, ...modulePath(device.module, directory)].filter((path) =>
     path !== undefined
   );
@@ -49,7 +42,7 @@ export function permissionsOf(
   return needs;
 }
 
-/** The directory of vhostd's modules. */
+/** The directory of vhostd; undefined if it came over the network: that needs no permission. */
 function vhostdDirectory(): string | undefined {
   return localPath(new URL("../../", import.meta.url))?.replace(/\/$/, "");
 }

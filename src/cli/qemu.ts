@@ -59,7 +59,7 @@ const FEATURE_OPTIONS: Readonly<Record<string, Readonly<Record<string, string>>>
 };
 
 /** The type of a device in QEMU's `docs/interop/vhost-user.json`. */
-export function backendType(device: AnyDevice): string {
+function backendType(device: AnyDevice): string {
   return NAMES[device.deviceId]?.type ?? device.name;
 }
 

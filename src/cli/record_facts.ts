@@ -28,7 +28,7 @@ const YES = "yes";
  *
  * @param counts Whether to add the counters.
  */
-export function factsOf(record: RecordJson, counts = false): Fact[] {
+export function factsOf(record: RecordJson, counts: boolean): Fact[] {
   const { device, features, status, queues, connections, errors } = record;
   const protocol = new Set(connections.latest.flatMap(({ protocolFeatures }) => protocolFeatures));
   const facts = [

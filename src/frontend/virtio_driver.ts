@@ -1,5 +1,4 @@
 import { drainEventfd, type UnixConnection } from "../linux/mod.ts";
-import type { ConfigTransport } from "../virtio/config/driver.ts";
 import { hasProtocolFeature, type ProtocolFeature } from "../vhost_user/mod.ts";
 import { FrontendConnection, type InflightBuffer } from "./connection.ts";
 import type { ChannelOptions } from "./control_channel.ts";
@@ -193,11 +192,6 @@ export class VirtioDriver implements AsyncDisposable {
   /** The buffer that records requests in flight, once it was asked for; the driver's. */
   get inflight(): Readonly<InflightBuffer> | undefined {
     return this.#inflight;
-  }
-
-  /** The config space as the driver of a self-describing layout wants it. */
-  configTransport(): ConfigTransport {
-    return this.config;
   }
 
   /**

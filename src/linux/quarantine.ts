@@ -20,7 +20,7 @@ import { readLink } from "./file/path.ts";
  * Time limit of such a call, in milliseconds. A process that ends may have to wait for some. Where
  * the machine is so busy that a call that nobody holds up has not ended either, it is longer.
  */
-export const FOREIGN_CALL_MS = 1000;
+const FOREIGN_CALL_MS = 1000;
 
 /** The most calls of a quarantine that run at a time, beside those that are stuck. */
 const MAX_CALLS = 2;

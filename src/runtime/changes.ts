@@ -14,7 +14,7 @@ import type { RecordJson } from "./record.ts";
 import { shownJson } from "./shown.ts";
 
 /** Time between two lines. */
-export const CHANGES_PERIOD_MS = 33;
+const CHANGES_PERIOD_MS = 33;
 
 /** The longest time without a line. */
 export const HEARTBEAT_MS = 1000;

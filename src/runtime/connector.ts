@@ -13,7 +13,7 @@ import {
 } from "../linux/mod.ts";
 
 /** Pause after the first failure, in milliseconds. */
-export const FIRST_RETRY_MS = 20;
+const FIRST_RETRY_MS = 20;
 
 /** The longest pause between two attempts, in milliseconds. */
 export const LAST_RETRY_MS = 1000;

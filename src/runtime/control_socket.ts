@@ -48,7 +48,7 @@ export const MAX_CONTROL_PEERS = 64;
 export const MAX_CONTROL_STREAMS = 32;
 
 /** Time for which a connection may be silent while no request of it is answered. */
-export const CONTROL_IDLE_MS = 10_000;
+const CONTROL_IDLE_MS = 10_000;
 
 /** Time that pending requests get when the socket is closed. */
 const CLOSING_MS = 500;

@@ -12,7 +12,7 @@
 export const STOP_LIMIT_MS = 30_000;
 
 /** Time that it has when the device ends, in milliseconds. */
-export const CLOSE_LIMIT_MS = 1_500;
+const CLOSE_LIMIT_MS = 1_500;
 
 /** Time after which a device that is still opening is told of, in milliseconds. */
 const OPENING_NOTE_MS = 30_000;

@@ -31,7 +31,7 @@ import { type Source, type Visibility, visibilityOf, visibleInTrace } from "./vi
 import type { WireTap } from "./wire_tap.ts";
 
 /** The version of {@linkcode RecordJson}. */
-export const RECORD_VERSION: RecordJson["version"] = 1;
+const RECORD_VERSION: RecordJson["version"] = 1;
 
 const MAX_STATUS_ENTRIES = 64;
 const MAX_CONNECTIONS = 16;
@@ -189,7 +189,6 @@ export interface RecordSubject {
 /** Keeps the record of one device. */
 export class DeviceRecord {
   readonly #subject: RecordSubject;
-  readonly #now: () => number;
   readonly #since: number;
   /** The faults of each queue. */
   readonly #faults: ErrorRecord[][];
@@ -208,12 +207,11 @@ export class DeviceRecord {
   #configUse = { configReads: 0, configWrites: 0, announcements: 0 };
 
   /** Begins a record. */
-  constructor(subject: RecordSubject, now: () => number = Date.now) {
+  constructor(subject: RecordSubject) {
     this.#subject = subject;
-    this.#now = now;
-    this.#since = now();
+    this.#since = Date.now();
     this.#faults = subject.queues.map(() => []);
-    this.#trace = new DriverTrace(subject.config.layout.fields, now);
+    this.#trace = new DriverTrace(subject.config.layout.fields, Date.now);
   }
 
   /** Keeps the device's last report, before the device is closed. */
@@ -226,7 +224,7 @@ export class DeviceRecord {
     this.#connectionsTotal++;
     this.#configUse = { configReads: 0, configWrites: 0, announcements: 0 };
     this.#connections.push({
-      connectedAt: this.#now(),
+      connectedAt: Date.now(),
       disconnectedAt: null,
       reason: null,
       frontend,
@@ -249,7 +247,7 @@ export class DeviceRecord {
   disconnected(reason: string): void {
     const connection = this.#connection;
     if (connection === undefined) return;
-    connection.disconnectedAt = this.#now();
+    connection.disconnectedAt = Date.now();
     connection.reason = reason;
   }
 
@@ -292,7 +290,7 @@ export class DeviceRecord {
   }
 
   /** The device status changed, or was seen to. */
-  status(status: number, source: Source, at: number = this.#now()): void {
+  status(status: number, source: Source, at: number = Date.now()): void {
     let place = this.#timeline.length;
     while (place > 0 && this.#timeline[place - 1].at > at) place--;
     const last = this.#timeline[place - 1];
@@ -321,7 +319,7 @@ export class DeviceRecord {
     notices?.add(brokenNotice(queues[queue], rule, section, message, stack));
     queues[queue].broken = true;
     const faults = this.#faults[queue];
-    faults.push({ at: this.#now(), queue, rule, section, message });
+    faults.push({ at: Date.now(), queue, rule, section, message });
     if (faults.length > MAX_ERRORS) faults.shift();
   }
 
@@ -340,7 +338,7 @@ export class DeviceRecord {
   #error(rule: string, message: string): void {
     this.#subject.wire?.note(`${rule}: ${message}`);
     this.#errorsTotal++;
-    this.#errors.push({ at: this.#now(), queue: null, rule, section: null, message });
+    this.#errors.push({ at: Date.now(), queue: null, rule, section: null, message });
     if (this.#errors.length > MAX_ERRORS) this.#errors.shift();
   }
 
@@ -394,7 +392,7 @@ export class DeviceRecord {
         about: device.about,
       },
       since: this.#since,
-      at: this.#now(),
+      at: Date.now(),
       features: this.#features ??= this.#nameFeatures(),
       config: {
         layout: config.layout.size === 0 ? null : config.layout.kind,

@@ -216,6 +216,3 @@ export const backendRequests = {
   SHMEM_MAP: { id: 9, payload: "mmap", fds: "one", requires: "SHMEM" },
   SHMEM_UNMAP: { id: 10, payload: "mmap", requires: "SHMEM" },
 } as const;
-
-/** The name of a request that a back-end sends on its own channel. */
-export type BackendRequest = keyof typeof backendRequests;

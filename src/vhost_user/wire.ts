@@ -128,7 +128,7 @@ export function viewOf(bytes: Uint8Array): DataView {
 }
 
 /** The bytes under a view. */
-export function bytesOf(view: DataView): Uint8Array {
+function bytesOf(view: DataView): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 

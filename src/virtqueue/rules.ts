@@ -123,7 +123,7 @@ export class RingError extends Error {
    * @param got What came instead of what the rule asks for.
    * @param layout The kind of ring.
    */
-  constructor(rule: RingRule, got: string, layout: RingLayout = "split") {
+  constructor(rule: RingRule, got: string, layout: RingLayout) {
     super(`${got}, but ${ringRules[rule].text}`);
     this.rule = rule;
     this.section = `virtio 1.3, ${ringRules[rule][layout]}`;

@@ -23,7 +23,7 @@ const MAX_NAMED = 64;
 export const MAX_ASKED = 32;
 
 /** The name of a control socket in a directory: others may be vhost-user sockets. */
-export const CONTROL_SOCKET_SUFFIX = ".ctl";
+const CONTROL_SOCKET_SUFFIX = ".ctl";
 
 /** Time between two updates of browsers. */
 const UPDATE_PERIOD_MS = 30;

@@ -15,7 +15,7 @@ import { timingSafeEqual } from "node:crypto";
 export const MAX_BODY_BYTES = 65_536;
 
 /** The longest URL, in characters. */
-export const MAX_URL_CHARACTERS = 1024;
+const MAX_URL_CHARACTERS = 1024;
 
 /** What requests are held against. */
 export interface Expected {

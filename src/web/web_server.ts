@@ -21,7 +21,7 @@ import { type Expected, MAX_BODY_BYTES, refusalOf } from "./refusal.ts";
 export const MAX_BROWSERS = 32;
 
 /** Number of requests that are answered at the same time, besides events. */
-export const MAX_REQUESTS = 64;
+const MAX_REQUESTS = 64;
 
 /** The longest answer in JSON, in bytes. */
 const MAX_ANSWER_BYTES = 2 ** 24;

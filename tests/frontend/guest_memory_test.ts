@@ -23,15 +23,15 @@ function region(
 }
 
 /** A memory file that cannot shrink. */
-function memoryFile(name: string, bytes: number): Fd {
-  const fd = createMemfd(name, bytes);
+function memoryFile(bytes: number): Fd {
+  const fd = createMemfd("guest", bytes);
   sealOwn(fd.number);
   return fd;
 }
 
 /** A memory file with a marker at `offset`. */
 function marked(bytes: number, offset: number, marker: number[]): Fd {
-  const fd = memoryFile("guest", bytes);
+  const fd = memoryFile(bytes);
   const file = Deno.openSync(`/proc/self/fd/${fd.number}`, { write: true });
   file.seekSync(offset, Deno.SeekMode.Start);
   file.writeSync(Uint8Array.from(marker));
@@ -82,7 +82,7 @@ Deno.test("GuestMemory maps a region whose file offset is inside a page", () => 
 Deno.test("GuestMemory shows regions of many threads' views, and removes them", () => {
   using memory = new GuestMemory();
   const [one, two] = [viewMemory(memory.handle), viewMemory(memory.handle)];
-  using fd = memoryFile("guest", MiB);
+  using fd = memoryFile(MiB);
   memory.add(region(0, MiB), fd.number);
   one.u8[100] = 42;
   assertEquals(two.u8[100], 42);
@@ -94,7 +94,7 @@ Deno.test("GuestMemory shows regions of many threads' views, and removes them", 
 
 Deno.test("GuestMemory refuses regions that are empty, too long for their file, or over others", () => {
   using memory = new GuestMemory();
-  using fd = memoryFile("guest", MiB);
+  using fd = memoryFile(MiB);
   assertThrows(() => memory.add(region(0, 0), fd.number), RegionError, "size");
   assertThrows(
     () => memory.add(region(0, MiB + 1), fd.number),
@@ -169,7 +169,7 @@ Deno.test("GuestMemory leaves no mapping behind", () => {
   const before = processState();
   for (let round = 0; round < 20; round++) {
     using memory = new GuestMemory();
-    using fd = memoryFile("guest", MiB);
+    using fd = memoryFile(MiB);
     for (let i = 0; i < 8; i++) memory.add(region(i * MiB, MiB / 2), fd.number);
     memory.remove(region(3 * MiB, MiB / 2));
     if (round % 2) memory.clear();

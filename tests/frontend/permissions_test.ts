@@ -90,12 +90,9 @@ async function withDirectory(test: (directory: string) => Promise<void>): Promis
   }
 }
 
-/** The flags of the permissions that these purposes need, with their paths filled in. */
-function flagsFor(needs: PermissionNeed[], things: string[], paths: Record<string, string> = {}) {
-  return needs.filter((need) => things.includes(need.for)).flatMap(({ flags }) => flags)
-    .map((flag) =>
-      Object.entries(paths).reduce((flag, [name, path]) => flag.replace(name, path), flag)
-    );
+/** The flags of the permissions that these purposes need. */
+function flagsFor(needs: PermissionNeed[], things: string[]) {
+  return needs.filter((need) => things.includes(need.for)).flatMap(({ flags }) => flags);
 }
 
 for (const { device, args, further, queues, use } of served) {

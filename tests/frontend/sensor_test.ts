@@ -50,8 +50,8 @@ class Setup implements AsyncDisposable {
   }
 
   /** Reading, value and sequence number of the next event. */
-  async event(bytes = 12): Promise<number[]> {
-    const { data } = await this.driver.request(EVENTQ, [], [bytes]);
+  async event(): Promise<number[]> {
+    const { data } = await this.driver.request(EVENTQ, [], [12]);
     return [...new Int32Array(data[0].buffer, data[0].byteOffset, 3)];
   }
 

@@ -68,7 +68,8 @@ Deno.test("a hundred hostile requests are refused", async () => {
   const set = `${root}devices/sensor/set`;
   const get = (path: string, headers = `Host: ${host}`) =>
     `GET ${path} HTTP/1.1\r\n${headers}\r\nConnection: close\r\n\r\n`;
-  const post = (path: string, headers: string, body = '{"name":"a","value":1}') =>
+  const body = '{"name":"a","value":1}';
+  const post = (path: string, headers: string) =>
     `POST ${path} HTTP/1.1\r\nHost: ${host}\r\n${headers}\r\nContent-Length: ${body.length}\r\n` +
     `Connection: close\r\n\r\n${body}`;
   const files = [

@@ -45,7 +45,7 @@ function assertNear(actual: number, expected: number, tolerance: number): void {
   assert(Math.abs(actual - expected) <= tolerance, `${actual} is not near ${expected}`);
 }
 
-const limit = (perSecond: number, burst = perSecond / 10) => ({ perSecond, burst });
+const limit = (perSecond: number) => ({ perSecond, burst: perSecond / 10 });
 
 for (
   const [perSecond, queues, lateUs] of [

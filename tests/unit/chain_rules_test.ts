@@ -49,12 +49,12 @@ function packedDriver(options?: Partial<RingOptions>, memory = testMemory(), siz
 }
 
 /** Writes an indirect table of `count` descriptors, each of one writable byte, and names it. */
-function table({ view, layout }: Driver, count: number, bytes = 1): Descriptor {
+function table({ view, layout }: Driver, count: number): Descriptor {
   const at = BUFFERS + 0x1000;
   for (let i = 0; i < count; i++) {
     const entry = at + i * 16;
     view.setBigUint64(entry, BigInt(BUFFERS), true);
-    view.setUint32(entry + 8, bytes, true);
+    view.setUint32(entry + 8, 1, true);
     const flags = WRITE | (layout === "split" && i < count - 1 ? NEXT : 0);
     view.setUint16(entry + (layout === "split" ? 12 : 14), flags, true);
     view.setUint16(entry + (layout === "split" ? 14 : 12), i + 1, true);

@@ -1,6 +1,6 @@
 /** The cells of the table: what is measured, and against what. */
 
-export const STORES = {
+const STORES = {
   "null": "nowhere: requests are answered at once",
   "tmpfs": "a file on tmpfs",
   "disk": "a file on a disk, through the page cache",

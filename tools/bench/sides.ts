@@ -4,7 +4,7 @@ import { vhostdCommand } from "../lib/backend.ts";
 import { cephEnvironment, qemuOfVersion, type QemuVersion } from "../guest/programs.ts";
 import type { Drive, StoreName } from "./cells.ts";
 
-export const PEER = "qemu-storage-daemon";
+const PEER = "qemu-storage-daemon";
 
 const INSTANT_STORE = new URL("instant_store.ts", import.meta.url).pathname;
 

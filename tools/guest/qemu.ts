@@ -111,7 +111,7 @@ export async function machineArguments(
   ];
 }
 
-export async function qemuDeviceArguments(
+async function qemuDeviceArguments(
   qemu: string,
   device: GuestDevice,
   machine: Machine,

@@ -10,7 +10,7 @@ const WORDS = BLOCK_BYTES / 4;
 export const UNKNOWN = -1;
 
 /** Fills a block with its content after a number of writes; 0 stands for zeroes. */
-export function fillBlock(
+function fillBlock(
   words: Uint32Array,
   block: number,
   generation: number,

@@ -9,14 +9,14 @@ import { ToolError } from "../lib/tool_error.ts";
 
 /** The unit of what a guest writes, and how many requests that are. */
 export const REGION_BYTES = 2 ** 18;
-export const REQUEST_BYTES = 2 ** 13;
+const REQUEST_BYTES = 2 ** 13;
 export const REQUESTS_PER_REGION = REGION_BYTES / REQUEST_BYTES;
 
 /** What a torn write leaves is a mix of these units. */
 const SECTOR_BYTES = 512;
 
 /** What a region is full of: a line again and again, which `yes` writes. */
-export function lineOf(seed: number, disk: string, region: number, generation: number): string {
+function lineOf(seed: number, disk: string, region: number, generation: number): string {
   return `soak ${seed} ${disk} region ${region} generation ${generation}`;
 }
 

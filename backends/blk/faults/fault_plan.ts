@@ -29,7 +29,7 @@ export const FAULTS = ["error", "delay", "short", "torn", "stuck"] as const;
 export type Fault = typeof FAULTS[number];
 
 /** The most faults of a plan. */
-export const MAX_RULES = 16;
+const MAX_RULES = 16;
 
 /** The longest delay. */
 const MAX_DELAY_MS = 60_000;

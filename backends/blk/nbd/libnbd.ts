@@ -175,7 +175,7 @@ export function nbdError(): string {
 export const DIRECTION_READ = 1, DIRECTION_WRITE = 2;
 
 /** Sizes of nbd_get_block_size. */
-export const SIZE_MINIMUM = 0, SIZE_PREFERRED = 1, SIZE_MAXIMUM = 2;
+export const SIZE_MINIMUM = 0, SIZE_MAXIMUM = 2;
 
 /** TLS or nothing, of nbd_set_tls. */
 export const TLS_REQUIRE = 2;

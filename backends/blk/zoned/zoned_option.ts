@@ -11,7 +11,7 @@ import type { ZoneLayout } from "./zones.ts";
 const MODEL = "host-managed";
 
 /** The most zones of a disk: their states are memory of the host. */
-export const MAX_ZONES = 2 ** 20;
+const MAX_ZONES = 2 ** 20;
 
 /** The largest zone by default, and the zones that a disk then has at least. */
 const DEFAULT_ZONE_BYTES = 2 ** 28, DEFAULT_ZONES = 16;

@@ -12,7 +12,7 @@ import type { Parts } from "../../../mod.ts";
 import { REFUSED } from "../request.ts";
 
 /** Zone states: virtio 1.3, 5.2.6. Zones do not become read-only or offline: memory does not wear. */
-export const ZONE_STATE = {
+const ZONE_STATE = {
   NOT_WP: 0,
   EMPTY: 1,
   IOPEN: 2,
@@ -55,7 +55,7 @@ export type ZoneCounts = Record<
 const REPORT_BYTES = 64, DESCRIPTOR_BYTES = 64;
 
 /** The most zones in a report: the driver asks for the rest. */
-export const MAX_REPORTED_ZONES = 16_384;
+const MAX_REPORTED_ZONES = 16_384;
 
 /** The zones of a disk. */
 export class Zones {

@@ -5,7 +5,7 @@
  */
 
 /** The bytes of captured packets of a pair that wait to be written. */
-export const MAX_BYTES: number = 2 ** 22;
+const MAX_BYTES = 2 ** 22;
 
 /** Memory for both sides. */
 export interface CapturePlan {

@@ -9,7 +9,7 @@ import { addressOf, copyMemory, elapsed, pinnedBuffer } from "../../../src/linux
 import { CopiedParts } from "../copied_parts.ts";
 
 /** The most bytes of packets in a queue, headers included. */
-export const MAX_BYTES: number = 2 ** 24;
+const MAX_BYTES = 2 ** 24;
 
 /** The most packets in a queue. */
 export const MAX_PACKETS = 2 ** 14;

@@ -129,7 +129,7 @@ const QUANTITIES: Readonly<Record<string, Quantity>> = {
  * @param nameOf What messages call an option.
  * @throws {OptionError} When a value is wrong, or has no effect.
  */
-export function parseImpairment(
+function parseImpairment(
   given: Given,
   nameOf: (option: string) => string,
 ): Pick<Impairment, "tx" | "rx"> {

@@ -11,7 +11,7 @@ import { addressOf, copyBetween, pinnedBuffer } from "../../../src/linux/mod.ts"
 export const MAX_QUEUED_PACKETS = 1024;
 
 /** The most bytes that wait for a guest: those of 15 packets of the largest size. */
-export const MAX_QUEUED_BYTES = 1_048_576;
+const MAX_QUEUED_BYTES = 1_048_576;
 
 /** Copies of packets, first in, first out. The oldest make room for new ones. */
 export class PacketQueue {

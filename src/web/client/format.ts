@@ -43,7 +43,7 @@ export function latency(us: number): string {
   return us < 1000 ? `${Math.round(us)} µs` : duration(us / 1000);
 }
 
-/** A number in hexadecimal with leading zeros: `0x0f`. */
-export function hex(value: number, digits = 2): string {
-  return `0x${value.toString(16).padStart(digits, "0")}`;
+/** A byte in hexadecimal: `0x0f`. */
+export function hex(value: number): string {
+  return `0x${value.toString(16).padStart(2, "0")}`;
 }

@@ -13,7 +13,7 @@ export type Script = (
 ) => Response | undefined | Promise<Response | undefined>;
 
 /** Content of which each 512 bytes are different. */
-export function diskContent(bytes: number): Uint8Array<ArrayBuffer> {
+function diskContent(bytes: number): Uint8Array<ArrayBuffer> {
   const words = new Uint32Array(Math.ceil(bytes / 4));
   for (let i = 0; i < words.length; i++) words[i] = Math.imul(i + 1, 0x9e37_79b1);
   return new Uint8Array(words.buffer, 0, bytes);

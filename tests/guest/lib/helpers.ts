@@ -208,7 +208,7 @@ export class Backend implements AsyncDisposable {
 }
 
 /** Whether a path exists. */
-export function exists(path: string): boolean {
+function exists(path: string): boolean {
   try {
     Deno.lstatSync(path);
     return true;

@@ -20,9 +20,6 @@ const FIRST_BUFFER = 0x1_0000, BUFFER_BYTES = 16;
 const NEXT = 1, WRITE = 2, INDIRECT = 4;
 const AVAIL = 1 << 7, USED_FLAG = 1 << 15;
 
-/** The largest ring that fits. */
-export const MAX_SIZE = 16;
-
 /** A request in flight. */
 interface Request {
   tag: number;

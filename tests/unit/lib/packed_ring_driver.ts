@@ -12,7 +12,7 @@ import { NEXT, testMemory } from "./ring_driver.ts";
 const DESCRIPTORS = 0x1000, DRIVER_EVENT = 0x9000, DEVICE_EVENT = 0xb000;
 
 /** Descriptor flags AVAIL and USED. */
-export const AVAIL = 1 << 7, USED = 1 << 15;
+const AVAIL = 1 << 7, USED = 1 << 15;
 
 /** The values of event suppression flags. */
 export const ENABLE = 0, DISABLE = 1, DESC = 2;

@@ -84,7 +84,7 @@ async function measure(
 }
 
 /** A table of the medians and ratios. */
-export function netTable(results: readonly NetResult[]): string {
+function netTable(results: readonly NetResult[]): string {
   return table([
     ["cell", "against", "units/s", "ratio", "CPU µs/unit", "ratio", "syscalls/unit", "goals"],
     ...results.map(({ cell, own, peer }) => {

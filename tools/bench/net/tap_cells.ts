@@ -90,7 +90,7 @@ interface Backend {
 type Made = AsyncDisposableStack;
 
 /** Starts a process, and waits until it has said a text. */
-export async function started(
+async function started(
   made: Made,
   command: readonly string[],
   text: string,

@@ -69,7 +69,7 @@ export function failures(server: DeviceServer): Failure[] {
 }
 
 /** How many requests the record counted with a status. */
-export function counted(server: DeviceServer, status: keyof typeof blkStatus): number {
+function counted(server: DeviceServer, status: keyof typeof blkStatus): number {
   const { statuses } = server.host.control.report!() as { statuses: Record<string, number> };
   return statuses[status];
 }
