@@ -5,6 +5,7 @@
  */
 
 export * from "./src/virtio/mod.ts";
+export { expectNames } from "./src/virtio/names.ts";
 export { Chain } from "./src/virtqueue/chain.ts";
 export { Parts, type VectorSink } from "./src/virtqueue/parts.ts";
 export { loadDefault, type LoadedDefault } from "./src/runtime/load_default.ts";

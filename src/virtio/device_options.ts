@@ -15,6 +15,15 @@ import { defaultOptions, expectEffect } from "./options.ts";
  * @returns The same with defaults.
  * @throws {OptionError} When one has no effect, or they contradict each other.
  * @throws {Error} When the device has no such option.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { deviceOptions } from "./device_options.ts";
+ * import rng from "../../backends/rng/mod.ts";
+ *
+ * assertEquals(deviceOptions(rng, [{ maxBytes: 1000 }])[0].maxBytes, 1000);
+ * ```
  */
 export function deviceOptions(
   device: AnyDevice,

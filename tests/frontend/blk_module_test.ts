@@ -164,6 +164,15 @@ Deno.test("vhostd blk explains what is wrong with a module", async () => {
     [[`${directory}/none.ts`], "Cannot load the store"],
     [[await module("export default {};")], "Expected a store as the default export"],
     [
+      [
+        await module(
+          'import { defineStore } from "@vhostd/vhostd/store";' +
+            "export default defineStore({ open: () => ({ bytes: 512 }), read() {}, flsuh() {} });",
+        ),
+      ],
+      "got flsuh; did you mean flush?",
+    ],
+    [
       [await module("export default { open: () => ({}), read() {} };")],
       "to return the size of the disk as bytes",
     ],

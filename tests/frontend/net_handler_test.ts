@@ -182,9 +182,19 @@ Deno.test("net says what is wrong with a network in one line", async () => {
   try {
     await Deno.writeTextFile(`${folder}/broken.ts`, "export default {;\n");
     await Deno.writeTextFile(`${folder}/empty.ts`, "export default {};\n");
+    await Deno.writeTextFile(
+      `${folder}/typo.ts`,
+      'import { defineNetwork } from "@vhostd/vhostd/net";\n' +
+        "export default defineNetwork({ packet() {}, opne() {} });\n",
+    );
     const cases: [flags: string[], reason: string][] = [
       [[`--handler=${folder}/missing.ts`], "Cannot load the network"],
       [[`--handler=${folder}/broken.ts`], "Cannot load the network"],
+      [
+        [`--handler=${folder}/typo.ts`],
+        "A network: expected options, open, packet, report, close, " +
+        "got opne; did you mean open?",
+      ],
       [[`--handler=${folder}/empty.ts`], "Expected a network as the default export"],
       [[`--handler=${HANDLER}`, "--queue-pairs=2"], "leave --queue-pairs out"],
       [[`--handler=${HANDLER}`, "--handler-options=x=1"], "no option x; it has greeting ("],

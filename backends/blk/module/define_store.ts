@@ -4,7 +4,14 @@
  * @module
  */
 
-import type { DeviceNotice, Options, OptionValues, Readiness, Watch } from "../../../mod.ts";
+import {
+  type DeviceNotice,
+  expectNames,
+  type Options,
+  type OptionValues,
+  type Readiness,
+  type Watch,
+} from "../../../mod.ts";
 import type { ThreadIo } from "../../../src/linux/mod.ts";
 import type { Lifetime } from "../lifetime.ts";
 import type { StoreRequest } from "../store.ts";
@@ -132,11 +139,29 @@ export interface StoreDefinition<O extends Options = Options, S = StoreContext<O
   close?(state: S): void;
 }
 
+/** The members of a definition; the compiler keeps the list complete. */
+const MEMBERS: Readonly<Record<keyof StoreDefinition, true>> = {
+  options: true,
+  open: true,
+  attach: true,
+  read: true,
+  write: true,
+  flush: true,
+  discard: true,
+  writeZeroes: true,
+  secureErase: true,
+  lifetime: true,
+  submit: true,
+  cancel: true,
+  close: true,
+};
+
 /**
  * Defines a store, the default export of a module that `vhostd blk FILE.ts` takes. What the disk can
  * do follows from which functions there are.
  *
  * @throws {TypeError} When there is no `open` or `read`.
+ * @throws {Error} When there is anything else that a store does not have, such as a misspelt name.
  *
  * @example A disk whose sectors are computed: each holds its own number, as a little-endian u32
  * ```ts
@@ -165,5 +190,7 @@ export function defineStore<
       throw new TypeError(`Expected a store with a function ${name}()`);
     }
   }
+  // A misspelt flush() would make no disk durable, and say nothing.
+  expectNames("A store", Object.keys(definition), Object.keys(MEMBERS));
   return Object.freeze(definition);
 }

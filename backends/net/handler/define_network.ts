@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Options, OptionValues } from "../../../mod.ts";
+import { expectNames, type Options, type OptionValues } from "../../../mod.ts";
 
 /** Frames for the guest, each of which is copied at once; or none. */
 export type Answer = Uint8Array | readonly Uint8Array[] | undefined | void;
@@ -55,12 +55,22 @@ export interface NetworkDefinition<O extends Options = Options> {
   close?(port: NetworkPort<O>): void;
 }
 
+/** The members of a definition; the compiler keeps the list complete. */
+const MEMBERS: Readonly<Record<keyof NetworkDefinition, true>> = {
+  options: true,
+  open: true,
+  packet: true,
+  report: true,
+  close: true,
+};
+
 /**
  * Defines a network, the default export of a module that `vhostd net --handler=FILE` takes. It runs
  * on the card's queue thread, where timers and Deno's own I/O work if it has `open`. One thread runs
  * it for one card, so variables of the module can hold its state.
  *
  * @throws {TypeError} When there is no `packet`.
+ * @throws {Error} When there is anything else that a network does not have, such as a misspelt name.
  *
  * @example A network that returns each frame to its sender
  * ```ts
@@ -91,5 +101,6 @@ export function defineNetwork<
   if (typeof definition.packet !== "function") {
     throw new TypeError("Expected a network with a function packet(frame, port)");
   }
+  expectNames("A network", Object.keys(definition), Object.keys(MEMBERS));
   return Object.freeze(definition);
 }
