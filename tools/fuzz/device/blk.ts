@@ -2,6 +2,7 @@
 import { concat } from "@std/bytes";
 import blk from "../../../backends/blk/mod.ts";
 import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS } from "../../../backends/blk/operation.ts";
+import { OVERLAY_BLOCK_BYTES } from "../../../backends/blk/overlay/format.ts";
 import type { Random } from "../../lib/random.ts";
 import type { Tally } from "../frame.ts";
 import {
@@ -60,7 +61,19 @@ const USUAL_TYPES = [
 /** Where files are: on a disk, and in memory, where they are mapped. */
 const DISK = "/var/tmp", MEMORY = "/dev/shm";
 
-const DISKS: { name: string; directory?: string; options: Record<string, unknown> }[] = [
+const MEMORY_STORE = {
+  blkFile: new URL("memory_store.ts", import.meta.url).pathname,
+  storeOptions: `size=${DISK_BYTES}`,
+};
+
+const DISKS: {
+  name: string;
+  /** Where its file is. */
+  directory?: string;
+  /** Where the file of an overlay on it is. */
+  overlayIn?: string;
+  options: Record<string, unknown>;
+}[] = [
   { name: "memory", options: {} },
   { name: "memory, read-only", options: { readOnly: true } },
   { name: "memory, discards ignored", options: { discard: "ignore" } },
@@ -77,13 +90,10 @@ const DISKS: { name: string; directory?: string; options: Record<string, unknown
       zoned: `host-managed,size=${STRIPE_SECTORS * SECTOR_BYTES},conventional=3,open=4,active=6`,
     },
   },
-  {
-    name: "store in TypeScript",
-    options: {
-      blkFile: new URL("memory_store.ts", import.meta.url).pathname,
-      storeOptions: `size=${DISK_BYTES}`,
-    },
-  },
+  { name: "store in TypeScript", options: MEMORY_STORE },
+  { name: "overlay on a file", directory: DISK, overlayIn: DISK, options: { io: "auto" } },
+  { name: "overlay on a store", overlayIn: DISK, options: { ...MEMORY_STORE, io: "uring" } },
+  { name: "overlay in memory", overlayIn: MEMORY, options: { ...MEMORY_STORE, io: "auto" } },
   { name: "file, read-only", directory: DISK, options: { io: "auto", readOnly: true } },
 ];
 
@@ -91,12 +101,15 @@ const DISKS: { name: string; directory?: string; options: Record<string, unknown
 export async function liveAsDisk(random: Random, cases: number, tally: Tally): Promise<number> {
   const disk = random.pick(DISKS);
   const path = disk.directory && Deno.makeTempFileSync({ dir: disk.directory });
+  const folder = disk.overlayIn && Deno.makeTempDirSync({ dir: disk.overlayIn });
+  const overlay = folder && `${folder}/overlay.img`;
   try {
     if (path !== undefined) Deno.truncateSync(path, DISK_BYTES);
     const options = {
       ...path === undefined ? { size: DISK_BYTES } : { blkFile: path },
       ...disk.options,
       ...disk.options.blkFile !== undefined && { size: undefined },
+      overlay,
       numQueues: 2,
       serial: SERIAL,
     };
@@ -108,11 +121,17 @@ export async function liveAsDisk(random: Random, cases: number, tally: Tally): P
       options,
       driver: { queues: 2 },
     };
-    const done = await withLife(setup, (life) => new DiskLife(life, disk.name, path).run(cases));
+    const done = await withLife(setup, (life) =>
+      new DiskLife(life, disk.name, {
+        // A base stays as it is
+        path: overlay === undefined ? path : undefined,
+        isOverlay: overlay !== undefined,
+      }).run(cases));
     tally.add(`blk: lives as ${disk.name}`);
     return done;
   } finally {
     if (path !== undefined) Deno.removeSync(path);
+    if (folder !== undefined) Deno.removeSync(folder, { recursive: true });
   }
 }
 
@@ -124,12 +143,17 @@ interface Request {
 class DiskLife {
   readonly #model: DiskModel;
 
-  constructor(readonly life: Life, name: string, readonly path: string | undefined) {
+  constructor(
+    readonly life: Life,
+    name: string,
+    readonly place: { readonly path: string | undefined; readonly isOverlay: boolean },
+  ) {
     const has = (feature: string) =>
       life.server.record().features.some((one) => one.name === feature && one.acknowledged);
     this.#model = new DiskModel(DISK_BYTES, {
       readOnly: has("RO"),
       discard: has("DISCARD"),
+      discardBytes: place.isOverlay ? OVERLAY_BLOCK_BYTES : 1,
       writeZeroes: has("WRITE_ZEROES"),
       secureErase: has("SECURE_ERASE"),
       lifetime: has("LIFETIME") ? [1, 2, 3] : undefined,
@@ -337,13 +361,14 @@ class DiskLife {
   async #resize(): Promise<void> {
     const { random, tally, server } = this.life;
     // Every stripe stays.
-    const bytes = DISK_BYTES + random.below(64) * SECTOR_BYTES;
+    const any = DISK_BYTES + random.below(64) * SECTOR_BYTES;
+    const bytes = this.place.isOverlay ? Math.max(any, this.#model.sectors * SECTOR_BYTES) : any;
     const { resize } = server.host.control.commands!;
-    if (this.path === undefined) {
+    if (this.place.path === undefined) {
       await resize.run({ size: bytes });
     } else {
       // Opening a mapped file waits until the device has released it, and the device runs here.
-      await Deno.truncate(this.path, bytes);
+      await Deno.truncate(this.place.path, bytes);
       await resize.run(undefined);
     }
     this.#model.resize(bytes);
@@ -351,8 +376,8 @@ class DiskLife {
   }
 
   async #checkFile(): Promise<void> {
-    if (this.path === undefined) return;
-    const content = await Deno.readFile(this.path);
+    if (this.place.path === undefined) return;
+    const content = await Deno.readFile(this.place.path);
     const at = this.#model.content.findIndex((byte, i) => content[i] !== byte);
     if (at >= 0 || content.length !== this.#model.content.length) {
       throw new Error(`Expected the file to be what was written, got something else at ${at}`);

@@ -13,6 +13,8 @@ const MAX_SEGMENTS = 64;
 export interface DiskTraits {
   readOnly: boolean;
   discard: boolean;
+  /** Discards make zeroes of whole blocks of so many bytes, and leave parts of others. */
+  discardBytes: number;
   writeZeroes: boolean;
   secureErase: boolean;
   /** What struct virtio_blk_lifetime holds, if it has that. */
@@ -85,7 +87,7 @@ export class DiskModel {
       }
       case DISCARD:
         if (!traits.discard) return failed(UNSUPP);
-        return failed(this.#clear(payload, traits.maxDiscardSectors, 0));
+        return failed(this.#clear(payload, traits.maxDiscardSectors, 0, traits.discardBytes));
       case WRITE_ZEROES:
         if (!traits.writeZeroes) return failed(UNSUPP);
         return failed(this.#clear(payload, traits.maxWriteZeroesSectors, 1));
@@ -112,7 +114,7 @@ export class DiskModel {
   }
 
   /** Makes segments zero, all of them or none. */
-  #clear(payload: Uint8Array, maxSectors: number, knownFlags: number): number {
+  #clear(payload: Uint8Array, maxSectors: number, knownFlags: number, unit = 1): number {
     const count = payload.length / SEGMENT_BYTES;
     if (!Number.isInteger(count) || count === 0 || count > MAX_SEGMENTS) return IOERR;
     const view = new DataView(payload.buffer, payload.byteOffset, payload.length);
@@ -126,7 +128,11 @@ export class DiskModel {
       sectors > maxSectors ? undefined : this.#range(sector, sectors * SECTOR_BYTES)
     );
     if (ranges.includes(undefined)) return IOERR;
-    for (const range of ranges) range!.fill(0);
+    for (const range of ranges) {
+      const { byteOffset, length } = range!;
+      const first = Math.ceil(byteOffset / unit) * unit;
+      this.content.fill(0, first, Math.floor((byteOffset + length) / unit) * unit);
+    }
     return OK;
   }
 }
