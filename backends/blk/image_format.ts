@@ -54,7 +54,7 @@ const FORMATS: readonly Format[] = [
  *
  * @param name What the person named it.
  * @param first Its first {@linkcode FORMAT_BYTES} bytes, or all of fewer.
- * @param last As many at its end; leave it out where they are dear to get.
+ * @param last Its last {@linkcode FORMAT_BYTES} bytes; leave it out where reading them is costly.
  * @throws {Error} When it looks like an image of another format; says how to serve that.
  */
 export function expectRaw(name: string, first: Uint8Array, last?: Uint8Array): void {

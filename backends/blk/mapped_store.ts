@@ -5,8 +5,8 @@
  * A mapping has two dangers that a system call has not: reading a page that the file does not have
  * allocates it, and a page that cannot be had raises SIGBUS instead of returning an errno. So only
  * pages that are there are touched (see {@linkcode MappedPages}), and all others go by system
- * calls. The pages stay because nobody else can remove them: a memory file is private, and a lease
- * on a file makes whoever opens it wait until its pages are no longer touched. After that, requests
+ * calls. The pages stay because no other process can remove them: a memory file is private, and a
+ * lease on a file makes an open of it wait until its pages are no longer touched. After that, requests
  * go by system calls until the lease can be taken again.
  *
  * @module
@@ -91,7 +91,7 @@ export class MappedFile implements Disposable {
     return this.#pages.isOpen;
   }
 
-  /** Has `resize` change the size of the file while no thread touches its pages. */
+  /** Calls `resize`, which changes the size of the file, while no thread touches its pages. */
   resize(resize: () => void): void {
     // Where it is closed, others have the file, and it stays theirs.
     const wasOpen = this.#pages.isOpen;

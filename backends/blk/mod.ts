@@ -208,7 +208,7 @@ export default defineDevice({
     resized = () =>
       void resizeInTurn().catch((error) => log(`${options.blkFile}: ${error.message}`));
 
-    /** Has the disk go on in a new overlay. */
+    /** Moves the disk to a new overlay. */
     async function snapshot(body: unknown): Promise<Record<string, unknown>> {
       if (zones !== undefined) throw new TypeError("Expected a disk without zones");
       const { overlayOf, takeSnapshot } = await import("./overlay/snapshot.ts");
@@ -303,7 +303,7 @@ export default defineDevice({
       // A copy that was restored or sent again says what the driver believes too
       onConfigWritten({ fields, migration }: ConfigWrite) {
         cacheMode.read();
-        // What was written before is volatile, and the driver flushes no more
+        // Earlier writes are volatile, and the driver will send no more flushes
         const writeback = fields.find(({ name }) => name === "writeback");
         if (!migration && writeback?.after[0] === WRITE_THROUGH) post("flush");
       },
@@ -403,7 +403,7 @@ export default defineDevice({
   },
 });
 
-/** What they are told when a driver uses a zoned disk as if it were none. */
+/** For a driver that uses a zoned disk as if it had no zones. */
 const NOT_ZONED: DeviceNotice = {
   what: "the driver does not know zones",
   why: "it did not acknowledge ZONED, so each request of it fails",
@@ -412,7 +412,7 @@ const NOT_ZONED: DeviceNotice = {
     "Linux has known it since 6.4",
 };
 
-/** What they are told when writes could not be made durable, and for each flush after. */
+/** For writes that could not be made durable, and each flush after. */
 function lostNotice(errno: number): DeviceNotice {
   return {
     what: `writes of the guest may be lost (${errnoName(errno)})`,

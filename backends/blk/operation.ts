@@ -115,7 +115,7 @@ export class Operation {
     new TextEncoder().encodeInto(options.serial, this.#id);
   }
 
-  /** Has another store carry requests out from now on; nothing may be in flight. */
+  /** Replaces the store that carries requests out; nothing may be in flight. */
   replaceStore(store: Store): void {
     this.#store = store;
   }
@@ -238,14 +238,14 @@ export class Operation {
     return config.writeback === 0 && (features.CONFIG_WCE || this.#options.writeThrough);
   }
 
-  /** Has the store do the next step, if there is something to do in it. */
+  /** Begins a step of a request in the store; a step without data is done at once. */
   #perform(request: Request, step: number): StoreResult {
     if (request.endsWithFlush && step === request.steps - 1) return this.#store.flush(request);
     if (request.segments > 0) request.useSegment(step);
     return request.bytes === 0 ? 0 : this.#carryOut(request);
   }
 
-  /** Has the store do what a request asks for with its current range. */
+  /** Calls the store for the current range of a request. */
   #carryOut(request: Request): StoreResult {
     const store = this.#store;
     switch (request.type) {

@@ -56,7 +56,7 @@ export interface Store {
   lifetime?(): Lifetime | Promise<Lifetime>;
   /** All requests of a batch were made: starts the collected ones. */
   submit?(): void;
-  /** A stop has waited too long: fails what waits for a server that is away. */
+  /** A stop has waited too long: fails requests that wait for a server. */
   cancel?(): void;
   /** The thread ends; nothing is in flight. */
   close?(): void;

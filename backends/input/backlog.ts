@@ -85,7 +85,7 @@ export class Backlog {
     this.#tellDrained();
   }
 
-  /** No driver listens any more: what waits is dropped. */
+  /** Drops pending events: no driver listens any more. */
   end(): void {
     this.#isListening = false;
     this.#isNew = true;

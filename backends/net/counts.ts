@@ -14,7 +14,7 @@ const FIELDS = DROPS + DROP_NAMES.length;
 const TO_GROUP = 1, TO_ALL = 2;
 export const LARGE = 4;
 
-/** The kind of a packet whose header nobody has looked at yet. */
+/** The kind of a packet whose header was not looked at yet. */
 export const UNKNOWN = -1;
 
 /** The kind of a packet by the first word of its destination, or all three for a group. */

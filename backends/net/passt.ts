@@ -90,7 +90,7 @@ async function startPasst(args: readonly string[], signal: AbortSignal): Promise
   const { success, stderr } = await run(
     [
       ...args,
-      // It changes to another user otherwise, who may lack what root has.
+      // Otherwise it changes to another user, with fewer rights than root.
       ...Deno.uid() === 0 ? ["--runas", "0"] : [],
       ...["--fd", `${far.number}`],
     ],

@@ -55,9 +55,9 @@ export interface PortOwner {
   /** Counts a packet to the driver that the port dropped, by a value of {@linkcode Drop}. */
   dropped(reason: number): void;
   /**
-   * Has the next packet received now, without notifying the driver: `flushReceived` follows.
+   * Receives the next packet now, without notifying the driver: `flushReceived` follows.
    *
-   * @returns Whether it was; it is not while the driver has given no buffers.
+   * @returns Whether it was received; it is not while the driver has given no buffers.
    */
   receiveOne(): boolean;
   /** Notifies the driver of what was received. */

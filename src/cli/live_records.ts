@@ -48,7 +48,7 @@ export class LiveRecords {
     this.#paths = paths;
   }
 
-  /** Reads all records, at the same time, and once for all who ask meanwhile. */
+  /** Reads all records at the same time; callers share a read that is under way. */
   read(): Promise<LiveRead> {
     return this.#reading ??= this.#read().finally(() => this.#reading = undefined);
   }

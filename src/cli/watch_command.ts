@@ -75,7 +75,7 @@ export async function run(args: readonly string[]): Promise<number> {
   return 0;
 }
 
-/** Has QEMU drop lines of its log rather than wait for this process. */
+/** Makes QEMU drop lines of its log rather than wait for this process. */
 function protect(log: TraceLog, pid: number | undefined): void {
   try {
     if (pid === undefined) throw new Error("its process is not known");

@@ -220,8 +220,8 @@ function populate(address: number, bytes: number, how: number): boolean {
 }
 
 /**
- * An `ArrayBuffer` over memory at an address, for this thread. The memory stays its owner's, who
- * must keep it mapped as long as the buffer is used.
+ * An `ArrayBuffer` over memory at an address, for this thread. The owner of the memory must
+ * keep it mapped as long as the buffer is used.
  */
 export function bufferAt(address: number, bytes: number): ArrayBuffer {
   const pointer = Deno.UnsafePointer.create(BigInt(address))!;

@@ -17,8 +17,8 @@ import { canBeSealed, knowsSeals, sealForeign } from "./file/memory_file.ts";
 import { readLink } from "./file/path.ts";
 
 /**
- * Time limit of such a call, in milliseconds. A process that ends may have to wait for some. Where
- * the machine is so busy that a call that nobody holds up has not ended either, it is longer.
+ * Time limit of such a call, in milliseconds. An ending process may have to wait for some of them.
+ * The limit is longer on a machine so busy that even a call that nothing blocks has not ended.
  */
 const FOREIGN_CALL_MS = 1000;
 

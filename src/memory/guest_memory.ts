@@ -68,7 +68,7 @@ export interface MemoryPlan extends Disposable {
   readonly placements: PlannedPlacement[];
 }
 
-/** Guest memory whose file became shorter: it reads as zeros from now on, and is the guest's no more. */
+/** Guest memory whose file became shorter: it reads as zeros, and is no longer the guest's. */
 export interface LostMemory {
   /** The first guest physical address of its region. */
   guestAddress: number;

@@ -1,6 +1,6 @@
 /**
- * Requests to control sockets. `fetch` does not do: after 25 sockets that nobody listens to, every
- * other one waits without end (Deno 2.9.6).
+ * Requests to control sockets. `fetch` will not do: after 25 sockets without a listener, every
+ * other one waits forever (Deno 2.9.6).
  *
  * @module
  */

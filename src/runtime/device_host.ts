@@ -271,7 +271,7 @@ export class DeviceHost implements AsyncDisposable {
       async fence() {
         if (host !== undefined) await host.#engines.fence();
       },
-      // The promise of #post() itself: a rejection that nobody awaits does not end the process
+      // The promise of #post() itself: its rejection does not end the process if it is not awaited
       post(message) {
         if (host !== undefined) return host.#post(message);
         return Promise.reject(new Error("Expected no message before open() has returned"));
@@ -306,7 +306,7 @@ export class DeviceHost implements AsyncDisposable {
     else this.#lateCode.note(event);
   }
 
-  /** Has the control half handle a message of the data half. */
+  /** Gives the control half a message of the data half. */
   async #hear(message: unknown): Promise<void> {
     try {
       // Not in the middle of the handler that sent it.
@@ -342,7 +342,7 @@ export class DeviceHost implements AsyncDisposable {
     return { ...this.control.report?.(), ...threads.length > 0 && { threads } };
   }
 
-  /** Has all engines carry out a command that does not wait for the device. */
+  /** Sends all engines a command that does not wait for the device. */
   async tell(command: EngineCommand): Promise<void> {
     await this.#engines.tell(command);
   }

@@ -24,8 +24,8 @@ export type Endpoint = {
   /** The path of a Unix socket to listen on. A stale socket file is replaced. */
   socketPath: string;
   /**
-   * Owner and permissions of the socket's file: every user that may write to it may connect. Nobody
-   * can connect before they are set.
+   * Owner and permissions of the socket's file: every user that may write to it may connect. No
+   * process can connect before they are set.
    *
    * @default {this process's user, and what its umask leaves}
    */

@@ -33,7 +33,7 @@ export interface Transport {
   /** Resolves if the thread ends by itself; its pending commands reject then. */
   readonly ended?: Promise<Error>;
   /**
-   * Has a command carried out.
+   * Sends a command.
    *
    * @returns Its answer, once everything that it asks for has happened.
    */
@@ -90,7 +90,7 @@ export class Engine {
   }
 
   /**
-   * Has a command carried out that does not wait for the device.
+   * Sends a command that does not wait for the device.
    *
    * @returns Its answer, once everything that it asks for has happened.
    * @throws {Error} When it was refused, or there was no answer in time.
@@ -103,7 +103,7 @@ export class Engine {
     return answer.value;
   }
 
-  /** Has a command carried out that may wait for the device; the caller limits the time. */
+  /** Sends a command that may wait for the device; the caller limits the time. */
   async ask<C extends EngineCommand>(command: C): Promise<AnswerTo<C>> {
     if (this.failure !== undefined) throw this.failure;
     return await this.#transport.call(command) as AnswerTo<C>;

@@ -112,12 +112,12 @@ export class EnginePool {
     return this.#engines.filter((engine) => engine instanceof Engine);
   }
 
-  /** Has all engines carry out a command that does not wait for the device. */
+  /** Sends all engines a command that does not wait for the device. */
   async tell(command: EngineCommand): Promise<void> {
     await this.#each((engine) => engine.call(command));
   }
 
-  /** Has the data half reset itself, on each thread; no ring may be running. */
+  /** Resets the data half on each thread; no ring may be running. */
   async reset(): Promise<void> {
     await this.#patience.within(this.#each((engine) => engine.ask({ kind: "reset" })));
   }
@@ -134,7 +134,7 @@ export class EnginePool {
     throw new Error(`Expected requests in flight to end within ${FENCE_MS / 1000} s`);
   }
 
-  /** Has all engines do something; nothing is expected of one that does not answer any more. */
+  /** Does some work with all engines; one that was given up may fail it. */
   async #each(work: (engine: Engine, index: number) => Promise<unknown>): Promise<void> {
     await Promise.all(this.#started.map((engine, i) =>
       work(engine, i).catch((error) => {
@@ -164,7 +164,7 @@ export class EnginePool {
     throw new Error(`Expected an answer of the data half within ${MESSAGE_MS / 1000} s`);
   }
 
-  /** Has all threads report; one that is busy does so later. */
+  /** Asks all threads for their reports; one that is busy answers later. */
   async refreshReports(): Promise<void> {
     const reports = this.#each((engine, i) =>
       this.#reporting[i] ??= engine.ask({ kind: "report" })
@@ -178,8 +178,8 @@ export class EnginePool {
   }
 
   /**
-   * Has all engines sample 1 in `every` requests, and give their spans to rings, or to none; one
-   * that is busy does so later.
+   * Makes all engines sample 1 in `every` requests, and write their spans to rings, or to none; one
+   * that is busy begins later.
    */
   async trace(
     every: number,

@@ -206,7 +206,7 @@ async function sendStream(
   connection: UnixConnection,
   body: ReadableStream<Uint8Array>,
 ): Promise<void> {
-  // A client that has asked says no more: what comes is its end.
+  // A client sends nothing after its request, so a receive that ends means that it is gone.
   const gone = new AbortController();
   connection.receiveSome(new Uint8Array(1)).catch(() => 0).then(() => {
     gone.abort();

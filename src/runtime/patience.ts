@@ -61,8 +61,8 @@ export class Patience {
   /**
    * Waits for `work` up to `ms`, and up to `closeMs` when the device ends.
    *
-   * @returns What it came to; undefined if it did not in that time.
-   * @throws What it rejects with in that time.
+   * @returns Its result; undefined if it has none in that time.
+   * @throws Its rejection, if it comes in that time.
    */
   async within<T>(
     work: Promise<T>,

@@ -203,7 +203,7 @@ export class DeviceHub {
     }, PREPARED_MS);
   }
 
-  /** Leaves the devices alone until somebody listens again. */
+  /** Leaves the devices alone until the next listener. */
   stop(): void {
     clearTimeout(this.#preparing);
     this.#preparing = undefined;
@@ -320,7 +320,7 @@ export class DeviceHub {
     signal: AbortSignal,
   ): Promise<boolean> {
     const prefix = prefixOf(place.instance);
-    // A trace writes files, which is not for whoever has the page
+    // A trace writes files, which users of the page may not
     const names = (method: string) =>
       index.requests.filter((request) => request.method === method)
         .map(({ path }) => path.replace(/^.*\//, "")).filter((name) => name !== "trace");
@@ -462,8 +462,8 @@ export async function controlSocketsIn(directory: string): Promise<string[]> {
 }
 
 /**
- * Whether whoever made a socket has our rights, so that its panel may run in the page. A link is its
- * maker's, wherever it leads.
+ * Whether the owner of a socket has our rights, so that its panel may run in the page. A link
+ * belongs to the user who made it, wherever it leads.
  */
 async function isOwnSocket(path: string): Promise<boolean> {
   const { uid } = await Deno.lstat(path);

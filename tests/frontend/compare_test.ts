@@ -10,7 +10,7 @@ Deno.test("vhostd compare tells drivers apart, not runs of the same one", async 
   const directory = Deno.makeTempDirSync();
   await using made = new AsyncDisposableStack();
   made.defer(() => Deno.removeSync(directory, { recursive: true }));
-  /** Has a driver use a disk; returns the path of the record. */
+  /** Uses a disk with a driver; returns the path of the record. */
   async function record(
     name: string,
     options: VirtioDriverOptions,

@@ -17,8 +17,8 @@ export const PROCESSORS: Record<Processors, string> = {
 };
 
 /**
- * Keeps every processor awake until it is disposed of, by a process of its own: its time is
- * nobody's that is measured.
+ * Keeps every processor awake until it is disposed of, by a process of its own, whose time
+ * is not measured.
  */
 export async function keepAwake(): Promise<AsyncDisposable> {
   const child = spawn(Deno.execPath(), ["run", "--quiet", "--allow-all", KEEPER], {

@@ -39,7 +39,7 @@ interface Sample {
   cpuUs: number;
 }
 
-/** Has qemu-img drive ours and the newest peer in turn. */
+/** Drives ours and the newest peer in turn with qemu-img. */
 export async function independentLoads(
   bench: Bench,
   progress: (message: string) => void,
@@ -77,7 +77,7 @@ async function drive(bench: Bench, side: Side, store: StoreName, depth: number):
   return { iops: requests / seconds, cpuUs: (backend.processorUs() - before) / requests };
 }
 
-/** Has qemu-img make requests; returns how many seconds it took. */
+/** Makes requests with qemu-img; returns how many seconds they took. */
 async function request(socketPath: string, count: number, depth: number): Promise<number> {
   const program = await qemuOfVersion(NEWEST_PEER, "qemu-img");
   const directory = program.slice(0, program.lastIndexOf("/"));

@@ -67,7 +67,7 @@ export class RunningLoad {
     return all;
   }
 
-  /** Lets everything come back that is in flight. */
+  /** Ends the load, once everything in flight has come back. */
   async stop(): Promise<void> {
     if (this.#control.phase < phases.STOP) this.#control.phase = phases.STOP;
     const timer = setTimeout(() => this.#control.phase = phases.ABORT, STOP_TIMEOUT_MS);

@@ -124,9 +124,9 @@ export async function loadOrders(
 }
 
 /**
- * Has all of a disk in memory read once. Who maps it takes a fault at the first touch of each page,
- * which lasts longest where a hypervisor shadows page tables: 256 MiB need more of them than a short
- * run has requests.
+ * Reads all of a disk in memory once. A process that maps it takes a fault at the first touch of each
+ * page, which lasts longest where a hypervisor shadows page tables: 256 MiB need more of them than a
+ * short run has requests.
  */
 async function readAll(
   { threads }: Bench,

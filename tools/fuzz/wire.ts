@@ -32,7 +32,7 @@ interface Victim {
   name: string;
   path: string;
   server: DeviceServer;
-  /** Has it do what it is for. */
+  /** Makes it do its work once. */
   check(driver: VirtioDriver): Promise<void>;
   queues: number[];
   /** What it offers, if not what the others do. */
@@ -98,7 +98,7 @@ class World implements AsyncDisposable {
     return world;
   }
 
-  /** Looks whether everybody is well. */
+  /** Checks that all devices work. */
   check(): Promise<void> {
     return limited(this.#check());
   }

@@ -70,7 +70,7 @@ const TCG_WORDS = [
   "cryptomgr.notests",
   "initcall_blacklist=init_kprobe_trace",
   "no_timer_check",
-  // 8192 reads to look for host bridges that nobody announced: half of a boot's accesses to registers
+  // Saves 8192 reads for unannounced host bridges: half of a boot's accesses to registers
   "pci=lastbus=0",
 ];
 

@@ -129,7 +129,7 @@ export interface DeviceOption {
   /** The device's name, such as `blk`, or the path of its module. */
   name: string;
   flags: string[];
-  /** Nobody asked for it: one of the same type takes its place. */
+  /** The user did not ask for it: one of the same type takes its place. */
   isDefault?: boolean;
 }
 

@@ -19,7 +19,7 @@ export interface ServedDevice {
   name: string;
   flags: string[];
   frontend: QemuFrontend;
-  /** Nobody asked for it: without it the guest starts all the same. */
+  /** The user did not ask for it: without it the guest starts all the same. */
   isOptional: boolean;
   /** The socket on which its back-end listens. */
   socketPath: string;
@@ -39,7 +39,7 @@ export interface Plan {
   /** The directory of passt, where that is not on PATH. */
   passt?: string;
   guest: GuestOptions;
-  /** Whether QEMU's trace completes the records: not where somebody wants its log elsewhere. */
+  /** Whether QEMU's trace completes the records: not where the user sends its log elsewhere. */
   isWatched: boolean;
   /** Whether a page shows the devices. */
   isOnWeb: boolean;
@@ -117,8 +117,8 @@ interface ChosenDevice {
 }
 
 /**
- * What the devices are. One of somebody's own takes the place of the default one of its type, but
- * for the root disk.
+ * Describes the devices. One that the user gave takes the place of the default one of its type,
+ * except the root disk.
  */
 async function chooseDevices(options: DeviceOption[]): Promise<ChosenDevice[]> {
   const all = await Promise.all(

@@ -104,7 +104,7 @@ export class CephCluster implements AsyncDisposable {
     );
   }
 
-  /** Has the monitor carry commands out; returns what it answers. */
+  /** Sends commands to the monitor; returns its answer. */
   async command(...commands: Record<string, unknown>[]): Promise<string> {
     const words = commands.map((command) => `'${JSON.stringify(command)}'`).join(" ");
     return await this.run(`${Deno.execPath()} run -A --quiet ${COMMAND} ${this.conf} ${words}`);

@@ -1,7 +1,7 @@
 /**
- * Has the monitors of a Ceph cluster carry commands out, as `ceph` does, which needs a Python of its
- * own: `ceph_command.ts CONF COMMAND…`, each command in JSON. Runs in a process of its own, which the
- * dynamic loader is told about Ceph's libraries.
+ * Sends commands to the monitors of a Ceph cluster, as `ceph` does, which needs a Python of its own:
+ * `ceph_command.ts CONF COMMAND…`, each command in JSON. Runs in a process of its own, whose dynamic
+ * loader finds Ceph's libraries.
  */
 const { symbols: rados } = Deno.dlopen("librados.so.2", {
   rados_create: { parameters: ["buffer", "buffer"], result: "i32" }, // cluster, id

@@ -135,7 +135,7 @@ export class NetworkNamespace implements AsyncDisposable {
       `exec 3>&1; "$0" nc -l -p ${port} -e sh -c "sha256sum >&3"`,
     )
       .output();
-    // Nobody tells when it listens.
+    // It does not tell when it listens.
     const listening = new RegExp(`:${port.toString(16).toUpperCase().padStart(4, "0")} 0+:0000 0A`);
     while (!listening.test(await this.procNet("tcp6") + await this.procNet("tcp"))) {
       await new Promise((resolve) => setTimeout(resolve, 10));

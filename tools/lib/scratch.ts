@@ -14,12 +14,12 @@ export class Scratch implements Disposable {
     Scratch.#all.add(this);
   }
 
-  /** Removes everything of everybody. */
+  /** Removes the files of all. */
   static removeAll(): void {
     for (const scratch of Scratch.#all) scratch[Symbol.dispose]();
   }
 
-  /** Has something done first when everything is removed, such as an unmount. */
+  /** Adds what to do before everything is removed, such as an unmount. */
   defer(undo: () => void): void {
     this.#undo.push(undo);
   }
@@ -46,8 +46,8 @@ export class Scratch implements Disposable {
 }
 
 /**
- * Has signals end the command, with nothing left of its {@linkcode Scratch}; the first one only
- * calls `gently`, with the status to exit with, if that is given.
+ * Makes signals end the command, with nothing left of its {@linkcode Scratch}. With `gently`, the
+ * first one only calls that, with the status to exit with.
  */
 export function endOnSignals(gently?: (signal: string, status: number) => void): void {
   let isFirst = gently !== undefined;

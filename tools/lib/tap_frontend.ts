@@ -160,7 +160,7 @@ async function main(
     });
   }
 
-  /** Has `take` take what came back, whenever the device notifies. */
+  /** Calls `take` for completed requests whenever the device notifies. */
   function onCall(queue: typeof driver.queues[number], take: () => void): void {
     const { callFd } = queue.handle;
     reactor.watch(callFd, "readable", () => {

@@ -6,7 +6,7 @@ export const BLOCK_BYTES = 4096;
 
 const WORDS = BLOCK_BYTES / 4;
 
-/** Nobody knows what a block has, until it is written again. */
+/** The content of a block is not known until it is written again. */
 export const UNKNOWN = -1;
 
 /** Fills a block with its content after a number of writes; 0 stands for zeroes. */

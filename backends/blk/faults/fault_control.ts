@@ -11,7 +11,7 @@ import type { FaultySetup } from "./faulty_store.ts";
 /** What it needs of its disk. */
 export interface FaultContext {
   readonly blockBytes: number;
-  /** Has the queue threads put a plan in force. */
+  /** Sends a plan to the queue threads, which use it from now on. */
   put(plan: FaultPlan): Promise<unknown>;
   log(message: string): void;
 }

@@ -179,7 +179,7 @@ export class FaultyStore implements Store {
     return undefined;
   }
 
-  /** Has the store carry out the first blocks of a request, fewer than all. */
+  /** Carries out only the first blocks of a request. */
   #begin(kind: number, request: StoreRequest, outcome: number): StoreResult {
     const blocks = Math.floor(this.#next() / RANDOM_RANGE * request.bytes / this.#blockBytes);
     if (blocks === 0) return outcome;

@@ -107,13 +107,13 @@ export class CacheFile {
     this.#lock(lockShared, chunk);
   }
 
-  /** Lets others have a chunk that was claimed. */
+  /** Releases a chunk that was claimed. */
   drop(chunk: number): void {
     this.#unlock(chunk);
   }
 
   /**
-   * Removes a chunk that nobody else uses.
+   * Removes a chunk that no other process uses.
    *
    * @returns Whether there was one.
    */

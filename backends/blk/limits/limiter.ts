@@ -1,5 +1,5 @@
 /**
- * Has the queues of a thread wait where a disk has limits.
+ * Delays the queues of a thread as the limits of a disk demand.
  *
  * @module
  */
@@ -56,7 +56,7 @@ export class Limiter implements Disposable {
     return false;
   }
 
-  /** Has all queues look again. */
+  /** Resumes all queues. */
   resume(): void {
     this.#armedUs = -1;
     for (const queue of this.#host.queues) queue.resume();

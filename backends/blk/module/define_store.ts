@@ -51,7 +51,7 @@ export interface StoreFacts {
     | "secureErase"
     | "lifetime"
   )[];
-  /** Sets its size; no request lies behind the new end. Without it, nobody sets the size. */
+  /** Sets its size; no request lies behind the new end. Without it, the size cannot be set. */
   resize?(bytes: number): void | Promise<void>;
   /** Returns what it adds to the record: JSON. */
   report?(): Record<string, unknown>;

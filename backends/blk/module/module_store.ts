@@ -144,8 +144,8 @@ export async function attachModuleStore(handle: ModuleHandle, host: ThreadHost):
 }
 
 /**
- * Has errors outside of the store's functions, such as a promise that nobody awaits, be told of. They
- * would end the thread, and with it the disk.
+ * Reports errors outside of the store's functions, such as those of a promise that is not awaited:
+ * they would end the thread, and with it the disk.
  */
 function outliveErrors(host: ThreadHost): void {
   const tell = (event: Event, error: unknown) => {
@@ -216,7 +216,7 @@ class LaterAnswers {
   }
 }
 
-/** Has the functions of a module carry requests out. */
+/** Carries requests out by the functions of a module. */
 class ModuleStore implements Store {
   readonly submit: (() => void) | undefined;
   readonly #store: StoreDefinition<Record<never, never>, unknown>;

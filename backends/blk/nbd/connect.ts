@@ -140,7 +140,7 @@ export class Connector {
     }
   }
 
-  /** Waits for the server, and goes on. */
+  /** Waits for the server, and continues. */
   async #step(handle: NbdHandle, end: number): Promise<void> {
     const lib = libnbd();
     if (lib.aio_is_dead(handle) === 1) throw new Error(nbdError());

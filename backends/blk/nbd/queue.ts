@@ -94,7 +94,7 @@ class Piece extends Command {
   lossAt = 0;
 }
 
-/** The connections of a disk, and what is to be done by them. */
+/** The connections of a disk, and the requests for them. */
 export class NbdQueue implements ConnectionEvents {
   readonly #context: StoreContext;
   readonly #shared: NbdShared;
@@ -245,8 +245,8 @@ export class NbdQueue implements ConnectionEvents {
   }
 
   /**
-   * Has a piece sent again unless it lost too many connections. A server that goes away ends all
-   * its connections, each of which the piece may be sent by in turn: that is one loss.
+   * Queues a piece to be sent again; returns false if it lost too many connections. A server that
+   * goes away ends all its connections, and the piece may try each of them: that is one loss.
    */
   #sendAgain(piece: Piece, connection: Connection): boolean {
     if (connection.number > piece.lossAt) {
@@ -298,7 +298,7 @@ export class NbdQueue implements ConnectionEvents {
     this.#connect();
   }
 
-  /** Has flushes fail: completed writes may be lost. */
+  /** Makes flushes fail: completed writes may be lost. */
   #noteLoss(why: string): void {
     if (this.#isLossy) return;
     this.#isLossy = true;
@@ -329,7 +329,7 @@ export class NbdQueue implements ConnectionEvents {
     for (let i = connections.length - 1; i >= 0; i--) connections[i]?.settle();
   }
 
-  /** Sends what waits. */
+  /** Sends pending requests. */
   #continue(): void {
     while (this.#again.length > 0) {
       const connection = this.#connection();
@@ -405,7 +405,7 @@ export class NbdQueue implements ConnectionEvents {
     this.#fail(Errno.EIO);
   }
 
-  /** Ends what waits. */
+  /** Ends pending requests. */
   #fail(errno: number): void {
     for (const piece of this.#again.splice(0)) this.completed(piece, errno);
     for (const transfer of this.#waiting.splice(0)) {

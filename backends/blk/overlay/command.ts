@@ -1,5 +1,5 @@
 /**
- * `vhostd overlay`: what to do with overlays that nobody serves.
+ * `vhostd overlay`: commands for overlays that are not being served.
  *
  * @module
  */

@@ -195,7 +195,7 @@ export function openDelta(
     },
     ...{ format: "raw", start: dataOffset },
   }));
-  // Once more, now that nobody else can change it.
+  // Again, now that no other process can change it.
   const { fd } = delta.handle;
   const header = readHeader(path, fd);
   if (header.roomBytes !== roomBytes) {

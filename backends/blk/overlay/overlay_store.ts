@@ -322,7 +322,7 @@ export class OverlayStore implements Store {
     return this.#copies.pop();
   }
 
-  /** Has a job wait until another one ends, here or on another thread. */
+  /** Blocks a job until another one ends, here or on another thread. */
   #block(job: Job): number {
     this.#blocked.push(job);
     if (!this.#isPolling) {

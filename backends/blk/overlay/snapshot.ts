@@ -1,6 +1,6 @@
 /**
- * Snapshots of a disk that runs: it goes on in a new overlay, and what it had is only read from then
- * on.
+ * Snapshots of a running disk: it continues in a new overlay, and its earlier content is only read
+ * from then on.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import type { OpenOverlayStore, OverlayHandle, StoreControl } from "../store.ts"
 import { createDelta } from "./delta_file.ts";
 import { factsOf, layOverlay, MOST_OVERLAYS } from "./open_overlay.ts";
 
-/** What the threads of a disk are told for a snapshot, in this order. */
+/** The steps of a snapshot for the threads of a disk, in this order. */
 export type SnapshotStep =
   /** Take no requests. */
   | { readonly snapshot: "pause" }
@@ -50,10 +50,10 @@ export function overlayOf(body: unknown): string {
 }
 
 /**
- * Has a disk go on in a new overlay.
+ * Moves a running disk to a new overlay.
  *
  * @returns The overlay, which ends before the store below it.
- * @throws {Error} When that cannot be; the disk runs as before then.
+ * @throws {Error} When it fails; the disk then runs as before.
  */
 export async function takeSnapshot(disk: RunningDisk, path: string): Promise<OpenOverlayStore> {
   const { store, options, log, post } = disk;

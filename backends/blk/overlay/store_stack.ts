@@ -55,7 +55,7 @@ export class StoreStack {
     return stack;
   }
 
-  /** Has a disk with faults fail otherwise. */
+  /** Replaces the faults of a disk that was opened with some. */
   setFaults(plan: FaultPlan): void {
     this.#faulty!.set(plan);
   }

@@ -177,7 +177,7 @@ function expect(result: number, reasons: Reasons, otherwise: string): void {
   throw new Error(reasons[-result] ?? `${otherwise} (${errnoName(-result)})`);
 }
 
-/** Waits up to a time; undefined when that is over, and the work is left alone. */
+/** Waits for work up to a time limit; undefined when it is over: the work continues. */
 async function within<T>(work: Promise<T>, ms: number): Promise<T | undefined> {
   const { promise: late, resolve } = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => {

@@ -11,7 +11,7 @@ import type { ZoneLayout, Zones } from "./zones.ts";
 /** A host-managed disk: virtio 1.3, 5.2.4. */
 const VIRTIO_BLK_Z_HM = 1;
 
-/** Has a store be a host-managed disk. Its queues share a thread, which has the zones to itself. */
+/** Makes a host-managed disk of a store. Its queues share a thread, which alone uses the zones. */
 export function zonedStore(store: StoreControl, zones: Zones): StoreControl {
   return {
     ...store,

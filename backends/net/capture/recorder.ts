@@ -49,7 +49,7 @@ export interface RecorderContext {
   readonly name: string;
   /** The number of pairs of queues. */
   readonly pairs: number;
-  /** Has the data half capture packets, or with null end that. */
+  /** Makes the data half capture packets, or stop it with null. */
   post(plan: CapturePlan | null): Promise<unknown>;
   /** Prints a line for the person who runs the device. */
   log(message: string): void;

@@ -88,7 +88,7 @@ export class SharedFile implements AsyncDisposable {
     this.#open.stream.lose(packets, this.#interfaceId);
   }
 
-  /** Has the file say how many packets are lost. */
+  /** Writes to the file how many packets are lost. */
   tell(): void {
     this.#open.stream.tell();
   }

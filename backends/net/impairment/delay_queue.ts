@@ -66,7 +66,7 @@ export class DelayQueue implements VectorSink {
     return this.#ready;
   }
 
-  /** The time at which the first packet is due of those that are not known to be. */
+  /** The due time of the first packet that is not known to be due. */
   get nextDue(): number {
     return this.#due[(this.#first + this.#ready) % MAX_PACKETS];
   }
@@ -76,7 +76,7 @@ export class DelayQueue implements VectorSink {
     return this.#due[(this.#first + this.#count - 1) % MAX_PACKETS];
   }
 
-  /** Has every packet be due at a time at the latest. */
+  /** Moves the due times of packets forward to a time, where they are later. */
   hasten(time: number): void {
     for (let i = this.#ready; i < this.#count; i++) {
       const slot = (this.#first + i) % MAX_PACKETS;

@@ -278,7 +278,7 @@ export class ImpairedPort implements Port {
     this.#armNext(this.#rx);
   }
 
-  /** Has packets noted as due in time, also while they cannot pass. */
+  /** Arms the timer that notes packets as due, also while they cannot pass. */
   #armNext(way: ImpairedWay): void {
     const now = microseconds();
     const us = way.nextInUs(now);

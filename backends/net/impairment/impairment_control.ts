@@ -17,7 +17,7 @@ import {
 
 /** What it needs of its card. */
 export interface ImpairmentContext {
-  /** Has the data half put an impairment in force. */
+  /** Sends an impairment to the data half, which applies it from now on. */
   put(impairment: Impairment): Promise<unknown>;
   /** Tells the medium that the link goes down or comes up. */
   setLink(isUp: boolean): void;

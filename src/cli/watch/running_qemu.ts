@@ -102,7 +102,7 @@ function leftWatch(pid: number | undefined): string | undefined {
 
 /**
  * The file of QEMU's log by its command line. Not a FIFO: QEMU, and the guest with it, would wait
- * until somebody opens that for reading.
+ * until a process opens that for reading.
  */
 function logFileOf(pid: number | undefined): string {
   if (pid === undefined) return STDERR;

@@ -20,8 +20,8 @@ export const TRACE_EVENTS = [
 ] as const;
 
 /**
- * Pause between two reads. While nobody waits for its lines, QEMU need not wake anybody: that would
- * take it longer than writing a line.
+ * Pause between two reads. With a blocked reader, QEMU would have to wake it for each line, which
+ * takes longer than writing one.
  */
 const PAUSE_MS = 10;
 
@@ -95,7 +95,7 @@ export class TraceLog implements AsyncDisposable {
   lost = 0;
   /** Whether accesses come without the names of regions, so that none can be told: QEMU 5.2. */
   isNameless = false;
-  /** Whether a PCI device's registers got an address since somebody set this to false. */
+  /** Whether a PCI device's registers got an address since this was set to false. */
   hasMoved = false;
   /** Called when there are accesses to take. */
   onAccess: () => void = () => {};

@@ -25,8 +25,8 @@ export const FIFO_BYTES: number = 2 ** 20;
  * Makes a FIFO that only its owner may use, with room for {@linkcode FIFO_BYTES} if the kernel
  * allows that.
  *
- * @returns A descriptor for both directions, and how much it holds. While it is open, nobody who
- * opens the FIFO waits.
+ * @returns A descriptor for both directions, and how much it holds. While it is open, other
+ * opens of the FIFO do not wait.
  * @throws {LinuxError} When it cannot be made.
  */
 export function makeFifo(path: string): { fd: Fd; bytes: number } {

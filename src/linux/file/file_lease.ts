@@ -14,7 +14,7 @@ const F_WRLCK = 1;
 const F_UNLCK = 2;
 
 /**
- * Takes a write lease on a file: while it is whole, nobody else has the file
+ * Takes a write lease on a file: while it is whole, no other process has the file
  * open. An open (or a truncate by path) waits until the lease is given back, or fails
  * with `EWOULDBLOCK` if it must not wait. The kernel then sends SIGIO, and takes the
  * lease away after 45 s (`/proc/sys/fs/lease-break-time`).

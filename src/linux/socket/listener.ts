@@ -42,8 +42,8 @@ export class UnixListener implements Disposable {
 
   /**
    * Binds and listens. The file must not exist, and is removed at the end unless
-   * the path names another file by then. Nobody can connect before the file has its
-   * access, which without `access` is that of the umask.
+   * the path names another file by then. No process can connect before the file has
+   * its access, which without `access` is that of the umask.
    *
    * @throws {LinuxError} EADDRINUSE when the path exists, EACCES or ENOENT
    * when it cannot be made, EPERM when it cannot have that access.

@@ -44,7 +44,7 @@ export class MessageHeader {
     this.#setLengths(bytes, fds === 0 ? 0 : CMSG_HEADER_BYTES + fds * 4);
   }
 
-  /** Has a call send bytes (at most STAGING_BYTES) and descriptors. */
+  /** Sets the bytes (at most STAGING_BYTES) and descriptors that a call sends. */
   put(bytes: Uint8Array, fds: readonly number[]): void {
     this.data.set(bytes);
     const length = CMSG_HEADER_BYTES + fds.length * 4;

@@ -99,8 +99,8 @@ export class IoUring implements Disposable {
     const parameters = new Uint32Array(pinnedBuffer(120), 0, 30);
     let fd = -1;
     // The newest way first: completions do not interrupt the thread while it
-    // runs. DEFER_TASKRUN would go further, but nobody who polls the instance's
-    // descriptor is woken then, and the event loop has to wait for that.
+    // runs. DEFER_TASKRUN would go further, but then a poll of the instance's
+    // descriptor is not woken, by which the event loop waits.
     for (const flags of [MODERN_FLAGS, 0]) {
       parameters.fill(0);
       parameters[2] = flags | IORING_SETUP_CLAMP;

@@ -22,7 +22,7 @@ const GLANCES_PER_LOOK = 256;
 /** The key of the reactor's own eventfd; no watch has it. */
 const WAKE_KEY = 0;
 
-/** The one wait of a queue thread, however it is done. */
+/** The one wait of a queue thread, by epoll or io_uring. */
 export interface ThreadReactor extends Disposable {
   /**
    * Calls `callback` whenever `fd` is ready, until the watch is disposed of. The
@@ -31,18 +31,18 @@ export interface ThreadReactor extends Disposable {
   watch(fd: number, readiness: Readiness, callback: () => void): Watch;
   /**
    * Calls `callback` each time an eventfd is signalled, until the watch is
-   * disposed of. Nobody needs to read the eventfd.
+   * disposed of. The eventfd need not be read.
    */
   watchSignals(fd: number, callback: () => void): Disposable;
   /** Calls `callback` once after the current batch of events. */
   defer(callback: () => void): void;
   /** Waits once, blocking this thread, and runs the callbacks of ready watches. */
   turn(): void;
-  /** Calls what is ready without waiting, and looks only as often as is cheap: for polling. */
+  /** Runs the callbacks of ready watches without waiting. Cheap, for polling: epoll looks rarely. */
   glance(): void;
   /**
-   * Waits once, without blocking the event loop, and runs the callbacks of ready watches. The event
-   * loop has not always its turn where something was ready.
+   * Waits once, without blocking the event loop, and runs the callbacks of ready watches. If
+   * something is ready already, the event loop may not get a turn.
    */
   turnAsync(): Promise<void>;
 }

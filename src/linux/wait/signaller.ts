@@ -72,7 +72,7 @@ export class Signaller implements Disposable {
     if (libc.syscall_io_submit(SYS_IO_SUBMIT, this.#context, 1, this.#listAt) !== 1) {
       return this.#write(fd);
     }
-    // Nobody reads the completion: its place is the kernel's again.
+    // The completion is not read: its place is the kernel's again.
     ring[HEAD] = ring[TAIL];
   }
 

@@ -25,7 +25,7 @@ import {
 /** How many operations can be prepared between two waits; more are submitted on the way. */
 const ENTRIES = 256;
 
-/** How long the event loop waits for its turn while there is always something ready, in microseconds. */
+/** Pause between turns of the event loop while something is always ready, in microseconds. */
 const LOOP_PERIOD_US = 2_000;
 
 /** Data of operations without a waiter: no watch has this key. */

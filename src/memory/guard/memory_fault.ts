@@ -236,7 +236,7 @@ export function restoreBusErrors(): void {
 }
 
 /**
- * Has Deno call a listener for SIGBUS, and nothing else happen.
+ * Makes SIGBUS call a listener, and do nothing else.
  *
  * Deno's handler first calls the one that it replaced. That of Rust's runtime would end the process,
  * so it is removed before. Deno installs its handler only once in the life of a process: later it is

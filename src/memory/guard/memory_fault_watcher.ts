@@ -21,9 +21,9 @@ declare const self: {
 
 /** Faults that are so close are one: a thread faults again and again until its page is replaced. */
 const TOGETHER_MS = 50;
-/** After so long, mappings whose files changed, or that have no room for a page, are replaced. */
+/** Time after which mappings whose files changed, or that have no room for a page, are replaced. */
 const SUSPECT_MS = 100;
-/** After so long, the fault has another cause and ends the process. */
+/** Time after which a fault must have another cause, and ends the process. */
 const UNEXPLAINED_MS = 1000;
 
 self.onmessage = ({ data }) => {

@@ -23,11 +23,11 @@ const GAIN = 1.1;
 
 /** A queue that a poller can look at. */
 export interface PolledQueue {
-  /** Whether it is looked at instead of having the driver notify. */
+  /** Whether the thread looks at it, and the driver need not notify. */
   readonly isPolled: boolean;
   /** Handles what has come, if anything. */
   look(): void;
-  /** Has the driver notify again. */
+  /** Asks the driver to notify again. */
   endPolling(): void;
 }
 
@@ -128,7 +128,7 @@ export class Poller {
     return this.#isNew;
   }
 
-  /** Has drivers notify again: the thread goes to sleep, or turns to something that may take long. */
+  /** Asks drivers to notify again: the thread will sleep, or do something that may take long. */
   endPolling(): void {
     const { queues } = this;
     for (let i = 0; i < queues.length; i++) queues[i].endPolling();

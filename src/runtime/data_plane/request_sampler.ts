@@ -11,7 +11,7 @@ import type { Latencies } from "../latency.ts";
 import * as Span from "../trace/span.ts";
 import type { SpanRing } from "../trace/span_ring.ts";
 
-/** 1 in so many requests is measured while nobody traces, which costs about 2 ns per request. */
+/** Without a trace, 1 in so many requests is measured, which costs about 2 ns per request. */
 export const DEFAULT_EVERY = 128;
 
 /** The most sampled requests in flight on a thread; further ones are not sampled. */

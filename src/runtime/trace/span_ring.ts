@@ -55,7 +55,7 @@ export class SpanRing {
   /** Takes up to `most` of the spans that were added: a copy of their floats. */
   take(most = SPANS): Float64Array {
     const head = this.#head, read = head[READ];
-    // The other side may be a thread that was given up: it is believed up to the size
+    // The writer may be a thread that was given up, so its count is limited to the size
     const count = Math.min(Math.max(Atomics.load(head, WRITTEN) - read | 0, 0), SPANS, most);
     const taken = new Float64Array(count * SPAN_FLOATS);
     const first = read & SPANS - 1, before = Math.min(count, SPANS - first);

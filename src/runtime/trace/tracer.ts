@@ -38,7 +38,7 @@ const CLOSING_MS = 2000;
 
 /** A device whose requests can be traced. */
 export interface TracedDevice extends TraceSubject {
-  /** Has the threads give spans of 1 in `every` requests to their rings, or to none. */
+  /** Makes the threads write spans of 1 in `every` requests to their rings, or to none. */
   trace(every: number, ringOf: ((thread: number) => SharedArrayBuffer) | null): Promise<void>;
   /** Prints a line for the person who runs the device. */
   log(message: string): void;
@@ -131,7 +131,7 @@ export class Tracer {
     }
   }
 
-  /** Has the threads give no more spans. */
+  /** Stops the threads from writing spans. */
   #release(): Promise<void> {
     return this.#device.trace(DEFAULT_EVERY, null).catch(() => {}); // The device may be closing
   }

@@ -139,7 +139,7 @@ class InputLife {
     tally.add("input: events", buffers.length);
   }
 
-  /** Somebody sends what is no event. */
+  /** Sends a command that is no event. */
   #command(): void {
     const { random, server, tally } = this.life;
     const body = random.pick<unknown>([

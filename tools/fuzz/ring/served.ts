@@ -40,7 +40,7 @@ interface Victim {
   isWritable: IsWritable;
   /** What the device itself may say of a chain that obeys the rules of rings. */
   fault: string;
-  /** Has a queue do what it is for. */
+  /** Makes a queue do its work once. */
   check(driver: VirtioDriver, queue: number): Promise<void>;
 }
 

@@ -82,7 +82,7 @@ class File {
 
 interface Trouble {
   name: string;
-  /** Has to be root for it. */
+  /** Whether it needs root. */
   needsRoot?: boolean;
   live(file: File): Promise<void>;
 }
@@ -237,7 +237,7 @@ async function limited(file: File): Promise<void> {
   }
 }
 
-/** A file that somebody makes shorter, and longer again. */
+/** A file that another process makes shorter, and longer again. */
 async function short(file: File): Promise<void> {
   const { random, path } = file;
   await file.serve(async (life) => {

@@ -115,7 +115,7 @@ async function useAgain(
   return steps.length;
 }
 
-/** Lets everybody else go on. */
+/** Gives the event loop a turn. */
 function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
