@@ -71,9 +71,9 @@ export const blkOptions = {
     placeholder: "MODE",
     choices: ["writeback", "none", "writethrough", "directsync"],
     default: "writeback",
-    about: "Whether files go through the host's page cache (writeback) or not (none: O_DIRECT); " +
-      "with writethrough or directsync too, and each write is durable when it is completed, " +
-      "until the guest chooses write-back. Disks that are no files but can flush take writethrough",
+    about: "With the host's page cache (writeback) or without (none: O_DIRECT); writethrough and " +
+      "directsync are the same two, and make each write durable when it is completed, " +
+      "until the guest chooses write-back. Disks elsewhere that can flush take writethrough",
   },
   readOnly: { type: "flag", about: "Refuse writes" },
   lock: {

@@ -81,15 +81,16 @@ export default defineDevice({
       type: "text",
       placeholder: "stdin",
       choices: ["stdin"],
-      about: "Read events as JSON lines from standard input; what comes while no driver listens " +
-        "is dropped",
+      about:
+        "Read events as JSON lines from standard input; events that come while no driver listens " +
+        "are dropped",
     },
     eventsWait: {
       type: "flag",
       needs: "events",
-      about: "Let events of standard input wait for a driver that listens, instead",
+      about: "Keep events of standard input until a driver listens, instead",
     },
-    printStatus: { type: "flag", about: "Print what the guest says, such as LEDs, as JSON lines" },
+    printStatus: { type: "flag", about: "Print the guest's events, such as LEDs, as JSON lines" },
   },
 
   async open({ options, config: view, log, watch }) {

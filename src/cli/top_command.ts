@@ -20,7 +20,7 @@ export const shape: CommandShape = { options, operand: "file" };
 const COMMAND: CommandLine = {
   usage: "top [PATH…]",
   about: `Shows the busiest queues of devices each second: requests, latencies and bytes, until \
-SIGINT or until all devices are gone. What is not a terminal gets a table per second.
+SIGINT or until all devices are gone. Without a terminal it prints a table per second.
 
 ${PATHS_HELP}`,
   options,

@@ -28,9 +28,9 @@ const COMMAND = {
   about:
     "Completes the records of the devices of a running QEMU, until SIGINT or until QEMU ends: " +
     "each access of the guest's drivers to config space and to other registers, by QEMU's trace. " +
-    "Devices that are plugged in meanwhile are watched, too. " +
-    "A PATH is a control socket (--control-path), or a directory of such that are named *.ctl; by default the directories of the devices' own sockets. " +
-    "While it runs, QEMU's log goes to it.",
+    "Devices that are plugged in later are watched, too. " +
+    "A PATH is a control socket (--control-path), or a directory with control sockets named *.ctl; by default the directories of the devices' own sockets. " +
+    "While it runs, it receives QEMU's log.",
   options,
   operand: "control sockets or directories",
   operands: "any",

@@ -30,8 +30,8 @@ export const shape: CommandShape = { options, operand: "file" };
 
 const COMMAND: CommandLine = {
   usage: "web [--listen=ADDRESS:PORT] [--control] [PATH…]",
-  about: `Serves a page that shows devices while they run, and prints its URL. Who has the URL can \
-see the page: the token in it is the key.
+  about: `Serves a page that shows devices while they run, and prints its URL. Anyone \
+who has the URL can see the page: the token in it is the key.
 
 ${PATHS_HELP}`,
   options,

@@ -82,7 +82,7 @@ of a name, such as null or packed; --list prints the names.
 `,
   options: OPTIONS,
   notes: `\
-What is done is told on stderr. The exit status is 1 if something could not be
+Progress goes to stderr. The exit status is 1 if something could not be
 measured; goals that are not met do not change it.
 
 Examples:

@@ -42,10 +42,10 @@ mappings and threads as before.
 `,
   options: OPTIONS,
   notes: `\
-What is done is told on stderr, a table of what was reached goes to stdout. The
+Progress goes to stderr, a table of counts (messages, faults, outcomes) to stdout. The
 exit status is 0 if nothing was found, 1 if something was, 2 for a command line
-that makes no sense. What is found is printed with the command that repeats it;
-where threads race, it may take that several times.
+that makes no sense. Each finding is printed with the command that repeats it;
+where threads race, that may take several runs.
 
 Examples:
   deno task fuzz ring --seed=7 --cases=1000000

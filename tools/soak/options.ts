@@ -42,20 +42,20 @@ export const SOAK = defineTool({
   usage: "[options]",
   about: `\
 Runs disks, randomness, input and a network card of vhostd's, each in a process
-of its own, under drivers of ours and under a real Linux guest, and does to them
-what may happen: back-ends are killed and started again, connections and rings end
-and begin anew, disks are resized, their file systems fill up, their files are cut
-off and made whole, packets are lost and delayed, the guest reboots, is reset,
-stopped and killed. Meanwhile every block that was written is read and compared,
-every packet that arrives is compared, and memory, descriptors, threads and requests
-of each process are noted.
+of its own, under drivers of ours and under a real Linux guest, with faults:
+back-ends are killed and started again, connections and rings end and restart,
+disks are resized, their file systems fill up, their files are cut off and made
+whole, packets are lost and delayed, the guest reboots, is reset, stopped and
+killed. Meanwhile every block that was written is read and compared, every packet
+that arrives is compared, and memory, descriptors, threads and requests of each
+process are noted.
 
 It fails if a byte is wrong, a request is lost or fails without a reason, something
-hangs, a process ends by itself or leaks, and says the seed.
+hangs, a process ends by itself or leaks, and prints the seed.
 `,
   options: OPTIONS,
   notes: `\
-What is done is told on stderr. The exit status is 1 if something was found.
+Progress goes to stderr. The exit status is 1 if something was found.
 
 Examples:
   deno task soak --minutes=10

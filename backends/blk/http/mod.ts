@@ -49,7 +49,7 @@ export default defineStore({
     cache: {
       type: "text",
       placeholder: "DIR|off",
-      about: "Where to keep what was fetched, for all processes that serve this disk; off: in " +
+      about: "Where to keep fetched chunks, for all processes that serve this disk; off: in " +
         "memory. By default $CACHE_DIRECTORY/http, $XDG_CACHE_HOME/vhostd/http or " +
         "~/.cache/vhostd/http",
     },
@@ -75,7 +75,7 @@ export default defineStore({
       least: 1,
       most: 3600,
       default: 10,
-      about: "A request for which nothing comes for so long has failed",
+      about: "Time without a byte after which a request fails",
     },
     retry: {
       type: "number",
@@ -83,7 +83,7 @@ export default defineStore({
       least: 0,
       most: 3600,
       default: 25,
-      about: "Failed requests are repeated for so long, then the guest's reads fail",
+      about: "How long failed requests are retried, before the guest's reads fail",
     },
   },
 

@@ -25,7 +25,7 @@ export default defineStore({
       least: 0,
       most: 86_400,
       default: 60,
-      about: "How long requests wait for a server that is gone, then they fail",
+      about: "How long requests wait for a server that is gone, before they fail",
     },
     timeout: {
       type: "number",
@@ -33,7 +33,7 @@ export default defineStore({
       least: 1,
       most: 86_400,
       default: 60,
-      about: "A request without an answer for so long fails",
+      about: "Time after which a request without an answer fails",
     },
     structured: {
       type: "text",

@@ -41,12 +41,12 @@ const options = {
 
 export default {
   usage: "overlay info|commit|rebase DELTA [BASE]",
-  about: `Looks after the files of vhostd blk --overlay=DELTA while nobody serves them.
+  about: `Shows or changes an overlay of vhostd blk --overlay=DELTA that is not being served.
 
-info DELTA: how much is written in it, and on which disks it lies.
-commit DELTA: writes its blocks to its base and empties it. One that was interrupted is repeated.
-rebase DELTA BASE: lays it on another disk (an overlay: --format=overlay). What the two disks have different is copied to DELTA \
-first, so that it keeps its content.`,
+info DELTA: shows how much is written in it, and its bases.
+commit DELTA: writes its blocks to its base and empties it. Run it again if it was interrupted.
+rebase DELTA BASE: lays it on another disk (for an overlay: --format=overlay). Blocks in which the \
+two disks differ are copied to DELTA first, so its content stays the same.`,
   options,
   actions: ["info", "commit", "rebase"],
   async run(

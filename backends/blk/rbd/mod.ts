@@ -34,7 +34,7 @@ export default defineStore({
       least: 0,
       most: 86400,
       default: 0,
-      about: "After how long requests fail that the cluster does not answer; 0: they wait",
+      about: "Time after which a request that the cluster does not answer fails; 0: it waits",
     },
   },
 
