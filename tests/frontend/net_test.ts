@@ -8,6 +8,7 @@ import { pinnedBuffer, readNow, ready, writeNow } from "../../src/linux/mod.ts";
 import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { packetSockets, SOCK_DGRAM, SOCK_SEQPACKET } from "../../tools/lib/packet_sockets.ts";
+import { freePort } from "./lib/free_port.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
 
 const AF_INET = 2;
@@ -263,14 +264,14 @@ for (const [name, kind] of Object.entries({ SOCK_DGRAM, SOCK_SEQPACKET })) {
 }
 
 Deno.test("net goes on when the peer of an inherited UDP socket was away", async () => {
-  const peerOn = async (port: number) => {
+  const port = freePort();
+  const bindPeer = async () => {
     const peer = createSocket("udp4");
     peer.bind(port, "127.0.0.1");
     await once(peer, "listening");
     return peer;
   };
-  const peer = await peerOn(0);
-  const { port } = peer.address();
+  const peer = await bindPeer();
   const fd = libc.socket(AF_INET, SOCK_DGRAM, 0);
   await assertRejects(
     () => serve(net, { socketPath: "/nowhere", options: { tapFd: `${fd}` } }),
@@ -298,7 +299,7 @@ Deno.test("net goes on when the peer of an inherited UDP socket was away", async
   await once(peer, "close");
   // The first is sent, and the kernel hears that there is nobody.
   for (let i = 0; i < 10; i++) await setUp.send(packet(frame(60, 2)));
-  const again = await peerOn(port);
+  const again = await bindPeer();
   again.send(packet(frame(60, 3)), from.port, from.address);
   assertEquals((await setUp.receive()).frame, frame(60, 3));
   again.close();

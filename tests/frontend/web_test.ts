@@ -314,8 +314,11 @@ Deno.test("the page counts and names devices beyond the limit, and shows them wh
   assertStringIncludes(logged[0], "The page shows up to 64 devices; it leaves out ");
   // The place of a device that is gone is for one of the others.
   await sockets[names.findIndex((name) => paths[0].endsWith(`/${name}`))][Symbol.asyncDispose]();
-  const { devices: now } = await until(states, (state) => state.leftOut.count === 1);
-  assertEquals(Object.values(now).filter(({ isLive }) => isLive).length, MAX_DEVICES);
+  const live = (state: PageState) => Object.values(state.devices).filter(({ isLive }) => isLive);
+  await until(
+    states,
+    (state) => state.leftOut.count === 1 && live(state).length === MAX_DEVICES,
+  );
   ended.abort();
   await states.return(undefined);
 });
