@@ -76,15 +76,6 @@ export class SharedBits {
     }
     return last + 1;
   }
-
-  /** How many bits are set. */
-  get count(): number {
-    let count = 0;
-    for (let word of this.words) {
-      for (; word !== 0; word &= word - 1) count++;
-    }
-    return count;
-  }
 }
 
 /** The bits of a word that are from `first` to `last`. */

@@ -54,13 +54,17 @@ for (const kind of ["file", "now", "promise", "later"]) {
         ? { blkFile: base }
         : { blkFile: MODULE, storeOptions: `manner=${kind},sectors=${SECTORS}` };
       const load = new SectorLoad(random, { sectors: SECTORS, lanes: 24 });
+      let allocated: unknown = 0;
       for (let round = 0; round < 3; round++) {
         await using open = await openDisk({ overlay, ...below });
+        // What the threads counted is what the file has
+        assertEquals(open.describe().allocatedBytes, allocated);
         const disks = [await attachDisk(open), await attachDisk(open)];
         load.start(disks);
         await load.requests(400);
         await load.stop();
         for (const disk of disks) await load.verify(disk);
+        allocated = open.describe().allocatedBytes;
       }
     }));
 }

@@ -86,7 +86,7 @@ function factsAt(path: string) {
   return {
     file: path,
     diskBytes: header.diskBytes,
-    allocatedBytes: map.live.count * OVERLAY_BLOCK_BYTES,
+    allocatedBytes: map.liveCount * OVERLAY_BLOCK_BYTES,
     state: header.isCommitting ? "a commit was interrupted" : "whole",
     base: header.base,
   };

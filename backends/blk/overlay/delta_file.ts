@@ -177,7 +177,7 @@ export function loadMap(fd: number, header: OverlayHeader, readOnly: boolean): O
     const found = words(readBytes(fd, liveOffset + at, bytes));
     const live = isThisBoot ? found.map((word, i) => word | durable[i]) : durable;
     map.durable.words.set(durable, at / 4);
-    map.live.words.set(live, at / 4);
+    map.load(live, at / 4);
     if (!readOnly && live.some((word, i) => word !== found[i])) {
       writeBytes(fd, liveOffset + at, new Uint8Array(live.buffer, live.byteOffset, bytes));
     }

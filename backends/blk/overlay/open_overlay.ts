@@ -146,7 +146,7 @@ export function layOverlay(
     identity: delta.identity,
     describe: () => ({
       path,
-      allocatedBytes: map.live.count * OVERLAY_BLOCK_BYTES,
+      allocatedBytes: map.liveCount * OVERLAY_BLOCK_BYTES,
       base: { name: facts.name, kind: base.kind, ...base.describe() },
     }),
     [Symbol.asyncDispose]: () => resources.disposeAsync(),

@@ -22,7 +22,10 @@ const PAGE_WORDS = MAP_PAGE_BYTES / 4;
 
 // Places, in words.
 /** Counts changes of the live blocks; and how many of them are known to be durable. */
-const CHANGES = 0, DURABLE = 1, PAGES = 2, COUNTERS = 4;
+const CHANGES = 0, DURABLE = 1, PAGES = 2;
+/** The number of live blocks: a large map takes long to count. */
+const LIVE = 3;
+const COUNTERS = 4;
 
 /** Pages of a map with live blocks that are not durable yet, as they were at one moment. */
 export interface MapSnapshot {
@@ -72,6 +75,21 @@ export class OverlayMap {
     this.#durableAddress = addressOf(durable.words as BufferSource & typeof durable.words);
   }
 
+  /** The number of live blocks. */
+  get liveCount(): number {
+    return Atomics.load(this.#words, LIVE) >>> 0;
+  }
+
+  /** Takes words of the live map as they are in the file, from a word on. */
+  load(words: Int32Array, at: number): void {
+    this.live.words.set(words, at);
+    let count = 0;
+    for (let i = 0; i < words.length; i++) {
+      for (let word = words[i]; word !== 0; word &= word - 1) count++;
+    }
+    Atomics.add(this.#words, LIVE, count);
+  }
+
   /** Whether there are live blocks that are not durable. */
   get hasNew(): boolean {
     return Atomics.load(this.#words, CHANGES) !== Atomics.load(this.#words, DURABLE);
@@ -93,6 +111,7 @@ export class OverlayMap {
         live.remove(start, end);
         return code;
       }
+      Atomics.add(this.#words, LIVE, next - start);
       this.noteChange(start, end);
       start = next > last ? next : live.find(false, next, last);
     }
