@@ -185,7 +185,7 @@ export interface DataHalf<Q extends Queues = Queues> {
    * unused, and those that later ones have overtaken are completed with 0 bytes.
    */
   onStop?(queue: QueueHandle): void | Promise<void>;
-  /** A stop has waited for so long that chains are about to be given up: fail what can be failed. */
+  /** A stop is overdue, and its chains are about to be abandoned: fail those that can be failed. */
   onCancel?(): void;
   /** The device is reset, or its front-end is gone: all rings are stopped. */
   onReset?(): void | Promise<void>;
@@ -225,7 +225,7 @@ export interface DataContext<
   readonly shared: S;
   /** The config space, live, shared with the control half. */
   readonly config: ConfigView<L>;
-  /** The features that the driver acknowledged, by name, live; without VERSION_1 it is a legacy one. */
+  /** The features that the driver acknowledged, by name, live; a legacy driver lacks VERSION_1. */
   readonly features: { readonly [K in Names<F> | "VERSION_1"]: boolean };
   /** The queues that run on this thread, by name. */
   readonly queues: { readonly [K in Names<Q>]: readonly QueueHandle[] };
@@ -234,8 +234,8 @@ export interface DataContext<
     readonly u8: Uint8Array<ArrayBuffer>;
     readonly base: number;
     /**
-     * Makes memory of the device's own beside the guest's, as long-lived as the device, where parts
-     * may lead too; returns its index.
+     * Makes memory of the device's own beside the guest's, to which parts may point too. It lasts
+     * as long as the device. Returns its index.
      *
      * @throws {RangeError} When all calls of a device took 4 GiB.
      */
@@ -279,9 +279,9 @@ export interface ControlContext<L extends ConfigLayout, O extends Options> {
   readonly options: OptionValues<O>;
   /** The config space, live, shared with the data half. */
   readonly config: ConfigView<L>;
-  /** Which of the instances this is that are served together: its number, from 0, and its name. */
+  /** This instance, of those that one process serves: its number, from 0, and its name. */
   readonly instance: { readonly number: number; readonly name: string };
-  /** Tells the driver that config space changed, as soon as it can hear it. */
+  /** Tells the driver that config space changed, as soon as its front-end can pass that on. */
   announceConfig(): void;
   /**
    * Resolves when every request that the data half took before is completed (not buffers of queues
@@ -369,7 +369,7 @@ export interface OpenDevice<Q extends Queues, F extends Features, L extends Conf
   onReset?(): void;
   /** Takes a message of the data half. What it throws is printed. */
   onMessage?(message: unknown): void | Promise<void>;
-  /** SIGHUP: look again at what the device stands for. */
+  /** SIGHUP: reload what the device serves, such as the size of an image. */
   onReload?(): void | Promise<void>;
   /** Handlers of the requests of vhost-user that belong to this type of device. */
   readonly requests?: DeviceRequests;
@@ -419,9 +419,10 @@ export interface DeviceDefinition<
   /** The device's own command line flags. */
   readonly options?: O;
   /**
-   * Where its queues run. `each`: families are dealt out to threads, up to `--threads`; queues with
-   * the same place in their families share one. `one`: all queues share one thread and its objects.
-   * `main`: they run on the main thread, and share the objects of the control half too.
+   * Where its queues run. `each`: the queues of a family are distributed over up to `--threads`
+   * threads; queues with the same place in their families share one. `one`: all queues share one
+   * thread and its objects. `main`: they run on the main thread, and share the objects of the
+   * control half too.
    *
    * @default {"each"}
    */
