@@ -85,7 +85,7 @@ interface Shared {
 export default defineDevice({
   name: "sensor",
   deviceId: 38,
-  about: "A sensor with readings of hwmon, or of POST /set",
+  about: "A sensor with readings from hwmon or POST /set",
   module: import.meta.url,
   panel: import.meta.resolve("./panel.ts"),
   queues,
