@@ -235,6 +235,7 @@ Deno.test("vhostd overlay says in one line what is wrong", () =>
       [["info", torn("short", (bytes) => bytes.subarray(0, 9000))], "it is cut off", 1],
       [["rebase", overlay, `${base}.none`], "it does not exist", 1],
       [["rebase", overlay, overlay], `Cannot lay ${overlay} on itself`, 1],
+      [["rebase", overlay, `${base}.none`, "--format=overlay"], "it does not exist", 1],
     ];
     await Promise.all(cases.map(async ([args, message, status]) => {
       const result = await runCli(["overlay", ...args]);
@@ -242,6 +243,11 @@ Deno.test("vhostd overlay says in one line what is wrong", () =>
       assertEquals(result.stderr.trimEnd().split("\n").length, 1, result.stderr);
       assertEquals(result.status, status, result.stderr);
     }));
+    await assertRejects(
+      () => openDisk({ overlay, blkFile: overlay }),
+      Error,
+      `Cannot lay ${overlay} on itself`,
+    );
     {
       await using _open = await openDisk({ overlay });
       const other = ["blk", "--socket-path=/none", `--overlay=${overlay}`];

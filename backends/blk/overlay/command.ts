@@ -15,9 +15,9 @@ import { layoutOf, OVERLAY_BLOCK_BYTES, type OverlayHeader } from "./format.ts";
 import { LocalDisk, PIECE_BYTES } from "./local_disk.ts";
 import {
   beginsAsOverlay,
+  expectOther,
   expectSameBase,
   factsOf,
-  kernelPath,
   openBase,
   openDelta,
   openOverlayStore,
@@ -207,9 +207,7 @@ async function rebase(
   format: BlkOptions["format"],
 ): Promise<void> {
   const options = diskOptions();
-  if (kindAt(name) === "file" && kernelPath(name) === kernelPath(path)) {
-    throw new Error(`Cannot lay ${path} on itself; name the disk that is to be below it`);
-  }
+  expectOther(path, name);
   await using opened = new AsyncDisposableStack();
   const base = opened.use(await openBase(name, { ...options, format }, OPENING, openStore));
   const facts = factsOf(base, name);

@@ -72,6 +72,7 @@ export async function openOverlayStore(
         `--format=${options.format}; leave that out`,
     );
   }
+  if (!isNew) expectOther(path, name);
   const format = recorded?.format ?? options.format;
   const base = opened.use(await openBase(name, { ...options, format }, opening, open, above));
   const facts = factsOf(base, name);
@@ -234,9 +235,25 @@ function pathOf(fd: number): string {
 }
 
 /** As the name in {@linkcode factsOf}, of a file that is not open. */
-export function kernelPath(path: string): string {
+function kernelPath(path: string): string {
   using file = openToRead(path);
   return pathOf(file.number);
+}
+
+/**
+ * Expects that an overlay is not to lie on itself.
+ *
+ * @param name What is to be below it.
+ */
+export function expectOther(path: string, name: string): void {
+  if (kindAt(name) !== "file") return;
+  try {
+    if (kernelPath(name) !== kernelPath(path)) return;
+  } catch (error) {
+    if (error instanceof LinuxError) return; // who opens it tells why it cannot be
+    throw error;
+  }
+  throw new Error(`Cannot lay ${path} on itself; name the disk that is to be below it`);
 }
 
 /** Expects that a base is the one that an overlay was made on. */
