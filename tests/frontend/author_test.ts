@@ -1,18 +1,8 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { type AnyDevice, serve } from "../../mod.ts";
 import { ControlSocket } from "../../src/runtime/control_socket.ts";
-import { watchesEnded } from "../../src/linux/mod.ts";
+import { withDirectory } from "./lib/directory.ts";
 import echo from "./lib/echo_device.ts";
-
-async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
-  const directory = Deno.makeTempDirSync();
-  try {
-    await test(directory);
-    await watchesEnded();
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
-}
 
 Deno.test("a report() with a BigInt, a circle or an error ends no device", () =>
   withDirectory(async (directory) => {

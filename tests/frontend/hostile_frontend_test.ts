@@ -15,6 +15,7 @@ import { defineDevice, type DeviceServer, serve } from "../../mod.ts";
 import { processState } from "../../tools/lib/process_state.ts";
 import { flood, storm } from "../../tools/fuzz/wire/crowd.ts";
 import { Tally } from "../../tools/fuzz/frame.ts";
+import { withDirectory } from "./lib/directory.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 
 const O_PATH = 0o10000000;
@@ -25,16 +26,12 @@ function forBothPlanes(
   test: (server: DeviceServer, socketPath: string) => Promise<void>,
 ): void {
   for (const plane of ["main", "thread"] as const) {
-    Deno.test(`${name} (${plane})`, async () => {
-      const directory = Deno.makeTempDirSync();
-      const socketPath = `${directory}/echo.sock`;
-      {
+    Deno.test(`${name} (${plane})`, () =>
+      withDirectory(async (directory) => {
+        const socketPath = `${directory}/echo.sock`;
         await using server = await serve(echo, { socketPath, plane });
         await test(server, socketPath);
-      }
-      await watchesEnded();
-      Deno.removeSync(directory, { recursive: true });
-    });
+      }));
   }
 }
 

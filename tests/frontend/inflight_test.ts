@@ -7,25 +7,23 @@ import {
   VirtioDriver,
   type VirtioDriverOptions,
 } from "../../src/frontend/mod.ts";
-import { createMemfd, type Fd, Mapping, openFile, watchesEnded } from "../../src/linux/mod.ts";
+import { createMemfd, type Fd, Mapping, openFile } from "../../src/linux/mod.ts";
 import { sealOwn } from "../../src/linux/file/memory_file.ts";
+import { withDirectory } from "./lib/directory.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 
 /** Long enough for a busy machine. */
 const TIMEOUT_MS = 60_000;
 
 /** Serves the echo device with two request queues and runs a test. */
-async function withEcho(
+function withEcho(
   test: (server: DeviceServer, socketPath: string) => Promise<void>,
 ): Promise<void> {
-  const directory = Deno.makeTempDirSync();
-  const socketPath = `${directory}/echo.sock`;
-  {
+  return withDirectory(async (directory) => {
+    const socketPath = `${directory}/echo.sock`;
     await using server = await serve(echo, { socketPath, options: { queues: 2 } });
     await test(server, socketPath);
-  }
-  await watchesEnded();
-  Deno.removeSync(directory, { recursive: true });
+  });
 }
 
 /** A connection that negotiated all features and protocol features. */

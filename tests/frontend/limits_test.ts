@@ -10,28 +10,23 @@ import {
   UnixConnection,
   VirtioDriver,
 } from "../../src/frontend/mod.ts";
-import { createEventfd, createMemfd, watchesEnded } from "../../src/linux/mod.ts";
+import { createEventfd, createMemfd } from "../../src/linux/mod.ts";
 import { MAX_REGIONS, SPAN_BYTES } from "../../src/memory/mod.ts";
 import { MAX_QUEUES } from "../../src/runtime/device_host.ts";
+import { withDirectory } from "./lib/directory.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 import { processState } from "../../tools/lib/process_state.ts";
 
 /** Runs a test with a served echo device with request queues and one event queue. */
-async function withEcho(
+function withEcho(
   test: (server: DeviceServer, path: string) => Promise<void>,
   queues = 1,
 ): Promise<void> {
-  const directory = Deno.makeTempDirSync({ prefix: "vhostd-limits-" });
-  try {
+  return withDirectory(async (directory) => {
     const socketPath = `${directory}/echo.sock`;
-    {
-      await using server = await serve(echo, { socketPath, plane: "main", options: { queues } });
-      await test(server, socketPath);
-    }
-    await watchesEnded();
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
+    await using server = await serve(echo, { socketPath, plane: "main", options: { queues } });
+    await test(server, socketPath);
+  });
 }
 
 async function expectEcho(driver: VirtioDriver): Promise<void> {

@@ -18,6 +18,7 @@ import {
 } from "../../src/frontend/mod.ts";
 import { createEventfd, signalEventfd, watchesEnded } from "../../src/linux/mod.ts";
 import { CliProcess } from "./lib/cli_process.ts";
+import { withDirectory } from "./lib/directory.ts";
 import echo, { Answer } from "./lib/echo_device.ts";
 
 /** Collects notices. */
@@ -49,17 +50,13 @@ function forBothPlanes(
   device: AnyDevice = echo,
 ): void {
   for (const plane of ["main", "thread"] as const) {
-    Deno.test(`${name} (${plane})`, async () => {
-      const directory = Deno.makeTempDirSync();
-      const socketPath = `${directory}/echo.sock`;
-      const told = new Told();
-      {
+    Deno.test(`${name} (${plane})`, () =>
+      withDirectory(async (directory) => {
+        const socketPath = `${directory}/echo.sock`;
+        const told = new Told();
         await using server = await serve(device, { socketPath, plane, log: told.log });
         await test(told, socketPath, server);
-      }
-      await watchesEnded();
-      Deno.removeSync(directory, { recursive: true });
-    });
+      }));
   }
 }
 

@@ -15,6 +15,7 @@ import {
 import { openFile } from "../../src/linux/mod.ts";
 import { openRecordSource } from "../../src/cli/record_file.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { withDirectory } from "./lib/directory.ts";
 import { frame, packet } from "./lib/net_driver.ts";
 
 /** A device, its options, and a request that shows that it works. */
@@ -80,15 +81,6 @@ const served: Served[] = [
     },
   },
 ];
-
-async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
-  const directory = Deno.makeTempDirSync({ prefix: "vhostd-permissions-" });
-  try {
-    await test(directory);
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
-}
 
 /** The flags of the permissions that these purposes need. */
 function flagsFor(needs: PermissionNeed[], things: string[]) {

@@ -15,12 +15,8 @@ import { Replay } from "../../src/frontend/replay.ts";
 import { LINKTYPE_CAPTURE } from "../../src/vhost_user/captured_packet.ts";
 import { WireCapture } from "../../src/runtime/wire_capture.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { temporaryDirectory } from "./lib/directory.ts";
 import echo from "./lib/echo_device.ts";
-
-function scratch(): { path: string } & Disposable {
-  const path = Deno.makeTempDirSync();
-  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
-}
 
 type Device = Parameters<typeof serve>[0];
 
@@ -30,7 +26,7 @@ async function captured(
   options: Partial<ServeOptions>,
   work: (path: string) => Promise<void>,
 ): Promise<Uint8Array> {
-  using directory = scratch();
+  using directory = temporaryDirectory();
   const [socketPath, file] = [`${directory.path}/s`, `${directory.path}/wire.pcapng`];
   {
     await using wire = new WireCapture(file, 2 ** 20, [device.name], () => {});
@@ -42,7 +38,7 @@ async function captured(
 
 /** Plays all connections of a capture against a device; returns the first difference. */
 async function replayed(file: Uint8Array, device: Device, options: Partial<ServeOptions> = {}) {
-  using directory = scratch();
+  using directory = temporaryDirectory();
   const socketPath = `${directory.path}/s`;
   await using server = await serve(device, { ...options, socketPath });
   await using replay = new Replay(socketPath, 60_000);
@@ -128,7 +124,7 @@ Deno.test("refusals, too many descriptors and an end by the back-end replay as t
 });
 
 Deno.test("vhostd replay prints the outcome, and its exit status tells it", async () => {
-  using directory = scratch();
+  using directory = temporaryDirectory();
   const socket = `--socket-path=${directory.path}/s`;
   const file = `${directory.path}/wire.pcapng`;
   await Deno.writeFile(
@@ -158,7 +154,7 @@ Deno.test("vhostd replay prints the outcome, and its exit status tells it", asyn
 });
 
 Deno.test("vhostd replay says in one line what is wrong with its input", async () => {
-  using directory = scratch();
+  using directory = temporaryDirectory();
   const file = (name: string, bytes: Uint8Array) => {
     Deno.writeFileSync(`${directory.path}/${name}`, bytes);
     return `${directory.path}/${name}`;

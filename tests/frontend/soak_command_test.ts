@@ -1,6 +1,7 @@
 /** `deno task soak` for some seconds: its output, and that it leaves nothing behind. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { spawn } from "../../tools/lib/process.ts";
+import { withDirectory } from "./lib/directory.ts";
 import { commandsThatName } from "./lib/leftovers.ts";
 
 const MAIN = new URL("../../tools/soak/main.ts", import.meta.url).pathname;
@@ -39,15 +40,6 @@ async function soak(
   const stdout = await new Response(child.stdout).text();
   await reading;
   return { code: (await child.status).code, stdout, stderr };
-}
-
-async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
-  const directory = Deno.makeTempDirSync({ prefix: "soak-" });
-  try {
-    await test(directory);
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
 }
 
 /** Expects that no process is left that names a directory. */

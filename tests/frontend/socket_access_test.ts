@@ -7,25 +7,16 @@ import {
 } from "@std/assert";
 import rng from "../../backends/rng/mod.ts";
 import { EndpointError, serve } from "../../mod.ts";
-import { LinuxError, UnixConnection, UnixListener, watchesEnded } from "../../src/linux/mod.ts";
+import { LinuxError, UnixConnection, UnixListener } from "../../src/linux/mod.ts";
 import { groupId, userId } from "../../src/linux/account.ts";
 import { replaceFile, SocketFile } from "../../src/linux/file/path.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { withDirectory } from "./lib/directory.ts";
 
 /** The permissions and owner of a file, such as `660 0:0`. */
 function accessOf(path: string): string {
   const { mode, uid, gid } = Deno.lstatSync(path);
   return `${(mode! & 0o7777).toString(8)} ${uid}:${gid}`;
-}
-
-async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
-  const directory = Deno.makeTempDirSync({ prefix: "vhostd-access-" });
-  try {
-    await test(directory);
-    await watchesEnded();
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
 }
 
 const me = `${Deno.uid()}:${Deno.gid()}`;

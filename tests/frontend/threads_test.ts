@@ -4,25 +4,23 @@ import blk from "../../backends/blk/mod.ts";
 import { type DeviceServer, serve, type ServeOptions, transportMask } from "../../mod.ts";
 import { blkHeader, RawSplitRing, SharedMemory, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
+import { withDirectory } from "./lib/directory.ts";
 import echo from "./lib/echo_device.ts";
 import { processState } from "../../tools/lib/process_state.ts";
 
 const FEATURES = transportMask("VERSION_1", "EVENT_IDX", "INDIRECT_DESC", "PROTOCOL_FEATURES");
 
 /** Runs a test with a served echo device. */
-async function withEcho(
+function withEcho(
   options: Partial<ServeOptions>,
   test: (server: DeviceServer, socketPath: string) => Promise<void>,
 ): Promise<void> {
-  const directory = Deno.makeTempDirSync();
-  const socketPath = `${directory}/echo.sock`;
-  {
+  return withDirectory(async (directory) => {
+    const socketPath = `${directory}/echo.sock`;
     await using server = await serve(echo, { socketPath, plane: "thread", ...options });
     await server.host.ready;
     await test(server, socketPath);
-  }
-  await watchesEnded();
-  Deno.removeSync(directory, { recursive: true });
+  });
 }
 
 const start = (path: string, queues: number) =>

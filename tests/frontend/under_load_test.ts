@@ -4,8 +4,8 @@ import blk from "../../backends/blk/mod.ts";
 import rng from "../../backends/rng/mod.ts";
 import { serve } from "../../mod.ts";
 import { frontendMessages, UnixConnection, VirtioDriver } from "../../src/frontend/mod.ts";
-import { watchesEnded } from "../../src/linux/mod.ts";
 import { CliProcess } from "./lib/cli_process.ts";
+import { withDirectory } from "./lib/directory.ts";
 import { diskBytes, VerifiedLoad } from "./lib/verified_load.ts";
 
 /** Rings are small, so that they are full. */
@@ -16,16 +16,6 @@ const ROUNDS = 24;
 /** Where the same memory is mapped a second time, in guest and user addresses. */
 const ALIAS_GUEST = 1n << 36n;
 const ALIAS_USER = 1n << 45n;
-
-async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
-  const directory = Deno.makeTempDirSync({ prefix: "vhostd-load-" });
-  try {
-    await test(directory);
-    await watchesEnded();
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
-}
 
 /** A driver whose rings a test changes without its knowledge. */
 class Target {

@@ -28,6 +28,7 @@ import {
   type RequestRule,
 } from "../../src/vhost_user/mod.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { temporaryDirectory } from "./lib/directory.ts";
 import echo from "./lib/echo_device.ts";
 import {
   type CapturedPacket as PcapngPacket,
@@ -37,11 +38,6 @@ import {
 import { tshark, tsharkMissing } from "./lib/tshark.ts";
 
 const DISSECTOR = new URL("../../share/wireshark/vhost_user.lua", import.meta.url).pathname;
-
-function scratch(): { path: string } & Disposable {
-  const path = Deno.makeTempDirSync();
-  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
-}
 
 /** A packet in few words. */
 function brief(packet: PcapngPacket): string {
@@ -57,7 +53,7 @@ function brief(packet: PcapngPacket): string {
 }
 
 Deno.test("a capture has the messages of both sides and channels, and why one was refused", async () => {
-  using directory = scratch();
+  using directory = temporaryDirectory();
   const file = `${directory.path}/wire.pcapng`;
   const before = Date.now();
   {
@@ -130,7 +126,7 @@ Deno.test("a capture has the messages of both sides and channels, and why one wa
 });
 
 Deno.test("GET /wire sends the messages of both sides as they come, after the connection's front-end", async () => {
-  using directory = scratch();
+  using directory = temporaryDirectory();
   const socketPath = `${directory.path}/echo.sock`, path = `${directory.path}/echo.ctl`;
   await using server = await serve(echo, { socketPath, plane: "main" });
   await using _control = new ControlSocket(server.host, path);
@@ -153,7 +149,7 @@ Deno.test("GET /wire sends the messages of both sides as they come, after the co
 });
 
 Deno.test("vhostd --wire captures each port of a switch, ends at --wire-max, and closes on SIGTERM", async () => {
-  using directory = scratch();
+  using directory = temporaryDirectory();
   const [a, b, file] = ["a.sock", "b.sock", "wire.pcapng"].map((name) =>
     `${directory.path}/${name}`
   );
@@ -186,7 +182,7 @@ Deno.test("vhostd --wire captures each port of a switch, ends at --wire-max, and
 });
 
 Deno.test("vhostd --wire says in one line what is wrong with its file, and leaves no socket", async () => {
-  using directory = scratch();
+  using directory = temporaryDirectory();
   const socket = `${directory.path}/s`;
   for (
     const [flags, line] of [
@@ -264,7 +260,7 @@ Deno.test({
   name: `the Wireshark dissector decodes every request and reply${tsharkMissing}`,
   ignore: tsharkMissing !== "",
   fn: async () => {
-    using directory = scratch();
+    using directory = temporaryDirectory();
     const file = `${directory.path}/all.pcapng`;
     const blocks: Uint8Array<ArrayBuffer>[] = pcapng.fileHeader(LINKTYPE_CAPTURE, ["all"], 65_536);
     const expected: string[][] = [];
@@ -325,7 +321,7 @@ Deno.test({
     `tshark shows a whole session in words, with the bits and the replies' times${tsharkMissing}`,
   ignore: tsharkMissing !== "",
   fn: async () => {
-    using directory = scratch();
+    using directory = temporaryDirectory();
     const [socket, file] = [`${directory.path}/s`, `${directory.path}/wire.pcapng`];
     {
       await using cli = new CliProcess([

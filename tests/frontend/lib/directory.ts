@@ -1,0 +1,20 @@
+/**
+ * Temporary directories for tests.
+ *
+ * @module
+ */
+
+import { watchesEnded } from "../../../src/linux/mod.ts";
+
+/** A directory that is removed at the end of the block, with everything in it. */
+export function temporaryDirectory(): Disposable & { path: string } {
+  const path = Deno.makeTempDirSync({ prefix: "vhostd-test-" });
+  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
+}
+
+/** Runs a test with a directory, and waits until this thread watches nothing any more. */
+export async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
+  using directory = temporaryDirectory();
+  await test(directory.path);
+  await watchesEnded();
+}
