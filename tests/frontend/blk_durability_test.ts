@@ -11,7 +11,7 @@ import {
 import { errnoName, watchesEnded } from "../../src/linux/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import faulty, { FLUSHES, MAX_STRIPES } from "../../tools/fuzz/storage/faulty_blk.ts";
-import { canMount, loopDevice, mounted } from "./lib/block_devices.ts";
+import { canMount, loopDevice, smallTmpfs } from "./lib/block_devices.ts";
 
 const { OK, IOERR, UNSUPP } = blkStatus;
 const MIB = 2 ** 20;
@@ -320,7 +320,7 @@ for (const io of ["auto", "uring", "sync"]) {
   for (const mode of ["write-back", "write-through"]) {
     Deno.test(`a failed flush on a full file system keeps failing (--io=${io}, ${mode})`, async () => {
       if (!canMount()) return;
-      using directory = mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs");
+      using directory = smallTmpfs("1m");
       const image = `${directory.path}/disk.img`;
       Deno.writeFileSync(image, new Uint8Array(0));
       Deno.truncateSync(image, 16 * MIB);

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { CHUNK_BYTES } from "../../backends/blk/http/cache_file.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
-import { canMount, mounted } from "./lib/block_devices.ts";
+import { canMount, smallTmpfs } from "./lib/block_devices.ts";
 import { CliProcess } from "./lib/cli_process.ts";
 import { DiskServer } from "./lib/disk_server.ts";
 import { HttpDisk, MIB, PATIENT } from "./lib/http_disk.ts";
@@ -113,7 +113,7 @@ Deno.test("a cache keeps to its size: unused disks go first, then what was not u
 
 Deno.test("without room for its cache, a disk is served without, and says so once", async () => {
   if (!canMount()) return;
-  using small = mounted("-t", "tmpfs", "-o", "size=2m", "tmpfs");
+  using small = smallTmpfs("2m");
   await using server = new DiskServer(DISK_BYTES);
   await using disk = await HttpDisk.start(server, { cache: small.path });
   await disk.expectAll();

@@ -13,7 +13,7 @@ import { serve } from "../../mod.ts";
 import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { createMemfd, isLockedElsewhere, lockShared, openFile } from "../../src/linux/mod.ts";
 import { libc } from "../../src/linux/libc.ts";
-import { canMount, loopDevice, mounted, run } from "./lib/block_devices.ts";
+import { canMount, loopDevice, mounted, run, smallTmpfs } from "./lib/block_devices.ts";
 import { CliProcess } from "./lib/cli_process.ts";
 
 const MIB = 2 ** 20;
@@ -59,7 +59,7 @@ Deno.test("blk refuses to write to a read-only block device", async () => {
 
 Deno.test("blk refuses to write to a file on a read-only file system", async () => {
   if (!canMount()) return;
-  using directory = mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs");
+  using directory = smallTmpfs("1m");
   const blkFile = image(`${directory.path}/a.img`);
   run("mount", "-o", "remount,ro", directory.path);
   await expectRefused({ blkFile }, `it can only be read; ${READ_ONLY}`);

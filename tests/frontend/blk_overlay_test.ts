@@ -11,6 +11,7 @@ import { BlkDriver, blkStatus, VirtioDriver } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
 import { defaultOptions } from "../../src/virtio/mod.ts";
 import { Random } from "../../tools/lib/random.ts";
+import { smallTmpfs } from "./lib/block_devices.ts";
 import { CliProcess } from "./lib/cli_process.ts";
 import { attachDisk, openDisk } from "./lib/overlay_disk.ts";
 import { type SectorDisk, SectorLoad, sectorOf, untouched } from "./lib/sector_load.ts";
@@ -202,47 +203,41 @@ Deno.test("an overlay that lost power has what was flushed, or what was written 
 
 Deno.test("an overlay on a full file system fails writes, and loses none that succeeded", () =>
   withBase(async ({ base, random }) => {
-    const mountPoint = Deno.makeTempDirSync();
-    const run = (program: string, ...args: string[]) =>
-      new Deno.Command(program, { args }).outputSync().success;
-    assert(run("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", mountPoint), "needs root");
-    try {
-      const overlay = `${mountPoint}/overlay.img`;
-      /** The versions that a sector may have. */
-      const versions = Array.from({ length: SECTORS }, () => [0]);
-      const verify = async (disk: SectorDisk) => {
-        for (const [sector, allowed] of versions.entries()) {
-          const data = await disk.read(sector, 1);
-          const found = allowed.find((version) => equals(data, sectorOf(sector, version)));
-          assert(found !== undefined, `sector ${sector} has none of the versions ${allowed}`);
-        }
-      };
-      {
-        await using open = await openDisk({ overlay, blkFile: base });
-        using disk = await attachDisk(open);
-        let refused = 0;
-        for (let version = 1; version <= 300; version++) {
-          const count = random.between(1, 24), first = random.below(SECTORS - count);
-          const data = new Uint8Array(count * 512);
-          for (let i = 0; i < count; i++) data.set(sectorOf(first + i, version), i * 512);
-          const isWritten = await disk.write(first, data).then(() => true, () => false);
-          if (!isWritten) refused++;
-          for (let i = first; i < first + count; i++) {
-            versions[i] = isWritten ? [version] : [...versions[i], version];
-          }
-        }
-        assert(refused > 0 && refused < 300);
-        await verify(disk);
-        await disk.flush();
+    using small = smallTmpfs("256k");
+    const overlay = `${small.path}/overlay.img`;
+    /** The versions that a sector may have. */
+    const versions = Array.from({ length: SECTORS }, () => [0]);
+    const verify = async (disk: SectorDisk) => {
+      for (const [sector, allowed] of versions.entries()) {
+        const data = await disk.read(sector, 1);
+        const found = allowed.find((version) => equals(data, sectorOf(sector, version)));
+        assert(found !== undefined, `sector ${sector} has none of the versions ${allowed}`);
       }
+    };
+    {
+      await using open = await openDisk({ overlay, blkFile: base });
+      using disk = await attachDisk(open);
+      let refused = 0;
+      for (let version = 1; version <= 300; version++) {
+        const count = random.between(1, 24), first = random.below(SECTORS - count);
+        const data = new Uint8Array(count * 512);
+        for (let i = 0; i < count; i++) data.set(sectorOf(first + i, version), i * 512);
+        const isWritten = await disk.write(first, data).then(() => true, () => false);
+        if (!isWritten) refused++;
+        for (let i = first; i < first + count; i++) {
+          versions[i] = isWritten ? [version] : [...versions[i], version];
+        }
+      }
+      assert(refused > 0 && refused < 300);
+      await verify(disk);
+      await disk.flush();
+    }
+    {
       await using open = await openDisk({ overlay });
       using disk = await attachDisk(open);
       await verify(disk);
-    } finally {
-      await watchesEnded();
-      run("umount", mountPoint);
-      Deno.removeSync(mountPoint);
     }
+    await watchesEnded();
   }));
 
 Deno.test("an overlay grows, with zeroes behind its base, and does not shrink", () =>

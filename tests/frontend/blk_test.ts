@@ -17,6 +17,7 @@ import {
   type VirtioDriverOptions,
 } from "../../src/frontend/mod.ts";
 import { watchesEnded } from "../../src/linux/mod.ts";
+import { canMount, loopDevice, run, smallTmpfs } from "./lib/block_devices.ts";
 import { splitRing } from "./lib/raw_rings.ts";
 
 const { OK, IOERR, UNSUPP } = blkStatus;
@@ -539,82 +540,56 @@ Deno.test("blk keeps its data over a driver's reset and the next connection", as
   });
 });
 
-/** Runs a command; returns whether it succeeded. */
-function run(command: string, ...args: string[]): { success: boolean; stdout: string } {
-  try {
-    const { success, stdout } = new Deno.Command(command, { args, stderr: "null" }).outputSync();
-    return { success, stdout: new TextDecoder().decode(stdout).trim() };
-  } catch {
-    return { success: false, stdout: "" };
-  }
-}
-
 Deno.test("blk returns IOERR when the file system is full, and works again afterwards", async () => {
-  const mountPoint = Deno.makeTempDirSync();
-  const mounted = run("mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", mountPoint);
-  try {
-    if (!mounted.success) {
-      console.log("skipped: mounting a small tmpfs needs root");
-      return;
-    }
-    await withImage(8 * MIB, async (path) => {
-      await withDisk({ device: { blkFile: path } }, async ({ disk, server }) => {
-        assertEquals((await disk.write(0, pattern(MIB / 2, 1))).status, OK);
-        assertEquals((await disk.write(1024, pattern(MIB, 2))).status, IOERR);
-        const { failures } = server.record().report as {
-          failures: { error: string; request: string; sector: number }[];
-        };
-        assertEquals(failures.map(({ error, request, sector }) => [error, request, sector]), [
-          ["ENOSPC", "OUT", 1024],
-        ]);
-        assertEquals((await disk.read(0, MIB / 2)).data, pattern(MIB / 2, 1));
-        assertEquals((await disk.writeZeroes(4096, 4096)).status, IOERR);
-        assertEquals((await disk.discard(0, 16384)).status, OK);
-        assertEquals((await disk.write(0, pattern(MIB / 2, 3))).status, OK);
-        assertEquals((await disk.read(0, MIB / 2)).data, pattern(MIB / 2, 3));
-      });
-    }, mountPoint);
-  } finally {
-    if (mounted.success) run("umount", mountPoint);
-    Deno.removeSync(mountPoint);
-  }
+  if (Deno.uid() !== 0) return console.log("skipped: a small tmpfs needs root");
+  using small = smallTmpfs("1m");
+  await withImage(8 * MIB, async (path) => {
+    await withDisk({ device: { blkFile: path } }, async ({ disk, server }) => {
+      assertEquals((await disk.write(0, pattern(MIB / 2, 1))).status, OK);
+      assertEquals((await disk.write(1024, pattern(MIB, 2))).status, IOERR);
+      const { failures } = server.record().report as {
+        failures: { error: string; request: string; sector: number }[];
+      };
+      assertEquals(failures.map(({ error, request, sector }) => [error, request, sector]), [
+        ["ENOSPC", "OUT", 1024],
+      ]);
+      assertEquals((await disk.read(0, MIB / 2)).data, pattern(MIB / 2, 1));
+      assertEquals((await disk.writeZeroes(4096, 4096)).status, IOERR);
+      assertEquals((await disk.discard(0, 16384)).status, OK);
+      assertEquals((await disk.write(0, pattern(MIB / 2, 3))).status, OK);
+      assertEquals((await disk.read(0, MIB / 2)).data, pattern(MIB / 2, 3));
+    });
+  }, small.path);
 });
 
 Deno.test("blk serves a block device", async () => {
   await withImage(4 * MIB, async (path) => {
-    const loop = run("losetup", "--find", "--show", "--sector-size=4096", path);
-    if (!loop.success) {
-      console.log("skipped: a loop device needs root and the loop driver");
-      return;
-    }
-    const device = loop.stdout;
-    try {
-      await withDisk({ device: { blkFile: device } }, async ({ disk, driver, server }) => {
-        assertEquals(await disk.capacitySectors(), 8192);
-        assertEquals(await driver.config.u32(BLK_SIZE), 4096);
-        const { store } = server.record().report as { store: { kind: string } };
-        assertEquals(store.kind, "block device");
-        const data = pattern(MIB, 1);
-        assertEquals((await disk.write(0, data)).status, OK);
-        assertEquals((await disk.write(3, data.subarray(0, 512))).status, OK);
-        data.copyWithin(3 * 512, 0, 512);
-        assertEquals((await disk.flush()).status, OK);
-        assertEquals((await disk.discard(1024, 512)).status, OK);
-        assertEquals((await disk.discard(1025, 1)).status, OK); // too small to take
-        assertEquals((await disk.writeZeroes(8, 8)).status, OK);
-        assertEquals((await disk.writeZeroes(17, 1)).status, OK); // too small for the kernel
-        assertEquals((await disk.writeZeroes(24, 8, { unmap: true })).status, OK);
-        data.fill(0, 8 * 512, 16 * 512).fill(0, 17 * 512, 18 * 512).fill(0, 24 * 512, 32 * 512);
-        assertEquals((await disk.read(0, MIB / 2)).data, data.subarray(0, MIB / 2));
-        assertEquals((await disk.flush()).status, OK);
-      });
-      const error = await assertRejects(() =>
-        serve(blk, { socketPath: `${path}.sock`, options: { blkFile: device, blockSize: 512 } })
-      );
-      assertStringIncludes(error.message, "--block-size takes at least 4096");
-    } finally {
-      run("losetup", "--detach", device);
-    }
+    if (!canMount()) return;
+    using loop = loopDevice(path, "--sector-size=4096");
+    const device = loop.path;
+    await withDisk({ device: { blkFile: device } }, async ({ disk, driver, server }) => {
+      assertEquals(await disk.capacitySectors(), 8192);
+      assertEquals(await driver.config.u32(BLK_SIZE), 4096);
+      const { store } = server.record().report as { store: { kind: string } };
+      assertEquals(store.kind, "block device");
+      const data = pattern(MIB, 1);
+      assertEquals((await disk.write(0, data)).status, OK);
+      assertEquals((await disk.write(3, data.subarray(0, 512))).status, OK);
+      data.copyWithin(3 * 512, 0, 512);
+      assertEquals((await disk.flush()).status, OK);
+      assertEquals((await disk.discard(1024, 512)).status, OK);
+      assertEquals((await disk.discard(1025, 1)).status, OK); // too small to take
+      assertEquals((await disk.writeZeroes(8, 8)).status, OK);
+      assertEquals((await disk.writeZeroes(17, 1)).status, OK); // too small for the kernel
+      assertEquals((await disk.writeZeroes(24, 8, { unmap: true })).status, OK);
+      data.fill(0, 8 * 512, 16 * 512).fill(0, 17 * 512, 18 * 512).fill(0, 24 * 512, 32 * 512);
+      assertEquals((await disk.read(0, MIB / 2)).data, data.subarray(0, MIB / 2));
+      assertEquals((await disk.flush()).status, OK);
+    });
+    const error = await assertRejects(() =>
+      serve(blk, { socketPath: `${path}.sock`, options: { blkFile: device, blockSize: 512 } })
+    );
+    assertStringIncludes(error.message, "--block-size takes at least 4096");
   });
 });
 
@@ -664,7 +639,7 @@ for (const [options, expected] of mistakes) {
 
 Deno.test("blk refuses a named pipe as image, without waiting", async () => {
   const path = `${directory}/pipe`;
-  assert(run("mkfifo", path).success);
+  run("mkfifo", path);
   const options = { blkFile: path, readOnly: true };
   const error = await assertRejects(() =>
     serve(blk, { socketPath: `${directory}/blk.sock`, options })

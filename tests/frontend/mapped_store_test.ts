@@ -5,6 +5,7 @@ import { attachLocalStore } from "../../backends/blk/stores.ts";
 import type { FileHandle, OpenStore, Store, StoreRequest } from "../../backends/blk/store.ts";
 import { addressOf, Errno, isInMemory, openFile, pinnedBuffer } from "../../src/linux/mod.ts";
 import { Parts } from "../../src/virtqueue/mod.ts";
+import { smallTmpfs } from "./lib/block_devices.ts";
 import type { MappedMessage, MappedOrder, MappedOutcome } from "./lib/mapped_store_worker.ts";
 import { Random } from "../../tools/lib/random.ts";
 
@@ -233,89 +234,73 @@ Deno.test("A mapped file that ends inside a page holds writes beyond its end", (
   }));
 
 Deno.test("A mapped file on a full tmpfs returns ENOSPC, and works where it has space", async () => {
-  const directory = Deno.makeTempDirSync({ prefix: "vhostd-test-" });
-  try {
-    // Mounting needs root, as in CI.
-    await run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", directory);
-    try {
-      await withDisk(({ write, read, store }) => {
-        assertEquals(write(0, MIB / 2, 1), 0);
-        assertEquals(write(2 * MIB, MIB, 2), Errno.ENOSPC);
-        assertEquals(write(0, MIB / 2, 3), 0);
-        assertEquals(read(0, MIB / 2), 3);
-        assertEquals(read(3 * MIB, 4096), 0);
-        assertEquals(store.discard({ ...request(0, 0), offset: 2 * MIB, bytes: MIB }), 0);
-        assertEquals(write(3 * MIB, MIB / 4, 4), 0);
-        assertEquals([read(3 * MIB, MIB / 4), read(2 * MIB, 4096)], [4, 0]);
-      }, { directory });
-    } finally {
-      await run("umount", directory);
-    }
-  } finally {
-    Deno.removeSync(directory);
-  }
+  using small = smallTmpfs("1m"); // needs root, as in CI
+  await withDisk(({ write, read, store }) => {
+    assertEquals(write(0, MIB / 2, 1), 0);
+    assertEquals(write(2 * MIB, MIB, 2), Errno.ENOSPC);
+    assertEquals(write(0, MIB / 2, 3), 0);
+    assertEquals(read(0, MIB / 2), 3);
+    assertEquals(read(3 * MIB, 4096), 0);
+    assertEquals(store.discard({ ...request(0, 0), offset: 2 * MIB, bytes: MIB }), 0);
+    assertEquals(write(3 * MIB, MIB / 4, 4), 0);
+    assertEquals([read(3 * MIB, MIB / 4), read(2 * MIB, 4096)], [4, 0]);
+  }, { directory: small.path });
 });
 
 Deno.test("A mapped file survives threads that discard and write, truncation, and a full tmpfs", async () => {
   const seed = Number(Deno.env.get("SEED") ?? Date.now() % 2 ** 31);
   console.log(`SEED=${seed}`);
-  const directory = Deno.makeTempDirSync({ prefix: "vhostd-test-" });
-  await run("mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", directory);
-  try {
-    await withDisk(async ({ open, path, isMapped }) => {
-      const control = new SharedArrayBuffer(16), words = new Int32Array(control);
-      const FULL = 3;
-      const workers = [1, 2].map((nth) => {
-        const worker = new Worker(new URL("./lib/mapped_store_worker.ts", import.meta.url), {
-          type: "module",
-        });
-        const begun = Promise.withResolvers<void>();
-        const outcome = new Promise<MappedOutcome>((resolve, reject) => {
-          worker.onmessage = ({ data }: MessageEvent<MappedMessage>) =>
-            data === "begins" ? begun.resolve() : resolve(data);
-          worker.onerror = (event) => {
-            event.preventDefault();
-            reject(new Error(event.message));
-          };
-        });
-        const order: MappedOrder = {
-          ...{ handle: open.handle, bytes: 4 * MIB, seed: seed + nth, control },
-          words: { requests: nth, full: FULL },
-        };
-        worker.postMessage(order);
-        return { worker, begun: begun.promise, outcome };
+  using small = smallTmpfs("2m");
+  await withDisk(async ({ open, path, isMapped }) => {
+    const control = new SharedArrayBuffer(16), words = new Int32Array(control);
+    const FULL = 3;
+    const workers = [1, 2].map((nth) => {
+      const worker = new Worker(new URL("./lib/mapped_store_worker.ts", import.meta.url), {
+        type: "module",
       });
-      const random = new Random(seed);
-      const failed = Promise.race(workers.map(({ outcome }) => outcome));
-      const script = async () => {
-        await Promise.all(workers.map(({ begun }) => begun));
-        // As long as it takes a busy machine to make so many requests
-        const isDone = () => words[1] > 1000 && words[2] > 1000 && words[FULL] > 0;
-        for (let round = 0; round < 4 || !isDone(); round++) {
-          await until(isMapped);
-          await Deno.truncate(path, random.below(4 * MIB));
-          await Deno.truncate(path, 4 * MIB);
-        }
+      const begun = Promise.withResolvers<void>();
+      const outcome = new Promise<MappedOutcome>((resolve, reject) => {
+        worker.onmessage = ({ data }: MessageEvent<MappedMessage>) =>
+          data === "begins" ? begun.resolve() : resolve(data);
+        worker.onerror = (event) => {
+          event.preventDefault();
+          reject(new Error(event.message));
+        };
+      });
+      const order: MappedOrder = {
+        ...{ handle: open.handle, bytes: 4 * MIB, seed: seed + nth, control },
+        words: { requests: nth, full: FULL },
       };
-      try {
-        await Promise.race([script(), failed]);
-      } finally {
-        Atomics.store(words, 0, 1);
-        Atomics.notify(words, 0);
+      worker.postMessage(order);
+      return { worker, begun: begun.promise, outcome };
+    });
+    const random = new Random(seed);
+    const failed = Promise.race(workers.map(({ outcome }) => outcome));
+    const script = async () => {
+      await Promise.all(workers.map(({ begun }) => begun));
+      // As long as it takes a busy machine to make so many requests
+      const isDone = () => words[1] > 1000 && words[2] > 1000 && words[FULL] > 0;
+      for (let round = 0; round < 4 || !isDone(); round++) {
+        await until(isMapped);
+        await Deno.truncate(path, random.below(4 * MIB));
+        await Deno.truncate(path, 4 * MIB);
       }
-      const outcomes = await Promise.all(workers.map(({ outcome }) => outcome));
-      for (const { worker } of workers) worker.terminate();
-      for (const counts of outcomes) {
-        assert(counts[0] > 1000, JSON.stringify(outcomes));
-        const known = [0, Errno.ENOSPC, Errno.ENODATA].map(String);
-        assertEquals(Object.keys(counts).filter((code) => !known.includes(code)), []);
-      }
-      assert(outcomes.some((counts) => counts[Errno.ENOSPC] > 0), JSON.stringify(outcomes));
-    }, { directory });
-  } finally {
-    await run("umount", directory);
-    Deno.removeSync(directory);
-  }
+    };
+    try {
+      await Promise.race([script(), failed]);
+    } finally {
+      Atomics.store(words, 0, 1);
+      Atomics.notify(words, 0);
+    }
+    const outcomes = await Promise.all(workers.map(({ outcome }) => outcome));
+    for (const { worker } of workers) worker.terminate();
+    for (const counts of outcomes) {
+      assert(counts[0] > 1000, JSON.stringify(outcomes));
+      const known = [0, Errno.ENOSPC, Errno.ENODATA].map(String);
+      assertEquals(Object.keys(counts).filter((code) => !known.includes(code)), []);
+    }
+    assert(outcomes.some((counts) => counts[Errno.ENOSPC] > 0), JSON.stringify(outcomes));
+  }, { directory: small.path });
 });
 
 Deno.test("A read-only file on tmpfs is not mapped", () => {

@@ -24,6 +24,7 @@ import {
 } from "../../src/memory/mod.ts";
 import { serve } from "../../mod.ts";
 import blk from "../../backends/blk/mod.ts";
+import { smallTmpfs } from "./lib/block_devices.ts";
 import echo from "./lib/echo_device.ts";
 import { processState } from "../../tools/lib/process_state.ts";
 
@@ -170,26 +171,18 @@ Deno.test({
   name: "Guest memory without space on its file system is lost, and the process continues",
   ignore: Deno.uid() !== 0, // mounts a file system
   async fn() {
-    const directory = Deno.makeTempDirSync();
-    const mount = (program: string, ...args: string[]) =>
-      new Deno.Command(program, { args: [...args, directory] }).outputSync().success;
-    assert(mount("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"));
-    try {
-      Deno.writeFileSync(`${directory}/memory`, new Uint8Array());
-      using file = openFile(`${directory}/memory`, { write: true });
-      resizeFile(file.number, MiB);
-      using memory = new GuestMemory();
-      const { u8 } = viewMemory(memory.handle);
-      const lost = new Promise<LostMemory>((resolve) => memory.onLost = resolve);
-      await memory.prepare([file.number]);
-      memory.add(region(0, MiB), file.number);
-      u8.fill(7, 0, MiB);
-      assertEquals((await lost).bytes, MiB);
-      assertEquals(u8[MiB - 1], 7);
-    } finally {
-      assert(mount("umount"));
-    }
-    Deno.removeSync(directory);
+    using small = smallTmpfs("64k");
+    Deno.writeFileSync(`${small.path}/memory`, new Uint8Array());
+    using file = openFile(`${small.path}/memory`, { write: true });
+    resizeFile(file.number, MiB);
+    using memory = new GuestMemory();
+    const { u8 } = viewMemory(memory.handle);
+    const lost = new Promise<LostMemory>((resolve) => memory.onLost = resolve);
+    await memory.prepare([file.number]);
+    memory.add(region(0, MiB), file.number);
+    u8.fill(7, 0, MiB);
+    assertEquals((await lost).bytes, MiB);
+    assertEquals(u8[MiB - 1], 7);
   },
 });
 
@@ -197,40 +190,32 @@ Deno.test({
   name: "A page that cannot be allocated affects no other region",
   ignore: Deno.uid() !== 0, // mounts a file system
   async fn() {
-    const directory = Deno.makeTempDirSync();
-    const mount = (program: string, ...args: string[]) =>
-      new Deno.Command(program, { args: [...args, directory] }).outputSync().success;
-    assert(mount("mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs"));
+    using small = smallTmpfs("8k");
     const sparse = Deno.makeTempFileSync({ dir: "/dev/shm" });
-    try {
-      Deno.writeFileSync(`${directory}/memory`, new Uint8Array());
-      using full = openFile(`${directory}/memory`, { write: true });
-      using empty = openFile(sparse, { write: true });
-      Deno.removeSync(sparse);
-      resizeFile(full.number, MiB);
-      resizeFile(empty.number, 6144 * MiB);
-      using memory = new GuestMemory();
-      const { u8 } = viewMemory(memory.handle);
-      const lost: LostMemory[] = [];
-      const told = new Promise<void>((resolve) => {
-        memory.onLost = (one) => {
-          lost.push(one);
-          resolve();
-        };
-      });
-      await memory.prepare([full.number, empty.number]);
-      memory.add(region(2 ** 33, 6144 * MiB), empty.number);
-      memory.add(region(0, MiB), full.number);
-      const blocks = () => Deno.statSync(`/proc/self/fd/${empty.number}`).blocks!;
-      assertEquals(blocks(), 0, "looking at it takes nothing");
-      u8.fill(7, 0, MiB);
-      await told;
-      assertEquals(lost.map(({ guestAddress }) => guestAddress), [0]);
-      assert(blocks() <= 8, `${blocks()} blocks of 512 bytes`);
-    } finally {
-      assert(mount("umount"));
-    }
-    Deno.removeSync(directory);
+    Deno.writeFileSync(`${small.path}/memory`, new Uint8Array());
+    using full = openFile(`${small.path}/memory`, { write: true });
+    using empty = openFile(sparse, { write: true });
+    Deno.removeSync(sparse);
+    resizeFile(full.number, MiB);
+    resizeFile(empty.number, 6144 * MiB);
+    using memory = new GuestMemory();
+    const { u8 } = viewMemory(memory.handle);
+    const lost: LostMemory[] = [];
+    const told = new Promise<void>((resolve) => {
+      memory.onLost = (one) => {
+        lost.push(one);
+        resolve();
+      };
+    });
+    await memory.prepare([full.number, empty.number]);
+    memory.add(region(2 ** 33, 6144 * MiB), empty.number);
+    memory.add(region(0, MiB), full.number);
+    const blocks = () => Deno.statSync(`/proc/self/fd/${empty.number}`).blocks!;
+    assertEquals(blocks(), 0, "looking at it takes nothing");
+    u8.fill(7, 0, MiB);
+    await told;
+    assertEquals(lost.map(({ guestAddress }) => guestAddress), [0]);
+    assert(blocks() <= 8, `${blocks()} blocks of 512 bytes`);
   },
 });
 

@@ -6,7 +6,7 @@ import { loadMap, readHeader, writeHeader } from "../../backends/blk/overlay/del
 import { HEADER_BYTES, layoutOf } from "../../backends/blk/overlay/format.ts";
 import { openFile } from "../../src/linux/mod.ts";
 import { Random } from "../../tools/lib/random.ts";
-import { mounted } from "./lib/block_devices.ts";
+import { smallTmpfs } from "./lib/block_devices.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
 import { attachDisk, openDisk } from "./lib/overlay_disk.ts";
 import { SectorLoad, untouched } from "./lib/sector_load.ts";
@@ -109,7 +109,7 @@ Deno.test("an overlay in which a guest wrote what other formats begin with is co
   }));
 
 Deno.test("a commit to a full file system fails, and is repeated once there is room", async () => {
-  using small = mounted("-t", "tmpfs", "-o", "size=256k", "tmpfs");
+  using small = smallTmpfs("256k");
   const base = `${small.path}/base.img`, overlay = Deno.makeTempFileSync();
   Deno.removeSync(overlay);
   Deno.writeFileSync(base, new Uint8Array());

@@ -53,6 +53,11 @@ export function mounted(...args: string[]): Disposable & { path: string } {
   };
 }
 
+/** A directory with a file system in memory that is full at `size`, such as `1m`. */
+export function smallTmpfs(size: string): Disposable & { path: string } {
+  return mounted("-t", "tmpfs", "-o", `size=${size}`, "tmpfs");
+}
+
 /** A loop device over a file. */
 export function loopDevice(file: string, ...flags: string[]): Disposable & { path: string } {
   const path = run("losetup", "--find", "--show", ...flags, file);
