@@ -15,13 +15,9 @@ import { createMemfd, isLockedElsewhere, lockShared, openFile } from "../../src/
 import { libc } from "../../src/linux/libc.ts";
 import { canMount, loopDevice, mounted, run, smallTmpfs } from "./lib/block_devices.ts";
 import { CliProcess } from "./lib/cli_process.ts";
+import { temporaryDirectory } from "./lib/directory.ts";
 
 const MIB = 2 ** 20;
-
-function temporary(): Disposable & { path: string } {
-  const path = Deno.makeTempDirSync({ prefix: "vhostd-open-" });
-  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
-}
 
 function image(path: string, bytes = 4 * MIB): string {
   Deno.writeFileSync(path, new Uint8Array());
@@ -31,7 +27,7 @@ function image(path: string, bytes = 4 * MIB): string {
 
 /** Serves a disk and closes it at once. */
 async function open(options: Record<string, unknown>): Promise<void> {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   await using _server = await serve(blk, {
     socketPath: `${directory.path}/blk.sock`,
     options: { numQueues: 1, io: "sync", ...options },
@@ -48,7 +44,7 @@ const READ_ONLY = "add --read-only";
 
 Deno.test("blk refuses to write to a read-only block device", async () => {
   if (!canMount()) return;
-  using directory = temporary();
+  using directory = temporaryDirectory();
   using device = loopDevice(image(`${directory.path}/a.img`), "--read-only");
   await expectRefused(
     { blkFile: device.path },
@@ -76,7 +72,7 @@ Deno.test("blk refuses to write to a sealed file", async () => {
 });
 
 Deno.test("blk refuses to write to an immutable file, and names the remedy", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const blkFile = image(`${directory.path}/a.img`);
   try {
     run("chattr", "+i", blkFile);
@@ -93,7 +89,7 @@ Deno.test("blk refuses to write to an immutable file, and names the remedy", asy
 });
 
 Deno.test("blk refuses an image that is not raw, unless it is said to be", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const blkFile = image(`${directory.path}/a.qcow2`);
   Deno.writeFileSync(blkFile, new TextEncoder().encode("QED\0"), { append: false });
   Deno.truncateSync(blkFile, MIB);
@@ -126,7 +122,7 @@ const IN_USE = "it is mounted, or another program has it for itself";
 
 Deno.test("blk refuses a mounted block device", async () => {
   if (!canMount()) return;
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const path = image(`${directory.path}/a.img`, 16 * MIB);
   run("mkfs.ext4", "-q", path);
   using device = loopDevice(path);
@@ -141,7 +137,7 @@ Deno.test("blk refuses a mounted block device", async () => {
 
 Deno.test("blk refuses a block device that is served through another node; readers share it", async () => {
   if (!canMount()) return;
-  using directory = temporary();
+  using directory = temporaryDirectory();
   using device = loopDevice(image(`${directory.path}/a.img`));
   const node = `${directory.path}/node`;
   const [major, minor] = run("stat", "--format=%Hr %Lr", device.path).split(" ");
@@ -160,7 +156,7 @@ Deno.test("blk refuses a block device that is served through another node; reade
 
 Deno.test("blk refuses a loop device over a served file, and a file under a served loop device", async () => {
   if (!canMount()) return;
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const path = image(`${directory.path}/a.img`);
   using device = loopDevice(path);
   for (const [served, other] of [[path, device.path], [device.path, path]]) {
@@ -174,7 +170,7 @@ Deno.test("blk refuses a loop device over a served file, and a file under a serv
 });
 
 Deno.test("blk with --cache=none serves the file that it locked, whatever the path names by then", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const path = image(`${directory.path}/a.img`, MIB);
   const moved = `${directory.path}/moved.img`;
   const other = image(`${directory.path}/other.img`, MIB);
@@ -218,7 +214,7 @@ Deno.test("blk with --cache=none serves the file that it locked, whatever the pa
 });
 
 Deno.test("blk leaves no descriptor when it cannot get the lock", () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const path = image(`${directory.path}/a.img`);
   const options = { readOnly: false, io: "sync", direct: true, lock: true, log() {} } as const;
   using held = openFile(path);

@@ -4,17 +4,9 @@ import { libc } from "../../src/linux/libc.ts";
 import { type Fd, UnixConnection, UnixListener } from "../../src/linux/mod.ts";
 import type { RecordJson } from "../../src/runtime/record.ts";
 import { CliProcess, runCli } from "./lib/cli_process.ts";
+import { temporaryDirectory } from "./lib/directory.ts";
 
 const F_SETFD = 2;
-
-/** A directory that is removed at the end of the block. */
-function temporary(): { path: string } & Disposable {
-  const path = Deno.makeTempDirSync({ prefix: "vhostd-cli-" });
-  return {
-    path,
-    [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }),
-  };
-}
 
 function exists(path: string): boolean {
   try {
@@ -38,7 +30,7 @@ function inheritable(fd: Fd): number {
 }
 
 Deno.test("vhostd <device> prints QEMU's arguments, and ends cleanly on signals", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const path = `${directory.path}/rng.sock`;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     await using cli = new CliProcess(["rng", `--socket-path=${path}`]);
@@ -54,7 +46,7 @@ Deno.test("vhostd <device> prints QEMU's arguments, and ends cleanly on signals"
 });
 
 Deno.test("vhostd under npx says how to end it, and how to start it without npx", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const socket = `--socket-path=${directory.path}/a b.sock`;
   const env = { VHOSTD_TASK: "1", npm_command: "exec" };
   await using cli = new CliProcess(["rng", socket], { env });
@@ -66,7 +58,7 @@ Deno.test("vhostd under npx says how to end it, and how to start it without npx"
 });
 
 Deno.test("vhostd ends cleanly while a front-end is connected", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const path = `${directory.path}/rng.sock`;
   await using cli = new CliProcess(["rng", `--socket-path=${path}`]);
   await cli.until("\n");
@@ -76,7 +68,7 @@ Deno.test("vhostd ends cleanly while a front-end is connected", async () => {
 });
 
 Deno.test("vhostd replaces a stale socket file, and not one with a listener", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const path = `${directory.path}/rng.sock`;
   makeStale(path);
   await using cli = new CliProcess(["rng", `--socket-path=${path}`]);
@@ -91,7 +83,7 @@ Deno.test("vhostd replaces a stale socket file, and not one with a listener", as
 });
 
 Deno.test("vhostd reports bad input in one line", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const { path } = directory;
   const socket = `--socket-path=${path}/s.sock`;
   await Deno.writeTextFile(`${path}/file`, "not JSON");
@@ -180,7 +172,7 @@ Deno.test("vhostd reports bad input in one line", async () => {
 });
 
 Deno.test("vhostd names a missing permission", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const args = ["rng", `--socket-path=${directory.path}/s.sock`];
   const { status, stderr } = await runCli(args, { permissions: [] });
   assertEquals(status, 1, stderr);
@@ -193,7 +185,7 @@ Deno.test("VHOSTD_TRACE=1 prints the stack after the message", async () => {
 });
 
 Deno.test("vhostd serves one connection after another on an inherited listening socket", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const path = `${directory.path}/rng.sock`;
   using listener = UnixListener.listen(path);
   await using cli = new CliProcess(["rng", `--fd=${inheritable(listener.fd)}`]);
@@ -212,7 +204,7 @@ Deno.test("vhostd on an inherited connection ends with it", async () => {
 });
 
 Deno.test("vhostd without free descriptors keeps front-ends waiting until it has some", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const path = `${directory.path}/rng.sock`;
   await using cli = new CliProcess(["rng", `--socket-path=${path}`]);
   await cli.until("listens");
@@ -242,7 +234,7 @@ async function getFeatures(connection: UnixConnection): Promise<void> {
 }
 
 Deno.test("--record writes the record at exit, and vhostd inspect shows it", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const path = `${directory.path}/rng.sock`;
   const file = `${directory.path}/record.json`;
   {
@@ -262,7 +254,7 @@ Deno.test("--record writes the record at exit, and vhostd inspect shows it", asy
 });
 
 Deno.test("the control socket serves the record, and vhostd inspect shows it", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const [path, control] = [`${directory.path}/rng.sock`, `${directory.path}/control.sock`];
   makeStale(control);
   await using cli = new CliProcess(["rng", `--socket-path=${path}`, `--control-path=${control}`]);
@@ -288,7 +280,7 @@ Deno.test("the control socket serves the record, and vhostd inspect shows it", a
 });
 
 Deno.test("vhostd inspect --watch shows the record repeatedly until the server ends", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const [path, control] = [`${directory.path}/rng.sock`, `${directory.path}/control.sock`];
   await using cli = new CliProcess(["rng", `--socket-path=${path}`, `--control-path=${control}`]);
   await cli.until("listens");
@@ -308,7 +300,7 @@ Deno.test("vhostd inspect --watch shows the record repeatedly until the server e
 });
 
 Deno.test("SIGUSR1 prints the record, and SIGHUP does not end vhostd", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   await using cli = new CliProcess(["rng", `--socket-path=${directory.path}/rng.sock`]);
   await cli.until("listens");
   cli.kill("SIGHUP");
@@ -319,7 +311,7 @@ Deno.test("SIGUSR1 prints the record, and SIGHUP does not end vhostd", async () 
 });
 
 Deno.test("vhostd serves a device from a module, and says why one does not load", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const root = new URL("../../", import.meta.url).href;
   const device = (handlers: string) => `
     import { defineDevice } from "${root}mod.ts";
@@ -413,7 +405,7 @@ Deno.test("help fits the terminal's width", async () => {
 });
 
 Deno.test("vhostd inspect --watch shows the queues on a terminal of 80 by 24", async () => {
-  using directory = temporary();
+  using directory = temporaryDirectory();
   const [path, control] = [`${directory.path}/rng.sock`, `${directory.path}/control.sock`];
   await using cli = new CliProcess(["rng", `--socket-path=${path}`, `--control-path=${control}`]);
   await cli.until("listens");
