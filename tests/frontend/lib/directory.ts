@@ -8,7 +8,8 @@ import { watchesEnded } from "../../../src/linux/mod.ts";
 
 /** A directory that is removed at the end of the block, with everything in it. */
 export function temporaryDirectory(): Disposable & { path: string } {
-  const path = Deno.makeTempDirSync({ prefix: "vhostd-test-" });
+  // Short, as the path of a socket may have 107 bytes
+  const path = Deno.makeTempDirSync({ prefix: "test-" });
   return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
 }
 
