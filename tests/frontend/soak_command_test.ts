@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { spawn } from "../../tools/lib/process.ts";
 import { withDirectory } from "./lib/directory.ts";
-import { commandsThatName } from "./lib/leftovers.ts";
+import { expectNoCommandNames } from "./lib/leftovers.ts";
 
 const MAIN = new URL("../../tools/soak/main.ts", import.meta.url).pathname;
 
@@ -42,12 +42,12 @@ async function soak(
   return { code: (await child.status).code, stdout, stderr };
 }
 
-/** Expects that no process is left that names a directory. */
-function expectNothingLeft(directory: string): void {
+/** Expects that no process is left that names a directory, no mount and no file. */
+async function expectNothingLeft(directory: string): Promise<void> {
+  await expectNoCommandNames(directory);
   const left = [...Deno.readDirSync(directory)].map(({ name }) => name);
   assertEquals(left.filter((name) => name !== "plot.svg"), []);
   assert(!Deno.readTextFileSync("/proc/self/mounts").includes(directory));
-  assertEquals(commandsThatName(directory), []);
 }
 
 Deno.test("soak finds nothing wrong in some seconds of faults", () =>
@@ -61,7 +61,7 @@ Deno.test("soak finds nothing wrong in some seconds of faults", () =>
     assertStringIncludes(stdout, "Nothing wrong.");
     const svg = await Deno.readTextFile(`${directory}/plot.svg`);
     assertStringIncludes(svg, "nothing wrong");
-    expectNothingLeft(directory);
+    await expectNothingLeft(directory);
   }));
 
 Deno.test("soak finds foreign bytes, and says how to repeat the run", () =>
@@ -80,7 +80,7 @@ Deno.test("soak finds foreign bytes, and says how to repeat the run", () =>
     assertEquals(code, 1, `${stderr}\n${stdout}`);
     assertMatch(stdout, /^WRONG: disk: Word \d+ of block \d+ is 0x[0-9a-f]+, and should be /m);
     assertStringIncludes(stdout, "repeat it by: deno task soak --minutes=0.1 --seed=7 --only=disk");
-    expectNothingLeft(directory);
+    await expectNothingLeft(directory);
   }));
 
 /** Writes something else into the first half of the disk's file. */
@@ -109,7 +109,7 @@ Deno.test("soak ends all that it started on SIGINT", () =>
       },
     );
     assertEquals(code, 130, stderr);
-    expectNothingLeft(directory);
+    await expectNothingLeft(directory);
   }));
 
 Deno.test("soak ends all that it started also after a second SIGINT", () =>
@@ -125,7 +125,7 @@ Deno.test("soak ends all that it started also after a second SIGINT", () =>
       },
     );
     assertEquals(code, 143, stderr);
-    expectNothingLeft(directory);
+    await expectNothingLeft(directory);
   }));
 
 Deno.test("soak reports bad input in one line", () =>

@@ -45,7 +45,7 @@ Deno.test("guest --run prints what the command prints, without a network where p
     "/dev/vdb on / type ext4 (rw,relatime)",
     "lo",
   ]);
-  expectNothingLeft(directory);
+  await expectNothingLeft(directory);
 });
 
 Deno.test("guest takes commands from a pipe, and prints the records at the end", async () => {
@@ -59,7 +59,7 @@ Deno.test("guest takes commands from a pipe, and prints the records at the end",
     assertMatch(stdout, new RegExp(`^${name}\\b`, "m"), name);
   }
   assertStringIncludes(stdout, "EVENT_IDX");
-  expectNothingLeft(directory);
+  await expectNothingLeft(directory);
 });
 
 Deno.test("guest ends all its processes when a signal ends it", async () => {
@@ -70,14 +70,14 @@ Deno.test("guest ends all its processes when a signal ends it", async () => {
   assertEquals(early.code, 128 + 15, early.stderr);
   // A user who ends a command that hangs needs the devices' records.
   assertMatch(early.stderr, /^rng {2}Entropy/m);
-  expectNothingLeft(directory);
+  await expectNothingLeft(directory);
 
   const late = await guest(["--without=blk"], directory, {
     stdin: 'echo "I am"" up"; sleep 1000\n', // the guest echoes its input
     signalOn: { text: "I am up", signal: "SIGINT" },
   });
   assertEquals(late.code, 128 + 2, late.stderr);
-  expectNothingLeft(directory);
+  await expectNothingLeft(directory);
 });
 
 Deno.test("guest --print prints the commands of a shell, and starts nothing", async () => {
@@ -102,7 +102,7 @@ Deno.test("guest --print prints the commands of a shell, and starts nothing", as
   await Deno.writeTextFile(script, stdout);
   await run("sh", ["-n", script]);
   await Deno.remove(script);
-  expectNothingLeft(directory);
+  await expectNothingLeft(directory);
 });
 
 Deno.test("guest reports bad input in one line", async () => {
@@ -134,7 +134,7 @@ Deno.test("guest reports bad input in one line", async () => {
       assertStringIncludes(stderr, line);
     }
   }
-  expectNothingLeft(directory);
+  await expectNothingLeft(directory);
 });
 
 Deno.test("guest says why when a device or QEMU cannot be started", async () => {
@@ -150,6 +150,6 @@ Deno.test("guest says why when a device or QEMU cannot be started", async () => 
     const said = stderr.split("\n").filter((line) => line.includes(reason));
     assert(said.length === 1 && said[0].startsWith("guest: "), stderr);
     assertEquals(stderr.includes("    at "), false, stderr);
-    expectNothingLeft(directory);
+    await expectNothingLeft(directory);
   }
 });

@@ -38,5 +38,5 @@ Deno.test("guest --image=rbd:… boots from Ceph, and writes there and to an NBD
   assertEquals(code, 0, stderr);
   assertStringIncludes(stdout, "same on /f\nsame on /dev/vdb");
   assertEquals(await cluster.run(`rbd export root - | grep -ac ${mark}`), "1\n");
-  expectNothingLeft(directory);
+  await expectNothingLeft(directory);
 });

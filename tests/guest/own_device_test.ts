@@ -20,7 +20,7 @@ Deno.test("the README's device serves a guest as it is printed", async () => {
   const { code: status, stdout, stderr } = await guest(args, directory, { calledIn: own.path });
   assertEquals(status, 0, stderr);
   assertMatch(stdout, /^virtio_rng\.0\s*\n[0-9a-f]{16}/);
-  expectNothingLeft(directory);
+  await expectNothingLeft(directory);
 });
 
 Deno.test("a device type that QEMU has no front-end for serves a guest", async (t) => {
@@ -86,5 +86,5 @@ Deno.test("guest says what is wrong with a device's module, and shows the record
   assertEquals([code, stdout], [1, ""], stderr);
   assertStringIncludes(stderr, "No entropy today");
   assert(/^mine {2}Mine \(virtio device 4\)$/m.test(stderr), stderr);
-  expectNothingLeft(directory);
+  await expectNothingLeft(directory);
 });

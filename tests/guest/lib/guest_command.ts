@@ -6,7 +6,7 @@
 
 import { assertEquals } from "@std/assert";
 import { spawn, withTimeout } from "../../../tools/lib/process.ts";
-import { commandsThatName } from "../../frontend/lib/leftovers.ts";
+import { expectNoCommandNames } from "../../frontend/lib/leftovers.ts";
 import type { TemporaryDirectory } from "./helpers.ts";
 
 const MAIN = new URL("../../../tools/guest/main.ts", import.meta.url).pathname;
@@ -83,7 +83,7 @@ export async function guest(
 }
 
 /** Expects that no process is left that names a directory. */
-export function expectNothingLeft({ path }: TemporaryDirectory): void {
+export async function expectNothingLeft({ path }: TemporaryDirectory): Promise<void> {
+  await expectNoCommandNames(path);
   assertEquals([...Deno.readDirSync(path)].map(({ name }) => name), []);
-  assertEquals(commandsThatName(path), []);
 }
