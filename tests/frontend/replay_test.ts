@@ -50,23 +50,26 @@ async function replayed(file: Uint8Array, device: Device, options: Partial<Serve
   return { difference: undefined, record: server.record() };
 }
 
-const size = { options: { size: 2 ** 20 } };
+/** Its driver starts two queues, also where there is one processor. */
+const disk = { options: { size: 2 ** 20, numQueues: 2 } };
 
 for (const packed of [false, true]) {
   const rings = packed ? "packed" : "split";
   Deno.test(`a driver's session with stops, reconnections and in-flight records replays (${rings})`, async () => {
-    const file = await captured(blk, size, async (path) => {
+    const file = await captured(blk, disk, async (path) => {
       for (let i = 0; i < 2; i++) {
         await using driver = await VirtioDriver.start(path, { packed, queues: [64, 64] });
-        const disk = new BlkDriver(driver);
-        for (let sector = 0; sector < 70; sector++) await disk.write(sector, new Uint8Array(512));
+        const requests = new BlkDriver(driver);
+        for (let sector = 0; sector < 70; sector++) {
+          await requests.write(sector, new Uint8Array(512));
+        }
         await driver.connection.getConfig(0, 60);
         // The next start is at another base, in memory that is in use.
         const base = await driver.connection.getVringBase(0);
         await driver.connection.setVringBase(0, base);
       }
     });
-    const { difference, record } = await replayed(file, blk, size);
+    const { difference, record } = await replayed(file, blk, disk);
     assertEquals(difference, undefined);
     assertEquals(record.queues.map(({ requests }) => requests).slice(0, 2), [0, 0]);
     assertEquals([record.errors.total, record.queues[0].faults], [0, []]);
@@ -76,13 +79,13 @@ for (const packed of [false, true]) {
 }
 
 Deno.test("a device that answers otherwise differs where it does, in words", async () => {
-  const file = await captured(blk, size, async (path) => {
+  const file = await captured(blk, disk, async (path) => {
     await using connection = await FrontendConnection.connect(path);
     await connection.getFeatures();
     await connection.setProtocolFeatures(protocolFeatureMask("CONFIG"));
     await connection.getConfig(0, 8);
   });
-  const other = await replayed(file, blk, { options: { size: 2 ** 21 } });
+  const other = await replayed(file, blk, { options: { ...disk.options, size: 2 ** 21 } });
   assertEquals(other.difference, {
     ...{ message: 3, request: "GET_CONFIG" },
     recorded: "offset=0 size=8 flags=0 data=0008000000000000",
