@@ -81,7 +81,7 @@ export async function openNetwork(
   if (options.handler !== undefined) return await openHandlerNetwork(options.handler, options);
   if (options.user) return await openUserNetwork(options, log);
   if (options.stream !== undefined || options.streamListen !== undefined) {
-    return openStreamNetwork(options, log);
+    return await openStreamNetwork(options, log);
   }
   const plan: PortPlan = source === undefined
     ? { kind: "null" }

@@ -11,8 +11,9 @@ import {
   type Fd,
   LinuxError,
   listenStream,
+  lookUpStreamAddress,
   setNonblocking,
-  streamAddress,
+  type StreamAddress,
   UnixConnection,
 } from "../../src/linux/mod.ts";
 import { ALL_OFFLOADS, type Offload } from "./packet.ts";
@@ -151,13 +152,13 @@ export interface StreamOptions {
  *
  * @throws {OptionError} When it cannot be had.
  */
-export function openStreamNetwork(
+export async function openStreamNetwork(
   { stream, streamListen, mtu = 1500 }: StreamOptions,
   log: (message: string) => void,
-): Network {
+): Promise<Network> {
   const flag = stream === undefined ? `--stream-listen=${streamListen}` : `--stream=${stream}`;
   try {
-    const address = streamAddress(stream ?? streamListen!, stream === undefined);
+    const address = await lookUpStreamAddress(stream ?? streamListen!, stream === undefined);
     const source = stream === undefined ? listening(address, mtu) : connecting(address, mtu);
     return new StreamNetwork(source, log);
   } catch (error) {
@@ -168,19 +169,36 @@ export function openStreamNetwork(
   }
 }
 
-type Address = ReturnType<typeof streamAddress>;
-
-function connecting(address: Address, mtu: number): StreamSource {
+/** Looks a name up for each connection: its host may move. */
+function connecting(first: StreamAddress, mtu: number): StreamSource {
+  const { text } = first;
+  let address: StreamAddress | undefined = first;
   return {
-    name: `stream to ${address.text}`,
+    name: `stream to ${text}`,
     mtu,
-    next: (signal) => connectStream(address, signal),
+    async next(signal) {
+      const to = address ?? await beforeAbort(lookUpStreamAddress(text), signal);
+      address = undefined;
+      return await connectStream(to, signal);
+    },
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
 }
 
+/** Waits no longer than until `signal` aborts. */
+async function beforeAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(signal.reason);
+  signal.addEventListener("abort", abort);
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}
+
 /** Takes one connection at a time; others wait in the backlog. */
-function listening(address: Address, mtu: number): StreamSource {
+function listening(address: StreamAddress, mtu: number): StreamSource {
   const listener = listenStream(address);
   let pending: Promise<UnixConnection | undefined> | undefined;
   return {

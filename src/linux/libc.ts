@@ -65,7 +65,6 @@ const symbols = {
     parameters: ["i32", "i32", "i32", "buffer", "u32"],
     result: "i32",
   }, // sockfd, level, optname, optval, optlen
-  getaddrinfo: { parameters: ["buffer", "buffer", "buffer", "buffer"], result: "i32" }, // node, service, hints, res
   getaddrinfo_async: {
     name: "getaddrinfo",
     parameters: ["pointer", "pointer", "pointer", "pointer"],

@@ -99,7 +99,6 @@ export {
   listenStream,
   lookUpStreamAddress,
   type StreamAddress,
-  streamAddress,
 } from "./socket/stream_address.ts";
 export {
   hasHungUp,

@@ -5,6 +5,7 @@ import { rarpPacket } from "../../backends/net/rarp.ts";
 import { driverProtocolFeatures } from "../../src/frontend/mod.ts";
 import { protocolFeatureMask } from "../../src/vhost_user/mod.ts";
 import { Random } from "../../tools/lib/random.ts";
+import { CliProcess } from "./lib/cli_process.ts";
 import { freePort } from "./lib/free_port.ts";
 import { frame, NetDriver, packet } from "./lib/net_driver.ts";
 import { type IpFrame, ipFrame } from "../unit/lib/ip_frames.ts";
@@ -338,6 +339,31 @@ Deno.test("net listens for one peer after the other, on a path and on TCP", asyn
     assertEquals(setUp.report.sent.drops, {});
   }
   await assertRejects(() => Deno.stat(directory.path), Deno.errors.NotFound);
+});
+
+Deno.test("net --stream looks its peer's name up for each connection", async () => {
+  using directory = place();
+  const hosts = `${directory.directory}/hosts`;
+  const listenAt = (hostname: string, port: number) => Deno.listen({ hostname, port });
+  using first = listenAt("127.0.0.1", 0);
+  const { port } = first.addr as Deno.NetAddr;
+  using second = listenAt("127.0.0.2", port);
+  Deno.writeTextFileSync(hosts, "127.0.0.1 peer.test\n");
+  const through = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"'];
+  const args = ["net", `--socket-path=${directory.directory}/net.sock`];
+  await using vhostd = new CliProcess([...args, `--stream=peer.test:${port}`], {
+    through: [...through, hosts],
+  });
+  await vhostd.until("listens on");
+  const connection = await first.accept();
+  // A card's port notices its peer's end once a driver has given buffers.
+  await using card = await NetDriver.join(undefined, `${directory.directory}/net.sock`);
+  card.post(1);
+  Deno.writeTextFileSync(hosts, "127.0.0.2 peer.test\n");
+  connection.close();
+  first.close();
+  (await second.accept()).close();
+  await vhostd.stop();
 });
 
 Deno.test("net refuses streams that cannot be", async () => {

@@ -58,30 +58,21 @@ export interface StreamAddress {
 
 /**
  * Reads an address: `HOST:PORT` or `[ADDRESS]:PORT` for TCP, anything else is the path of a Unix
- * socket. A name of a host is looked up here and now, and its first address counts.
+ * socket. One of Deno's threads looks up a name, which may take long; its first address counts.
  *
  * @param isPassive The address is for listening: `:PORT` then stands for all of the host's.
  * @throws {TypeError} When it is none, or the name cannot be resolved.
+ * @throws {RangeError} When the path is too long.
  */
-export function streamAddress(text: string, isPassive = false): StreamAddress {
+export async function lookUpStreamAddress(
+  text: string,
+  isPassive = false,
+): Promise<StreamAddress> {
   const place = tcpPlace(text, isPassive);
   if (place === undefined) {
     const [sockaddr, bytes] = socketAddress(text);
     return { text, path: text, family: AF_UNIX, sockaddr: sockaddr.subarray(0, bytes) };
   }
-  const { host, port, hints, result } = place;
-  return addressOf(place, libc.getaddrinfo(host, port, hints, result));
-}
-
-/**
- * Looks up the first TCP address of `HOST:PORT` or `[ADDRESS]:PORT`, which may take long, by one of
- * Deno's threads.
- *
- * @throws {TypeError} When it is none, or the name cannot be resolved.
- */
-export async function lookUpStreamAddress(text: string): Promise<StreamAddress> {
-  const place = tcpPlace(text, false);
-  if (place === undefined) throw new TypeError(`Expected HOST:PORT, got ${JSON.stringify(text)}`);
   const { host, port, hints, result } = place;
   const [node, service, hint, res] = [host, port, hints, result].map((buffer) =>
     buffer && Deno.UnsafePointer.of(buffer)
