@@ -39,6 +39,9 @@ export interface Export {
 /** The most bytes of a request, where a server does not say: the protocol's default. */
 const DEFAULT_MAX_BYTES = 2 ** 25;
 
+/** An address of IPv4 or IPv6, which needs no look-up. */
+const ADDRESS = /^\d+\.\d+\.\d+\.\d+$|:/;
+
 /** Connects to one server. */
 export class Connector {
   readonly #target: NbdTarget;
@@ -117,6 +120,9 @@ export class Connector {
     const lib = libnbd();
     const { socket, host } = this.#target;
     if (socket !== undefined) return expect(lib.aio_connect_unix(handle, pinnedString(socket)));
+    if (ADDRESS.test(host)) {
+      return expect(lib.aio_connect_address(handle, this.#host, this.#port));
+    }
     // An attempt that is still looking for the name holds back the next one
     if (this.#looking !== undefined) await within(this.#looking, end, `${host} is still looked up`);
     const [host_, port] = [this.#host, this.#port].map((text) => Deno.UnsafePointer.of(text));
@@ -134,7 +140,7 @@ export class Connector {
     try {
       const address = await lookUpStreamAddress(this.#target.server);
       (await connectStream(address, new AbortController().signal)).close();
-      return "the server cannot be reached at its other addresses";
+      return "connecting failed, though the server can be reached; nbdinfo says why";
     } catch (error) {
       return (error as Error).message;
     }

@@ -85,6 +85,12 @@ const symbols = {
     result: "i32",
     nonblocking: true,
   },
+  /** For a host that is no name. */
+  aio_connect_address: {
+    name: "nbd_aio_connect_tcp",
+    parameters: ["pointer", "buffer", "buffer"], // h, hostname, port
+    result: "i32",
+  },
   aio_disconnect: { name: "nbd_aio_disconnect", parameters: ["pointer", "u32"], result: "i32" },
   aio_is_ready: { name: "nbd_aio_is_ready", parameters: ["pointer"], result: "i32" },
   aio_is_dead: { name: "nbd_aio_is_dead", parameters: ["pointer"], result: "i32" },
