@@ -42,6 +42,9 @@ const DEFAULT_MAX_BYTES = 2 ** 25;
 /** An address of IPv4 or IPv6, which needs no look-up. */
 const ADDRESS = /^\d+\.\d+\.\d+\.\d+$|:/;
 
+/** An attempt failed, and libnbd keeps its words for the thread that tried. */
+class UnknownReason extends Error {}
+
 /** Connects to one server. */
 export class Connector {
   readonly #target: NbdTarget;
@@ -75,12 +78,23 @@ export class Connector {
    */
   async connect(ms: number): Promise<NbdHandle> {
     const end = performance.now() + ms;
+    try {
+      return await this.#connect(end, ADDRESS.test(this.#target.host));
+    } catch (error) {
+      if (!(error instanceof UnknownReason)) throw error;
+    }
+    // The server can be reached, and its name has just been looked up
+    return await this.#connect(end, true);
+  }
+
+  /** @param isHere Whether to look up the host's name on this thread. */
+  async #connect(end: number, isHere: boolean): Promise<NbdHandle> {
     const lib = libnbd();
     const handle = lib.create();
     if (handle === null) throw new Error(nbdError());
     try {
       this.#configure(handle);
-      await this.#begin(handle, end);
+      await this.#begin(handle, end, isHere);
       while (lib.aio_is_ready(handle) !== 1) await this.#step(handle, end);
       return handle;
     } catch (error) {
@@ -115,14 +129,12 @@ export class Connector {
     expect(lib.set_tls_verify_peer(handle, verifyPeer));
   }
 
-  /** Begins to connect. */
-  async #begin(handle: NbdHandle, end: number): Promise<void> {
+  /** Begins to connect; the whole handshake may take place meanwhile. */
+  async #begin(handle: NbdHandle, end: number, isHere: boolean): Promise<void> {
     const lib = libnbd();
     const { socket, host } = this.#target;
     if (socket !== undefined) return expect(lib.aio_connect_unix(handle, pinnedString(socket)));
-    if (ADDRESS.test(host)) {
-      return expect(lib.aio_connect_address(handle, this.#host, this.#port));
-    }
+    if (isHere) return expect(lib.aio_connect_tcp_here(handle, this.#host, this.#port));
     // An attempt that is still looking for the name holds back the next one
     if (this.#looking !== undefined) await within(this.#looking, end, `${host} is still looked up`);
     const [host_, port] = [this.#host, this.#port].map((text) => Deno.UnsafePointer.of(text));
@@ -131,19 +143,15 @@ export class Connector {
     );
     this.#looking = looking;
     if (await within(looking, end, `${host} cannot be looked up in time`) < 0) {
-      throw new Error(await within(this.#reason(), end, "no network leads to it"));
+      await within(this.#expectServer(), end, "no network leads to it");
+      throw new UnknownReason();
     }
   }
 
-  /** Finds out why connecting failed: libnbd keeps its words for the thread that tried. */
-  async #reason(): Promise<string> {
-    try {
-      const address = await lookUpStreamAddress(this.#target.server);
-      (await connectStream(address, new AbortController().signal)).close();
-      return "connecting failed, though the server can be reached; nbdinfo says why";
-    } catch (error) {
-      return (error as Error).message;
-    }
+  /** @throws {Error} When the server cannot be reached; it says why. */
+  async #expectServer(): Promise<void> {
+    const address = await lookUpStreamAddress(this.#target.server);
+    (await connectStream(address, new AbortController().signal)).close();
   }
 
   /** Waits for the server, and continues. */

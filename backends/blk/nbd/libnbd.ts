@@ -78,15 +78,14 @@ const symbols = {
     parameters: ["pointer", "buffer"],
     result: "i32",
   },
-  /** Looks the host's name up, which may take long: by a thread of Deno's. */
+  /** Looks the host's name up, which may take long: by a thread of Deno's, or here. */
   aio_connect_tcp: {
     name: "nbd_aio_connect_tcp",
     parameters: ["pointer", "pointer", "pointer"], // h, hostname, port
     result: "i32",
     nonblocking: true,
   },
-  /** For a host that is no name. */
-  aio_connect_address: {
+  aio_connect_tcp_here: {
     name: "nbd_aio_connect_tcp",
     parameters: ["pointer", "buffer", "buffer"], // h, hostname, port
     result: "i32",
