@@ -4,9 +4,12 @@ import { Acceptance } from "../../backends/net/switch/acceptance.ts";
 import { AGE_S } from "../../backends/net/switch/mac_table.ts";
 import { MAX_QUEUED_PACKETS, PacketQueue } from "../../backends/net/switch/packet_queue.ts";
 import { type Member, Switch } from "../../backends/net/switch/switch.ts";
+import { SwitchPort } from "../../backends/net/switch/switch_port.ts";
 import { Transit } from "../../backends/net/switch/transit.ts";
 import { Uplink } from "../../backends/net/switch/uplink.ts";
 import { PacketHeader } from "../../backends/net/header.ts";
+import type { PortOwner } from "../../backends/net/port.ts";
+import { ReceiveWindow } from "../../backends/net/receive_window.ts";
 import { ALL_OFFLOADS, Drop, FULL, type Offload, SENT } from "../../backends/net/packet.ts";
 import { addressOf, bufferAt, pinnedBuffer } from "../../src/linux/mod.ts";
 
@@ -214,6 +217,36 @@ Deno.test("PacketQueue gives packets in order, and drops the oldest for new ones
   assertEquals(queue.bytes, 0);
   for (let i = 0; i < MAX_QUEUED_PACKETS; i++) assertEquals(add(i % 251, 26), 0);
   assertEquals(add(1, 26), 1);
+});
+
+Deno.test("SwitchPort gives a guest what is queued, and the next packet, as soon as it has buffers", () => {
+  const ofSwitch = new Switch();
+  const sender = new TestMember(ofSwitch, 0);
+  const received: number[] = [];
+  let buffers = 0;
+  const owner: PortOwner = {
+    ...{ base, mtu: 1500, features: OFFLOADS },
+    ...{ readable() {}, writable() {}, flushReceived() {}, lost() {}, notice() {} },
+    dropped: (reason) => void received.push(-reason),
+    watch: () => ({ pause() {}, resume() {}, [Symbol.dispose]() {} }),
+    keep: (promise) => promise,
+    receiveOne() {
+      if (buffers === 0) return false;
+      const into = new Uint8Array(pinnedBuffer(1514));
+      if (port.receive(ReceiveWindow.over(into)) === 0) return false;
+      buffers--;
+      received.push(into[23]); // the last byte of the sender's address
+      return true;
+    },
+  };
+  const plan = { kind: "switch", number: 1, isIsolated: false, mac: undefined } as const;
+  using port = new SwitchPort(ofSwitch, plan, owner);
+  port.enable(true);
+  for (const from of [5, 6]) sender.send(from << 8, 1);
+  assertEquals(received, []);
+  buffers = 3;
+  sender.send(7 << 8, 1);
+  assertEquals([received, port.receive(ReceiveWindow.over(memory))], [[5, 6, 7], 0]);
 });
 
 Deno.test("Switch divides a packet once, however many receivers lack the offload", () => {

@@ -68,6 +68,9 @@ export class SwitchPort implements Port, Member {
 
   take(packet: Parts, _header: PacketHeader, kind: number): void {
     const queue = this.#queue;
+    // Once there are buffers again, packets go straight to them: a copy in the queue would be one
+    // more, and a sender that never pauses would have each packet go through it.
+    while (queue.bytes > 0 && this.#owner.receiveOne());
     if (queue.bytes === 0) {
       this.#kind = kind;
       this.#packet = packet;
