@@ -389,6 +389,7 @@ Deno.test("a snapshot under load is consistent, and the disk goes on in the over
         await assertRejects(() => snapshot(name(i)), Error, "a path where nothing is yet");
         await assertRejects(() => snapshot(`${directory}/none/x`), Error, "ENOENT");
         await assertRejects(() => snapshot(""), TypeError, 'Expected {"overlay": "PATH"}');
+        await assertRejects(() => snapshot(`${directory}/\n`), TypeError, "control characters");
       }
       await load.progress(100);
       await load.end();

@@ -31,6 +31,7 @@ import {
   OVERLAY_BLOCK_BYTES,
   type OverlayHeader,
   SESSION_OFFSET,
+  UNREADABLE,
 } from "./format.ts";
 import { patiently } from "../image_lock.ts";
 import type { FileHandle, OpenStore } from "../store.ts";
@@ -51,6 +52,13 @@ const BOOT_BYTES = 36, SESSION_BYTES = BOOT_BYTES + 4;
  * @throws {Error} When it cannot be made.
  */
 export function createDelta(path: string, base: BaseFacts): void {
+  if (UNREADABLE.test(path)) {
+    throw new TypeError(
+      `Expected a path without control characters for an overlay, which others can be laid on, got ${
+        JSON.stringify(path)
+      }`,
+    );
+  }
   const diskBytes = base.bytes;
   if (diskBytes > MOST_DISK_BYTES) {
     throw new RangeError(

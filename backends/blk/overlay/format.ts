@@ -160,7 +160,7 @@ export function decodeHeader(bytes: Uint8Array<ArrayBuffer>, fileBytes: number):
 
 /** What no name has: control characters, and bytes that are no UTF-8. */
 // deno-lint-ignore no-control-regex
-const UNREADABLE = /[\0-\x1f\x7f\ufffd]/;
+export const UNREADABLE = /[\0-\x1f\x7f\ufffd]/;
 
 /** Whether a file begins as an overlay does. */
 export function isOverlay(bytes: Uint8Array): boolean {
