@@ -51,6 +51,9 @@ export class Testpmd implements AsyncDisposable {
       ...["--no-pci", "--no-huge", "--no-shconf", "--no-telemetry"],
       ...["--lcores", `0@0,1@${processor}`, "--"],
       ...["--total-num-mbufs=8192", `--rxq=${queues}`, `--txq=${queues}`, "--interactive"],
+      // Before it forwards it takes what waits in the queues, and does not always count that: 32 to
+      // 128 packets were missing in 4 of 43 runs, and none in 60 without.
+      "--no-flush-rx",
     ], { stdin: "piped", stdout: "piped", stderr: "piped" });
     this.pid = this.#child.pid;
     this.#stdin = this.#child.stdin.getWriter();
