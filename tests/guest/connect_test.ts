@@ -66,10 +66,8 @@ Deno.test("back-ends connect to QEMU, and reconnect to the next one", async (t) 
       await startLoad(guest);
       for (let i = 0; i < 3; i++) {
         await expectProgress(guest);
-        const killed = disk;
-        killed.kill("SIGKILL");
-        disk = await startDisk(killed);
-        await killed[Symbol.asyncDispose]();
+        await disk[Symbol.asyncDispose](); // by SIGKILL
+        disk = await startDisk(disk);
         await expectProgress(guest);
       }
       await endLoad(guest);

@@ -32,10 +32,9 @@ Deno.test("a guest continues when its disks restart with other options, with spl
       (await ok(guest, `dd if=${path} bs=1M iflag=direct 2>/dev/null | sha256sum`)).slice(0, 64);
     const restart = async (...more: string[]) => {
       const killed = disk.backend;
-      killed.kill("SIGKILL");
+      await killed[Symbol.asyncDispose](); // by SIGKILL; it listens until it has ended
       const flags = [...flagsFor(image), ...more];
       disk.backend = await Backend.start("blk", flags, directory, { insteadOf: killed });
-      await killed[Symbol.asyncDispose]();
     };
 
     await ok(guest, write);
