@@ -79,7 +79,7 @@ export class RbdImage {
         "one by :conf=PATH, a key by :keyring=PATH",
       [Errno.EPERM]: `the cluster does not take the key of ${client}`,
       [Errno.EACCES]: `the cluster does not take the key of ${client}`,
-      [Errno.ETIMEDOUT]: `no monitor answered within ${options.connectTimeout} s`,
+      [Errno.ETIMEDOUT]: `the cluster did not answer within ${options.connectTimeout} s`,
     }, "the cluster does not let us in");
 
     const pool = new Text(name.pool);
