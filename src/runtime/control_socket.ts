@@ -44,7 +44,7 @@ export const MAX_CONTROL_REQUESTS = 16;
 /** Number of connections; further ones wait to be accepted. */
 export const MAX_CONTROL_PEERS = 64;
 
-/** Number of answers without end at a time: those who do not read them leave room for requests. */
+/** Number of endless answers at a time: clients that do not read them must leave room for requests. */
 export const MAX_CONTROL_STREAMS = 32;
 
 /** Time for which a connection may be silent while no request of it is answered. */

@@ -1,5 +1,5 @@
 /**
- * Where a device tells what is sent on its connections, for those who listen.
+ * Passes what is sent on a device's connections to those that listen.
  *
  * @module
  */

@@ -107,7 +107,7 @@ function info(path: string, isJson: boolean): void {
   }
 }
 
-/** Prints a line: the names in an overlay from somebody else can have anything in them. */
+/** Prints a line, escaped: the names in a foreign overlay can contain anything. */
 function say(line: string): void {
   console.error(shown(line));
 }

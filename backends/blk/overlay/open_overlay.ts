@@ -250,7 +250,7 @@ export function expectOther(path: string, name: string): void {
   try {
     if (kernelPath(name) !== kernelPath(path)) return;
   } catch (error) {
-    if (error instanceof LinuxError) return; // who opens it tells why it cannot be
+    if (error instanceof LinuxError) return; // opening it reports why it cannot be
     throw error;
   }
   throw new Error(`Cannot lay ${path} on itself; name the disk that is to be below it`);
@@ -271,7 +271,7 @@ export function expectSameBase(path: string, expected: BaseFacts, base: BaseFact
   );
 }
 
-/** Whether a file begins as an overlay does; what cannot be opened is reported by who opens it. */
+/** Whether a file begins as an overlay does; opening it reports what cannot be opened. */
 export function beginsAsOverlay(name: string): boolean {
   try {
     using fd = openToRead(name);

@@ -25,7 +25,7 @@ const RBD_WRITE_ZEROES_FLAG_THICK_PROVISION = 1;
 const NOTICES: Readonly<Record<number, DeviceNotice>> = {
   [Errno.ESHUTDOWN]: {
     what: "Ceph shut this client out (it is on the blocklist)",
-    why: "another client took over the image, or somebody put it there",
+    why: "another client took over the image, or an administrator put it there",
     remedy: "all requests fail until vhostd is started again",
   },
   [Errno.EROFS]: {

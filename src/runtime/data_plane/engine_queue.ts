@@ -24,7 +24,7 @@ import { PromisedChains } from "./promised_chains.ts";
 import { QueueSpans } from "./queue_spans.ts";
 
 /**
- * How many chains are handled between two publications: a driver goes on with the first ones while
+ * How many chains are handled between two publications: a driver continues with the first ones while
  * the device handles the others. The very first is published by itself, as a driver that sleeps
  * takes longer to wake up than the device needs for the rest.
  */

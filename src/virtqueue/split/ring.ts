@@ -26,7 +26,7 @@ const IDX = 1;
 const RING = 2;
 
 /**
- * How many entries of the available ring are read at once. The driver goes on writing to the same
+ * How many entries of the available ring are read at once. The driver keeps writing to the same
  * line of memory, so each look at it may wait until that comes from the driver's processor.
  */
 const MAX_HEADS = 16;
